@@ -1,0 +1,183 @@
+//! The envelope: one captured event, as it travels.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::event::Glance;
+use crate::id::RequestId;
+
+/// The version of the envelope that this code writes.
+pub const ENVELOPE_VERSION: u32 = 1;
+
+/// One captured event: the payload bytes, and what the hook adds to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Everything but the payload.
+    pub header: Header,
+    /// The payload, as it came on stdin less one final newline, after redaction.
+    pub payload: Bytes,
+}
+
+/// What an envelope says about its payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// The version of the format, see [`ENVELOPE_VERSION`].
+    #[serde(rename = "envelope")]
+    pub version: u32,
+    /// Names the event.
+    pub request_id: RequestId,
+    /// When the hook had read the payload.
+    pub captured_at: Timestamp,
+    /// `hook_event_name` of the payload, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    /// `session_id` of the payload, where it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// SHA-256 of the payload bytes.
+    pub digest: Digest,
+    /// Where to deliver, as configured at capture time: a URL without credentials.
+    pub destination: String,
+    /// Where the event comes from.
+    #[serde(default)]
+    pub source: Source,
+    /// The W3C trace that this event belongs to.
+    pub trace: TraceContext,
+    /// Set where the payload is not all of what came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<Truncation>,
+}
+
+/// The machine and the project that an event comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Source {
+    /// Host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Login name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Operating system, as in `std::env::consts::OS`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    /// `CLAUDE_PROJECT_DIR`, else the payload's `cwd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project_dir: Option<String>,
+    /// The version of Claude Code, where the environment tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cli_version: Option<String>,
+}
+
+/// What is missing from a payload that was not captured whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Truncation {
+    /// Why: the payload was too large, or stdin did not end within the deadline.
+    pub reason: TruncationReason,
+    /// How many bytes had come.
+    pub original_bytes: u64,
+    /// SHA-256 of all that had come, before redaction.
+    pub original_digest: Digest,
+    /// How many bytes of the payload are its head; the rest is its tail.
+    pub head_bytes: u64,
+}
+
+/// Why a payload is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TruncationReason {
+    /// It was longer than [`PAYLOAD_MAX_BYTES`](crate::limits::PAYLOAD_MAX_BYTES).
+    TooLarge,
+    /// Stdin was still open at the hook's deadline.
+    Deadline,
+}
+
+/// A W3C trace context. One session is one trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceContext {
+    /// 32 hexadecimal digits.
+    pub trace_id: String,
+    /// 16 hexadecimal digits.
+    pub span_id: String,
+}
+
+impl TraceContext {
+    /// The trace of an event: its trace id is derived from the session id (from the request id
+    /// where there is none), its span id from the request id.
+    #[must_use]
+    pub fn of(session_id: Option<&str>, request_id: &RequestId) -> Self {
+        let trace = Sha256::digest(session_id.unwrap_or(request_id.as_str()));
+        let span = Sha256::digest(request_id.as_str());
+        Self { trace_id: hex::encode(&trace[..16]), span_id: hex::encode(&span[..8]) }
+    }
+
+    /// The value of a `traceparent` header.
+    #[must_use]
+    pub fn traceparent(&self) -> String {
+        format!("00-{}-{}-01", self.trace_id, self.span_id)
+    }
+}
+
+impl Envelope {
+    /// An envelope around `payload`, with what can be read from it filled in.
+    #[must_use]
+    pub fn new(
+        request_id: RequestId,
+        captured_at: Timestamp,
+        destination: impl Into<String>,
+        source: Source,
+        payload: impl Into<Bytes>,
+    ) -> Self {
+        let payload = payload.into();
+        let glance = Glance::of(&payload);
+        let source = Source { project_dir: source.project_dir.or(glance.cwd), ..source };
+        Self {
+            header: Header {
+                version: ENVELOPE_VERSION,
+                trace: TraceContext::of(glance.session_id.as_deref(), &request_id),
+                request_id,
+                captured_at,
+                event_type: glance.event_type,
+                session_id: glance.session_id,
+                digest: Digest::of(&payload),
+                destination: destination.into(),
+                source,
+                truncated: None,
+            },
+            payload,
+        }
+    }
+
+    /// Names the event.
+    #[must_use]
+    pub fn request_id(&self) -> &RequestId {
+        &self.header.request_id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_fills_in_what_the_payload_tells() {
+        let id: RequestId = "r".parse().unwrap();
+        let payload = &br#"{"session_id":"s","cwd":"/p","hook_event_name":"Stop"}"#[..];
+        let envelope =
+            Envelope::new(id.clone(), Timestamp::EPOCH, "http://h/", Source::default(), payload);
+        assert_eq!(envelope.header.event_type.as_deref(), Some("Stop"));
+        assert_eq!(envelope.header.source.project_dir.as_deref(), Some("/p"));
+        assert_eq!(envelope.header.digest, Digest::of(payload));
+        let trace = TraceContext::of(Some("s"), &id);
+        assert_eq!(envelope.header.trace, trace);
+        assert_eq!(trace.traceparent().len(), 55);
+        let json = serde_json::to_string(&envelope.header).unwrap();
+        assert_eq!(serde_json::from_str::<Header>(&json).unwrap(), envelope.header);
+    }
+}

@@ -1,0 +1,156 @@
+//! From a received request to what the store records: the arrival and its verdict.
+//!
+//! Everything here is pure: the same arrival always gets the same verdict, whether it is judged when
+//! it arrives or again by a retry.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::envelope::Header;
+use crate::event::Glance;
+use crate::id::RequestId;
+use crate::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
+use crate::projection::{self, ProjectionError};
+use crate::store::{Arrival, Verdict};
+
+/// The form in which an event came over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// An Arrakis envelope.
+    Envelope,
+    /// The camelCase payload of the original Node hook.
+    Original,
+    /// The raw hook JSON of Claude Code's own HTTP hooks.
+    Raw,
+}
+
+/// The circumstances of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reception {
+    /// The id of the audit row, `UUIDv7`.
+    pub event_id: Uuid,
+    /// When the request was received.
+    pub received_at: Timestamp,
+    /// The workspace of the key that sent it.
+    pub workspace: String,
+    /// The request's headers, selected, secrets replaced.
+    pub headers: BTreeMap<String, String>,
+    /// The client's address.
+    pub ip_address: Option<IpAddr>,
+}
+
+/// One event out of a request, with its identity settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// The form in which it came.
+    pub form: Form,
+    /// Names it.
+    pub request_id: RequestId,
+    /// What a repeat must have.
+    pub digest: Digest,
+    /// The payload of an envelope; the body of the other forms. Secrets are redacted.
+    pub body: Bytes,
+    /// The envelope's header, where it came in one.
+    pub header: Option<Header>,
+}
+
+/// The event type of what names none.
+pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
+
+/// Judges an event and puts together what the store records of it.
+///
+/// An envelope always takes its request id: its sender has done its part. What came in another form
+/// and is invalid leaves the id free, for its sender to mend it and send it again.
+#[must_use]
+pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
+    let form = incoming.form;
+    let mut arrival = arrival(incoming, reception);
+    let verdict = judge(&arrival);
+    arrival.in_ledger = form == Form::Envelope || !matches!(verdict, Verdict::Invalid { .. });
+    (arrival, verdict)
+}
+
+/// What is to become of an arrival.
+#[must_use]
+pub fn judge(arrival: &Arrival) -> Verdict {
+    match projection::project(arrival) {
+        Ok(changes) => Verdict::Apply(changes),
+        Err(ProjectionError::Invalid { code, message }) => {
+            Verdict::Invalid { code: code.to_owned(), message }
+        }
+        Err(ProjectionError::Failed { code, message }) => {
+            Verdict::Failed { code: code.to_owned(), message }
+        }
+    }
+}
+
+fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
+    let Incoming { form, request_id, digest, body, header } = incoming;
+    let Names { event_type, session_id } = Names::of(form, &body, header.as_ref());
+    let event_type = event_type.unwrap_or_else(|| UNKNOWN_EVENT_TYPE.to_owned());
+    Arrival {
+        event_id: reception.event_id,
+        request_id,
+        digest,
+        in_ledger: true,
+        workspace: reception.workspace,
+        event_type: cut(&event_type, INDEXED_TEXT_MAX_BYTES).to_owned(),
+        session_id: session_id.filter(|id| id.len() <= SESSION_ID_MAX_BYTES),
+        received_at: reception.received_at,
+        body,
+        headers: reception.headers,
+        ip_address: reception.ip_address,
+        metadata: metadata(form, header),
+    }
+}
+
+/// The names by which an event is found.
+struct Names {
+    event_type: Option<String>,
+    session_id: Option<String>,
+}
+
+impl Names {
+    fn of(form: Form, body: &[u8], header: Option<&Header>) -> Self {
+        if form == Form::Original {
+            #[derive(Default, Deserialize)]
+            #[serde(rename_all = "camelCase", default)]
+            struct Original {
+                event: Value,
+                session_id: Value,
+            }
+            let text = |value: Value| value.as_str().map(str::to_owned);
+            let original: Original = serde_json::from_slice(body).unwrap_or_default();
+            return Self {
+                event_type: text(original.event),
+                session_id: text(original.session_id),
+            };
+        }
+        let glance = Glance::of(body);
+        Self {
+            event_type: glance.event_type.or_else(|| header?.event_type.clone()),
+            session_id: glance.session_id.or_else(|| header?.session_id.clone()),
+        }
+    }
+}
+
+/// What the audit row's metadata says: the form, and the envelope's header less what has a column.
+fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
+    let mut metadata = match header.map(serde_json::to_value) {
+        Some(Ok(Value::Object(header))) => header,
+        _ => Map::new(),
+    };
+    for column in ["requestId", "eventType", "sessionId"] {
+        metadata.remove(column);
+    }
+    metadata.insert("form".to_owned(), serde_json::json!(form));
+    metadata
+}

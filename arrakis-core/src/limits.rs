@@ -1,0 +1,70 @@
+//! Every limit of the system, each with its reason.
+
+use std::time::Duration;
+
+/// Largest payload that is captured whole: 16 MiB.
+///
+/// The largest payload measured on the real client is 4.5 MB (an overwriting `Write` of 1.5 MB);
+/// a longer one keeps its head, its tail and its digest.
+pub const PAYLOAD_MAX_BYTES: usize = 16 * MIB;
+
+/// What is kept of each end of a payload over [`PAYLOAD_MAX_BYTES`].
+pub const TRUNCATED_PART_BYTES: usize = MIB;
+
+/// Largest request body of the single-event endpoint, expanded: an envelope whose payload is not
+/// JSON travels as base64, a third longer than its bytes.
+pub const BODY_MAX_BYTES: usize = 32 * MIB;
+
+/// Largest request body of the batch endpoint, expanded, unless it holds one event only.
+pub const BATCH_BODY_MAX_BYTES: usize = 16 * MIB;
+
+/// Most events in one request to the batch endpoint.
+pub const BATCH_MAX_EVENTS: usize = 500;
+
+/// What the drainer puts into one batch at most, in payload bytes.
+pub const BATCH_MAX_PAYLOAD_BYTES: usize = 8 * MIB;
+
+/// Request bodies held in memory by the server at one time, all together.
+pub const BODIES_IN_FLIGHT_BYTES: usize = 64 * MIB;
+
+/// Longest request id, in bytes.
+pub const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// Longest session id that is accepted, in bytes: it is indexed, and a real one has 36.
+pub const SESSION_ID_MAX_BYTES: usize = 512;
+
+/// Indexed text (event types, tool names, titles) is cut at this many bytes.
+pub const INDEXED_TEXT_MAX_BYTES: usize = 512;
+
+/// A due time further ahead than this is taken as due now: the longest delay of the schedule is
+/// two hours, half of it again as jitter, so only a clock that jumped can say more.
+pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);
+
+/// Longest `Retry-After` that is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Most files that a spool holds before it refuses new events.
+pub const SPOOL_MAX_FILES: u64 = 2_000_000;
+
+/// Most bytes that a spool holds before it refuses new events.
+pub const SPOOL_MAX_BYTES: u64 = 10 * 1024 * MIB as u64;
+
+const MIB: usize = 1024 * 1024;
+
+/// Cuts `text` to at most `max` bytes, on a character boundary.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn cut_keeps_characters_whole() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(cut("aé", 99), "aé");
+    }
+}

@@ -1,0 +1,5 @@
+//! A store in memory.
+
+/// Keeps events in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {}
