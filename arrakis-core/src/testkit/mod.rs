@@ -3,5 +3,6 @@
 //! crate.
 
 pub mod dead_letters;
+pub mod fakes;
 pub mod queue;
 pub mod transport;
