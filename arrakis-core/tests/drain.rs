@@ -1,5 +1,7 @@
 //! The drain loop, with a queue in memory, a scripted receiver and paused time.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
