@@ -39,7 +39,10 @@ pub fn init(logs: &Path, config: &Config, component: &'static str, console: bool
             .with_default_directive(LevelFilter::INFO.into())
             .with_env_var("ARRAKIS_LOG")
             .from_env_lossy();
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_filter(filter)
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .with_filter(filter)
     });
     // A second call in one process (tests) keeps the first.
     tracing_subscriber::registry().with(files).with(console).try_init().ok();
