@@ -127,7 +127,11 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// The store could not be read.
-    async fn events(&self, filter: EventFilter, page: Page) -> Result<Vec<EventSummary>, StoreError>;
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError>;
 
     /// One conversation, whole, by its session id or its own id's text.
     ///
