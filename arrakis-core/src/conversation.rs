@@ -340,6 +340,36 @@ pub struct Changes {
     pub answer: AnswerIds,
 }
 
+impl Changes {
+    /// Joins `other` into this, so that each conversation, message and tool use stands here once. The
+    /// answer stays this one's.
+    pub fn absorb(&mut self, other: Self) {
+        for conversation in other.conversations {
+            match self.conversations.iter_mut().find(|mine| mine.id == conversation.id) {
+                Some(mine) => mine.merge(conversation),
+                None => self.conversations.push(conversation),
+            }
+        }
+        for message in other.messages {
+            match self.messages.iter_mut().find(|mine| mine.id == message.id) {
+                Some(mine) => mine.merge(message),
+                None => self.messages.push(message),
+            }
+        }
+        for tool_use in other.tool_uses {
+            self.absorb_tool_use(tool_use);
+        }
+    }
+
+    /// Joins one tool use into these changes.
+    pub fn absorb_tool_use(&mut self, tool_use: ToolUse) {
+        match self.tool_uses.iter_mut().find(|mine| mine.id == tool_use.id) {
+            Some(mine) => mine.merge(tool_use),
+            None => self.tool_uses.push(tool_use),
+        }
+    }
+}
+
 /// What an event is about: the ids that its audit row and the answer to its sender carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -4,6 +4,7 @@ mod memory;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,16 @@ use crate::key::ApiKey;
 
 /// The workspace of everything that names no other.
 pub const DEFAULT_WORKSPACE: &str = "main";
+
+/// How long after an unexpected failure a row is due for another try.
+pub const FIRST_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// The code and message of a row whose request id belongs to another payload.
+#[must_use]
+pub fn id_conflict() -> (String, String) {
+    let message = "this request id was used before, with another payload";
+    ("id_conflict".to_owned(), message.to_owned())
+}
 
 /// Stores events exactly once, with an audit row for every arrival.
 ///

@@ -3,6 +3,8 @@
 //! crate.
 
 pub mod dead_letters;
+pub mod event_store;
 pub mod fakes;
+pub mod key_store;
 pub mod queue;
 pub mod transport;
