@@ -87,7 +87,8 @@ impl State {
             self.insert(arrival, EventStatus::Duplicate, first.answer, None, now);
             AdmissionKind::Duplicate
         } else {
-            let error = super::id_conflict();
+            let (code, message) = super::ID_CONFLICT;
+            let error = (code.to_owned(), message.to_owned());
             self.insert(arrival, EventStatus::Invalid, AnswerIds::default(), Some(error), now);
             AdmissionKind::Conflict
         };

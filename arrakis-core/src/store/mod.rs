@@ -28,11 +28,8 @@ pub const DEFAULT_WORKSPACE: &str = "main";
 pub const FIRST_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The code and message of a row whose request id belongs to another payload.
-#[must_use]
-pub fn id_conflict() -> (String, String) {
-    let message = "this request id was used before, with another payload";
-    ("id_conflict".to_owned(), message.to_owned())
-}
+pub const ID_CONFLICT: (&str, &str) =
+    ("id_conflict", "this request id was used before, with another payload");
 
 /// Stores events exactly once, with an audit row for every arrival.
 ///
