@@ -7,11 +7,11 @@ pub mod log_file;
 pub mod wake;
 
 #[cfg(feature = "full")]
+pub mod claude_settings;
+#[cfg(feature = "full")]
 pub mod cli;
 #[cfg(feature = "full")]
 pub mod compose;
-#[cfg(feature = "full")]
-pub mod settings;
 #[cfg(feature = "full")]
 pub mod shutdown;
 #[cfg(feature = "full")]
