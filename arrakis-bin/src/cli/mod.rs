@@ -4,9 +4,11 @@
 //! trait object, and a [`Context`] with the writers, the clock and the circumstances. Results go to
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
+pub mod drain;
 pub mod install;
 pub mod output;
 pub mod uninstall;
+pub mod up;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -40,10 +42,32 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the server on the embedded store; set everything up on the first run.
+    Up(up::UpArgs),
     /// Register the hook in Claude Code's settings.
     Install(install::InstallArgs),
     /// Take the hook out of Claude Code's settings.
     Uninstall(uninstall::UninstallArgs),
+    /// Deliver what the spool holds.
+    Drain(drain::DrainArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+///
+/// The command failed; the error says at what, and what to do.
+pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, context).await,
+        Command::Install(args) => {
+            install::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Uninstall(args) => {
+            uninstall::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Drain(args) => drain::run(args, context).await,
+    }
 }
 
 /// What a command runs in.
