@@ -4,7 +4,11 @@
 //! trait object, and a [`Context`] with the writers, the clock and the circumstances. Results go to
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
+pub mod conversations;
+pub mod events;
 pub mod install;
+pub mod keys;
+pub mod logs;
 pub mod output;
 pub mod uninstall;
 
@@ -44,6 +48,14 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Take the hook out of Claude Code's settings.
     Uninstall(uninstall::UninstallArgs),
+    /// List stored events, or show one.
+    Events(events::EventsArgs),
+    /// List conversations, or read one.
+    Conversations(conversations::ConversationsArgs),
+    /// Create, list and revoke API keys.
+    Keys(keys::KeysArgs),
+    /// Show the log files of this home, merged in time order.
+    Logs(logs::LogsArgs),
 }
 
 /// What a command runs in.
