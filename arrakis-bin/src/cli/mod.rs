@@ -5,12 +5,14 @@
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
 pub mod conversations;
+pub mod drain;
 pub mod events;
 pub mod install;
 pub mod keys;
 pub mod logs;
 pub mod output;
 pub mod uninstall;
+pub mod up;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,9 +21,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use arrakis_core::clock::Clock;
+use arrakis_core::store::{EventReader, KeyStore};
+use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
+use crate::compose::open_embedded;
 use output::{Terminal, text};
 
 /// Captures everything that happens in Claude Code sessions, and never loses it.
@@ -44,10 +49,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the server on the embedded store; set everything up on the first run.
+    Up(up::UpArgs),
     /// Register the hook in Claude Code's settings.
     Install(install::InstallArgs),
     /// Take the hook out of Claude Code's settings.
     Uninstall(uninstall::UninstallArgs),
+    /// Deliver what the spool holds.
+    Drain(drain::DrainArgs),
     /// List stored events, or show one.
     Events(events::EventsArgs),
     /// List conversations, or read one.
@@ -56,6 +65,37 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
     Logs(logs::LogsArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+///
+/// The command failed; the error says at what, and what to do.
+pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, context).await,
+        Command::Install(args) => {
+            install::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Uninstall(args) => {
+            uninstall::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Drain(args) => drain::run(args, context).await,
+        Command::Events(args) => {
+            let reader: Arc<dyn EventReader> = open_embedded(&Layout::new(&context.home))?;
+            events::run(&args, &reader, context).await
+        }
+        Command::Conversations(args) => {
+            let reader: Arc<dyn EventReader> = open_embedded(&Layout::new(&context.home))?;
+            conversations::run(&args, &reader, context).await
+        }
+        Command::Keys(args) => {
+            let store: Arc<dyn KeyStore> = open_embedded(&Layout::new(&context.home))?;
+            keys::run(&args, &store, &mut rand::rng(), context).await
+        }
+        Command::Logs(args) => logs::run(&args, context),
+    }
 }
 
 /// What a command runs in.
