@@ -6,8 +6,8 @@ use std::path::Path;
 
 use arrakis_core::error::BoxError;
 use arrakis_core::store::StoreError;
-use diesel::connection::SimpleConnection;
 use diesel::SqliteConnection;
+use diesel::connection::SimpleConnection;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
