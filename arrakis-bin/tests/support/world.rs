@@ -125,15 +125,20 @@ impl World {
     /// Waits until `condition` holds, looking whenever something below the home changes.
     pub(crate) fn wait_until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let (changes, changed) = mpsc::channel();
-        let mut watcher = notify::recommended_watcher(move |_| {
-            changes.send(()).ok();
-        })
-        .unwrap();
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Looking is no change.
+                if event.is_ok_and(|event| !event.kind.is_access()) {
+                    changes.send(()).ok();
+                }
+            })
+            .unwrap();
         watcher.watch(self.directory.path(), RecursiveMode::Recursive).unwrap();
         let deadline = Instant::now() + DEADLINE;
         while !condition(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(changed.recv_timeout(left).is_ok(), "waited in vain until {what}");
+            let change = changed.recv_timeout(left);
+            assert!(change.is_ok() && !left.is_zero(), "waited in vain until {what}");
         }
     }
 
