@@ -98,25 +98,16 @@ fn a_drainer_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     let world = World::new();
     let _up = world.up();
     let mut random = rand::rngs::StdRng::seed_from_u64(11);
-    let payloads = payloads();
     let mut kills = 0;
-    for (n, payload) in payloads.values().enumerate() {
-        feed(world.lone_hook(), payload);
-        if n % 9 != 8 {
-            continue;
+    for payload in payloads().values() {
+        feed(world.hook(), payload);
+        if random.random_ratio(1, 4) {
+            kills += world.kill_drainers();
         }
-        let enough = stored(&world) + random.random_range(0..5);
-        let mut drain = world.command(env!("CARGO_BIN_EXE_arrakis"));
-        let mut drainer =
-            drain.args(["drain", "--parallel"]).stdout(Stdio::null()).spawn().unwrap();
-        world.wait_until("the drainer is at work", |world| stored(world) >= enough);
-        drainer.kill().unwrap();
-        drainer.wait().unwrap();
-        kills += 1;
     }
-    assert_eq!(kills, 15);
-    let output = world.arrakis(&["drain", "--once"]);
-    assert!(output.status.success());
+    assert!(kills > 10, "{kills} drainers were killed");
+    assert!(world.arrakis(&["drain", "--once"]).status.success());
+    wait_until_all_stored(&world);
     assert_all_stored(&world);
 }
 
@@ -193,7 +184,8 @@ fn direct_delivery_has_the_event_stored_when_the_hook_returns() {
     assert_eq!(stored(&world), 1);
     up.stop();
     feed(world.hook(), br#"{"session_id":"s","hook_event_name":"SessionEnd"}"#);
-    assert_eq!(world.spooled("pending").len(), 1, "without a server it waits in the spool");
+    let waiting = world.spooled("pending").len() + world.spooled("processing").len();
+    assert_eq!(waiting, 1, "without a server it waits in the spool");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
+use nix::sys::signal::Signal;
 use notify::{RecursiveMode, Watcher};
 use tempfile::TempDir;
 
@@ -142,25 +143,29 @@ impl World {
         }
     }
 
-    /// Ends every drainer that a hook of this world has started.
-    fn end_drainers(&self) {
-        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
-            let mine = format!("ARRAKIS_HOME={}", self.home().display());
-            let is_mine =
-                environment.split(|byte| *byte == 0).any(|entry| entry == mine.as_bytes());
-            let id = process.file_name().to_str().and_then(|name| name.parse().ok());
-            if let (true, Some(id)) = (is_mine, id) {
+    /// Kills every drainer of this world; returns how many there were.
+    pub(crate) fn kill_drainers(&self) -> usize {
+        let mine = format!("ARRAKIS_HOME={}", self.home().display());
+        let has = |path: PathBuf, wanted: &[u8]| {
+            let text = std::fs::read(path).unwrap_or_default();
+            text.split(|byte| *byte == 0).any(|part| part == wanted)
+        };
+        let mut killed = 0;
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let path = process.path();
+            let Ok(id) = process.file_name().to_str().unwrap().parse() else { continue };
+            if has(path.join("environ"), mine.as_bytes()) && has(path.join("cmdline"), b"drain") {
                 let process = nix::unistd::Pid::from_raw(id);
-                nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL).ok();
+                killed += usize::from(nix::sys::signal::kill(process, Signal::SIGKILL).is_ok());
             }
         }
+        killed
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.end_drainers();
+        self.kill_drainers();
     }
 }
 
@@ -178,7 +183,7 @@ impl Up {
 
     pub(crate) fn stop(mut self) {
         let process = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(process, Signal::SIGTERM).unwrap();
         assert!(self.child.wait().unwrap().success());
     }
 }
