@@ -156,7 +156,8 @@ fn a_200_from_something_else_deletes_nothing() {
         for stream in portal.incoming() {
             let mut stream: TcpStream = stream.unwrap();
             let mut request = [0; 65536];
-            stream.read(&mut request).ok();
+            let read = stream.read(&mut request).unwrap();
+            assert!(read > 0);
             let page =
                 "HTTP/1.1 200 OK\r\nContent-Length: 15\r\nConnection: close\r\n\r\n<html>log in</h";
             stream.write_all(page.as_bytes()).ok();

@@ -116,10 +116,8 @@ fn stored(envelope: &Envelope, answer: Answer) -> Option<Outcome> {
         answer.request_id == *envelope.request_id() && answer.digest == envelope.header.digest;
     let receipt =
         Receipt { request_id: answer.request_id, digest: answer.digest, event_id: answer.event_id };
-    (answer.success && names).then(|| match answer.duplicate {
-        false => Outcome::Accepted(receipt),
-        true => Outcome::Duplicate(receipt),
-    })
+    let outcome = if answer.duplicate { Outcome::Duplicate } else { Outcome::Accepted };
+    (answer.success && names).then_some(outcome(receipt))
 }
 
 fn refused(envelope: &Envelope, error: ErrorAnswer) -> Option<Outcome> {

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
+use arrakis_core::envelope::Envelope;
 use arrakis_core::id::{RequestId, uuid_v7};
 use arrakis_core::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
 use arrakis_core::key::Scope;
@@ -183,13 +184,11 @@ impl Judged {
             || named.clone().unwrap_or_else(|| RequestId::mint(metadata.received_at, for_request));
         let redacted = || Bytes::from(state.redactor.redact(&body).into_owned());
         let incoming = match parse(&body) {
-            Ok(Parsed::Envelope(envelope)) => Incoming {
-                form: Form::Envelope,
-                request_id: envelope.header.request_id.clone(),
-                digest: envelope.header.digest,
-                body: envelope.payload,
-                header: Some(envelope.header),
-            },
+            Ok(Parsed::Envelope(envelope)) => {
+                let Envelope { header, payload: body } = *envelope;
+                let (request_id, digest) = (header.request_id.clone(), header.digest);
+                Incoming { form: Form::Envelope, request_id, digest, body, header: Some(header) }
+            }
             Ok(Parsed::Original { request_id, digest }) => Incoming {
                 form: Form::Original,
                 request_id: request_id.unwrap_or_else(id),

@@ -16,7 +16,7 @@ use super::decode_envelope;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     /// (a) An Arrakis envelope, its digest verified.
-    Envelope(Envelope),
+    Envelope(Box<Envelope>),
     /// (b) The original system's payload.
     Original {
         /// `_trace.requestId`.
@@ -89,7 +89,7 @@ pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
     match marks {
         Marks { hook_event_name: Some(_), .. } => Ok(Parsed::Raw { digest: Digest::of(body) }),
         Marks { envelope: Some(_), digest: Some(_), .. } => {
-            decode_envelope(body).map(Parsed::Envelope)
+            Ok(Parsed::Envelope(Box::new(decode_envelope(body)?)))
         }
         Marks { event: Some(_), .. } => original(body),
         _ => Err(invalid(

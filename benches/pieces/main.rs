@@ -1,0 +1,80 @@
+//! The pieces that an event passes through: `cargo bench -p arrakis-benches`.
+
+#![allow(missing_docs, reason = "criterion's macros make public items without documentation")]
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::digest::Digest;
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::redact::Redactor;
+use arrakis_store_fs::{Layout, Spool};
+use arrakis_transport_http::wire::{decode_envelope, encode_envelope};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// A payload of about this many bytes.
+fn payload(bytes: usize) -> Vec<u8> {
+    let text = "the quick brown fox jumps over the lazy dog ".repeat(bytes / 44 + 1);
+    let text = &text[..bytes];
+    format!(
+        r#"{{"session_id":"06cbac0f-1500-4dcb-9802-eff884472760","cwd":"/p","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"t","tool_response":"{text}"}}"#
+    )
+    .into_bytes()
+}
+
+fn envelope(payload: &[u8]) -> Envelope {
+    let id = "019abcde-0000-7000-8000-000000000000".parse().expect("a valid id");
+    Envelope::new(
+        id,
+        Timestamp::EPOCH,
+        "http://127.0.0.1:3000/",
+        Source::default(),
+        payload.to_vec(),
+    )
+}
+
+fn pieces(criterion: &mut Criterion) {
+    for (name, bytes) in [("1 KiB", 1 << 10), ("1 MiB", 1 << 20)] {
+        let payload = payload(bytes);
+        let sent = envelope(&payload);
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function("redact", |b| {
+            let redactor = Redactor::default();
+            b.iter(|| redactor.redact(&payload).len());
+        });
+        group.bench_function("digest", |b| b.iter(|| Digest::of(&payload)));
+        group.bench_function("envelope", |b| b.iter(|| envelope(&payload)));
+        group.bench_function("encode", |b| b.iter(|| encode_envelope(&sent)));
+        let json = bytes::Bytes::from(encode_envelope(&sent));
+        group.bench_function("decode", |b| b.iter(|| decode_envelope(&json)));
+        group.bench_function("admit", |b| {
+            b.iter(|| {
+                let reception = Reception {
+                    event_id: Default::default(),
+                    received_at: Timestamp::EPOCH,
+                    workspace: "main".to_owned(),
+                    headers: Default::default(),
+                    ip_address: None,
+                };
+                let incoming = Incoming {
+                    form: Form::Envelope,
+                    request_id: sent.header.request_id.clone(),
+                    digest: sent.header.digest,
+                    body: sent.payload.clone(),
+                    header: Some(sent.header.clone()),
+                };
+                admit(incoming, reception)
+            });
+        });
+        group.bench_function("spool", |b| {
+            let home = tempfile::TempDir::new().expect("a temporary directory");
+            let spool = Spool::new(Layout::new(home.path()));
+            b.iter(|| spool.capture(&sent));
+        });
+        group.finish();
+    }
+    criterion.bench_function("redactor from nothing", |b| b.iter(Redactor::default));
+}
+
+criterion_group!(benches, pieces);
+criterion_main!(benches);
