@@ -1,1 +1,45 @@
-//! x
+//! The embedded event store of Arrakis: one SQLite file.
+//!
+//! [`SqliteStore`] implements [`EventStore`](arrakis_core::store::EventStore),
+//! [`EventReader`](arrakis_core::store::EventReader), [`KeyStore`](arrakis_core::store::KeyStore) and
+//! [`DeadLetters`](arrakis_core::queue::DeadLetters). This is the only crate that knows SQLite.
+//!
+//! # How it is durable, and quick at it
+//!
+//! The file is in WAL mode with `synchronous = FULL`: a commit is on the disk before it is answered.
+//! One thread writes. Calls that arrive while a commit is under way share the next one, so the cost
+//! of reaching the disk is divided among all who wait. A few other connections read; they only see
+//! what is committed and never hold the writer up.
+//!
+//! Several processes may have the file open. Whoever finds it locked waits for
+//! [`SqliteConfig::busy_timeout`], then fails as unavailable, which the sender may retry.
+//!
+//! # Files
+//!
+//! * `file`: where the database may be, and its permissions
+//! * `pool`, `migrate`: connections, and the schema
+//! * `writer`: the thread that writes, and group commit
+//! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `work`: claims, completion, changes of state, pruning
+//! * `read`, `dead_letter`, `keys`: everything else the traits ask for
+//! * `row`, `schema`: columns and what they mean
+
+mod apply;
+mod body;
+mod config;
+mod dead_letter;
+mod error;
+mod file;
+mod keys;
+mod migrate;
+mod pool;
+mod read;
+mod row;
+mod schema;
+mod store;
+mod work;
+mod write;
+mod writer;
+
+pub use config::SqliteConfig;
+pub use store::SqliteStore;

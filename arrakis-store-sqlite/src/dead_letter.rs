@@ -1,0 +1,169 @@
+//! The store's dead letters: rows in `ERROR` or `FAILED` that nobody has discarded.
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::envelope::Header;
+use arrakis_core::id::RequestId;
+use arrakis_core::queue::{DeadLetter, DeadLetterDetail, Failure, QueueError};
+use arrakis_core::store::{EventDetail, EventSummary, StoreError, Transition};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::Bool;
+
+use crate::error::Trouble;
+use crate::read;
+use crate::row::{DetailRow, Now, SummaryRow, time, uuid};
+use crate::schema::webhook_events;
+use crate::work::{self, failure_parts};
+
+/// What makes a row a dead letter; word for word the condition of the index on them.
+const DEAD: &str = "(status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL";
+
+/// Dead letters in the order of their request ids.
+pub(crate) fn list(
+    conn: &mut SqliteConnection,
+    after: Option<&RequestId>,
+    limit: usize,
+) -> QueryResult<Vec<DeadLetter>> {
+    let mut query = webhook_events::table
+        .filter(diesel::dsl::sql::<Bool>(DEAD))
+        .order(webhook_events::request_id.asc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select((SummaryRow::as_select(), webhook_events::updated_at))
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(webhook_events::request_id.gt(after.as_str()));
+    }
+    let rows = query.load::<(SummaryRow, String)>(conn)?;
+    let letter = |(row, updated_at): (SummaryRow, String)| {
+        Ok(letter(&row.try_into()?, time("updated_at", &updated_at)?))
+    };
+    rows.into_iter().map(letter).collect()
+}
+
+/// One dead letter, whole.
+pub(crate) fn show(
+    conn: &mut SqliteConnection,
+    id: &RequestId,
+) -> QueryResult<Option<DeadLetterDetail>> {
+    let found = webhook_events::table
+        .filter(webhook_events::request_id.eq(id.as_str()))
+        .filter(diesel::dsl::sql::<Bool>(DEAD))
+        .select((DetailRow::as_select(), webhook_events::updated_at))
+        .first::<(DetailRow, String)>(conn)
+        .optional()?;
+    let Some((row, updated_at)) = found else { return Ok(None) };
+    let transitions = read::transitions(conn, row.id())?;
+    let detail = row.into_detail(transitions)?;
+    let letter = letter(&detail.summary, time("updated_at", &updated_at)?);
+    Ok(Some(DeadLetterDetail {
+        header: header(&detail),
+        history: history(&detail, letter.failure.clone()),
+        payload: detail.body.unwrap_or_default(),
+        letter,
+    }))
+}
+
+/// Has these events tried again; returns how many there were.
+pub(crate) fn redrive(
+    conn: &mut SqliteConnection,
+    ids: &[RequestId],
+    now: &Now,
+) -> Result<u64, Trouble> {
+    let mut redriven = 0;
+    for row in dead_rows(conn, ids)? {
+        let event_id = uuid("id", &row)?;
+        work::transition(conn, event_id, EventStatus::Pending, PERSON, "redriven", now)?;
+        redriven += 1;
+    }
+    Ok(redriven)
+}
+
+/// Gives these events up; returns how many there were.
+pub(crate) fn discard(
+    conn: &mut SqliteConnection,
+    ids: &[RequestId],
+    now: &Now,
+) -> Result<u64, Trouble> {
+    let rows = dead_rows(conn, ids)?;
+    for row in &rows {
+        diesel::update(webhook_events::table.find(row))
+            .set((
+                webhook_events::discarded_at.eq(&now.text),
+                webhook_events::updated_at.eq(&now.text),
+            ))
+            .execute(conn)?;
+    }
+    Ok(rows.len() as u64)
+}
+
+/// The store's error as a queue's.
+pub(crate) fn queue_error(error: StoreError) -> QueueError {
+    QueueError::Medium { action: "reach the dead letters".to_owned(), source: Box::new(error) }
+}
+
+/// Who is named in the trail: only people touch dead letters.
+const PERSON: &str = "person";
+
+fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<String>> {
+    let mut rows = Vec::new();
+    for id in ids {
+        rows.extend(
+            webhook_events::table
+                .filter(webhook_events::request_id.eq(id.as_str()))
+                .filter(diesel::dsl::sql::<Bool>(DEAD))
+                .select(webhook_events::id)
+                .load::<String>(conn)?,
+        );
+    }
+    Ok(rows)
+}
+
+fn letter(row: &EventSummary, failed_at: arrakis_core::clock::Timestamp) -> DeadLetter {
+    let failure = row.error_code.as_ref().map(|code| Failure {
+        at: failed_at,
+        round: row.retry_count.max(1),
+        code: code.clone(),
+        message: row.error_message.clone().unwrap_or_default(),
+    });
+    DeadLetter {
+        request_id: row.request_id.clone(),
+        event_type: Some(row.event_type.clone()),
+        session_id: row.session_id.clone(),
+        failure,
+    }
+}
+
+/// Every failure of a row: each time that it left `ERROR` for another try or for good the trail says
+/// why, and a row that is still in `ERROR` says so itself.
+fn history(detail: &EventDetail, last: Option<Failure>) -> Vec<Failure> {
+    let told = |one: &&Transition| {
+        one.from == EventStatus::Error
+            && matches!(one.to, EventStatus::PendingRetry | EventStatus::Failed)
+    };
+    let mut history: Vec<Failure> = (1..)
+        .zip(detail.transitions.iter().filter(told))
+        .map(|(round, one)| {
+            let (code, message) = failure_parts(&one.reason);
+            Failure { at: one.at, round, code: code.to_owned(), message: message.to_owned() }
+        })
+        .collect();
+    if detail.summary.status == EventStatus::Error
+        && let Some(last) = last
+    {
+        let round = u32::try_from(history.len() + 1).unwrap_or(u32::MAX);
+        history.push(Failure { round, ..last });
+    }
+    history
+}
+
+/// The envelope's header, which the row keeps in its metadata less what has a column.
+fn header(detail: &EventDetail) -> Option<Header> {
+    let row = &detail.summary;
+    let mut header = row.metadata.clone();
+    header.insert("requestId".to_owned(), row.request_id.as_str().into());
+    header.insert("eventType".to_owned(), row.event_type.as_str().into());
+    if let Some(session_id) = &row.session_id {
+        header.insert("sessionId".to_owned(), session_id.as_str().into());
+    }
+    serde_json::from_value(header.into()).ok()
+}

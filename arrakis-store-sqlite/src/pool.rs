@@ -1,0 +1,144 @@
+//! The file, and the connections to it: one that writes, a few that read.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use arrakis_core::store::StoreError;
+use diesel::connection::SimpleConnection;
+use diesel::result::QueryResult;
+use diesel::{Connection, ConnectionError, ConnectionResult, RunQueryDsl, SqliteConnection};
+use diesel_async::AsyncConnection;
+use diesel_async::pooled_connection::deadpool::Pool;
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+use crate::config::SqliteConfig;
+use crate::error::{store_error, unavailable};
+use crate::file::DatabaseFile;
+use crate::migrate;
+
+/// Opens the file for writing, and brings it to this version's schema.
+///
+/// # Errors
+///
+/// SQLite cannot open it, or a migration fails.
+pub(crate) fn open_writer(
+    file: &DatabaseFile,
+    config: &SqliteConfig,
+) -> Result<SqliteConnection, StoreError> {
+    let what = || format!("open database {}", file.path().display());
+    let mut conn =
+        SqliteConnection::establish(file.url()).map_err(|error| unavailable(what(), error))?;
+    set_up_writer(&mut conn, config).map_err(|error| store_error(&what(), error))?;
+    migrate::run(&mut conn).map_err(|source| unavailable(what(), source))?;
+    Ok(conn)
+}
+
+fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryResult<()> {
+    conn.batch_execute(&busy_timeout(config))?;
+    enter_wal(conn, config.busy_timeout)?;
+    conn.batch_execute("PRAGMA synchronous = FULL")?; // a commit is on the disk before it is answered
+    conn.batch_execute("PRAGMA foreign_keys = ON")?;
+    conn.batch_execute("PRAGMA temp_store = MEMORY")?;
+    conn.batch_execute("PRAGMA cache_size = -16384")?; // KiB: the inner pages of every index
+    conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
+}
+
+/// Turns the write-ahead log on, which stays on in the file. Doing so needs the file alone, and SQLite
+/// may refuse without waiting when two processes try at once.
+fn enter_wal(conn: &mut SqliteConnection, patience: Duration) -> QueryResult<()> {
+    let began = Instant::now();
+    loop {
+        match diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn) {
+            Err(_) if began.elapsed() < patience => std::thread::sleep(WAL_RETRY_DELAY),
+            done => return done.map(|_| ()),
+        }
+    }
+}
+
+/// Between two tries to turn the log on: long against the switch itself, short against a start.
+const WAL_RETRY_DELAY: Duration = Duration::from_millis(10);
+
+fn busy_timeout(config: &SqliteConfig) -> String {
+    format!("PRAGMA busy_timeout = {}", config.busy_timeout.as_millis())
+}
+
+/// A few connections that only read.
+pub(crate) struct Readers {
+    pool: Pool<SyncConnectionWrapper<SqliteConnection>>,
+    patience: Duration,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// A pool on `file`; connections open when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn new(file: &DatabaseFile, config: &SqliteConfig) -> Result<Self, StoreError> {
+        let set_up = [
+            busy_timeout(config),
+            "PRAGMA temp_store = MEMORY".to_owned(),
+            "PRAGMA query_only = ON".to_owned(),
+        ];
+        let mut manager = ManagerConfig::default();
+        // A broken file shows in the next statement anyway; a test query would double a point read.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |url| {
+            let (url, set_up) = (url.to_owned(), set_up.clone());
+            Box::pin(async move { establish_reader(&url, &set_up).await })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(file.url(), manager);
+        let pool = Pool::builder(manager)
+            .max_size(config.readers.max(1))
+            .build()
+            .map_err(|error| unavailable("build the pool of readers", error))?;
+        Ok(Self { pool, patience: config.busy_timeout })
+    }
+
+    /// Runs `read` in one transaction of its own, so that its statements see one state.
+    ///
+    /// # Errors
+    ///
+    /// Every reader stays busy, or the database cannot be read; `what` says what was tried.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        what: &str,
+        read: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let mut conn = match tokio::time::timeout(self.patience, self.pool.get()).await {
+            Ok(conn) => conn.map_err(|error| unavailable(what, error))?,
+            Err(_) => return Err(unavailable(what, "every connection that reads is busy")),
+        };
+        conn.spawn_blocking(move |conn| conn.transaction(read))
+            .await
+            .map_err(|error| store_error(what, error))
+    }
+
+    /// Closes the connections; whoever reads still finishes.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+async fn establish_reader(
+    url: &str,
+    set_up: &[String],
+) -> ConnectionResult<SyncConnectionWrapper<SqliteConnection>> {
+    let mut conn = SyncConnectionWrapper::establish(url).await?;
+    let set_up = set_up.to_vec();
+    conn.spawn_blocking(move |conn: &mut SqliteConnection| {
+        set_up.iter().try_for_each(|pragma| conn.batch_execute(pragma))
+    })
+    .await
+    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}

@@ -1,0 +1,212 @@
+//! Reading: what lists, details and the dashboard show.
+//!
+//! Audit rows are listed in the order of their ids, which is the order of receipt, so a cursor is an
+//! id and needs no row to still exist.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::store::{
+    ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
+    Page, Transition,
+};
+use diesel::dsl::count_star;
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use uuid::Uuid;
+
+use crate::row::{
+    ConversationRow, DetailRow, MessageRow, SummaryRow, ToolUseRow, TransitionRow, parse,
+};
+use crate::schema::{
+    conversations, event_transitions, messages, request_ids, tool_uses, webhook_events,
+};
+
+/// One audit row, whole.
+pub(crate) fn event(
+    conn: &mut SqliteConnection,
+    key: &EventKey,
+) -> QueryResult<Option<EventDetail>> {
+    let id = match key {
+        EventKey::Id(id) => Some(id.to_string()),
+        EventKey::Request(request) => request_ids::table
+            .find(request.as_str())
+            .select(request_ids::event_id)
+            .first(conn)
+            .optional()?,
+    };
+    let Some(id) = id else { return Ok(None) };
+    let row =
+        webhook_events::table.find(id).select(DetailRow::as_select()).first(conn).optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let transitions = transitions(conn, row.id())?;
+    row.into_detail(transitions).map(Some)
+}
+
+/// Every change of a row's state, oldest first.
+pub(crate) fn transitions(conn: &mut SqliteConnection, id: &str) -> QueryResult<Vec<Transition>> {
+    let rows = event_transitions::table
+        .filter(event_transitions::event_id.eq(id))
+        .order(event_transitions::id.asc())
+        .select(TransitionRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(Transition::try_from).collect()
+}
+
+/// Audit rows, newest first.
+pub(crate) fn events(
+    conn: &mut SqliteConnection,
+    filter: &EventFilter,
+    page: Page,
+) -> QueryResult<Vec<EventSummary>> {
+    use webhook_events::{event_type, id, request_id, session_id, status, table, workspace};
+    let mut query = table.select(SummaryRow::as_select()).into_boxed();
+    if let Some(value) = &filter.workspace {
+        query = query.filter(workspace.eq(value));
+    }
+    if let Some(value) = filter.status {
+        query = query.filter(status.eq(value.as_str()));
+    }
+    if let Some(value) = &filter.event_type {
+        query = query.filter(event_type.eq(value));
+    }
+    if let Some(value) = &filter.session_id {
+        query = query.filter(session_id.eq(value));
+    }
+    if let Some(value) = &filter.request_id {
+        query = query.filter(request_id.eq(value.as_str()));
+    }
+    if let Some(after) = page.after {
+        query = query.filter(id.lt(after.to_string()));
+    }
+    let rows = query.order(id.desc()).limit(limit(page)).load(conn)?;
+    rows.into_iter().map(EventSummary::try_from).collect()
+}
+
+/// One conversation, whole, by its session id or its own.
+pub(crate) fn conversation(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    key: &str,
+) -> QueryResult<Option<ConversationDetail>> {
+    let mine = || {
+        conversations::table
+            .filter(conversations::workspace.eq(workspace.to_owned()))
+            .select(ConversationRow::as_select())
+    };
+    let mut row = mine().filter(conversations::session_id.eq(key)).first(conn).optional()?;
+    if let (None, Ok(id)) = (&row, key.parse::<Uuid>()) {
+        row = mine().filter(conversations::id.eq(id.to_string())).first(conn).optional()?;
+    }
+    let Some(row) = row else { return Ok(None) };
+    let id = row.id.clone();
+    let conversation = row.into_value()?;
+    let events = timeline(conn, workspace, &conversation.session_id)?;
+    let mut messages = messages::table
+        .filter(messages::conversation_id.eq(&id))
+        .select(MessageRow::as_select())
+        .load(conn)?
+        .into_iter()
+        .map(MessageRow::into_value)
+        .collect::<QueryResult<Vec<_>>>()?;
+    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    let mut tool_uses = tool_uses::table
+        .filter(tool_uses::conversation_id.eq(&id))
+        .select(ToolUseRow::as_select())
+        .load(conn)?
+        .into_iter()
+        .map(ToolUseRow::into_value)
+        .collect::<QueryResult<Vec<_>>>()?;
+    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+}
+
+/// The audit rows of a session, oldest first, duplicates left out.
+fn timeline(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    session_id: &str,
+) -> QueryResult<Vec<EventSummary>> {
+    let rows = webhook_events::table
+        .filter(webhook_events::session_id.eq(session_id))
+        .filter(webhook_events::workspace.eq(workspace))
+        .filter(webhook_events::status.ne(EventStatus::Duplicate.as_str()))
+        .order(webhook_events::id.asc())
+        .select(SummaryRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(EventSummary::try_from).collect()
+}
+
+/// Conversations, those that began last first.
+pub(crate) fn conversations(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    page: Page,
+) -> QueryResult<Vec<ConversationSummary>> {
+    use conversations::{id, started_at, table};
+    let mut query = table
+        .filter(conversations::workspace.eq(workspace))
+        .select(ConversationRow::as_select())
+        .into_boxed();
+    if let Some(after) = page.after {
+        let after = after.to_string();
+        let began = table.find(&after).select(started_at).first::<String>(conn).optional()?;
+        let Some(began) = began else { return Ok(Vec::new()) };
+        query =
+            query.filter(started_at.lt(began.clone()).or(started_at.eq(began).and(id.lt(after))));
+    }
+    let rows = query.order((started_at.desc(), id.desc())).limit(limit(page)).load(conn)?;
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let messages = count_messages(conn, &ids)?;
+    let tool_uses = count_tool_uses(conn, &ids)?;
+    let summary = |row: ConversationRow<'_>| {
+        Ok(ConversationSummary {
+            messages: messages.get(&row.id).copied().unwrap_or(0),
+            tool_uses: tool_uses.get(&row.id).copied().unwrap_or(0),
+            conversation: row.into_value()?,
+        })
+    };
+    rows.into_iter().map(summary).collect()
+}
+
+fn count_messages(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> QueryResult<HashMap<String, u64>> {
+    let counts = messages::table
+        .filter(messages::conversation_id.eq_any(ids))
+        .group_by(messages::conversation_id)
+        .select((messages::conversation_id, count_star()))
+        .load::<(String, i64)>(conn)?;
+    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
+}
+
+fn count_tool_uses(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> QueryResult<HashMap<String, u64>> {
+    let counts = tool_uses::table
+        .filter(tool_uses::conversation_id.eq_any(ids))
+        .group_by(tool_uses::conversation_id)
+        .select((tool_uses::conversation_id, count_star()))
+        .load::<(String, i64)>(conn)?;
+    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
+}
+
+/// How many audit rows are in each state.
+pub(crate) fn counts(conn: &mut SqliteConnection) -> QueryResult<BTreeMap<EventStatus, u64>> {
+    let counts = webhook_events::table
+        .group_by(webhook_events::status)
+        .select((webhook_events::status, count_star()))
+        .load::<(String, i64)>(conn)?;
+    let count =
+        |(status, count): (String, i64)| Ok((parse("status", &status)?, count.unsigned_abs()));
+    counts.into_iter().map(count).collect()
+}
+
+/// Most items of one page: the cursor goes on, and the ids of a page fit into one statement.
+const PAGE_MAX: usize = 10_000;
+
+fn limit(page: Page) -> i64 {
+    i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,116 @@
+//! The tables, as Diesel sees them; the migrations define them.
+
+diesel::table! {
+    webhook_events (id) {
+        id -> Text,
+        workspace -> Text,
+        request_id -> Text,
+        digest -> Binary,
+        event_type -> Text,
+        session_id -> Nullable<Text>,
+        received_at -> Text,
+        request_body -> Nullable<Text>,
+        raw_body -> Nullable<Binary>,
+        request_headers -> Text,
+        ip_address -> Nullable<Text>,
+        status -> Text,
+        processed_at -> Nullable<Text>,
+        processing_time -> Nullable<BigInt>,
+        conversation_id -> Nullable<Text>,
+        message_id -> Nullable<Text>,
+        tool_use_id -> Nullable<Text>,
+        error_code -> Nullable<Text>,
+        error_message -> Nullable<Text>,
+        error_stack -> Nullable<Text>,
+        retry_count -> BigInt,
+        retry_after -> Nullable<Text>,
+        claim_token -> BigInt,
+        claimed_at -> Nullable<Text>,
+        discarded_at -> Nullable<Text>,
+        metadata -> Text,
+        created_at -> Text,
+        updated_at -> Text,
+    }
+}
+
+diesel::table! {
+    request_ids (request_id) {
+        request_id -> Text,
+        digest -> Binary,
+        event_id -> Text,
+        answer -> Text,
+        created_at -> Text,
+    }
+}
+
+diesel::table! {
+    event_transitions (id) {
+        id -> BigInt,
+        event_id -> Text,
+        from_status -> Text,
+        to_status -> Text,
+        at -> Text,
+        actor -> Text,
+        reason -> Text,
+    }
+}
+
+diesel::table! {
+    conversations (id) {
+        id -> Text,
+        workspace -> Text,
+        session_id -> Text,
+        project_path -> Nullable<Text>,
+        title -> Nullable<Text>,
+        description -> Nullable<Text>,
+        started_at -> Text,
+        ended_at -> Nullable<Text>,
+        last_event_at -> Text,
+        metadata -> Text,
+        created_at -> Text,
+        updated_at -> Text,
+    }
+}
+
+diesel::table! {
+    messages (id) {
+        id -> Text,
+        workspace -> Text,
+        conversation_id -> Text,
+        role -> Text,
+        content -> Text,
+        tool_calls -> Nullable<Text>,
+        timestamp -> Text,
+        metadata -> Text,
+    }
+}
+
+diesel::table! {
+    tool_uses (id) {
+        id -> Text,
+        workspace -> Text,
+        message_id -> Nullable<Text>,
+        conversation_id -> Text,
+        tool_name -> Text,
+        parameters -> Nullable<Text>,
+        response -> Nullable<Text>,
+        duration -> Nullable<BigInt>,
+        status -> Text,
+        timestamp -> Text,
+        metadata -> Text,
+    }
+}
+
+diesel::table! {
+    api_keys (id) {
+        id -> Text,
+        name -> Text,
+        scope -> Text,
+        workspace -> Text,
+        hash -> Binary,
+        created_at -> Text,
+        revoked_at -> Nullable<Text>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);

@@ -1,0 +1,208 @@
+//! Recording arrivals inside one transaction: the ledger decides, the audit row tells, the changes
+//! apply.
+//!
+//! Every arrival costs a look into the ledger and two inserts; a conversation, a message or a tool
+//! use costs a look and an upsert, once per transaction however many events touch it. The statements
+//! are single-row, of a fixed few kinds, and prepared once: inside one process that is quicker than
+//! statements of many rows, whose text changes with their number.
+
+use std::borrow::Cow;
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::conversation::AnswerIds;
+use arrakis_core::digest::Digest;
+use arrakis_core::store::{Admission, AdmissionKind, Verdict};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use uuid::Uuid;
+
+use crate::apply::Merged;
+use crate::error::{Trouble, is_data};
+use crate::row::{Answer, Now, Outcome, Prepared, digest, json, parse, uuid};
+use crate::schema::{request_ids, webhook_events};
+
+/// The code of a row whose request id was taken by another body.
+pub(crate) const CONFLICT: &str = "request_id_conflict";
+
+/// Stores arrivals; returns one admission each, in order.
+///
+/// # Errors
+///
+/// The caller rolls back.
+pub(crate) fn record(
+    conn: &mut SqliteConnection,
+    rows: &[&Prepared],
+    now: &Now,
+) -> QueryResult<Vec<Admission>> {
+    let mut merged = Merged::default();
+    let mut admissions = Vec::with_capacity(rows.len());
+    for row in rows {
+        let admission = admit(conn, row, now)?;
+        if admission.kind == AdmissionKind::New
+            && let Verdict::Apply(changes) = &row.verdict
+        {
+            merged.add(&row.arrival.workspace, changes);
+        }
+        admissions.push(admission);
+    }
+    merged.write(conn, now)?;
+    Ok(admissions)
+}
+
+/// Stores arrivals of which the database refuses at least one: halves them until the culprits stand
+/// alone, and keeps those as `ERROR` without their changes. `first` is the place of the first row.
+///
+/// # Errors
+///
+/// The database is not available, or refuses a row even so.
+pub(crate) fn record_bisecting(
+    conn: &mut SqliteConnection,
+    rows: &[&Prepared],
+    first: usize,
+    now: &Now,
+) -> Result<Vec<Admission>, Trouble> {
+    let error = match conn.transaction(|conn| record(conn, rows, now)) {
+        Ok(admissions) => return Ok(admissions),
+        Err(error) if !is_data(&error) => return Err(error.into()),
+        Err(error) => error,
+    };
+    match rows {
+        [row] => {
+            let refused = row.refused(&error);
+            conn.transaction(|conn| record(conn, &[&refused], now)).map_err(|error| {
+                if is_data(&error) {
+                    Trouble::Culprit { index: first, error }
+                } else {
+                    Trouble::Db(error)
+                }
+            })
+        }
+        rows => {
+            let (left, right) = rows.split_at(rows.len() / 2);
+            let mut admissions = record_bisecting(conn, left, first, now)?;
+            admissions.extend(record_bisecting(conn, right, first + left.len(), now)?);
+            Ok(admissions)
+        }
+    }
+}
+
+/// Decides about one arrival and writes its rows.
+fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<Admission> {
+    let arrival = &row.arrival;
+    let taken = if arrival.in_ledger { find(conn, arrival.request_id.as_str())? } else { None };
+    let Some(first) = taken else {
+        let outcome = Outcome::of(&row.verdict);
+        insert_event(conn, row, &outcome, now)?;
+        if arrival.in_ledger {
+            insert_ledger(conn, row, &outcome, now)?;
+        }
+        return Ok(Admission {
+            kind: AdmissionKind::New,
+            event_id: arrival.event_id,
+            digest: arrival.digest,
+            status: outcome.status,
+            answer: outcome.answer,
+        });
+    };
+    let (kind, outcome) = if first.digest == arrival.digest {
+        (AdmissionKind::Duplicate, Outcome::duplicate(&first))
+    } else {
+        (AdmissionKind::Conflict, Outcome::conflict(&first))
+    };
+    insert_event(conn, row, &outcome, now)?;
+    let Entry { event_id, digest, status, answer } = first;
+    Ok(Admission { kind, event_id, digest, status, answer })
+}
+
+impl Outcome {
+    /// What becomes of the first arrival of a request id.
+    pub(crate) fn of(verdict: &Verdict) -> Self {
+        let (answer, error) = match verdict {
+            Verdict::Apply(changes) => (changes.answer, None),
+            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
+                let error = (Cow::Owned(code.clone()), Cow::Owned(message.clone()));
+                (AnswerIds::default(), Some(error))
+            }
+        };
+        Self { status: verdict.status(), answer, error, duplicate_of: None }
+    }
+
+    fn duplicate(first: &Entry) -> Self {
+        Self {
+            status: EventStatus::Duplicate,
+            answer: first.answer,
+            error: None,
+            duplicate_of: Some(first.event_id),
+        }
+    }
+
+    fn conflict(first: &Entry) -> Self {
+        let message =
+            format!("the request id belongs to event {} with another body", first.event_id);
+        Self {
+            status: EventStatus::Invalid,
+            answer: AnswerIds::default(),
+            error: Some((Cow::Borrowed(CONFLICT), Cow::Owned(message))),
+            duplicate_of: None,
+        }
+    }
+}
+
+/// What the ledger has on a request id.
+struct Entry {
+    event_id: Uuid,
+    digest: Digest,
+    status: EventStatus,
+    answer: AnswerIds,
+}
+
+/// The ledger's entry of a request id, with the first event's current state while its row exists.
+fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<Entry>> {
+    let found = request_ids::table
+        .left_join(webhook_events::table.on(webhook_events::id.eq(request_ids::event_id)))
+        .filter(request_ids::request_id.eq(request_id))
+        .select((
+            request_ids::digest,
+            request_ids::event_id,
+            request_ids::answer,
+            webhook_events::status.nullable(),
+        ))
+        .first::<(Vec<u8>, String, String, Option<String>)>(conn)
+        .optional()?;
+    let Some((digest_bytes, event_id, answer, status)) = found else { return Ok(None) };
+    let answer: Answer = json("answer", &answer)?;
+    Ok(Some(Entry {
+        event_id: uuid("event_id", &event_id)?,
+        digest: digest("digest", &digest_bytes)?,
+        status: status.map_or(Ok(answer.status), |status| parse("status", &status))?,
+        answer: answer.ids(),
+    }))
+}
+
+fn insert_event(
+    conn: &mut SqliteConnection,
+    row: &Prepared,
+    outcome: &Outcome,
+    now: &Now,
+) -> QueryResult<()> {
+    diesel::insert_into(webhook_events::table).values(row.row(outcome, now)?).execute(conn)?;
+    Ok(())
+}
+
+fn insert_ledger(
+    conn: &mut SqliteConnection,
+    row: &Prepared,
+    outcome: &Outcome,
+    now: &Now,
+) -> QueryResult<()> {
+    diesel::insert_into(request_ids::table)
+        .values((
+            request_ids::request_id.eq(row.arrival.request_id.as_str()),
+            request_ids::digest.eq(&row.arrival.digest.as_bytes()[..]),
+            request_ids::event_id.eq(&row.event_id),
+            request_ids::answer.eq(Answer::new(outcome.status, outcome.answer).to_json()?),
+            request_ids::created_at.eq(&now.text),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
