@@ -15,7 +15,8 @@ use crate::row::{DetailRow, Now, SummaryRow, time, uuid};
 use crate::schema::webhook_events;
 use crate::work::{self, failure_parts};
 
-/// What makes a row a dead letter; word for word the condition of the index on them.
+/// What makes a row a dead letter. The states are literals, because a partial index serves only what
+/// SQLite can prove to be inside it when it prepares the statement.
 const DEAD: &str = "(status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL";
 
 /// Dead letters in the order of their request ids.

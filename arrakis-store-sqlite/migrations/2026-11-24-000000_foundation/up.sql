@@ -53,8 +53,8 @@ CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
 CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
     WHERE status = 'PENDING' OR status = 'PROCESSING' OR status = 'ERROR' OR status = 'PENDING_RETRY';
 -- query: SELECT event_type FROM webhook_events WHERE (status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
-CREATE INDEX webhook_events_dead ON webhook_events (request_id)
-    WHERE (status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL;
+CREATE INDEX webhook_events_dead ON webhook_events (discarded_at, request_id)
+    WHERE status = 'ERROR' OR status = 'FAILED';
 
 -- The eight states and which may follow which: the same table as `EventStatus::may_become`.
 CREATE TRIGGER webhook_events_transition BEFORE UPDATE OF status ON webhook_events
