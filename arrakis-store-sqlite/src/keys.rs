@@ -29,7 +29,7 @@ pub(crate) fn create(conn: &mut SqliteConnection, key: &ApiKey) -> QueryResult<(
 
 /// The key of this id.
 pub(crate) fn find(conn: &mut SqliteConnection, id: &str) -> QueryResult<Option<ApiKey>> {
-    api_keys::table.find(id).first::<KeyRow>(conn).optional()?.map(key).transpose()
+    api_keys::table.find(id).get_result::<KeyRow>(conn).optional()?.map(key).transpose()
 }
 
 /// Every key, oldest first.

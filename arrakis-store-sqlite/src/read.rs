@@ -32,12 +32,15 @@ pub(crate) fn event(
         EventKey::Request(request) => request_ids::table
             .find(request.as_str())
             .select(request_ids::event_id)
-            .first(conn)
+            .get_result(conn)
             .optional()?,
     };
     let Some(id) = id else { return Ok(None) };
-    let row =
-        webhook_events::table.find(id).select(DetailRow::as_select()).first(conn).optional()?;
+    let row = webhook_events::table
+        .find(id)
+        .select(DetailRow::as_select())
+        .get_result(conn)
+        .optional()?;
     let Some(row) = row else { return Ok(None) };
     let transitions = transitions(conn, row.id())?;
     row.into_detail(transitions).map(Some)
@@ -94,9 +97,9 @@ pub(crate) fn conversation(
             .filter(conversations::workspace.eq(workspace.to_owned()))
             .select(ConversationRow::as_select())
     };
-    let mut row = mine().filter(conversations::session_id.eq(key)).first(conn).optional()?;
+    let mut row = mine().filter(conversations::session_id.eq(key)).get_result(conn).optional()?;
     if let (None, Ok(id)) = (&row, key.parse::<Uuid>()) {
-        row = mine().filter(conversations::id.eq(id.to_string())).first(conn).optional()?;
+        row = mine().filter(conversations::id.eq(id.to_string())).get_result(conn).optional()?;
     }
     let Some(row) = row else { return Ok(None) };
     let id = row.id.clone();
@@ -150,7 +153,7 @@ pub(crate) fn conversations(
         .into_boxed();
     if let Some(after) = page.after {
         let after = after.to_string();
-        let began = table.find(&after).select(started_at).first::<String>(conn).optional()?;
+        let began = table.find(&after).select(started_at).get_result::<String>(conn).optional()?;
         let Some(began) = began else { return Ok(Vec::new()) };
         query =
             query.filter(started_at.lt(began.clone()).or(started_at.eq(began).and(id.lt(after))));

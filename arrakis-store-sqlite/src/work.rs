@@ -77,7 +77,7 @@ fn claim(conn: &mut SqliteConnection, id: &str, now: &Now) -> Result<Claim, Trou
     let (status, code, message) = webhook_events::table
         .find(id)
         .select((webhook_events::status, webhook_events::error_code, webhook_events::error_message))
-        .first::<(String, Option<String>, Option<String>)>(conn)?;
+        .get_result::<(String, Option<String>, Option<String>)>(conn)?;
     let mut by_worker = |from, to, reason: &str| change(conn, id, from, to, WORKER, reason, now);
     match parse("status", &status)? {
         EventStatus::Processing => {
@@ -92,7 +92,7 @@ fn claim(conn: &mut SqliteConnection, id: &str, now: &Now) -> Result<Claim, Trou
         }
         from => by_worker(from, EventStatus::Processing, "claimed")?,
     }
-    let row = webhook_events::table.find(id).select(ArrivalRow::as_select()).first(conn)?;
+    let row = webhook_events::table.find(id).select(ArrivalRow::as_select()).get_result(conn)?;
     let in_ledger = ledger_names(conn, id)?;
     Ok(Claim {
         retry_count: u32::try_from(row.retry_count).unwrap_or(u32::MAX),
@@ -113,7 +113,7 @@ pub(crate) fn complete(
     let held = webhook_events::table
         .find(&id)
         .select((webhook_events::status, webhook_events::claim_token))
-        .first::<(String, i64)>(conn)
+        .get_result::<(String, i64)>(conn)
         .optional()?;
     let held = held.is_some_and(|(status, token)| {
         status == EventStatus::Processing.as_str() && token.to_string() == claim.token
@@ -205,7 +205,7 @@ pub(crate) fn transition(
         .find(&id)
         .filter(webhook_events::discarded_at.is_null())
         .select(webhook_events::status)
-        .first::<String>(conn)
+        .get_result::<String>(conn)
         .optional()?;
     let Some(status) = found else {
         return Err(Trouble::Refused(StoreError::NotFound(format!("event {event_id}"))));

@@ -167,7 +167,7 @@ fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<Ent
             request_ids::answer,
             webhook_events::status.nullable(),
         ))
-        .first::<(Vec<u8>, String, String, Option<String>)>(conn)
+        .get_result::<(Vec<u8>, String, String, Option<String>)>(conn)
         .optional()?;
     let Some((digest_bytes, event_id, answer, status)) = found else { return Ok(None) };
     let answer: Answer = json("answer", &answer)?;

@@ -26,6 +26,7 @@ pub(crate) struct ConversationRow<'a> {
     session_id: Cow<'a, str>,
     project_path: Option<Cow<'a, str>>,
     title: Option<Cow<'a, str>>,
+    description: Option<Cow<'a, str>>,
     started_at: String,
     ended_at: Option<String>,
     last_event_at: String,
@@ -51,9 +52,26 @@ struct ConversationMeta<'a> {
     alive: Option<Cow<'a, Stamp>>,
 }
 
+/// What a row keeps when its value is written again.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    description: Option<String>,
+    created_at: String,
+}
+
 impl<'a> ConversationRow<'a> {
-    /// The row of `value`, written at `now`.
-    pub(crate) fn new(value: &'a Conversation, now: &'a Now) -> QueryResult<Self> {
+    /// The row of `value`, written at `now` in the place of the row that `kept` is from.
+    pub(crate) fn new(
+        value: &'a Conversation,
+        kept: Option<Kept>,
+        now: &'a Now,
+    ) -> QueryResult<Self> {
+        let (description, created_at) = match kept {
+            Some(Kept { description, created_at }) => {
+                (description.map(Cow::Owned), created_at.into())
+            }
+            None => (None, now.text.as_str().into()),
+        };
         let meta = ConversationMeta {
             title: stamp(&value.title),
             project_path: stamp(&value.project_path),
@@ -68,13 +86,23 @@ impl<'a> ConversationRow<'a> {
             session_id: value.session_id.as_str().into(),
             project_path: text(&value.project_path),
             title: text(&value.title),
+            description,
             started_at: value.started_at.to_string(),
             ended_at: value.ended_at().map(|at| at.to_string()),
             last_event_at: value.last_event_at.to_string(),
             metadata: to_json(&meta)?,
-            created_at: now.text.as_str().into(),
+            created_at,
             updated_at: now.text.as_str().into(),
         })
+    }
+
+    /// The value that was written, and what else the row holds.
+    pub(crate) fn into_parts(mut self) -> QueryResult<(Conversation, Kept)> {
+        let kept = Kept {
+            description: self.description.take().map(Cow::into_owned),
+            created_at: std::mem::take(&mut self.created_at).into_owned(),
+        };
+        Ok((self.into_value()?, kept))
     }
 
     /// The value that was written.

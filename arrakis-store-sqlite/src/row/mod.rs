@@ -12,7 +12,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
-pub(crate) use conversation::{ConversationRow, MessageRow, ToolUseRow};
+pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
 pub(crate) use event::{
     Answer, ArrivalRow, DetailRow, Now, Outcome, Prepared, SummaryRow, TransitionRow,
 };
