@@ -43,6 +43,7 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
     conn.batch_execute("PRAGMA foreign_keys = ON")?;
     conn.batch_execute("PRAGMA temp_store = MEMORY")?;
     conn.batch_execute("PRAGMA cache_size = -16384")?; // KiB: the inner pages of every index
+    conn.batch_execute("PRAGMA wal_autocheckpoint = 4000")?; // pages of 4 KiB: few checkpoints, a small log
     conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
 }
 

@@ -3,15 +3,18 @@
 //! Calls wait in a channel. The thread takes everything that waits, up to a limit, and commits it as
 //! one transaction: while one group is on its way to the disk, the next one gathers. A call is
 //! answered after the commit that holds it.
+//!
+//! Callers who were just answered come back together, but not at the same instant. So a group that is
+//! smaller than the one before waits a moment for the others; a single caller never waits.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrakis_core::clock::Clock;
 use arrakis_core::store::{Admission, StoreError};
 use diesel::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::SqliteConfig;
 use crate::error::{Trouble, share, store_error, unavailable};
@@ -23,7 +26,9 @@ use crate::write;
 /// The way to the writer's thread. Dropping it waits until the thread has done what it accepted.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::Sender<(Job, OwnedSemaphorePermit)>>,
+    /// One permit for each place in the channel; a job carries its own until it is taken.
+    places: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
     patience: Duration,
 }
@@ -40,14 +45,15 @@ impl Writer {
         clock: Arc<dyn Clock>,
         config: SqliteConfig,
     ) -> Result<Self, StoreError> {
-        let (jobs, inbox) = mpsc::channel(config.queue_calls.max(1));
+        let (jobs, inbox) = mpsc::channel();
+        let places = Arc::new(Semaphore::new(config.queue_calls.clamp(1, Semaphore::MAX_PERMITS)));
         let patience = config.queue_wait;
         let session = Session { file, config, clock, conn: Some(conn) };
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || run(inbox, session))
+            .spawn(move || run(&Inbox(inbox), session))
             .map_err(|error| unavailable("start the writer's thread", error))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), patience })
+        Ok(Self { jobs: Some(jobs), places, thread: Some(thread), patience })
     }
 
     /// Records arrivals, together with whatever else waits.
@@ -82,14 +88,12 @@ impl Writer {
     }
 
     async fn send(&self, job: Job) -> Result<(), StoreError> {
-        let Some(jobs) = &self.jobs else { return Err(stopped()) };
-        match jobs.send_timeout(job, self.patience).await {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(stopped()),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                Err(unavailable("write", "too many calls wait for the database"))
-            }
-        }
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+            return Err(unavailable("write", "too many calls wait for the database"));
+        };
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send((job, place)));
+        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(stopped()) }
     }
 }
 
@@ -118,31 +122,54 @@ struct Call {
     reply: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
 }
 
-fn run(mut inbox: mpsc::Receiver<Job>, mut session: Session) {
+/// The thread's end of the channel. Taking a job makes room for another.
+struct Inbox(mpsc::Receiver<(Job, OwnedSemaphorePermit)>);
+
+impl Inbox {
+    fn next(&self) -> Option<Job> {
+        self.0.recv().ok().map(|(job, _)| job)
+    }
+
+    fn next_until(&self, deadline: Instant) -> Option<Job> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        self.0.recv_timeout(wait).ok().map(|(job, _)| job)
+    }
+}
+
+fn run(inbox: &Inbox, mut session: Session) {
     let mut next = None;
-    while let Some(job) = next.take().or_else(|| inbox.blocking_recv()) {
+    let mut before = 1;
+    while let Some(job) = next.take().or_else(|| inbox.next()) {
         match job {
             Job::Run(work) => work(&mut session),
             Job::Record(first) => {
                 let mut group = vec![first];
-                next = gather(&mut inbox, &mut group, &session.config);
+                next = gather(inbox, &mut group, before, &session.config);
+                before = group.len();
                 session.record(group);
             }
         }
     }
 }
 
+/// How long a group waits for calls as many as the one before had: shorter than most commits, long
+/// enough for a server to answer a dozen requests and read the next ones.
+const GATHER_TIME: Duration = Duration::from_micros(500);
+
 /// Adds what waits to the group, up to its limits; returns a job that does not belong to it.
 fn gather(
-    inbox: &mut mpsc::Receiver<Job>,
+    inbox: &Inbox,
     group: &mut Vec<Call>,
+    before: usize,
     config: &SqliteConfig,
 ) -> Option<Job> {
     let size = |call: &Call| call.rows.iter().map(|row| row.arrival.body.len()).sum::<usize>();
     let mut events = group.iter().map(|call| call.rows.len()).sum::<usize>();
     let mut bytes = group.iter().map(size).sum::<usize>();
+    let now = Instant::now();
     while events < config.group_events && bytes < config.group_bytes {
-        match inbox.try_recv().ok()? {
+        let deadline = if group.len() < before { now + GATHER_TIME } else { now };
+        match inbox.next_until(deadline)? {
             Job::Record(call) => {
                 events += call.rows.len();
                 bytes += size(&call);
