@@ -76,8 +76,7 @@ impl From<&RawValue> for Json {
 
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue =
-            serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
     }
 }
@@ -339,6 +338,36 @@ pub struct Changes {
     pub tool_uses: Vec<ToolUse>,
     /// The ids that the answer to the event names.
     pub answer: AnswerIds,
+}
+
+impl Changes {
+    /// Joins `other` into this, so that each conversation, message and tool use stands here once. The
+    /// answer stays this one's.
+    pub fn absorb(&mut self, other: Self) {
+        for conversation in other.conversations {
+            match self.conversations.iter_mut().find(|mine| mine.id == conversation.id) {
+                Some(mine) => mine.merge(conversation),
+                None => self.conversations.push(conversation),
+            }
+        }
+        for message in other.messages {
+            match self.messages.iter_mut().find(|mine| mine.id == message.id) {
+                Some(mine) => mine.merge(message),
+                None => self.messages.push(message),
+            }
+        }
+        for tool_use in other.tool_uses {
+            self.absorb_tool_use(tool_use);
+        }
+    }
+
+    /// Joins one tool use into these changes.
+    pub fn absorb_tool_use(&mut self, tool_use: ToolUse) {
+        match self.tool_uses.iter_mut().find(|mine| mine.id == tool_use.id) {
+            Some(mine) => mine.merge(tool_use),
+            None => self.tool_uses.push(tool_use),
+        }
+    }
 }
 
 /// What an event is about: the ids that its audit row and the answer to its sender carry.

@@ -92,7 +92,10 @@ pub fn conversation_id(workspace: &str, session_id: &str) -> Uuid {
 /// request id or the API's message id, each with its own `kind`.
 #[must_use]
 pub fn message_id(conversation: Uuid, kind: &str, key: &str) -> Uuid {
-    derive("message", &[conversation.hyphenated().encode_lower(&mut Uuid::encode_buffer()), kind, key])
+    derive(
+        "message",
+        &[conversation.hyphenated().encode_lower(&mut Uuid::encode_buffer()), kind, key],
+    )
 }
 
 /// The id of a tool use inside a conversation, from Claude Code's tool use id.

@@ -35,6 +35,8 @@ pub mod error;
 #[cfg(feature = "runtime")]
 pub mod ingest;
 #[cfg(feature = "runtime")]
+pub mod job;
+#[cfg(feature = "runtime")]
 pub mod key;
 #[cfg(feature = "runtime")]
 pub mod middleware;

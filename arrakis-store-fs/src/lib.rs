@@ -1,1 +1,31 @@
-//! x
+//! The spool directory of Arrakis: the only crate that touches it.
+//!
+//! [`Spool`](spool::Spool) is what the hook links: synchronous, without a runtime. `FsQueue` (feature
+//! `queue`) is the drainer's side: the filesystem implementation of
+//! `arrakis_core::queue::Queue`. The format of both is in [`layout`].
+
+pub mod durability;
+pub mod layout;
+pub mod lock;
+pub mod spool;
+
+#[cfg(feature = "queue")]
+mod claim;
+#[cfg(feature = "queue")]
+mod dead_letter;
+#[cfg(feature = "queue")]
+mod fresh;
+#[cfg(feature = "queue")]
+mod history;
+#[cfg(feature = "queue")]
+mod owner;
+#[cfg(feature = "queue")]
+mod quarantine;
+#[cfg(feature = "queue")]
+mod queue;
+
+pub use layout::Layout;
+pub use lock::{DrainerLock, is_drainer_running};
+#[cfg(feature = "queue")]
+pub use queue::{FsQueue, FsQueueConfig};
+pub use spool::{Spool, SpoolError};

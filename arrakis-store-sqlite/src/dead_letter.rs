@@ -1,4 +1,4 @@
-//! The store's dead letters: rows in `ERROR` or `FAILED` that nobody has discarded.
+//! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::envelope::Header;
@@ -11,13 +11,13 @@ use diesel::sql_types::Bool;
 
 use crate::error::Trouble;
 use crate::read;
-use crate::row::{DetailRow, Now, SummaryRow, time, uuid};
+use crate::row::{DetailRow, Now, SummaryRow, uuid};
 use crate::schema::webhook_events;
 use crate::work::{self, failure_parts};
 
-/// What makes a row a dead letter. The states are literals, because a partial index serves only what
+/// What makes a row a dead letter. The state is a literal, because a partial index serves only what
 /// SQLite can prove to be inside it when it prepares the statement.
-const DEAD: &str = "(status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL";
+const DEAD: &str = "status = 'FAILED' AND discarded_at IS NULL";
 
 /// Dead letters in the order of their request ids.
 pub(crate) fn list(
@@ -29,16 +29,17 @@ pub(crate) fn list(
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .order(webhook_events::request_id.asc())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .select((SummaryRow::as_select(), webhook_events::updated_at))
+        .select(SummaryRow::as_select())
         .into_boxed();
     if let Some(after) = after {
         query = query.filter(webhook_events::request_id.gt(after.as_str()));
     }
-    let rows = query.load::<(SummaryRow, String)>(conn)?;
-    let letter = |(row, updated_at): (SummaryRow, String)| {
-        Ok(letter(&row.try_into()?, time("updated_at", &updated_at)?))
-    };
-    rows.into_iter().map(letter).collect()
+    let mut letters = Vec::new();
+    for row in query.load::<SummaryRow>(conn)? {
+        let transitions = read::transitions(conn, row.id())?;
+        letters.push(letter(&row.try_into()?, history(&transitions).pop()));
+    }
+    Ok(letters)
 }
 
 /// One dead letter, whole.
@@ -49,18 +50,18 @@ pub(crate) fn show(
     let found = webhook_events::table
         .filter(webhook_events::request_id.eq(id.as_str()))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
-        .select((DetailRow::as_select(), webhook_events::updated_at))
-        .first::<(DetailRow, String)>(conn)
+        .select(DetailRow::as_select())
+        .first::<DetailRow>(conn)
         .optional()?;
-    let Some((row, updated_at)) = found else { return Ok(None) };
+    let Some(row) = found else { return Ok(None) };
     let transitions = read::transitions(conn, row.id())?;
     let detail = row.into_detail(transitions)?;
-    let letter = letter(&detail.summary, time("updated_at", &updated_at)?);
+    let history = history(&detail.transitions);
     Ok(Some(DeadLetterDetail {
+        letter: letter(&detail.summary, history.last().cloned()),
         header: header(&detail),
-        history: history(&detail, letter.failure.clone()),
         payload: detail.body.unwrap_or_default(),
-        letter,
+        history,
     }))
 }
 
@@ -119,13 +120,7 @@ fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<
     Ok(rows)
 }
 
-fn letter(row: &EventSummary, failed_at: arrakis_core::clock::Timestamp) -> DeadLetter {
-    let failure = row.error_code.as_ref().map(|code| Failure {
-        at: failed_at,
-        round: row.retry_count.max(1),
-        code: code.clone(),
-        message: row.error_message.clone().unwrap_or_default(),
-    });
+fn letter(row: &EventSummary, failure: Option<Failure>) -> DeadLetter {
     DeadLetter {
         request_id: row.request_id.clone(),
         event_type: Some(row.event_type.clone()),
@@ -134,27 +129,20 @@ fn letter(row: &EventSummary, failed_at: arrakis_core::clock::Timestamp) -> Dead
     }
 }
 
-/// Every failure of a row: each time that it left `ERROR` for another try or for good the trail says
-/// why, and a row that is still in `ERROR` says so itself.
-fn history(detail: &EventDetail, last: Option<Failure>) -> Vec<Failure> {
+/// Every failure of a row: each time that it left `ERROR`, for another try or for good, the trail says
+/// why.
+fn history(transitions: &[Transition]) -> Vec<Failure> {
     let told = |one: &&Transition| {
         one.from == EventStatus::Error
             && matches!(one.to, EventStatus::PendingRetry | EventStatus::Failed)
     };
-    let mut history: Vec<Failure> = (1..)
-        .zip(detail.transitions.iter().filter(told))
+    (1..)
+        .zip(transitions.iter().filter(told))
         .map(|(round, one)| {
             let (code, message) = failure_parts(&one.reason);
             Failure { at: one.at, round, code: code.to_owned(), message: message.to_owned() }
         })
-        .collect();
-    if detail.summary.status == EventStatus::Error
-        && let Some(last) = last
-    {
-        let round = u32::try_from(history.len() + 1).unwrap_or(u32::MAX);
-        history.push(Failure { round, ..last });
-    }
-    history
+        .collect()
 }
 
 /// The envelope's header, which the row keeps in its metadata less what has a column.

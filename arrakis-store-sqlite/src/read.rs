@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
+use arrakis_core::id::RequestId;
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
     Page, Transition,
@@ -29,11 +30,7 @@ pub(crate) fn event(
 ) -> QueryResult<Option<EventDetail>> {
     let id = match key {
         EventKey::Id(id) => Some(id.to_string()),
-        EventKey::Request(request) => request_ids::table
-            .find(request.as_str())
-            .select(request_ids::event_id)
-            .get_result(conn)
-            .optional()?,
+        EventKey::Request(request) => first_of(conn, request)?,
     };
     let Some(id) = id else { return Ok(None) };
     let row = webhook_events::table
@@ -44,6 +41,24 @@ pub(crate) fn event(
     let Some(row) = row else { return Ok(None) };
     let transitions = transitions(conn, row.id())?;
     row.into_detail(transitions).map(Some)
+}
+
+/// The row that the ledger names; for a request id that is still free, the earliest row.
+fn first_of(conn: &mut SqliteConnection, request: &RequestId) -> QueryResult<Option<String>> {
+    let admitted = request_ids::table
+        .find(request.as_str())
+        .select(request_ids::event_id)
+        .get_result(conn)
+        .optional()?;
+    if admitted.is_some() {
+        return Ok(admitted);
+    }
+    webhook_events::table
+        .filter(webhook_events::request_id.eq(request.as_str()))
+        .order(webhook_events::id.asc())
+        .select(webhook_events::id)
+        .first(conn)
+        .optional()
 }
 
 /// Every change of a row's state, oldest first.
@@ -104,7 +119,7 @@ pub(crate) fn conversation(
     let Some(row) = row else { return Ok(None) };
     let id = row.id.clone();
     let conversation = row.into_value()?;
-    let events = timeline(conn, workspace, &conversation.session_id)?;
+    let events = timeline(conn, &id, &conversation.session_id)?;
     let mut messages = messages::table
         .filter(messages::conversation_id.eq(&id))
         .select(MessageRow::as_select())
@@ -124,15 +139,15 @@ pub(crate) fn conversation(
     Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
 }
 
-/// The audit rows of a session, oldest first, duplicates left out.
+/// The audit rows of a conversation, oldest first, duplicates left out. The session finds them.
 fn timeline(
     conn: &mut SqliteConnection,
-    workspace: &str,
+    conversation_id: &str,
     session_id: &str,
 ) -> QueryResult<Vec<EventSummary>> {
     let rows = webhook_events::table
         .filter(webhook_events::session_id.eq(session_id))
-        .filter(webhook_events::workspace.eq(workspace))
+        .filter(webhook_events::conversation_id.eq(conversation_id))
         .filter(webhook_events::status.ne(EventStatus::Duplicate.as_str()))
         .order(webhook_events::id.asc())
         .select(SummaryRow::as_select())
@@ -140,25 +155,26 @@ fn timeline(
     rows.into_iter().map(EventSummary::try_from).collect()
 }
 
-/// Conversations, those that began last first.
+/// Conversations, those of the latest events first.
 pub(crate) fn conversations(
     conn: &mut SqliteConnection,
     workspace: &str,
     page: Page,
 ) -> QueryResult<Vec<ConversationSummary>> {
-    use conversations::{id, started_at, table};
+    use conversations::{id, last_event_at, table};
     let mut query = table
         .filter(conversations::workspace.eq(workspace))
         .select(ConversationRow::as_select())
         .into_boxed();
     if let Some(after) = page.after {
         let after = after.to_string();
-        let began = table.find(&after).select(started_at).get_result::<String>(conn).optional()?;
-        let Some(began) = began else { return Ok(Vec::new()) };
-        query =
-            query.filter(started_at.lt(began.clone()).or(started_at.eq(began).and(id.lt(after))));
+        let seen =
+            table.find(&after).select(last_event_at).get_result::<String>(conn).optional()?;
+        let Some(seen) = seen else { return Ok(Vec::new()) };
+        query = query
+            .filter(last_event_at.lt(seen.clone()).or(last_event_at.eq(seen).and(id.lt(after))));
     }
-    let rows = query.order((started_at.desc(), id.desc())).limit(limit(page)).load(conn)?;
+    let rows = query.order((last_event_at.desc(), id.desc())).limit(limit(page)).load(conn)?;
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
     let messages = count_messages(conn, &ids)?;
     let tool_uses = count_tool_uses(conn, &ids)?;

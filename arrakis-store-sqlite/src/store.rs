@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::config::SqliteConfig;
 use crate::dead_letter::{self, queue_error};
-use crate::error::{store_error, unavailable};
+use crate::error::store_error;
 use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
@@ -32,36 +32,35 @@ use crate::{keys, read, work};
 /// until what was accepted is committed.
 #[derive(Debug)]
 pub struct SqliteStore {
+    file: DatabaseFile,
     readers: Readers,
     writer: Writer,
 }
 
 impl SqliteStore {
     /// Opens the database at `path`, creating it (0600) and its folder (0700) where they are missing,
-    /// and brings it to this version's schema.
-    ///
-    /// Must be called on a tokio runtime.
+    /// and brings it to this version's schema. Blocks for as long as that takes.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unavailable`]: the file cannot be created or opened, it is no database, it is on a
     /// network file system, or a later version of this program has written it.
-    pub async fn open(
+    pub fn open(
         path: impl AsRef<Path>,
         clock: Arc<dyn Clock>,
         config: SqliteConfig,
     ) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
-        let open = move || {
-            let file = DatabaseFile::prepare(&path)?;
-            let conn = pool::open_writer(&file, &config)?;
-            let readers = Readers::new(&file, &config)?;
-            let writer = Writer::start(file, conn, clock, config)?;
-            Ok(Self { readers, writer })
-        };
-        tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|error| unavailable("open the database", error))?
+        let file = DatabaseFile::prepare(path.as_ref())?;
+        let conn = pool::open_writer(&file, &config)?;
+        let readers = Readers::new(&file, &config)?;
+        let writer = Writer::start(file.clone(), conn, clock, config)?;
+        Ok(Self { file, readers, writer })
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 }
 
@@ -92,7 +91,7 @@ impl EventStore for SqliteStore {
         stalled: Timestamp,
         limit: usize,
     ) -> Result<Vec<Claim>, StoreError> {
-        let claim = move |conn: &mut _, at: &_| work::claim_due(conn, now, stalled, limit, at);
+        let claim = move |conn: &mut _, _: &_| work::claim_due(conn, now, stalled, limit);
         self.writer.run("claim events", claim).await
     }
 

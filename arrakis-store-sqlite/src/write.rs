@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use arrakis_core::audit::EventStatus;
 use arrakis_core::conversation::AnswerIds;
 use arrakis_core::digest::Digest;
-use arrakis_core::store::{Admission, AdmissionKind, Verdict};
+use arrakis_core::store::{Admission, AdmissionKind, ID_CONFLICT, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
@@ -20,9 +20,6 @@ use crate::apply::Merged;
 use crate::error::{Trouble, is_data};
 use crate::row::{Answer, Now, Outcome, Prepared, digest, json, parse, uuid};
 use crate::schema::{request_ids, webhook_events};
-
-/// The code of a row whose request id was taken by another body.
-pub(crate) const CONFLICT: &str = "request_id_conflict";
 
 /// Stores arrivals; returns one admission each, in order.
 ///
@@ -89,8 +86,7 @@ pub(crate) fn record_bisecting(
 /// Decides about one arrival and writes its rows.
 fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<Admission> {
     let arrival = &row.arrival;
-    let taken = if arrival.in_ledger { find(conn, arrival.request_id.as_str())? } else { None };
-    let Some(first) = taken else {
+    let Some(first) = find(conn, arrival.request_id.as_str())? else {
         let outcome = Outcome::of(&row.verdict);
         insert_event(conn, row, &outcome, now)?;
         if arrival.in_ledger {
@@ -107,7 +103,7 @@ fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<
     let (kind, outcome) = if first.digest == arrival.digest {
         (AdmissionKind::Duplicate, Outcome::duplicate(&first))
     } else {
-        (AdmissionKind::Conflict, Outcome::conflict(&first))
+        (AdmissionKind::Conflict, Outcome::conflict())
     };
     insert_event(conn, row, &outcome, now)?;
     let Entry { event_id, digest, status, answer } = first;
@@ -136,13 +132,12 @@ impl Outcome {
         }
     }
 
-    fn conflict(first: &Entry) -> Self {
-        let message =
-            format!("the request id belongs to event {} with another body", first.event_id);
+    fn conflict() -> Self {
+        let (code, message) = ID_CONFLICT;
         Self {
             status: EventStatus::Invalid,
             answer: AnswerIds::default(),
-            error: Some((Cow::Borrowed(CONFLICT), Cow::Owned(message))),
+            error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
             duplicate_of: None,
         }
     }
@@ -185,7 +180,7 @@ fn insert_event(
     outcome: &Outcome,
     now: &Now,
 ) -> QueryResult<()> {
-    diesel::insert_into(webhook_events::table).values(row.row(outcome, now)?).execute(conn)?;
+    diesel::insert_into(webhook_events::table).values(row.row(outcome, now)).execute(conn)?;
     Ok(())
 }
 

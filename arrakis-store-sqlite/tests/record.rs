@@ -1,5 +1,7 @@
 //! Recording: group commit, failure, recovery, and what is kept of a body.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -27,9 +29,9 @@ async fn record_one(store: &SqliteStore, arrival: &Arrival, text: &str) -> Admis
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_at_once_exactly_one_is_new() {
-    let home = Home::new().await;
+    let home = Home::new();
     let store = Arc::new(home.store);
-    let other = Arc::new(open(&home.folder.path().join("arrakis.db"), &home.clock).await);
+    let other = Arc::new(open(&home.folder.path().join("arrakis.db"), &home.clock));
     let calls: Vec<_> = (0..64)
         .map(|n| {
             let store = Arc::clone(if n % 2 == 0 { &store } else { &other });
@@ -61,9 +63,9 @@ async fn of_many_at_once_exactly_one_is_new() {
 
 #[tokio::test]
 async fn a_locked_database_is_unavailable_and_later_it_is_not() {
-    let home = Home::new().await;
+    let home = Home::new();
     let clock = Arc::clone(&home.clock) as _;
-    let store = SqliteStore::open(home.path(), clock, impatient()).await.unwrap();
+    let store = SqliteStore::open(home.path(), clock, impatient()).unwrap();
     let event = arrival("r", 0);
     let mut holder = home.beside();
     holder.batch_execute("BEGIN IMMEDIATE").unwrap();
@@ -78,7 +80,7 @@ async fn a_locked_database_is_unavailable_and_later_it_is_not() {
 
 #[tokio::test]
 async fn a_file_that_was_taken_away_acknowledges_nothing() {
-    let home = Home::new().await;
+    let home = Home::new();
     std::fs::rename(home.path(), home.folder.path().join("elsewhere.db")).unwrap();
     let event = arrival("r", 0);
     let refused = home.store.record(vec![(event.clone(), says(&event, "hello"))]).await;
@@ -87,7 +89,7 @@ async fn a_file_that_was_taken_away_acknowledges_nothing() {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_crash() {
-    let home = Home::new().await;
+    let home = Home::new();
     for n in 0..20 {
         record_one(&home.store, &arrival(&format!("r{n}"), n), "hello").await;
     }
@@ -98,7 +100,7 @@ async fn what_was_acknowledged_survives_a_crash() {
         let file = |path: &std::path::Path| format!("{}{suffix}", path.display());
         std::fs::copy(file(&home.path()), file(&path)).unwrap();
     }
-    let store = open(&path, &home.clock).await;
+    let store = open(&path, &home.clock);
     assert_eq!(store.counts().await.unwrap()[&EventStatus::Success], 20);
     let again = record_one(&store, &repeat(&arrival("r7", 7), 99), "hello").await;
     assert_eq!(again.kind, AdmissionKind::Duplicate);
@@ -106,10 +108,10 @@ async fn what_was_acknowledged_survives_a_crash() {
 
 #[tokio::test]
 async fn dropping_the_store_commits_what_it_accepted() {
-    let home = Home::new().await;
+    let home = Home::new();
     let event = arrival("r", 0);
     {
-        let store = home.again().await;
+        let store = home.again();
         let mut call = store.record(vec![(event.clone(), says(&event, "hello"))]);
         // The first poll hands the event over; nobody waits for the answer.
         assert!(futures_poll(&mut call).is_pending());
@@ -126,7 +128,7 @@ fn futures_poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output>
 
 #[tokio::test]
 async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
-    let home = Home::new().await;
+    let home = Home::new();
     home.beside()
         .batch_execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN NEW.content = 'poison'
@@ -153,7 +155,7 @@ async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
 
 #[tokio::test]
 async fn a_call_that_cannot_be_stored_at_all_fails_alone() {
-    let home = Home::new().await;
+    let home = Home::new();
     home.beside()
         .batch_execute(
             "CREATE TRIGGER refuse BEFORE INSERT ON webhook_events WHEN NEW.request_id = 'r1'
@@ -177,7 +179,7 @@ async fn a_call_that_cannot_be_stored_at_all_fails_alone() {
 
 #[tokio::test]
 async fn bodies_come_back_byte_for_byte() {
-    let home = Home::new().await;
+    let home = Home::new();
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     let large = format!(r#"{{"text":"{}"}}"#, "é".repeat(2_000_000));
     let bodies: [&[u8]; 9] = [
@@ -205,7 +207,7 @@ async fn bodies_come_back_byte_for_byte() {
 
 #[tokio::test]
 async fn processing_time_is_what_the_clock_says() {
-    let home = Home::new().await;
+    let home = Home::new();
     home.clock.set(at(0).plus(std::time::Duration::from_millis(42)));
     let event = arrival("r", 0);
     record_one(&home.store, &event, "hello").await;
@@ -215,7 +217,7 @@ async fn processing_time_is_what_the_clock_says() {
 
 #[tokio::test]
 async fn values_read_back_as_they_were_merged() {
-    let home = Home::new().await;
+    let home = Home::new();
     let stamp = |n: i64| Stamp { at: at(n), request_id: format!("r{n}").parse().unwrap() };
     let text = |n: i64, text: &str| Some(Stamped::new(&stamp(n), text.to_owned()));
     let mut full = Conversation::new("main", "s", &stamp(1));
@@ -273,7 +275,7 @@ async fn values_read_back_as_they_were_merged() {
 
 #[tokio::test]
 async fn the_original_sql_finds_its_columns() {
-    let home = Home::new().await;
+    let home = Home::new();
     let event = arrival("r", 0);
     record_one(&home.store, &event, "hello").await;
     record_one(&home.store, &repeat(&event, 1), "hello").await;

@@ -1,5 +1,7 @@
 //! The schema by itself: its file, its migrations, its rules and its indexes.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +33,7 @@ async fn the_file_is_private_and_so_is_its_log() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("a new folder/50% #1?.db");
     let clock = Arc::new(ManualClock::new(at(0)));
-    let store = open(&path, &clock).await;
+    let store = open(&path, &clock);
     store.ping().await.unwrap();
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
@@ -41,9 +43,9 @@ async fn the_file_is_private_and_so_is_its_log() {
 
 #[tokio::test]
 async fn a_file_that_others_could_read_becomes_private() {
-    let home = Home::new().await;
+    let home = Home::new();
     std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    home.again().await;
+    home.again();
     assert_eq!(home.path().metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -55,7 +57,7 @@ async fn many_may_open_a_new_file_at_once() {
     let opening: Vec<_> = (0..8)
         .map(|_| {
             let (path, clock) = (path.clone(), Arc::clone(&clock));
-            tokio::spawn(async move { open(&path, &clock).await })
+            tokio::spawn(async move { open(&path, &clock) })
         })
         .collect();
     let mut stores = Vec::new();
@@ -70,25 +72,25 @@ async fn many_may_open_a_new_file_at_once() {
 
 #[tokio::test]
 async fn opening_again_changes_nothing() {
-    let home = Home::new().await;
+    let home = Home::new();
     let event = arrival("r", 0);
     let verdict = says(&event, "hello");
     home.store.record(vec![(event, verdict)]).await.unwrap();
     let schema = "SELECT coalesce(sql, name) AS text FROM sqlite_schema ORDER BY name";
     let before = lines(&mut home.beside(), schema);
-    let again = home.again().await;
+    let again = home.again();
     assert_eq!(lines(&mut home.beside(), schema), before);
     assert_eq!(again.events(Default::default(), Page::first(9)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_database_of_a_later_version_is_left_alone() {
-    let home = Home::new().await;
+    let home = Home::new();
     home.beside()
         .batch_execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')")
         .unwrap();
     let clock = Arc::new(ManualClock::new(at(0)));
-    let opened = SqliteStore::open(home.path(), clock, SqliteConfig::default()).await;
+    let opened = SqliteStore::open(home.path(), clock, SqliteConfig::default());
     let error = opened.unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("99990101000000"), "{source}");
@@ -101,14 +103,14 @@ async fn what_is_no_database_is_not_touched() {
     let text = "these are somebody's notes, not a database. ".repeat(100);
     std::fs::write(&path, &text).unwrap();
     let clock = Arc::new(ManualClock::new(at(0)));
-    let opened = SqliteStore::open(&path, clock, common::impatient()).await;
+    let opened = SqliteStore::open(&path, clock, common::impatient());
     assert!(opened.unwrap_err().is_retryable());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 }
 
 #[tokio::test]
 async fn sql_allows_exactly_the_changes_of_state_that_the_code_does() {
-    let home = Home::new().await;
+    let home = Home::new();
     let mut conn = home.beside();
     for from in EventStatus::ALL {
         for to in EventStatus::ALL {
@@ -132,7 +134,7 @@ async fn sql_allows_exactly_the_changes_of_state_that_the_code_does() {
 
 #[tokio::test]
 async fn each_index_serves_the_query_that_its_comment_holds() {
-    let home = Home::new().await;
+    let home = Home::new();
     let mut conn = home.beside();
     let migration = include_str!("../migrations/2026-11-24-000000_foundation/up.sql");
     let mut query = None;

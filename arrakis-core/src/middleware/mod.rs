@@ -1,1 +1,77 @@
-//! middleware/mod
+//! What stands between the drain loop and a transport: plain tower layers, and the one place that
+//! puts them in order.
+
+mod retry;
+mod trace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower::timeout::TimeoutLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+
+pub use retry::AttemptPolicy;
+pub use trace::{Trace, TraceLayer};
+
+use crate::retry::{FixedRetry, Jitter, RetryPolicy};
+use crate::transport::{
+    Batch, Outcome, ServiceTransport, Transport, TransportError, TransportService,
+};
+
+/// A transport with the whole stack around it, itself a [`Transport`].
+pub type DeliveryStack = ServiceTransport<BoxCloneSyncService<Batch, Vec<Outcome>, TransportError>>;
+
+/// The settings of [`delivery_stack`].
+#[derive(Debug, Clone)]
+pub struct DeliveryConfig {
+    /// Decides over attempts within a round.
+    pub attempts: Arc<dyn RetryPolicy>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// Spreads the attempts.
+    pub jitter: Jitter,
+}
+
+impl DeliveryConfig {
+    /// Three attempts one second apart, ten seconds each.
+    #[must_use]
+    pub fn new(jitter: Jitter) -> Self {
+        Self { attempts: Arc::new(FixedRetry::default()), timeout: Duration::from_secs(10), jitter }
+    }
+}
+
+/// Puts the layers of delivery around `transport`, outermost first:
+///
+/// 1. **trace** sees a round as the drain loop does: one call, one result, all its attempts inside;
+/// 2. **retry** repeats an attempt that failed as a whole;
+/// 3. **timeout** bounds one attempt. Outside of retry it would bound the round, and a receiver that
+///    hangs once would cost all three attempts;
+/// 4. the transport.
+///
+/// A circuit breaker belongs between 2 and 3: inside retry, so that it counts each attempt and stops
+/// the next; outside of timeout, so that a receiver that hangs counts as failing.
+#[must_use]
+pub fn delivery_stack(transport: Arc<dyn Transport>, config: DeliveryConfig) -> DeliveryStack {
+    let DeliveryConfig { attempts, timeout, jitter } = config;
+    let service = ServiceBuilder::new()
+        .layer(TraceLayer)
+        .retry(AttemptPolicy::new(attempts, jitter))
+        .map_err(move |error| transport_error(error, timeout))
+        .layer(TimeoutLayer::new(timeout))
+        .service(TransportService::new(transport));
+    ServiceTransport::new(BoxCloneSyncService::new(service.map_future(Box::pin)))
+}
+
+/// Back from tower's boxed error, which the timeout layer speaks, to ours.
+fn transport_error(error: BoxError, after: Duration) -> TransportError {
+    match error.downcast::<TransportError>() {
+        Ok(error) => *error,
+        Err(error) if error.is::<tower::timeout::error::Elapsed>() => {
+            TransportError::Timeout { after }
+        }
+        Err(source) => {
+            TransportError::Unreachable { destination: "the receiver".to_owned(), source }
+        }
+    }
+}

@@ -24,6 +24,7 @@ use crate::id::RequestId;
 ///   [`settle`](Queue::settle) or by its owner's death, never by a clock.
 /// * An event that is not due is not leased, except by [`Lane::One`]. A due time further ahead than
 ///   [`DUE_HORIZON`](crate::limits::DUE_HORIZON) is due now.
+/// * An event for a destination of [`LeaseRequest::closed`] is not leased, and counts for no due time.
 /// * A lease request with room for nothing still gives one event, so that a large one gets through.
 /// * [`Disposition::Delivered`] removes the event; [`Disposition::Released`] gives it back as it was;
 ///   [`Disposition::RetryAt`] gives it back with one more round burnt and the failure in its history;
@@ -103,6 +104,9 @@ pub struct LeaseRequest {
     pub events: usize,
     /// How many payload bytes at most; the first event may be larger.
     pub bytes: usize,
+    /// Destinations whose events stay where they are: their receivers are away. A queue that can tell
+    /// an event's destination from its name passes over a long backlog without reading it.
+    pub closed: Vec<String>,
 }
 
 /// What a lease request gave.

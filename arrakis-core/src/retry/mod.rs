@@ -2,7 +2,9 @@
 
 mod schedule;
 
+use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
@@ -20,7 +22,7 @@ use crate::error::Retryable;
 /// * A failure that is not retryable gives [`Decision::GiveUp`], unless the policy is about something
 ///   else than the failure's own attempt, such as rounds.
 /// * A delay that the other side asked for is never undercut.
-pub trait RetryPolicy: std::fmt::Debug + Send + Sync + 'static {
+pub trait RetryPolicy: fmt::Debug + Send + Sync + 'static {
     /// Decides after the failure of try number `attempt`.
     fn next(&self, attempt: NonZeroU32, failure: &dyn Retryable) -> Decision;
 }
@@ -34,10 +36,100 @@ pub enum Decision {
     GiveUp,
 }
 
-/// `delay` and up to half of it more, so that many who failed together do not return together.
-/// Never less than `delay`: it may be one that the other side named.
-pub fn jittered(delay: Duration, rng: &mut dyn Rng) -> Duration {
-    delay + delay.mul_f64(rng.random_range(0.0..0.5))
+/// Spreads those who failed together, so that they do not return together.
+#[derive(Clone)]
+pub struct Jitter(Arc<Mutex<dyn Rng + Send>>);
+
+impl Jitter {
+    /// Takes its randomness from `rng`.
+    pub fn new(rng: impl Rng + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(rng)))
+    }
+
+    /// `delay` and up to half of it more; never less, as it may be one that the other side named.
+    #[must_use]
+    pub fn apply(&self, delay: Duration) -> Duration {
+        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        delay + delay.mul_f64(rng.random_range(0.0..0.5))
+    }
+}
+
+impl fmt::Debug for Jitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jitter").finish_non_exhaustive()
+    }
 }
 
 const _: Option<&dyn RetryPolicy> = None; // object safe
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::transport::TransportError;
+
+    fn nth(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    fn unavailable(retry_after: Option<u64>) -> TransportError {
+        TransportError::Unavailable {
+            status: 503,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn a_round_is_three_attempts_one_second_apart() {
+        let policy = FixedRetry::default();
+        let second = Decision::RetryAfter(Duration::from_secs(1));
+        let decisions = [1, 2, 3].map(|n| policy.next(nth(n), &unavailable(None)));
+        assert_eq!(decisions, [second, second, Decision::GiveUp]);
+    }
+
+    #[test]
+    fn a_round_ends_at_once_where_trying_again_is_no_use() {
+        let refused = TransportError::Refused { status: 400, message: String::new() };
+        assert_eq!(FixedRetry::default().next(nth(1), &refused), Decision::GiveUp);
+    }
+
+    #[test]
+    fn a_round_waits_as_asked_but_not_for_long() {
+        let policy = FixedRetry::default();
+        let asked = |seconds| policy.next(nth(1), &unavailable(Some(seconds)));
+        assert_eq!(asked(0), Decision::RetryAfter(Duration::from_secs(1)));
+        assert_eq!(asked(3), Decision::RetryAfter(Duration::from_secs(3)));
+        assert_eq!(asked(60), Decision::GiveUp);
+    }
+
+    #[test]
+    fn rounds_follow_the_schedule_and_end() {
+        let schedule = RetrySchedule::default();
+        let minutes = [1, 5, 15, 60, 120];
+        for (lost, minutes) in (1..).zip(minutes) {
+            let delay = Duration::from_secs(minutes * 60);
+            assert_eq!(schedule.next(nth(lost), &unavailable(None)), Decision::RetryAfter(delay));
+        }
+        assert_eq!(schedule.next(nth(6), &unavailable(None)), Decision::GiveUp);
+        assert_eq!(schedule.delay_after(nth(1000)), Duration::from_secs(7200));
+    }
+
+    #[test]
+    fn a_round_that_was_asked_for_later_comes_later_but_within_an_hour() {
+        let schedule = RetrySchedule::default();
+        let asked = |seconds| schedule.next(nth(1), &unavailable(Some(seconds)));
+        assert_eq!(asked(90), Decision::RetryAfter(Duration::from_secs(90)));
+        assert_eq!(asked(90_000), Decision::RetryAfter(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn jitter_adds_up_to_half_and_takes_nothing() {
+        let jitter = Jitter::new(StdRng::seed_from_u64(7));
+        let delay = Duration::from_secs(10);
+        let delays: Vec<_> = (0..1000).map(|_| jitter.apply(delay)).collect();
+        assert!(delays.iter().all(|d| (delay..delay.mul_f64(1.5)).contains(d)));
+        assert!(delays.iter().any(|d| *d > delay.mul_f64(1.4)));
+    }
+}

@@ -4,6 +4,7 @@ mod memory;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +23,13 @@ use crate::key::ApiKey;
 
 /// The workspace of everything that names no other.
 pub const DEFAULT_WORKSPACE: &str = "main";
+
+/// How long after an unexpected failure a row is due for another try.
+pub const FIRST_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+/// The code and message of a row whose request id belongs to another payload.
+pub const ID_CONFLICT: (&str, &str) =
+    ("id_conflict", "this request id was used before, with another payload");
 
 /// Stores events exactly once, with an audit row for every arrival.
 ///
@@ -127,7 +135,11 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// The store could not be read.
-    async fn events(&self, filter: EventFilter, page: Page) -> Result<Vec<EventSummary>, StoreError>;
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError>;
 
     /// One conversation, whole, by its session id or its own id's text.
     ///

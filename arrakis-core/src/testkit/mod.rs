@@ -1,1 +1,10 @@
-//! testkit/mod
+//! Conformance suites: what every implementation of a trait must do, one named test per line of the
+//! trait's `# Behavior`. An implementation runs its suite with one macro, here or in a third party's
+//! crate.
+
+pub mod dead_letters;
+pub mod event_store;
+pub mod fakes;
+pub mod key_store;
+pub mod queue;
+pub mod transport;

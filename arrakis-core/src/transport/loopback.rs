@@ -1,12 +1,13 @@
 //! A transport that stays inside the process.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Batch, Outcome, Receipt, Transport, TransportError};
+use super::{Batch, Outcome, Reason, Receipt, Transport, TransportError};
 use crate::digest::Digest;
 use crate::id::RequestId;
 
@@ -67,11 +68,23 @@ impl Transport for Loopback {
             let receipt = Receipt {
                 request_id: envelope.request_id().clone(),
                 digest: envelope.header.digest,
-                event_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, envelope.request_id().as_str().as_bytes()),
+                event_id: Uuid::new_v5(
+                    &Uuid::NAMESPACE_OID,
+                    envelope.request_id().as_str().as_bytes(),
+                ),
             };
-            match state.stored.insert(receipt.request_id.clone(), receipt.digest) {
-                None => Outcome::Accepted(receipt),
-                Some(_) => Outcome::Duplicate(receipt),
+            match state.stored.entry(receipt.request_id.clone()) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(receipt.digest);
+                    Outcome::Accepted(receipt)
+                }
+                Entry::Occupied(first) if *first.get() == receipt.digest => {
+                    Outcome::Duplicate(receipt)
+                }
+                Entry::Occupied(_) => Outcome::Refused(Reason {
+                    code: "id_conflict".to_owned(),
+                    message: "this request id was used for another payload".to_owned(),
+                }),
             }
         });
         Ok(outcomes.collect())

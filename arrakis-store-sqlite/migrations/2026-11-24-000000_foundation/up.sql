@@ -45,16 +45,16 @@ CREATE INDEX webhook_events_workspace ON webhook_events (workspace, id);
 CREATE INDEX webhook_events_status ON webhook_events (status, id);
 -- query: SELECT status FROM webhook_events WHERE event_type = 'Stop' AND id < 'f' ORDER BY id DESC LIMIT 50
 CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
--- query: SELECT event_type FROM webhook_events WHERE session_id = 's' AND workspace = 'main' AND status <> 'DUPLICATE' ORDER BY id
+-- query: SELECT event_type FROM webhook_events WHERE session_id = 's' AND conversation_id = 'c' AND status <> 'DUPLICATE' ORDER BY id
 CREATE INDEX webhook_events_session ON webhook_events (session_id, id);
 -- query: SELECT status FROM webhook_events WHERE request_id = 'r' ORDER BY id DESC LIMIT 50
 CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
--- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND discarded_at IS NULL AND retry_after <= '2026-11-24T00:00:00.000000Z' ORDER BY retry_after, id LIMIT 50
+-- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND retry_after <= '2026-11-24T00:00:00.000000Z' ORDER BY retry_after, id LIMIT 50
 CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
     WHERE status = 'PENDING' OR status = 'PROCESSING' OR status = 'ERROR' OR status = 'PENDING_RETRY';
--- query: SELECT event_type FROM webhook_events WHERE (status = 'ERROR' OR status = 'FAILED') AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
+-- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
 CREATE INDEX webhook_events_dead ON webhook_events (discarded_at, request_id)
-    WHERE status = 'ERROR' OR status = 'FAILED';
+    WHERE status = 'FAILED';
 
 -- The eight states and which may follow which: the same table as `EventStatus::may_become`.
 CREATE TRIGGER webhook_events_transition BEFORE UPDATE OF status ON webhook_events
@@ -115,7 +115,7 @@ CREATE TABLE conversations (
     UNIQUE (workspace, session_id)
 ) STRICT;
 
-CREATE INDEX conversations_started ON conversations (workspace, started_at, id);
+CREATE INDEX conversations_latest ON conversations (workspace, last_event_at, id);
 
 CREATE TABLE messages (
     id              TEXT NOT NULL PRIMARY KEY,

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::AnswerIds;
-use arrakis_core::store::{Arrival, EventDetail, EventSummary, Transition, Verdict};
+use arrakis_core::store::{
+    Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
+};
 use bytes::Bytes;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -71,17 +73,12 @@ impl Prepared {
     }
 
     /// The row, with `outcome`, written at `now`.
-    pub(crate) fn row<'a>(
-        &'a self,
-        outcome: &'a Outcome,
-        now: &'a Now,
-    ) -> QueryResult<NewEvent<'a>> {
+    pub(crate) fn row<'a>(&'a self, outcome: &'a Outcome, now: &'a Now) -> NewEvent<'a> {
         let Outcome { status, answer, error, duplicate_of } = outcome;
         let (metadata, body) = match duplicate_of {
+            // What else the envelope says, the first row has.
             Some(first) => {
-                let mut metadata = self.arrival.metadata.clone();
-                metadata.insert("duplicateOf".to_owned(), first.to_string().into());
-                (Cow::Owned(to_json(&metadata)?), BodyColumns::NONE)
+                (Cow::Owned(format!("{{\"duplicateOf\":\"{first}\"}}")), BodyColumns::NONE)
             }
             None => (
                 Cow::Borrowed(self.metadata.as_str()),
@@ -90,7 +87,7 @@ impl Prepared {
         };
         let waits = *status == EventStatus::Error;
         let elapsed = now.at.since(self.arrival.received_at).as_millis();
-        Ok(NewEvent {
+        NewEvent {
             id: &self.event_id,
             workspace: &self.arrival.workspace,
             request_id: self.arrival.request_id.as_str(),
@@ -115,7 +112,7 @@ impl Prepared {
             metadata,
             created_at: &now.text,
             updated_at: &now.text,
-        })
+        }
     }
 }
 
@@ -134,9 +131,6 @@ impl Now {
         Self { at, text: at.to_string(), first_retry: at.plus(FIRST_RETRY_DELAY).to_string() }
     }
 }
-
-/// Long enough for a passing fault to pass, short against a person's patience.
-const FIRST_RETRY_DELAY: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What has been decided about an arrival.
 #[derive(Debug)]
@@ -231,6 +225,13 @@ pub(crate) struct SummaryRow {
     metadata: String,
 }
 
+impl SummaryRow {
+    /// The row's own id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
 impl TryFrom<SummaryRow> for EventSummary {
     type Error = diesel::result::Error;
 
@@ -272,7 +273,7 @@ pub(crate) struct DetailRow {
 impl DetailRow {
     /// The row's own id.
     pub(crate) fn id(&self) -> &str {
-        &self.summary.id
+        self.summary.id()
     }
 
     /// The audit row, whole.

@@ -1,6 +1,7 @@
 //! What the tests share: stores in temporary folders, and events.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,10 +29,10 @@ pub(crate) struct Home {
 
 impl Home {
     /// A new store with settings that make no test wait.
-    pub(crate) async fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(at(0)));
-        let store = open(&folder.path().join("arrakis.db"), &clock).await;
+        let store = open(&folder.path().join("arrakis.db"), &clock);
         Self { store, clock, folder }
     }
 
@@ -46,8 +47,8 @@ impl Home {
     }
 
     /// Another store on the same file.
-    pub(crate) async fn again(&self) -> SqliteStore {
-        open(&self.path(), &self.clock).await
+    pub(crate) fn again(&self) -> SqliteStore {
+        open(&self.path(), &self.clock)
     }
 }
 
@@ -57,9 +58,9 @@ pub(crate) fn impatient() -> SqliteConfig {
 }
 
 /// A store at `path`.
-pub(crate) async fn open(path: &Path, clock: &Arc<ManualClock>) -> SqliteStore {
+pub(crate) fn open(path: &Path, clock: &Arc<ManualClock>) -> SqliteStore {
     let clock: Arc<dyn arrakis_core::clock::Clock> = Arc::clone(clock) as _;
-    SqliteStore::open(path, clock, SqliteConfig::default()).await.unwrap()
+    SqliteStore::open(path, clock, SqliteConfig::default()).unwrap()
 }
 
 /// A moment, in seconds after the tests' beginning.

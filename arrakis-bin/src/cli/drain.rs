@@ -1,0 +1,189 @@
+//! `arrakis drain`: delivers what the spool holds.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrakis_core::drain::{DrainReport, Drainer, Until};
+use arrakis_core::id::RequestId;
+use arrakis_core::queue::Queue;
+use arrakis_store_fs::{DrainerLock, Layout, Spool};
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::compose::{ConfiguredEndpoints, drainer};
+use crate::config::{Config, fallback_home, process_env};
+use crate::{shutdown, telemetry};
+
+/// The arguments of `arrakis drain`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DrainArgs {
+    /// Stop when nothing is due; beside another drainer if there is one.
+    #[arg(long)]
+    pub once: bool,
+
+    /// Deliver beside other drainers instead of leaving it to the one that runs.
+    #[arg(long)]
+    pub parallel: bool,
+
+    /// Try this one event, due or not, and stop.
+    #[arg(long, value_name = "REQUEST_ID", conflicts_with = "once")]
+    pub only: Option<RequestId>,
+}
+
+/// How long a drainer that starts tries for the lock: longer than a hook's look at it takes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it tries.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often `config.toml` is looked at for changes.
+const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Drains the spool of the home, and that of the fallback home where there is one.
+///
+/// # Errors
+///
+/// The spool cannot be opened.
+pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let home = Layout::new(&context.home);
+    let (config, problems) = Config::load(&context.home, &process_env);
+    telemetry::init(&home.logs(), &config, "drainer", false);
+    for problem in problems {
+        tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
+    }
+    let shutdown = shutdown::on_signal()?;
+    let endpoints = Arc::new(ConfiguredEndpoints::new(&config));
+
+    let mut spools = vec![home.clone()];
+    let fallback = Layout::new(fallback_home(&process_env));
+    let uid = nix::unistd::getuid().as_raw();
+    let is_own = || arrakis_store_fs::spool::check_private(fallback.home(), uid).is_ok();
+    if fallback != home && fallback.pending().is_dir() && is_own() {
+        spools.push(fallback);
+    }
+    let mut report = DrainReport::default();
+    let mut failure = None;
+    let draining = spools
+        .iter()
+        .map(|spool| drain_spool(&args, spool, &home, &config, Arc::clone(&endpoints), &shutdown));
+    for drained in futures_util::future::join_all(draining).await {
+        match drained {
+            Ok(Some(one)) => add(&mut report, one),
+            Ok(None) => {}
+            // A home that cannot be drained must not keep the fallback home from it.
+            Err(error) => failure = Some(error),
+        }
+    }
+    if let Some(error) = failure {
+        tracing::error!(target: "arrakis::queue", error = format!("{error:#}"), "cannot drain a spool");
+        return Err(error);
+    }
+    tell(report, context)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Drains one spool; `None` if that is left to another drainer.
+async fn drain_spool(
+    args: &DrainArgs,
+    spool: &Layout,
+    home: &Layout,
+    config: &Config,
+    endpoints: Arc<ConfiguredEndpoints>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<DrainReport>> {
+    Spool::new(spool.clone()).create()?;
+    let beside = args.parallel || args.once || args.only.is_some();
+    let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
+    if lock.is_none() && !beside {
+        return Ok(None);
+    }
+    let (queue, drainer) = drainer(spool, config, Arc::clone(&endpoints))?;
+    // Space that is missing now is missing for more than this file; captures go on without it.
+    if let Err(error) = Spool::new(spool.clone()).reserve() {
+        tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
+    }
+    let until = match (&args.only, args.once) {
+        (Some(id), _) => Until::Tried(id.clone()),
+        (None, true) => Until::NothingDue,
+        (None, false) => Until::Idle,
+    };
+    let watched = watch_config(home, &drainer, &endpoints);
+    let drained = async {
+        loop {
+            let report = drainer.run(until.clone(), shutdown).await;
+            if until != Until::Idle || shutdown.is_cancelled() {
+                return Ok(Some(report));
+            }
+            // A hook that saw the lock taken did not start a drainer. So: let go, look once more, and
+            // take it again if there is something.
+            drop(lock.take());
+            if queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
+                return Ok(Some(report));
+            }
+            lock = acquire(spool, Duration::ZERO).await?;
+            if lock.is_none() && !args.parallel {
+                return Ok(Some(report));
+            }
+        }
+    };
+    tokio::select! {
+        report = drained => report,
+        () = watched => Ok(None),
+    }
+}
+
+/// Tries for the lock for as long as `patience`.
+async fn acquire(layout: &Layout, patience: Duration) -> io::Result<Option<DrainerLock>> {
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match DrainerLock::try_acquire(layout)? {
+            Some(lock) => return Ok(Some(lock)),
+            None if tokio::time::Instant::now() >= deadline => return Ok(None),
+            None => tokio::time::sleep(LOCK_INTERVAL).await,
+        }
+    }
+}
+
+/// Reads `config.toml` again whenever it changes, and has everything tried again then.
+async fn watch_config(home: &Layout, drainer: &Drainer, endpoints: &ConfiguredEndpoints) {
+    let modified = || std::fs::metadata(home.config()).and_then(|found| found.modified()).ok();
+    let mut seen: Option<SystemTime> = modified();
+    loop {
+        tokio::time::sleep(CONFIG_INTERVAL).await;
+        let now = modified();
+        if now != seen {
+            seen = now;
+            let (config, _) = Config::load(home.home(), &process_env);
+            endpoints.update(&config);
+            drainer.poke();
+        }
+    }
+}
+
+fn add(sum: &mut DrainReport, one: DrainReport) {
+    sum.delivered += one.delivered;
+    sum.duplicates += one.duplicates;
+    sum.retried += one.retried;
+    sum.dead_lettered += one.dead_lettered;
+    sum.released += one.released;
+}
+
+fn tell(report: DrainReport, context: &mut Context) -> io::Result<()> {
+    if context.json {
+        return context.write_json(&report);
+    }
+    let DrainReport { delivered, duplicates, retried, dead_lettered, released } = report;
+    let out = &mut context.out;
+    writeln!(out, "delivered {delivered}, delivered before {duplicates}")?;
+    if retried + dead_lettered + released > 0 {
+        writeln!(
+            out,
+            "to be tried again {retried}, given up {dead_lettered}, put back {released}"
+        )?;
+        writeln!(out, "Why: `arrakis logs --level warn`")?;
+    }
+    Ok(())
+}

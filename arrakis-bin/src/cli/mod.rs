@@ -1,0 +1,160 @@
+//! The commands of `arrakis`, one file each.
+//!
+//! A command is its arguments and a `run` function. It gets what it needs injected: a store as a
+//! trait object, and a [`Context`] with the writers, the clock and the circumstances. Results go to
+//! `out`, remarks to `err`, so that `--json` and pipes get results only.
+
+pub mod drain;
+pub mod install;
+pub mod output;
+pub mod uninstall;
+pub mod up;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use arrakis_core::clock::Clock;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use output::{Terminal, text};
+
+/// Captures everything that happens in Claude Code sessions, and never loses it.
+#[derive(Debug, Parser)]
+#[command(name = "arrakis", version, propagate_version = true)]
+pub struct Cli {
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Where configuration, spool, logs and the embedded store are [default: ~/.arrakis].
+    #[arg(long, global = true, env = "ARRAKIS_HOME", value_name = "DIR", hide_env_values = true)]
+    pub home: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server on the embedded store; set everything up on the first run.
+    Up(up::UpArgs),
+    /// Register the hook in Claude Code's settings.
+    Install(install::InstallArgs),
+    /// Take the hook out of Claude Code's settings.
+    Uninstall(uninstall::UninstallArgs),
+    /// Deliver what the spool holds.
+    Drain(drain::DrainArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+///
+/// The command failed; the error says at what, and what to do.
+pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, context).await,
+        Command::Install(args) => {
+            install::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Uninstall(args) => {
+            uninstall::run(&args, &install::Surroundings::of_process()?, context)
+        }
+        Command::Drain(args) => drain::run(args, context).await,
+    }
+}
+
+/// What a command runs in.
+pub struct Context {
+    /// Where configuration, spool, logs and the embedded store are.
+    pub home: PathBuf,
+    /// Whether results are JSON.
+    pub json: bool,
+    /// What `out` is.
+    pub terminal: Terminal,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// For results.
+    pub out: Box<dyn Write + Send>,
+    /// For remarks and errors.
+    pub err: Box<dyn Write + Send>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("home", &self.home)
+            .field("json", &self.json)
+            .field("terminal", &self.terminal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// The context of this process: standard output and standard error.
+    #[must_use]
+    pub fn of_process(home: PathBuf, json: bool, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            home,
+            json,
+            terminal: Terminal::of_stdout(),
+            clock,
+            out: Box::new(io::BufWriter::new(io::stdout())),
+            err: Box::new(io::stderr()),
+        }
+    }
+
+    /// Writes a result as JSON.
+    ///
+    /// # Errors
+    ///
+    /// `out` does not take it.
+    pub fn write_json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        output::write_json(&mut self.out, value)
+    }
+
+    /// Writes a remark that is no part of the result. The text is made safe.
+    ///
+    /// # Errors
+    ///
+    /// `err` does not take it.
+    pub fn remark(&mut self, remark: &str) -> io::Result<()> {
+        // A remark must not overtake the result that it is about.
+        self.out.flush()?;
+        writeln!(self.err, "{}", text::many_lines(remark))
+    }
+
+    /// Ends a command: flushes its output, and tells the error if there is one, with its causes.
+    /// Output that nobody reads any more, as with `| head`, is no error.
+    #[must_use]
+    pub fn finish(mut self, result: anyhow::Result<ExitCode>) -> ExitCode {
+        let result = result.and_then(|code| {
+            self.out.flush()?;
+            Ok(code)
+        });
+        let error = match result {
+            Ok(code) => return code,
+            Err(error) => error,
+        };
+        self.out.flush().ok();
+        let nobody_reads = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe);
+        if nobody_reads {
+            return ExitCode::SUCCESS;
+        }
+        for (n, cause) in error.chain().enumerate() {
+            let label = if n == 0 { "error" } else { "  because" };
+            // With standard error gone there is nobody left to tell.
+            writeln!(self.err, "{label}: {}", text::many_lines(&cause.to_string())).ok();
+        }
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,222 @@
+//! How commands show things: colours, tables, JSON, times.
+
+pub mod table;
+pub mod text;
+
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use serde::Serialize;
+
+/// What stands out.
+pub const BOLD: Style = Style::new().bold();
+/// What stands back: headings, ids, labels.
+pub const DIM: Style = Style::new().dimmed();
+/// What went well.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// What waits or was not perfect.
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+/// What went wrong.
+pub const BAD: Style = AnsiColor::Red.on_default();
+/// What names a speaker or a tool.
+pub const NAME: Style = AnsiColor::Cyan.on_default();
+
+/// Columns of running text where there is no terminal to ask.
+const DEFAULT_COLUMNS: usize = 100;
+
+/// Most columns of running text: longer lines are hard to read.
+const MAX_TEXT_COLUMNS: usize = 110;
+
+/// What the output is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Whether to paint.
+    pub colour: bool,
+    /// Its columns; none where the output goes to a file or a pipe.
+    pub width: Option<usize>,
+}
+
+impl Terminal {
+    /// No terminal: neither colours nor a limit to the width.
+    pub const NONE: Self = Self { colour: false, width: None };
+
+    /// What standard output is. Colours need a terminal that is not `dumb`, and `NO_COLOR` to be
+    /// unset or empty.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self::NONE;
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let dumb = set("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            colour: set("NO_COLOR").is_none() && !dumb,
+            width: terminal_size::terminal_size_of(&stdout)
+                .map(|(terminal_size::Width(columns), _)| usize::from(columns))
+                .filter(|columns| *columns > 0),
+        }
+    }
+
+    /// `text` in this style, where the terminal has colours. The text must be safe.
+    #[must_use]
+    pub fn paint(self, style: Style, text: &str) -> String {
+        if self.colour && !style.is_plain() && !text.is_empty() {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Columns for running text.
+    #[must_use]
+    pub fn text_columns(self) -> usize {
+        self.width.unwrap_or(DEFAULT_COLUMNS).min(MAX_TEXT_COLUMNS)
+    }
+}
+
+/// The colour of a state.
+#[must_use]
+pub fn status_style(status: EventStatus) -> Style {
+    match status {
+        EventStatus::Success => GOOD,
+        EventStatus::Duplicate => DIM,
+        EventStatus::Pending | EventStatus::Processing | EventStatus::PendingRetry => WARN,
+        EventStatus::Invalid | EventStatus::Error | EventStatus::Failed => BAD,
+    }
+}
+
+/// Writes `value` as indented JSON and a line break. Characters that a terminal would obey are
+/// escaped, which changes nothing of its meaning.
+///
+/// # Errors
+///
+/// `out` does not take it.
+pub fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_string_pretty(value)?;
+    writeln!(out, "{}", text::safe_json(&json))
+}
+
+/// Indents JSON text and changes nothing else of it: neither numbers nor the order of keys. The text
+/// must be JSON.
+#[must_use]
+pub fn indent_json(json: &str) -> String {
+    let mut indented = String::with_capacity(json.len() * 2);
+    let mut depth = 0_usize;
+    let mut letters = json.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => {
+                indented.push('"');
+                copy_string(&mut letters, &mut indented);
+            }
+            '{' | '[' => {
+                indented.push(letter);
+                while letters.next_if(char::is_ascii_whitespace).is_some() {}
+                match letters.next_if(|next| matches!(next, '}' | ']')) {
+                    Some(close) => indented.push(close),
+                    None => {
+                        depth += 1;
+                        break_line(&mut indented, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                break_line(&mut indented, depth);
+                indented.push(letter);
+            }
+            ',' => {
+                indented.push(',');
+                break_line(&mut indented, depth);
+            }
+            ':' => indented.push_str(": "),
+            letter if letter.is_ascii_whitespace() => {}
+            letter => indented.push(letter),
+        }
+    }
+    indented
+}
+
+/// `2026-11-24 00:55:31`, in UTC; without the year where `narrow`.
+#[must_use]
+pub fn moment(at: Timestamp, narrow: bool) -> String {
+    let text = at.to_string();
+    let seconds = text.get(..19).unwrap_or(&text).replace('T', " ");
+    if narrow { seconds.get(5..).unwrap_or(&seconds).to_owned() } else { seconds }
+}
+
+/// `00:55:31`, in UTC.
+#[must_use]
+pub fn time_of_day(at: Timestamp) -> String {
+    let text = at.to_string();
+    text.get(11..19).unwrap_or(&text).to_owned()
+}
+
+/// `87 ms`, `1.2 s`, `2 min 3 s`, `1 h 4 min`.
+#[must_use]
+pub fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+        _ => format!("{} h {} min", ms / 3_600_000, ms % 3_600_000 / 60_000),
+    }
+}
+
+/// `1 event`, `2 events`.
+#[must_use]
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+fn copy_string(letters: &mut impl Iterator<Item = char>, to: &mut String) {
+    while let Some(letter) = letters.next() {
+        to.push(letter);
+        match letter {
+            '"' => return,
+            '\\' => to.extend(letters.next()),
+            _ => {}
+        }
+    }
+}
+
+fn break_line(text: &mut String, depth: usize) {
+    text.push('\n');
+    text.extend(std::iter::repeat_n("  ", depth));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indented_json_is_what_serde_writes() {
+        let value = serde_json::json!({
+            "a": [1, {"b \\\" {": "x, y: [z]"}, [], {}], "c": null, "d": "\\"
+        });
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        assert_eq!(indent_json(&value.to_string()), pretty);
+        assert_eq!(indent_json(&pretty), pretty);
+        assert_eq!(
+            indent_json("{\"b\":1.50,\"a\":1e400,\"b\":[ ]}"),
+            "{\n  \"b\": 1.50,\n  \"a\": 1e400,\n  \"b\": []\n}"
+        );
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let shown = [0, 999, 1250, 61_000, 3_660_000].map(duration);
+        assert_eq!(shown, ["0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min"]);
+    }
+
+    #[test]
+    fn paint_needs_colours() {
+        assert_eq!(Terminal::NONE.paint(BAD, "x"), "x");
+        let colours = Terminal { colour: true, width: None };
+        assert_eq!(colours.paint(BAD, "x"), "\u{1b}[31mx\u{1b}[0m");
+        assert_eq!(colours.paint(BAD, ""), "");
+    }
+}

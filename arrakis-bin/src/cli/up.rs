@@ -1,0 +1,201 @@
+//! `arrakis up`: the server on the embedded store, with all set-up on the first run.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use arrakis_core::clock::Clock;
+use arrakis_core::key::{ApiKey, Scope};
+use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use arrakis_store_sqlite::SqliteStore;
+use arrakis_transport_http::server::bind;
+use arrakis_transport_http::wire::EVENT_PATH;
+use clap::Args;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use toml_edit::{DocumentMut, value};
+use url::Url;
+
+use super::Context;
+use crate::compose::{open_embedded, run_server};
+use crate::config::{Config, process_env};
+use crate::wake::spawn_drainer;
+use crate::{shutdown, telemetry};
+
+/// The arguments of `arrakis up`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpArgs {
+    /// Where to listen [default: 127.0.0.1:3000, or `listen` of config.toml].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// What is said when the server listens.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Started<'a> {
+    url: &'a str,
+    home: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin_key: Option<&'a str>,
+}
+
+/// Sets the home up, serves until a signal comes, and says what to do next.
+///
+/// # Errors
+///
+/// The home cannot be written, the database cannot be opened, or the address is taken.
+pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(&context.home);
+    Spool::new(layout.clone()).create()?;
+    let (config, problems) = Config::load(&context.home, &process_env);
+    telemetry::init(&layout.logs(), &config, "server", false);
+    for problem in &problems {
+        context.remark(&format!("warning: {problem}"))?;
+    }
+    let shutdown = shutdown::on_signal()?;
+
+    let address = args.listen.unwrap_or(config.listen);
+    let listener = bind(address).with_context(|| {
+        format!("cannot listen at {address}; is `arrakis up` running already? Try --listen")
+    })?;
+    let url = format!("http://{}{EVENT_PATH}", listener.local_addr()?);
+    let store = open_embedded(&layout)?;
+    let clock = std::sync::Arc::clone(&context.clock);
+    let admin_key = set_up(&layout, &config, &store, &url, &*clock).await?;
+
+    let admin = admin_key.as_ref().map(|key| key.expose_secret().to_owned());
+    let started = Started {
+        url: &url,
+        home: layout.home().display().to_string(),
+        admin_key: admin.as_deref(),
+    };
+    tell(&started, context)?;
+
+    let (config, _) = Config::load(&context.home, &process_env);
+    // Whoever drains already tries everything now; nobody does: somebody starts.
+    Spool::new(layout.clone()).poke().context("cannot write into the spool")?;
+    if !is_drainer_running(&layout)
+        && let Err(error) = spawn_drainer(layout.home())
+    {
+        context.remark(&format!("warning: the drainer could not be started: {error}"))?;
+    }
+    run_server(listener, store, &config, shutdown).await;
+    if !context.json {
+        context.remark(
+            "stopped; hooks go on spooling, and what they spool is delivered at the next start",
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the keys that are missing, and writes into `config.toml` what hooks of this home need.
+/// Returns the admin key where one was made: it is shown once and kept nowhere.
+async fn set_up(
+    layout: &Layout,
+    config: &Config,
+    store: &SqliteStore,
+    url: &str,
+    clock: &dyn Clock,
+) -> anyhow::Result<Option<SecretString>> {
+    let mut rng = StdRng::from_seed(rand::random());
+    let now = clock.now();
+    let mut make =
+        |name: &str, scope| ApiKey::generate(name, scope, DEFAULT_WORKSPACE, now, &mut rng);
+
+    // Another receiver than this one is somebody's choice, and so are its URL and key.
+    let local = !config.url_is_set || is_loopback(&config.url);
+    let knows_key = match &config.api_key {
+        Some(key) => match ApiKey::id_of(key.expose_secret()) {
+            Some(id) => store.key(id).await?.is_some_and(|known| known.accepts(key)),
+            None => false,
+        },
+        None => false,
+    };
+    if local && (!knows_key || config.url != url) {
+        let key = if knows_key {
+            config.api_key.clone()
+        } else {
+            let (secret, key) = make("this machine", Scope::Ingest);
+            store.create_key(key).await?;
+            Some(secret)
+        };
+        write_config(layout, url, key.as_ref())?;
+    }
+    let has_admin =
+        store.keys().await?.iter().any(|k| k.scope == Scope::Admin && k.revoked_at.is_none());
+    if has_admin {
+        return Ok(None);
+    }
+    let (secret, key) = make("first admin", Scope::Admin);
+    store.create_key(key).await?;
+    Ok(Some(secret))
+}
+
+fn is_loopback(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// Sets URL and key in `config.toml`, and leaves everything else in it as it is.
+fn write_config(layout: &Layout, url: &str, key: Option<&SecretString>) -> anyhow::Result<()> {
+    let path = layout.config();
+    let what = || format!("cannot write {}", path.display());
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(what),
+    };
+    let mut document: DocumentMut = text.parse().map_err(|_| {
+        anyhow::anyhow!("{} is not valid TOML; mend it or move it away", path.display())
+    })?;
+    document["url"] = value(url);
+    if let Some(key) = key {
+        document["api_key"] = value(key.expose_secret());
+    }
+    let temporary = layout.home().join(".config.toml.new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .with_context(what)?;
+    file.write_all(document.to_string().as_bytes()).with_context(what)?;
+    file.sync_all().with_context(what)?;
+    std::fs::rename(&temporary, &path).with_context(what)
+}
+
+fn tell(started: &Started<'_>, context: &mut Context) -> anyhow::Result<()> {
+    if context.json {
+        context.write_json(started)?;
+        context.out.flush()?;
+        return Ok(());
+    }
+    let out = &mut context.out;
+    writeln!(out, "Arrakis listens at {}", started.url)?;
+    writeln!(out, "  home       {}", started.home)?;
+    if let Some(key) = started.admin_key {
+        writeln!(out, "  admin key  {key}")?;
+        writeln!(out, "             (shown this once; it is for reading and administration)")?;
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "Next: `arrakis install` registers the hook in Claude Code; `arrakis doctor` checks it all."
+    )?;
+    writeln!(out, "Look: `arrakis events list`, `arrakis conversations list`, `arrakis status`.")?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! What `arrakis-hook` does: read the event, redact it, make it durable, wake a drainer.
+//!
+//! Claude Code waits for it, so it uses no network and waits for nobody. Whatever happens it exits 0
+//! with an empty stdout: exit 2 would block the user's prompt, and output would be put before the
+//! model.
+
+mod stdin;
+mod trouble;
+
+use std::time::Duration;
+
+use arrakis_core::clock::{Clock, SystemClock};
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::id::RequestId;
+use arrakis_core::redact::Redactor;
+use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+
+use crate::config::{Config, Delivery, Env, fallback_home, home};
+use crate::wake::{spawn_drain_of_one, spawn_drainer};
+
+use trouble::Troubles;
+
+/// How long stdin may take, in all. The client writes it at once; its own shortest limit is the 1.5 s
+/// that all hooks of a `SessionEnd` share.
+const STDIN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Runs the hook. It returns in any case and never panics on input.
+pub fn run(env: Env<'_>) {
+    let home = Layout::new(home(env));
+    let (config, problems) = Config::load(home.home(), env);
+    if !config.enabled {
+        return;
+    }
+    let mut troubles = Troubles::default();
+    for problem in problems {
+        troubles.add("config", "the configuration has a problem", problem.to_string());
+    }
+    let (redactor, problems) = Redactor::new(config.redact.clone());
+    for problem in problems {
+        troubles.add("redact", "a redaction rule cannot be used", problem.to_string());
+    }
+
+    let input = stdin::read(STDIN_DEADLINE);
+    let now = SystemClock.now();
+    let request_id = RequestId::mint(now, rand::random());
+    troubles.about(&request_id);
+    if let Some(problem) = &input.problem {
+        troubles.add("stdin", "the event was not read whole", problem.clone());
+    }
+    let mut truncated = input.truncated;
+    let payload = match truncated.as_mut() {
+        None => redactor.redact(&input.bytes).into_owned(),
+        // Each part by itself, so that the place where they meet stays known.
+        Some(truncation) => {
+            let (head, tail) = input.bytes.split_at(truncation.head_bytes as usize);
+            let head = redactor.redact(head).into_owned();
+            truncation.head_bytes = head.len() as u64;
+            [head, redactor.redact(tail).into_owned()].concat()
+        }
+    };
+    let mut envelope =
+        Envelope::new(request_id.clone(), now, config.url.clone(), source(env), payload);
+    envelope.header.truncated = truncated;
+
+    match capture(&home, &envelope, env, &mut troubles) {
+        None => {}
+        Some(_) if config.delivery == Delivery::Direct => {
+            deliver_now(&home, &request_id, &config, &mut troubles);
+        }
+        Some(captured_in) => wake(&home, &captured_in, &mut troubles),
+    }
+    troubles.write(&home, &Layout::new(fallback_home(env)), config.logs);
+}
+
+/// Makes the event durable: in the home, else in the fallback home. Returns where.
+fn capture(
+    home: &Layout,
+    envelope: &Envelope,
+    env: Env<'_>,
+    troubles: &mut Troubles,
+) -> Option<Layout> {
+    let error = match Spool::new(home.clone()).capture(envelope) {
+        Ok(_) => return Some(home.clone()),
+        Err(error) => error,
+    };
+    troubles.add("spool", "the event could not be spooled in the home", describe(&error));
+    if matches!(error, arrakis_store_fs::SpoolError::Full(_)) {
+        troubles.refused();
+        return None;
+    }
+    let fallback = Layout::new(fallback_home(env));
+    let captured = private(&fallback).and_then(|()| {
+        Spool::new(fallback.clone()).capture(envelope).map_err(|error| describe(&error))
+    });
+    match captured {
+        Ok(path) => {
+            let path = path.display().to_string();
+            troubles.add("fallback", "the event was spooled in the fallback home", path);
+            Some(fallback)
+        }
+        Err(error) => {
+            troubles.add("lost", "the event could not be spooled anywhere and is lost", error);
+            troubles.refused();
+            None
+        }
+    }
+}
+
+/// Makes sure that the fallback home, which is in a place open to everybody, is this user's alone.
+fn private(fallback: &Layout) -> Result<(), String> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let mut builder = std::fs::DirBuilder::new();
+    match builder.mode(0o700).create(fallback.home()) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(format!("{}: {error}", fallback.home().display()));
+        }
+        _ => {}
+    }
+    arrakis_store_fs::spool::check_private(fallback.home(), nix::unistd::getuid().as_raw())
+}
+
+/// Wakes a drainer unless one holds the lock. The event's file was renamed before this look, and a
+/// drainer looks once more after it has let go of the lock, so no event falls between the two.
+fn wake(home: &Layout, captured_in: &Layout, troubles: &mut Troubles) {
+    if !is_drainer_running(captured_in)
+        && let Err(error) = spawn_drainer(home.home())
+    {
+        troubles.add(
+            "drainer",
+            "the drainer could not be started; the event waits",
+            error.to_string(),
+        );
+    }
+}
+
+/// Has this one event delivered, and waits for it as long as one round may take.
+fn deliver_now(home: &Layout, request_id: &RequestId, config: &Config, troubles: &mut Troubles) {
+    let mut child = match spawn_drain_of_one(home.home(), request_id.as_str()) {
+        Ok(child) => child,
+        Err(error) => {
+            let details = error.to_string();
+            troubles.add("drainer", "the drainer could not be started; the event waits", details);
+            return;
+        }
+    };
+    if let Err(error) = child.wait() {
+        troubles.add("drainer", "the drainer could not be waited for", error.to_string());
+    }
+    if !config.debug && child.try_wait().is_ok_and(|status| status.is_some_and(|s| !s.success())) {
+        troubles.add("drainer", "direct delivery failed; the event waits", String::new());
+    }
+}
+
+/// Where the event comes from. Only these variables are read: the environment holds keys.
+fn source(env: Env<'_>) -> Source {
+    let host = nix::unistd::gethostname().ok();
+    Source {
+        host: host.map(|host| host.to_string_lossy().into_owned()),
+        user: env("USER").or_else(|| env("LOGNAME")),
+        os: Some(std::env::consts::OS.to_owned()),
+        project_dir: env("CLAUDE_PROJECT_DIR").filter(|path| !path.is_empty()),
+        cli_version: env("CLAUDE_CODE_VERSION"),
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,165 @@
+//! Log files that several processes write at once: one JSON object per line, rotated by size.
+//!
+//! A line is one `write` to a file opened for appending, so lines of different processes do not tear
+//! each other. Whoever finds the file at its limit takes a lock, looks again, and renames it to a name
+//! with the time in it (`webhook-error-20261124T101500.123456Z.log`); a line that another process
+//! writes meanwhile goes into the renamed file and is not lost. Only the newest rotated files are
+//! kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use arrakis_core::clock::{Clock, SystemClock};
+use serde_json::Value;
+
+use crate::config::LogLimits;
+
+/// The names of the log files, less their ending.
+pub const LOG_NAMES: [&str; 4] =
+    ["webhook-success", "webhook-error", "webhook-queue", "webhook-debug"];
+
+/// The four log files of a home.
+#[derive(Debug)]
+pub struct LogFiles {
+    /// Events that were delivered.
+    pub success: LogFile,
+    /// Warnings and errors.
+    pub error: LogFile,
+    /// What happens to each event.
+    pub queue: LogFile,
+    /// Everything.
+    pub debug: LogFile,
+}
+
+impl LogFiles {
+    /// The log files in `directory`. Nothing is created before the first line.
+    #[must_use]
+    pub fn new(directory: &Path, limits: LogLimits) -> Self {
+        let [success, error, queue, debug] =
+            LOG_NAMES.map(|name| LogFile::new(directory, name, limits));
+        Self { success, error, queue, debug }
+    }
+}
+
+/// One log file and its rotated predecessors.
+#[derive(Debug)]
+pub struct LogFile {
+    directory: PathBuf,
+    name: &'static str,
+    limits: LogLimits,
+}
+
+impl LogFile {
+    /// The file `<name>.log` in `directory`.
+    #[must_use]
+    pub fn new(directory: &Path, name: &'static str, limits: LogLimits) -> Self {
+        Self { directory: directory.to_owned(), name, limits }
+    }
+
+    /// Appends one line, and rotates the file if that filled it.
+    ///
+    /// # Errors
+    ///
+    /// The line could not be written.
+    pub fn append(&self, line: &Value) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let path = self.directory.join(format!("{}.log", self.name));
+        let mut file = match append_to(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                use std::os::unix::fs::DirBuilderExt;
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+                append_to(&path)?
+            }
+            opened => opened?,
+        };
+        file.write_all(&bytes)?;
+        if file.metadata()?.len() >= self.limits.max_bytes {
+            self.rotate(&path)?;
+        }
+        Ok(())
+    }
+
+    fn rotate(&self, path: &Path) -> io::Result<()> {
+        let lock = append_to(&self.directory.join(".rotate.lock"))?;
+        lock.lock()?;
+        // Another process may have been quicker.
+        if fs::metadata(path)?.len() < self.limits.max_bytes {
+            return Ok(());
+        }
+        let stamp: String =
+            SystemClock.now().to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect();
+        fs::rename(path, self.directory.join(format!("{}-{stamp}.log", self.name)))?;
+        let rotated = self.rotated()?;
+        for old in &rotated[..rotated.len().saturating_sub(self.limits.keep)] {
+            fs::remove_file(old)?;
+        }
+        Ok(())
+    }
+
+    /// The rotated files, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn rotated(&self) -> io::Result<Vec<PathBuf>> {
+        let prefix = format!("{}-", self.name);
+        let mut rotated = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with(&prefix) && name.ends_with(".log") {
+                rotated.push(path);
+            }
+        }
+        rotated.sort();
+        Ok(rotated)
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_rotated_and_the_newest_kept_with_no_line_torn() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let logs = directory.path().join("logs");
+        let limits = LogLimits { max_bytes: 20_000, keep: 100 };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let log = LogFile::new(&logs, "webhook-error", limits);
+                scope.spawn(move || {
+                    for n in 0..500 {
+                        let padding = "x".repeat(200);
+                        log.append(&serde_json::json!({ "id": thread * 1000 + n, "p": padding }))
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        let log = LogFile::new(&logs, "webhook-error", limits);
+        let mut files = log.rotated().unwrap();
+        assert!(files.len() > 10, "{}", files.len());
+        files.push(logs.join("webhook-error.log"));
+        let mut ids: Vec<i64> = Vec::new();
+        for file in files.iter().filter(|file| file.exists()) {
+            for line in fs::read_to_string(file).unwrap().lines() {
+                ids.push(serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap());
+            }
+        }
+        ids.sort_unstable();
+        let all: Vec<i64> = (0..4).flat_map(|t| (0..500).map(move |n| t * 1000 + n)).collect();
+        assert_eq!(ids, all);
+
+        let few = LogFile::new(&logs, "webhook-error", LogLimits { max_bytes: 1, keep: 2 });
+        few.append(&serde_json::json!({})).unwrap();
+        assert_eq!(few.rotated().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,3 @@
+//! Jobs that a server runs beside its requests, one file each.
+
+pub mod retry;

@@ -1,0 +1,173 @@
+//! Making a file durable, step by step, over a file system that can be replaced.
+//!
+//! The order is what durability consists of:
+//!
+//! 1. create the file in `tmp/`, exclusively;
+//! 2. write it;
+//! 3. fsync it: before the rename, or a crash could leave the name with no content;
+//! 4. rename it to where it belongs;
+//! 5. fsync that directory, or a crash could take the name away.
+//!
+//! An fsync that failed may have thrown the data away and succeed the next time, so after any failure
+//! the file is written anew.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// The calls that writing an event makes.
+pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
+    /// Creates a file that is not there yet, 0600.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
+
+    /// Renames a file.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a directory, 0700; one that is there already is fine.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+}
+
+/// A file that is being written.
+pub trait NewFile {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the content durable.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The machine's own file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFileSystem;
+
+impl FileSystem for RealFileSystem {
+    fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl NewFile for File {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Write::write_all(self, bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// Writes `parts` to `temporary` and moves the file to `target`, durably.
+///
+/// # Errors
+///
+/// The file may or may not be at `target`, and is not known to be durable; `temporary` is removed
+/// where possible.
+pub fn write_durably(
+    fs: &dyn FileSystem,
+    temporary: &Path,
+    target: &Path,
+    parts: &[&[u8]],
+) -> io::Result<()> {
+    let written = (|| {
+        let mut file = fs.create_new(temporary)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync()?;
+        drop(file);
+        fs.rename(temporary, target)
+    })();
+    if let Err(error) = written {
+        // Nothing to be done if this fails too: what is left in `tmp` is swept later.
+        fs.remove(temporary).ok();
+        return Err(error);
+    }
+    fs.sync_directory(target.parent().unwrap_or(target))
+}
+
+/// Creates the directories, parents first, each durable before anything is put into it. Parents of
+/// the first that do not exist are created too.
+///
+/// # Errors
+///
+/// As the operating system says.
+pub fn create_directories<'a>(
+    fs: &dyn FileSystem,
+    directories: impl IntoIterator<Item = &'a Path>,
+) -> io::Result<()> {
+    for directory in directories {
+        create_with_parents(fs, directory)?;
+    }
+    Ok(())
+}
+
+fn create_with_parents(fs: &dyn FileSystem, directory: &Path) -> io::Result<()> {
+    match fs.create_directory(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = directory.parent().ok_or(error)?;
+            create_with_parents(fs, parent)?;
+            fs.create_directory(directory)?;
+        }
+        result => result?,
+    }
+    match directory.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => fs.sync_directory(parent),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,358 @@
+//! The directory tree, the names in it, and the format of a spool file.
+//!
+//! ```text
+//! <home>
+//!   config.toml           settings and the ingest key, 0600
+//!   arrakis.db            the embedded store (the server's)
+//!   logs/                 the four log files
+//!   queue/
+//!     tmp/                files that are being written
+//!     pending/            events that wait; `poke` asks a running drainer to try them all now
+//!     processing/<owner>/ events that a drainer has leased; `lock` is held by its process
+//!     failed/             dead letters
+//!     quarantine/         entries that could not be read, each with a `.reason`
+//!     attempts/           the rounds that an event lost, one JSON line each, by request id
+//!     captured            one byte per captured event
+//!     full                present while the spool refuses new events
+//!     reserve             space that is given up when the disk is full
+//!     drainer.lock        held by the one drainer
+//! ```
+//!
+//! Directories are 0700 and files 0600. An event is one file:
+//!
+//! ```text
+//! 1764000000000-00-5f2a9c01-019abc….event
+//! └ due, ms ──┘ │  │        └ request id
+//!               │  └ the first eight hexadecimal digits of the destination's SHA-256
+//!               └ rounds lost
+//! ```
+//!
+//! so that a listing tells what is due, and for whom, without reading. The file holds one line of
+//! JSON, the envelope's header and the payload's `length`, then the payload bytes. It is written
+//! once; every later step is a rename. With no round lost the due time is the time of capture, and
+//! the event is due whatever the clock says.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::digest::Digest;
+use arrakis_core::envelope::{Envelope, Header};
+use arrakis_core::id::RequestId;
+use arrakis_core::limits::{DUE_HORIZON, PAYLOAD_MAX_BYTES};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The ending of every event's file name.
+pub const EVENT_SUFFIX: &str = ".event";
+
+/// Longest header line, in bytes: a generous multiple of what its fields can hold.
+pub const HEADER_MAX_BYTES: usize = 64 * 1024;
+
+/// Longest event file, in bytes.
+pub const FILE_MAX_BYTES: u64 = (HEADER_MAX_BYTES + PAYLOAD_MAX_BYTES + 1) as u64;
+
+/// The paths of one home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    home: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `home`.
+    #[must_use]
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        Self { home: home.into() }
+    }
+
+    /// The home itself.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// The directory of the spool.
+    #[must_use]
+    pub fn queue(&self) -> PathBuf {
+        self.home.join("queue")
+    }
+
+    /// Where files are written before they appear.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.home.join("queue/tmp")
+    }
+
+    /// Where events wait.
+    #[must_use]
+    pub fn pending(&self) -> PathBuf {
+        self.home.join("queue/pending")
+    }
+
+    /// Where each drainer has a directory for what it has leased.
+    #[must_use]
+    pub fn processing(&self) -> PathBuf {
+        self.home.join("queue/processing")
+    }
+
+    /// Where dead letters are.
+    #[must_use]
+    pub fn failed(&self) -> PathBuf {
+        self.home.join("queue/failed")
+    }
+
+    /// Where entries are that could not be read.
+    #[must_use]
+    pub fn quarantine(&self) -> PathBuf {
+        self.home.join("queue/quarantine")
+    }
+
+    /// Where histories are.
+    #[must_use]
+    pub fn attempts(&self) -> PathBuf {
+        self.home.join("queue/attempts")
+    }
+
+    /// The file whose length is the count of captures.
+    #[must_use]
+    pub fn captured(&self) -> PathBuf {
+        self.home.join("queue/captured")
+    }
+
+    /// The file that is there while the spool refuses new events.
+    #[must_use]
+    pub fn full(&self) -> PathBuf {
+        self.home.join("queue/full")
+    }
+
+    /// The file that is given up when the disk is full.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.home.join("queue/reserve")
+    }
+
+    /// The file that the one drainer holds locked.
+    #[must_use]
+    pub fn drainer_lock(&self) -> PathBuf {
+        self.home.join("queue/drainer.lock")
+    }
+
+    /// The file whose appearance asks a drainer to try everything now.
+    #[must_use]
+    pub fn poke(&self) -> PathBuf {
+        self.home.join("queue/pending/poke")
+    }
+
+    /// The directory of the log files.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.home.join("logs")
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.home.join("config.toml")
+    }
+
+    /// The embedded store.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.home.join("arrakis.db")
+    }
+
+    /// Every directory of the spool, parents first.
+    #[must_use]
+    pub fn directories(&self) -> [PathBuf; 8] {
+        [
+            self.home.clone(),
+            self.queue(),
+            self.tmp(),
+            self.pending(),
+            self.processing(),
+            self.failed(),
+            self.quarantine(),
+            self.attempts(),
+        ]
+    }
+}
+
+/// What the name of an event's file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryName {
+    /// When the event is due.
+    pub due: Timestamp,
+    /// How many rounds it has lost.
+    pub rounds: u32,
+    /// Which destination it is for: see [`destination_tag`].
+    pub tag: String,
+    /// Names the event.
+    pub request_id: RequestId,
+}
+
+impl EntryName {
+    /// The name of an event that was just captured.
+    #[must_use]
+    pub fn of(header: &Header) -> Self {
+        Self {
+            due: header.captured_at,
+            rounds: 0,
+            tag: destination_tag(&header.destination),
+            request_id: header.request_id.clone(),
+        }
+    }
+
+    /// Reads a file name; `None` if it is not one of an event.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(EVENT_SUFFIX)?.splitn(4, '-');
+        let digits = |text: &str, count| {
+            (text.len() == count && text.bytes().all(|b| b.is_ascii_digit())).then_some(())
+        };
+        let due = parts.next().filter(|due| digits(due, 13).is_some())?;
+        let rounds = parts.next().filter(|rounds| digits(rounds, 2).is_some())?;
+        let tag = parts.next().filter(|tag| tag.len() == 8)?;
+        Some(Self {
+            due: Timestamp::from_millis(due.parse().ok()?),
+            rounds: rounds.parse().ok()?,
+            tag: tag.to_owned(),
+            request_id: parts.next()?.parse().ok()?,
+        })
+    }
+
+    /// Whether the event is to be tried at `now`.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.rounds == 0 || self.due <= now || self.due > now.plus(DUE_HORIZON)
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let due = self.due.as_millis().clamp(0, 9_999_999_999_999);
+        let rounds = self.rounds.min(99);
+        write!(f, "{due:013}-{rounds:02}-{}-{}{EVENT_SUFFIX}", self.tag, self.request_id)
+    }
+}
+
+/// The part of a file name that tells the destination.
+#[must_use]
+pub fn destination_tag(destination: &str) -> String {
+    let digest = Digest::of(destination.as_bytes());
+    digest.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The header line, as it is written.
+#[derive(Serialize, Deserialize)]
+struct HeaderLine<H> {
+    #[serde(flatten)]
+    header: H,
+    length: u64,
+}
+
+/// The line that stands before the payload, with its newline.
+///
+/// # Errors
+///
+/// The header is longer than [`HEADER_MAX_BYTES`].
+pub fn encode_header(envelope: &Envelope) -> Result<Vec<u8>, Unreadable> {
+    let line = HeaderLine { header: &envelope.header, length: envelope.payload.len() as u64 };
+    let mut line = serde_json::to_vec(&line).map_err(|error| Unreadable(error.to_string()))?;
+    line.push(b'\n');
+    if line.len() > HEADER_MAX_BYTES {
+        return Err(Unreadable(format!("its header has more than {HEADER_MAX_BYTES} bytes")));
+    }
+    Ok(line)
+}
+
+/// Why a file is not an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+/// Reads an event from the bytes of its file.
+///
+/// # Errors
+///
+/// The bytes are not a whole, undamaged event.
+pub fn decode(file: &Bytes) -> Result<Envelope, Unreadable> {
+    let header = decode_header(file)?;
+    let start = memchr_newline(file).map_or(file.len(), |end| end + 1);
+    let payload = file.slice(start..);
+    if payload.len() as u64 != header.length {
+        let (is, should) = (payload.len(), header.length);
+        return Err(Unreadable(format!("its payload has {is} bytes instead of {should}")));
+    }
+    if Digest::of(&payload) != header.header.digest {
+        return Err(Unreadable("its payload does not match its digest".to_owned()));
+    }
+    Ok(Envelope { header: header.header, payload })
+}
+
+fn decode_header(file: &[u8]) -> Result<HeaderLine<Header>, Unreadable> {
+    let end = memchr_newline(file).ok_or_else(|| Unreadable("it has no header line".to_owned()))?;
+    let line: HeaderLine<Header> = serde_json::from_slice(&file[..end])
+        .map_err(|error| Unreadable(format!("its header cannot be read: {error}")))?;
+    if line.header.version > arrakis_core::envelope::ENVELOPE_VERSION {
+        let version = line.header.version;
+        return Err(Unreadable(format!("it was written by a newer version (format {version})")));
+    }
+    Ok(line)
+}
+
+fn memchr_newline(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().take(HEADER_MAX_BYTES).position(|byte| *byte == b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use arrakis_core::envelope::Source;
+
+    use super::*;
+
+    fn envelope() -> Envelope {
+        let id = "019abc-x:y.z".parse().unwrap();
+        Envelope::new(id, Timestamp::from_millis(1), "http://h/", Source::default(), &b"a\nb\n"[..])
+    }
+
+    fn file(envelope: &Envelope) -> Vec<u8> {
+        let mut file = encode_header(envelope).unwrap();
+        file.extend_from_slice(&envelope.payload);
+        file
+    }
+
+    #[test]
+    fn names_read_back() {
+        let name = EntryName { rounds: 3, ..EntryName::of(&envelope().header) };
+        let text = name.to_string();
+        assert!(text.starts_with("0000000000001-03-"), "{text}");
+        assert_eq!(EntryName::parse(&text), Some(name));
+        for other in ["", "poke", "x.event", "1-2-3-4.event", "0000000000001-03-00000000-a b.event"]
+        {
+            assert_eq!(EntryName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn files_read_back() {
+        let envelope = envelope();
+        assert_eq!(decode(&file(&envelope).into()), Ok(envelope));
+    }
+
+    #[test]
+    fn any_damage_is_noticed() {
+        let whole = file(&envelope());
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length].to_vec().into()).is_err(), "cut at {length}");
+        }
+        assert!(decode(&[&whole[..], b"x"].concat().into()).is_err(), "something appended");
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(read) = decode(&damaged.into()) {
+                // A header field may change into another valid one; the payload may not.
+                assert_eq!(read.payload, envelope().payload, "bit {bit}");
+            }
+        }
+    }
+}

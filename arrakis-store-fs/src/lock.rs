@@ -1,0 +1,45 @@
+//! The lock that makes one drainer per spool.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::layout::Layout;
+
+/// Held by the one drainer of a spool; let go when dropped, or when its process ends however it does.
+#[derive(Debug)]
+pub struct DrainerLock {
+    _file: File,
+}
+
+impl DrainerLock {
+    /// Takes the lock; `None` if another process has it.
+    ///
+    /// # Errors
+    ///
+    /// The lock file cannot be opened.
+    pub fn try_acquire(layout: &Layout) -> io::Result<Option<Self>> {
+        let held = try_lock(&layout.drainer_lock())?;
+        Ok(held.map(|file| Self { _file: file }))
+    }
+}
+
+/// Whether a drainer holds the lock. Where that cannot be told the answer is no: a drainer too many
+/// finds the lock taken and goes.
+#[must_use]
+pub fn is_drainer_running(layout: &Layout) -> bool {
+    matches!(try_lock(&layout.drainer_lock()), Ok(None))
+}
+
+/// Opens and locks a file; `None` if another process has it locked.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}

@@ -1,0 +1,187 @@
+//! Capturing an event: the synchronous side of the spool, which the hook links.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrakis_core::envelope::Envelope;
+
+use crate::durability::{FileSystem, RealFileSystem, create_directories, write_durably};
+use crate::layout::{EntryName, Layout, Unreadable, encode_header};
+
+/// Space that is set aside for the moment when the disk is full: room for a few hundred events of
+/// usual size, or two large ones.
+pub const RESERVE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A spool directory to put events into. Making one costs nothing; the directories are created when
+/// they turn out to be missing.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    layout: Layout,
+    fs: Arc<dyn FileSystem>,
+}
+
+/// An event could not be captured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpoolError {
+    /// The spool holds as much as it may. Events wait for a receiver that is away; bring it back, or
+    /// raise the limits in `config.toml`.
+    #[error("the spool {} is full; bring its receiver back or raise [spool] max_files and max_bytes", .0.display())]
+    Full(PathBuf),
+    /// The event cannot be written in the spool's format.
+    #[error("the event cannot be written: {0}")]
+    Format(Unreadable),
+    /// The file system failed.
+    #[error("cannot write {}", .path.display())]
+    Io {
+        /// The file that was written.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+impl Spool {
+    /// The spool of `layout` on the machine's own file system.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self::with_file_system(layout, Arc::new(RealFileSystem))
+    }
+
+    /// The spool of `layout` on another file system.
+    #[must_use]
+    pub fn with_file_system(layout: Layout, fs: Arc<dyn FileSystem>) -> Self {
+        Self { layout, fs }
+    }
+
+    /// The paths.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Writes an event durably into `pending/`, and counts it.
+    ///
+    /// # Errors
+    ///
+    /// The event is not known to be durable here.
+    pub fn capture(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
+        if self.layout.full().exists() {
+            return Err(SpoolError::Full(self.layout.queue()));
+        }
+        let path = self.write(envelope)?;
+        // The count is worth no fsync and no failure: it is only for status.
+        let mut options = OpenOptions::new();
+        let counter = options.append(true).create(true).mode(0o600).open(self.layout.captured());
+        counter.and_then(|mut file| file.write_all(b".")).ok();
+        Ok(path)
+    }
+
+    /// How many events were captured here.
+    #[must_use]
+    pub fn captured(&self) -> u64 {
+        fs::metadata(self.layout.captured()).map_or(0, |file| file.len())
+    }
+
+    /// Asks a running drainer to try everything that waits, now.
+    ///
+    /// # Errors
+    ///
+    /// The request cannot be written.
+    pub fn poke(&self) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).open(self.layout.poke())?;
+        Ok(())
+    }
+
+    /// Creates the directories.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be created.
+    pub fn create(&self) -> Result<(), SpoolError> {
+        let directories = self.layout.directories();
+        create_directories(&*self.fs, directories.iter().map(PathBuf::as_path))
+            .map_err(|source| SpoolError::Io { path: self.layout.queue(), source })
+    }
+
+    /// Sets space aside for a full disk, unless that is done already. Not for the hook: it is slow.
+    ///
+    /// # Errors
+    ///
+    /// There is no space to set aside, or the file cannot be written.
+    pub fn reserve(&self) -> io::Result<()> {
+        let path = self.layout.reserve();
+        let size = fs::metadata(&path).map_or(0, |file| file.len());
+        if size == RESERVE_BYTES as u64 {
+            return Ok(());
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        // Written out, not allocated sparsely: some file systems only promise what was written.
+        let written = file.write_all(&vec![0; RESERVE_BYTES]).and_then(|()| file.sync_all());
+        if written.is_err() {
+            fs::remove_file(&path).ok();
+        }
+        written
+    }
+
+    pub(crate) fn write(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
+        let header = encode_header(envelope).map_err(SpoolError::Format)?;
+        let target = self.layout.pending().join(EntryName::of(&envelope.header).to_string());
+        let mut attempt = 0;
+        loop {
+            // A new name for each attempt: never a file whose fsync has failed.
+            let name = format!("{}.{attempt}", envelope.request_id());
+            let temporary = self.layout.tmp().join(name);
+            let parts: [&[u8]; 2] = [&header, &envelope.payload];
+            let source = match write_durably(&*self.fs, &temporary, &target, &parts) {
+                Ok(()) => return Ok(target),
+                Err(error) => error,
+            };
+            attempt += 1;
+            if attempt > 2 || !self.mend(&source) {
+                return Err(SpoolError::Io { path: target, source });
+            }
+        }
+    }
+
+    /// Does what can be done about a failed write; says whether to try again.
+    fn mend(&self, error: &io::Error) -> bool {
+        match error.kind() {
+            io::ErrorKind::NotFound => self.create().is_ok(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.fs.remove(&self.layout.reserve()).is_ok()
+            }
+            io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory => false,
+            _ => true,
+        }
+    }
+}
+
+/// Whether `directory` may hold events of this user: a real directory, its own, closed to others.
+///
+/// # Errors
+///
+/// It is not, and why.
+pub fn check_private(directory: &Path, uid: u32) -> Result<(), String> {
+    use std::os::unix::fs::MetadataExt;
+
+    let found = fs::symlink_metadata(directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?;
+    let problem = if !found.is_dir() {
+        "is not a directory"
+    } else if found.uid() != uid {
+        "belongs to another user"
+    } else if found.mode() & 0o077 != 0 {
+        "is open to other users"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{} {problem}", directory.display()))
+}

@@ -1,0 +1,157 @@
+//! The HTTP [`Transport`]: one call is one request.
+
+mod classify;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::transport::{Batch, Outcome, Transport, TransportError};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, StatusCode, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::wire::{NDJSON, REQUEST_ID_HEADER, TRACEPARENT_HEADER, encode_envelope};
+
+/// Longest reply that is read: 500 answers of some 500 bytes, ten times over.
+const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The settings of an [`HttpTransport`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// How long a request may take, from connecting to the end of the reply.
+    pub timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Where a destination is reached, and with which key.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The URL of the endpoint for one event.
+    pub url: String,
+    /// The ingest key.
+    pub key: SecretString,
+}
+
+/// Knows the keys. It is asked at each request, so that a key that is put in place later is found.
+pub trait Endpoints: fmt::Debug + Send + Sync + 'static {
+    /// The endpoint of a destination, as an envelope names it; `None` if there is no key for it.
+    fn endpoint(&self, destination: &str) -> Option<Endpoint>;
+}
+
+/// Delivers over HTTP.
+#[derive(Debug)]
+pub struct HttpTransport {
+    client: Client,
+    /// For receivers on this machine, which no proxy of the environment may stand before.
+    local: Client,
+    endpoints: Arc<dyn Endpoints>,
+    timeout: Duration,
+}
+
+impl HttpTransport {
+    /// A transport with these settings.
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be set up, such as where the system's certificates cannot be read.
+    pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Result<Self, TransportError> {
+        // Where the process has chosen another provider already, that one is used.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = || {
+            Client::builder()
+                .timeout(config.timeout)
+                .connect_timeout(config.connect_timeout)
+                .redirect(redirect::Policy::none())
+                .tcp_nodelay(true)
+                .user_agent(concat!("arrakis/", env!("CARGO_PKG_VERSION")))
+        };
+        let built = client().build().and_then(|c| Ok((c, client().no_proxy().build()?)));
+        let (client, local) = built.map_err(|error| TransportError::Misconfigured {
+            problem: format!("the HTTP client cannot be set up: {error}"),
+            remedy: "check the system's TLS certificates and proxy settings".to_owned(),
+        })?;
+        Ok(Self { client, local, endpoints, timeout: config.timeout })
+    }
+
+    async fn post(
+        &self,
+        url: &str,
+        key: &SecretString,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, HeaderMap, Bytes), reqwest::Error> {
+        let client = if is_local(url) { &self.local } else { &self.client };
+        let request = client.post(url).bearer_auth(key.expose_secret()).headers(headers).body(body);
+        let mut response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut reply = BytesMut::new();
+        while let Some(chunk) = response.chunk().await? {
+            if reply.len() + chunk.len() > REPLY_MAX_BYTES {
+                break;
+            }
+            reply.extend_from_slice(&chunk);
+        }
+        Ok((status, headers, reply.freeze()))
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
+        let destination = batch.destination();
+        let Some(endpoint) = self.endpoints.endpoint(destination) else {
+            return Err(TransportError::Misconfigured {
+                problem: format!("there is no key for {destination}"),
+                remedy: "put api_key into config.toml, or run `arrakis up` once".to_owned(),
+            });
+        };
+        let alone = batch.len() == 1;
+        let first = &batch.envelopes()[0].header;
+        let mut headers = HeaderMap::new();
+        let mut header = |name: &'static str, value: String| {
+            // A request id is made of header characters only, and so is a trace context of ours.
+            if let Ok(value) = value.parse() {
+                headers.insert(name, value);
+            }
+        };
+        header(TRACEPARENT_HEADER, first.trace.traceparent());
+        let (url, body) = if alone {
+            header(CONTENT_TYPE.as_str(), "application/json".to_owned());
+            header(REQUEST_ID_HEADER, first.request_id.to_string());
+            (endpoint.url, encode_envelope(&batch.envelopes()[0]))
+        } else {
+            header(CONTENT_TYPE.as_str(), NDJSON.to_owned());
+            let mut lines = Vec::new();
+            for envelope in batch.envelopes() {
+                lines.extend(encode_envelope(envelope));
+                lines.push(b'\n');
+            }
+            (format!("{}/batch", endpoint.url.trim_end_matches('/')), lines)
+        };
+        match self.post(&url, &endpoint.key, headers, body).await {
+            Ok((status, headers, reply)) => classify::reply(&batch, status, &headers, &reply),
+            Err(error) => Err(classify::failure(destination, self.timeout, error)),
+        }
+    }
+}
+
+fn is_local(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}

@@ -1,0 +1,109 @@
+//! Who sends: the key of a request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrakis_core::digest::Digest;
+use arrakis_core::key::{ApiKey, Scope};
+use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::error::HttpError;
+
+/// How long a key that was found valid is taken as valid without asking the store: the longest that a
+/// revoked key still works.
+const CACHE_TIME: Duration = Duration::from_secs(1);
+
+/// Most keys that are remembered.
+const CACHE_MAX: usize = 10_000;
+
+/// Tells who holds a key.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    keys: Arc<dyn KeyStore>,
+    /// Hashes of ingest keys that are in no store.
+    extra: Vec<Digest>,
+    /// Keys by their hash.
+    cache: Mutex<HashMap<Digest, (Instant, Principal)>>,
+}
+
+/// Who sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Principal {
+    pub(super) scope: Scope,
+    pub(super) workspace: String,
+}
+
+impl Authenticator {
+    pub(super) fn new(keys: Arc<dyn KeyStore>, extra: Vec<SecretString>) -> Self {
+        let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
+        Self { keys, extra, cache: Mutex::default() }
+    }
+
+    /// The sender of a request, who must be allowed to do what `needed` allows.
+    pub(super) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        needed: Scope,
+    ) -> Result<Principal, HttpError> {
+        let Some(presented) = presented(headers) else {
+            let message = "there is no key; send it as `Authorization: Bearer …`";
+            return Err(HttpError::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+        };
+        let Some(principal) = self.principal(&presented).await? else {
+            let message = "the key is not known, or it was revoked";
+            return Err(HttpError::new(StatusCode::UNAUTHORIZED, "unauthorized", message));
+        };
+        if !principal.scope.allows(needed) {
+            let message =
+                format!("a key of scope {} may not do this; it needs {needed}", principal.scope);
+            return Err(HttpError::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+        Ok(principal)
+    }
+
+    async fn principal(&self, presented: &SecretString) -> Result<Option<Principal>, HttpError> {
+        // Keys are compared by their hashes, which tell nothing about how much of a key was right.
+        let hash = Digest::of(presented.expose_secret().as_bytes());
+        if self.extra.contains(&hash) {
+            let workspace = DEFAULT_WORKSPACE.to_owned();
+            return Ok(Some(Principal { scope: Scope::Ingest, workspace }));
+        }
+        let Some(id) = ApiKey::id_of(presented.expose_secret()) else { return Ok(None) };
+        let now = Instant::now();
+        if let Some((until, principal)) = self.cache().get(&hash)
+            && *until > now
+        {
+            return Ok(Some(principal.clone()));
+        }
+        let key = self.keys.key(id).await?.filter(|key| key.accepts(presented));
+        let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });
+        if let Some(principal) = &principal {
+            let mut cache = self.cache();
+            if cache.len() >= CACHE_MAX {
+                cache.clear();
+            }
+            cache.insert(hash, (now + CACHE_TIME, principal.clone()));
+        }
+        Ok(principal)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (Instant, Principal)>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key in `Authorization: Bearer`, or in the original system's `X-API-Key`.
+fn presented(headers: &HeaderMap) -> Option<SecretString> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(key)
+    });
+    let key = bearer.or_else(|| text("x-api-key"))?.trim();
+    (!key.is_empty()).then(|| key.into())
+}

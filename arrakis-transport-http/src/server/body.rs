@@ -1,0 +1,143 @@
+//! Reading bodies: decoded, within limits of their own and of all together.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use arrakis_core::limits::BODIES_IN_FLIGHT_BYTES;
+use axum::body::Body;
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::HttpError;
+
+/// The unit in which the budget is counted: a semaphore counts to less than bytes may need.
+const UNIT_BYTES: usize = 1024;
+
+/// The memory that bodies may take, all together.
+#[derive(Debug)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_IN_FLIGHT_BYTES / UNIT_BYTES)))
+    }
+}
+
+/// A body, and its part of the budget, which it gives back when dropped.
+#[derive(Debug)]
+pub(super) struct HeldBody {
+    pub(super) bytes: Bytes,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Budget {
+    /// Reads a body of at most `limit` bytes, expanded.
+    pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<HeldBody, HttpError> {
+        let encoding = Encoding::of(headers)?;
+        let mut held = Held { budget: &self.0, permit: None, bytes: 0 };
+        let mut raw = BytesMut::new();
+        let mut body = body;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                let message = format!("the body could not be read: {error}");
+                HttpError::new(StatusCode::BAD_REQUEST, "incomplete_body", message)
+            })?;
+            if let Ok(data) = frame.into_data() {
+                if raw.len() + data.len() > limit {
+                    return Err(HttpError::too_large(limit));
+                }
+                held.add(data.len())?;
+                raw.extend_from_slice(&data);
+            }
+        }
+        let raw = raw.freeze();
+        let bytes = match encoding {
+            Encoding::Identity => raw,
+            Encoding::Gzip => {
+                expand(flate2::read::MultiGzDecoder::new(&raw[..]), limit, &mut held)?
+            }
+            Encoding::Zstd => {
+                let decoder = zstd::Decoder::new(&raw[..]).map_err(|error| undecodable(&error))?;
+                expand(decoder, limit, &mut held)?
+            }
+        };
+        Ok(HeldBody { bytes, _permit: held.permit })
+    }
+}
+
+/// A growing part of the budget.
+struct Held<'a> {
+    budget: &'a Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), HttpError> {
+        self.bytes += bytes;
+        let have = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = self.bytes.div_ceil(UNIT_BYTES).saturating_sub(have);
+        // A body is at most some ten thousand units.
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = Arc::clone(self.budget)
+            .try_acquire_many_owned(missing)
+            .map_err(|_| HttpError::busy("too many bodies are in flight"))?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
+    }
+}
+
+enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, HttpError> {
+        let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Self::Identity) };
+        match value.to_str().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(HttpError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "the content encoding is not known; use gzip, zstd or none",
+            )),
+        }
+    }
+}
+
+/// Expands a body piece by piece, so that a bomb is noticed at the limit.
+fn expand(mut from: impl Read, limit: usize, held: &mut Held<'_>) -> Result<Bytes, HttpError> {
+    let mut expanded = BytesMut::new();
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        let read = from.read(&mut piece).map_err(|error| undecodable(&error))?;
+        if read == 0 {
+            return Ok(expanded.freeze());
+        }
+        if expanded.len() + read > limit {
+            return Err(HttpError::too_large(limit));
+        }
+        held.add(read)?;
+        expanded.extend_from_slice(&piece[..read]);
+    }
+}
+
+fn undecodable(error: &std::io::Error) -> HttpError {
+    let message = format!("the body is not in its content encoding: {error}");
+    HttpError::new(StatusCode::BAD_REQUEST, "undecodable_body", message)
+}

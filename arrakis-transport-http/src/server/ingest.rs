@@ -1,0 +1,321 @@
+//! The two endpoints that take events.
+//!
+//! A request goes through ten steps, each of which leaves a tracing event (target `arrakis::ingest`)
+//! with the request id: extract metadata, authenticate, parse, read the trace, check duplicate,
+//! validate, record, process, finish, answer. Checking for a duplicate, recording, processing and
+//! finishing are one transaction of the store, so theirs come when it has committed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::digest::Digest;
+use arrakis_core::id::{RequestId, uuid_v7};
+use arrakis_core::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
+use arrakis_core::key::Scope;
+use arrakis_core::limits::{BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES};
+use arrakis_core::store::{Admission, AdmissionKind, Arrival, Verdict};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
+
+use super::client_ip::client_ip;
+use super::error::HttpError;
+use super::{Inner, ServerState};
+use crate::wire::{
+    Answer, BatchAnswer, EventResult, Parsed, REQUEST_ID_HEADER, TRACEPARENT_HEADER, WireError,
+    parse,
+};
+
+/// `POST /api/claude-hooks`: one event.
+pub(super) async fn event(State(state): State<ServerState>, request: Request) -> Response {
+    let state = &*state.0;
+    let mut given = None;
+    let result = async {
+        let metadata = Metadata::extract(state, &request)?;
+        given.clone_from(&metadata.request_id);
+        let workspace = authenticate(state, request.headers(), &metadata).await?;
+        let (parts, body) = request.into_parts();
+        let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
+        let judged = Judged::of(state, &metadata, &workspace, body.bytes.clone());
+        given = Some(judged.arrival.request_id.clone());
+        let mut results = record(state, vec![judged]).await?;
+        Ok(results.remove(0))
+    };
+    let response = match result.await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(error)) => error.into_response(),
+        Err(error) => match &given {
+            Some(id) => HttpError::about(error, id).into_response(),
+            None => HttpError::into_response(error),
+        },
+    };
+    echo(response, given.as_ref())
+}
+
+/// `POST /api/claude-hooks/batch`: up to 500 events, one a line.
+pub(super) async fn batch(State(state): State<ServerState>, request: Request) -> Response {
+    let state = &*state.0;
+    let result = async {
+        let metadata = Metadata::extract(state, &request)?;
+        let workspace = authenticate(state, request.headers(), &metadata).await?;
+        let (parts, body) = request.into_parts();
+        let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
+        let lines = lines(&body.bytes);
+        if lines.len() > 1 && body.bytes.len() > BATCH_BODY_MAX_BYTES {
+            return Err(HttpError::too_large(BATCH_BODY_MAX_BYTES));
+        }
+        if lines.len() > BATCH_MAX_EVENTS {
+            let message = format!("a batch has at most {BATCH_MAX_EVENTS} events");
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Err(HttpError::new(status, "too_many_events", message));
+        }
+        // The header names the request; in a batch no event may take its id from it.
+        let nameless = Metadata { request_id: None, ..metadata };
+        let judged = lines.into_iter().map(|line| Judged::of(state, &nameless, &workspace, line));
+        record(state, judged.collect()).await
+    };
+    match result.await {
+        Ok(results) => {
+            let results = results.into_iter().map(|result| match result {
+                Ok(answer) => EventResult::Stored(answer),
+                Err(error) => EventResult::Refused(error.into_answer()),
+            });
+            Json(BatchAnswer { success: true, results: results.collect() }).into_response()
+        }
+        Err(error) => HttpError::into_response(error),
+    }
+}
+
+/// What is known of a request before its body.
+#[derive(Debug, Clone)]
+struct Metadata {
+    request_id: Option<RequestId>,
+    received_at: Timestamp,
+    headers: BTreeMap<String, String>,
+    ip_address: Option<IpAddr>,
+}
+
+impl Metadata {
+    fn extract(state: &Inner, request: &Request) -> Result<Self, HttpError> {
+        let headers = request.headers();
+        let request_id = match headers.get(REQUEST_ID_HEADER) {
+            None => None,
+            Some(value) => Some(value.to_str().unwrap_or_default().parse().map_err(
+                |error: arrakis_core::id::InvalidRequestId| {
+                    let message = format!("X-Request-Id: {error}");
+                    HttpError::new(StatusCode::BAD_REQUEST, "invalid_request_id", message)
+                },
+            )?),
+        };
+        let peer =
+            request.extensions().get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| *peer);
+        let metadata = Self {
+            request_id,
+            received_at: state.clock.now(),
+            headers: selected(headers),
+            ip_address: client_ip(peer, headers, &state.trusted_proxies),
+        };
+        metadata.step("extract metadata");
+        Ok(metadata)
+    }
+
+    fn step(&self, step: &'static str) {
+        let id = self.request_id.as_ref().map(tracing::field::display);
+        tracing::debug!(target: "arrakis::ingest", request_id = id, step);
+    }
+}
+
+/// The headers that the audit row keeps; of the key only that there was one.
+fn selected(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let kept = [CONTENT_TYPE.as_str(), USER_AGENT.as_str(), REQUEST_ID_HEADER, TRACEPARENT_HEADER];
+    let text = |name: &str| {
+        let value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
+        Some((name.to_owned(), arrakis_core::limits::cut(&value, 512).to_owned()))
+    };
+    let mut selected: BTreeMap<_, _> = kept.into_iter().filter_map(text).collect();
+    if headers.contains_key(AUTHORIZATION) {
+        selected.insert(AUTHORIZATION.to_string(), "[REDACTED]".to_owned());
+    }
+    selected
+}
+
+async fn authenticate(
+    state: &Inner,
+    headers: &HeaderMap,
+    metadata: &Metadata,
+) -> Result<String, HttpError> {
+    let principal = state.authenticator.authenticate(headers, Scope::Ingest).await?;
+    metadata.step("authenticate");
+    Ok(principal.workspace)
+}
+
+/// The lines of a batch, without empty ones.
+fn lines(body: &Bytes) -> Vec<Bytes> {
+    let trimmed = |line: &[u8]| body.slice_ref(line.trim_ascii());
+    body.split(|byte| *byte == b'\n').map(trimmed).filter(|line| !line.is_empty()).collect()
+}
+
+/// An event that is ready to be recorded, and how it is refused if it is.
+struct Judged {
+    arrival: Arrival,
+    verdict: Verdict,
+    /// Set where the sender must hear that the event is not taken as it is.
+    refusal: Option<HttpError>,
+}
+
+impl Judged {
+    fn of(state: &Inner, metadata: &Metadata, workspace: &str, body: Bytes) -> Self {
+        let random: [u8; 20] = rand::random();
+        let (for_row, for_request) = (first_ten(&random), first_ten(&random[10..]));
+        let reception = Reception {
+            event_id: uuid_v7(metadata.received_at, for_row),
+            received_at: metadata.received_at,
+            workspace: workspace.to_owned(),
+            headers: metadata.headers.clone(),
+            ip_address: metadata.ip_address,
+        };
+        let named = metadata.request_id.clone();
+        let id =
+            || named.clone().unwrap_or_else(|| RequestId::mint(metadata.received_at, for_request));
+        let redacted = || Bytes::from(state.redactor.redact(&body).into_owned());
+        let incoming = match parse(&body) {
+            Ok(Parsed::Envelope(envelope)) => Incoming {
+                form: Form::Envelope,
+                request_id: envelope.header.request_id.clone(),
+                digest: envelope.header.digest,
+                body: envelope.payload,
+                header: Some(envelope.header),
+            },
+            Ok(Parsed::Original { request_id, digest }) => Incoming {
+                form: Form::Original,
+                request_id: request_id.unwrap_or_else(id),
+                digest,
+                body: redacted(),
+                header: None,
+            },
+            Ok(Parsed::Raw { digest }) => {
+                let (form, body) = (Form::Raw, redacted());
+                Incoming { form, request_id: id(), digest, body, header: None }
+            }
+            Err(error) => return Self::unreadable(&error, id(), redacted(), reception),
+        };
+        step(&incoming.request_id, "parse");
+        step(&incoming.request_id, "read the trace");
+        let form = incoming.form;
+        let (arrival, verdict) = admit(incoming, reception);
+        step(&arrival.request_id, "validate");
+        let refusal = match &verdict {
+            Verdict::Invalid { code, message } if form != Form::Envelope => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Some(HttpError::new(status, code, message.clone()).about(&arrival.request_id))
+            }
+            _ => None,
+        };
+        Self { arrival, verdict, refusal }
+    }
+
+    /// What could not be read is kept as an `INVALID` row, and its sender hears of it.
+    fn unreadable(error: &WireError, id: RequestId, body: Bytes, reception: Reception) -> Self {
+        let request_id = match error {
+            WireError::DigestMismatch { request_id } => request_id.clone(),
+            _ => id,
+        };
+        let arrival = Arrival {
+            event_id: reception.event_id,
+            digest: Digest::of(&body),
+            in_ledger: false,
+            workspace: reception.workspace,
+            event_type: UNKNOWN_EVENT_TYPE.to_owned(),
+            session_id: None,
+            received_at: reception.received_at,
+            body,
+            headers: reception.headers,
+            ip_address: reception.ip_address,
+            metadata: serde_json::Map::new(),
+            request_id,
+        };
+        let verdict =
+            Verdict::Invalid { code: error.code().to_owned(), message: error.to_string() };
+        let refusal = Some(HttpError::from(error).about(&arrival.request_id));
+        Self { arrival, verdict, refusal }
+    }
+}
+
+/// Stores events in one call; one result each, in order.
+async fn record(
+    state: &Inner,
+    judged: Vec<Judged>,
+) -> Result<Vec<Result<Answer, HttpError>>, HttpError> {
+    let mut batch = Vec::with_capacity(judged.len());
+    let mut senders = Vec::with_capacity(judged.len());
+    for Judged { arrival, verdict, refusal } in judged {
+        senders.push((arrival.request_id.clone(), arrival.received_at, refusal));
+        batch.push((arrival, verdict));
+    }
+    if batch.is_empty() {
+        let message = "the body has no event in it";
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, "empty_batch", message));
+    }
+    let admissions = state.store.record(batch).await?;
+    let now = state.clock.now();
+    let results = senders.into_iter().zip(admissions).map(|((id, received_at, refusal), admission)| {
+        for done in ["check duplicate", "record", "process", "finish"] {
+            step(&id, done);
+        }
+        tracing::info!(target: "arrakis::ingest", request_id = %id, event_id = %admission.event_id,
+            step = "answer", status = %admission.status,
+            duplicate = admission.kind == AdmissionKind::Duplicate,
+            duration_ms = now.since(received_at).as_millis(), "event received");
+        answer(id, admission, refusal)
+    });
+    Ok(results.collect())
+}
+
+fn answer(
+    request_id: RequestId,
+    admission: Admission,
+    refusal: Option<HttpError>,
+) -> Result<Answer, HttpError> {
+    if admission.kind == AdmissionKind::Conflict {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let (code, message) = arrakis_core::store::ID_CONFLICT;
+        return Err(HttpError::new(status, code, message).about(request_id));
+    }
+    if let Some(refusal) = refusal
+        && admission.status == EventStatus::Invalid
+    {
+        return Err(refusal);
+    }
+    let duplicate = admission.kind == AdmissionKind::Duplicate;
+    Ok(Answer {
+        success: true,
+        request_id,
+        event_id: admission.event_id,
+        digest: admission.digest,
+        status: admission.status,
+        duplicate,
+        cached: duplicate,
+        ids: admission.answer,
+    })
+}
+
+fn step(request_id: &RequestId, step: &'static str) {
+    tracing::debug!(target: "arrakis::ingest", %request_id, step);
+}
+
+fn first_ten(random: &[u8]) -> [u8; 10] {
+    std::array::from_fn(|n| random[n])
+}
+
+/// Names the request in the response, as it was named or as it was found out.
+fn echo(mut response: Response, request_id: Option<&RequestId>) -> Response {
+    let value = request_id.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response
+}

@@ -1,0 +1,120 @@
+//! The receiver: what stands between the network and an
+//! [`EventStore`](arrakis_core::store::EventStore).
+
+mod auth;
+mod body;
+mod client_ip;
+mod error;
+mod ingest;
+mod listen;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrakis_core::clock::Clock;
+use arrakis_core::redact::Redactor;
+use arrakis_core::store::{EventStore, KeyStore};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use secrecy::SecretString;
+use serde_json::json;
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use listen::{ServeConfig, bind, serve};
+
+use crate::wire::{BATCH_PATH, EVENT_PATH};
+use auth::Authenticator;
+use body::Budget;
+use error::HttpError;
+
+/// The settings of a server.
+#[derive(Debug, Clone, Default)]
+pub struct ServerConfig {
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Ingest keys that are in no store, such as one from the server's environment.
+    pub ingest_keys: Vec<SecretString>,
+}
+
+/// What the handlers share. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct ServerState(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn EventStore>,
+    authenticator: Authenticator,
+    clock: Arc<dyn Clock>,
+    redactor: Redactor,
+    budget: Budget,
+    trusted_proxies: Vec<IpAddr>,
+}
+
+impl ServerState {
+    /// The state of a server that stores in `store` and knows the keys of `keys`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        keys: Arc<dyn KeyStore>,
+        clock: Arc<dyn Clock>,
+        redactor: Redactor,
+        config: ServerConfig,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            authenticator: Authenticator::new(keys, config.ingest_keys),
+            clock,
+            redactor,
+            budget: Budget::default(),
+            trusted_proxies: config.trusted_proxies,
+        }))
+    }
+}
+
+/// The routes of a server.
+pub fn router(state: ServerState) -> Router {
+    Router::new()
+        .route(EVENT_PATH, post(ingest::event))
+        .route(BATCH_PATH, post(ingest::batch))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(state)
+}
+
+/// The process is alive.
+async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// The store takes writes.
+async fn readyz(State(state): State<ServerState>) -> Response {
+    match state.0.store.ping().await {
+        Ok(()) => Json(json!({ "status": "ok" })).into_response(),
+        Err(error) => HttpError::from(error).into_response(),
+    }
+}
+
+async fn not_found() -> HttpError {
+    let message = format!("there is nothing at this path; events go to {EVENT_PATH}");
+    HttpError::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+async fn method_not_allowed() -> HttpError {
+    let message = "this path takes another method";
+    HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the signature is the layer's")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    tracing::error!(target: "arrakis::server", panic = text, "a request made the server panic");
+    let message = "the server failed on this request";
+    HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message).into_response()
+}

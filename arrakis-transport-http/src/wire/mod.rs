@@ -1,0 +1,40 @@
+//! The protocol.
+//!
+//! `POST /api/claude-hooks` takes one event, `POST /api/claude-hooks/batch` up to 500 of them, one a
+//! line (NDJSON). An event has one of three forms:
+//!
+//! | form | told by | request id | digest |
+//! |---|---|---|---|
+//! | (a) envelope | `envelope` and `digest` | its `requestId` | of the payload bytes, verified |
+//! | (b) the original system's payload | `event` | `_trace.requestId`, else `X-Request-Id` | of the body without `_trace`, keys sorted |
+//! | (c) raw hook JSON | `hook_event_name` | `X-Request-Id`, else a new one | of the body |
+//!
+//! An envelope is the header's JSON object with one more field: `payload`, the payload's own bytes
+//! where they are one line of JSON; else `payloadText` where they are UTF-8; else `payloadBase64`.
+//!
+//! Every event is answered with an [`Answer`] or an [`ErrorAnswer`]; a batch with a [`BatchAnswer`]
+//! that has one of them per line, in order. A sender deletes nothing before an answer names the
+//! event's request id and digest.
+
+mod answer;
+mod envelope;
+mod form;
+
+pub use answer::{Answer, BatchAnswer, ErrorAnswer, ErrorBody, EventResult};
+pub use envelope::{decode_envelope, encode_envelope};
+pub use form::{Parsed, WireError, parse};
+
+/// The path of the endpoint for one event.
+pub const EVENT_PATH: &str = "/api/claude-hooks";
+
+/// The path of the endpoint for many events; also what is appended to a destination URL.
+pub const BATCH_PATH: &str = "/api/claude-hooks/batch";
+
+/// The media type of a batch.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// The header that carries a request id.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// The header that carries a W3C trace context.
+pub const TRACEPARENT_HEADER: &str = "traceparent";
