@@ -33,7 +33,6 @@ impl<'a> BodyColumns<'a> {
 
 /// Whether `body` is JSON that SQLite's functions accept.
 pub(crate) fn is_plain_json(body: &[u8]) -> bool {
-    // An object that begins and ends as one is checked whole; the depth is SQLite's own limit.
     std::str::from_utf8(body).is_ok()
         && serde_json::from_slice::<IgnoredAny>(body).is_ok()
         && depth(body) <= MAX_DEPTH

@@ -87,6 +87,11 @@ pub(crate) fn is_data(error: &DbError) -> bool {
     }
 }
 
+/// Whether somebody else holds the database: the connection itself is sound.
+pub(crate) fn is_locked(error: &DbError) -> bool {
+    matches!(error, DbError::DatabaseError(_, info) if info.message() == "database is locked")
+}
+
 /// The store's error where the database cannot be reached.
 pub(crate) fn unavailable(what: impl Into<String>, source: impl Into<BoxError>) -> StoreError {
     StoreError::Unavailable { what: what.into(), source: source.into() }

@@ -15,7 +15,7 @@ use diesel_async::pooled_connection::{
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 
 use crate::config::SqliteConfig;
-use crate::error::{store_error, unavailable};
+use crate::error::{is_locked, store_error, unavailable};
 use crate::file::DatabaseFile;
 use crate::migrate;
 
@@ -53,7 +53,9 @@ fn enter_wal(conn: &mut SqliteConnection, patience: Duration) -> QueryResult<()>
     let began = Instant::now();
     loop {
         match diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn) {
-            Err(_) if began.elapsed() < patience => std::thread::sleep(WAL_RETRY_DELAY),
+            Err(error) if is_locked(&error) && began.elapsed() < patience => {
+                std::thread::sleep(WAL_RETRY_DELAY);
+            }
             done => return done.map(|_| ()),
         }
     }

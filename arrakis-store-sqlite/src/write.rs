@@ -65,6 +65,11 @@ pub(crate) fn record_bisecting(
     };
     match rows {
         [row] => {
+            tracing::warn!(
+                request_id = %row.arrival.request_id,
+                %error,
+                "the database refuses an event: it is kept as an error, without its changes"
+            );
             let refused = row.refused(&error);
             conn.transaction(|conn| record(conn, &[&refused], now)).map_err(|error| {
                 if is_data(&error) {

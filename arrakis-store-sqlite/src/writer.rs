@@ -17,7 +17,7 @@ use diesel::SqliteConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::SqliteConfig;
-use crate::error::{Trouble, share, store_error, unavailable};
+use crate::error::{Trouble, is_data, is_locked, share, store_error, unavailable};
 use crate::file::DatabaseFile;
 use crate::pool;
 use crate::row::{Now, Prepared};
@@ -205,7 +205,7 @@ impl Session {
             });
             match done {
                 Ok(admissions) => return answer(group, admissions),
-                Err(Trouble::Db(error)) if crate::error::is_data(&error) && !bisect => {
+                Err(Trouble::Db(error)) if is_data(&error) && !bisect => {
                     bisect = true;
                 }
                 Err(Trouble::Culprit { index, error }) => {
@@ -235,7 +235,8 @@ impl Session {
         };
         let clock = &self.clock;
         let done = conn.immediate_transaction(|conn| work(conn, &Now::new(clock.now())));
-        let in_doubt = matches!(&done, Err(Trouble::Db(error)) if !crate::error::is_data(error));
+        let in_doubt =
+            matches!(&done, Err(Trouble::Db(error)) if !is_data(error) && !is_locked(error));
         if !in_doubt {
             self.conn = Some(conn);
         }

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::conversation::{
@@ -17,7 +18,7 @@ use arrakis_core::store::{
     Admission, AdmissionKind, Arrival, EventFilter, EventKey, EventReader, EventStore, Page,
     Verdict,
 };
-use arrakis_store_sqlite::SqliteStore;
+use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
 use common::{Home, arrival, at, impatient, open, repeat, says, with_body};
 use diesel::connection::SimpleConnection;
@@ -79,6 +80,30 @@ async fn a_locked_database_is_unavailable_and_later_it_is_not() {
 }
 
 #[tokio::test]
+async fn a_full_queue_refuses_and_keeps_what_it_took() {
+    let home = Home::new();
+    let config = SqliteConfig { queue_calls: 1, queue_wait: Duration::ZERO, ..Default::default() };
+    let clock = Arc::clone(&home.clock) as _;
+    let store = Arc::new(SqliteStore::open(home.path(), clock, config).unwrap());
+    let mut holder = home.beside();
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    // One is with the writer and one waits; there is no place for the third.
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..3 {
+        let (store, event) = (Arc::clone(&store), arrival(&format!("r{n}"), n));
+        let verdict = says(&event, "hello");
+        calls.spawn(async move { store.record(vec![(event, verdict)]).await });
+    }
+    let refused = calls.join_next().await.unwrap().unwrap();
+    assert!(refused.unwrap_err().is_retryable());
+    holder.batch_execute("ROLLBACK").unwrap();
+    let rest = calls.join_all().await;
+    let stored = rest.iter().filter(|one| one.is_ok()).count() as u64;
+    assert!(stored >= 1);
+    assert_eq!(store.counts().await.unwrap()[&EventStatus::Success], stored);
+}
+
+#[tokio::test]
 async fn a_file_that_was_taken_away_acknowledges_nothing() {
     let home = Home::new();
     std::fs::rename(home.path(), home.folder.path().join("elsewhere.db")).unwrap();
@@ -114,14 +139,14 @@ async fn dropping_the_store_commits_what_it_accepted() {
         let store = home.again();
         let mut call = store.record(vec![(event.clone(), says(&event, "hello"))]);
         // The first poll hands the event over; nobody waits for the answer.
-        assert!(futures_poll(&mut call).is_pending());
+        assert!(poll_once(&mut call).is_pending());
         drop(call);
     }
     let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
     assert_eq!(found.summary.status, EventStatus::Success);
 }
 
-fn futures_poll<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     std::pin::Pin::new(future).poll(&mut context)
 }
@@ -208,7 +233,7 @@ async fn bodies_come_back_byte_for_byte() {
 #[tokio::test]
 async fn processing_time_is_what_the_clock_says() {
     let home = Home::new();
-    home.clock.set(at(0).plus(std::time::Duration::from_millis(42)));
+    home.clock.set(at(0).plus(Duration::from_millis(42)));
     let event = arrival("r", 0);
     record_one(&home.store, &event, "hello").await;
     let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
