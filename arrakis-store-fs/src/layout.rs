@@ -46,6 +46,9 @@ use serde::{Deserialize, Serialize};
 /// The ending of every event's file name.
 pub const EVENT_SUFFIX: &str = ".event";
 
+/// The ending of the file that says why an entry is in quarantine.
+pub const REASON_SUFFIX: &str = ".reason";
+
 /// Longest header line, in bytes: a generous multiple of what its fields can hold.
 pub const HEADER_MAX_BYTES: usize = 64 * 1024;
 

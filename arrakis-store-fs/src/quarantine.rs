@@ -6,10 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::layout::{Layout, Unreadable};
-
-/// The ending of the file that says why an entry is in quarantine.
-pub(crate) const REASON_SUFFIX: &str = ".reason";
+use crate::layout::{Layout, REASON_SUFFIX, Unreadable};
 
 /// Moves `path` into quarantine.
 pub(crate) fn quarantine(layout: &Layout, path: &Path, reason: &Unreadable) -> io::Result<()> {

@@ -20,8 +20,8 @@ use crate::fresh::Watch;
 use crate::history;
 use crate::layout::{EVENT_SUFFIX, EntryName, Layout, Unreadable, destination_tag};
 use crate::owner::Owner;
-use crate::quarantine::{REASON_SUFFIX, quarantine};
-use crate::spool::{Spool, SpoolError};
+use crate::quarantine::quarantine;
+use crate::spool::{Spool, SpoolError, Survey, survey};
 
 /// The settings of an [`FsQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,24 +255,10 @@ impl Inner {
     }
 
     fn depth(&self) -> io::Result<Depth> {
-        let (mut processing, mut bytes) = (0, 0);
-        for owner in fs::read_dir(self.layout.processing())? {
-            // An owner that goes meanwhile has nothing left to count.
-            processing += count(&owner?.path()).unwrap_or(0);
-        }
-        let mut pending = 0;
-        for entry in fs::read_dir(self.layout.pending())? {
-            let entry = entry?;
-            if is_event(&entry) {
-                pending += 1;
-                bytes += entry.metadata().map_or(0, |found| found.len());
-            }
-        }
-        self.mark_full(pending + processing, bytes)?;
-        let quarantined = names(&self.layout.quarantine())?
-            .filter(|name| name.as_ref().is_ok_and(|name| !name.ends_with(REASON_SUFFIX)))
-            .count() as u64;
-        Ok(Depth { pending, processing, failed: count(&self.layout.failed())?, quarantined })
+        let Survey { pending, processing, failed, quarantined, pending_bytes, .. } =
+            survey(&self.layout)?;
+        self.mark_full(pending + processing, pending_bytes)?;
+        Ok(Depth { pending, processing, failed, quarantined })
     }
 
     /// Sets or takes away the flag that has the spool refuse new events.
@@ -405,14 +391,6 @@ pub(crate) fn find(directory: &Path, id: &RequestId) -> io::Result<Option<String
         }
     }
     Ok(None)
-}
-
-fn is_event(entry: &fs::DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes())
-}
-
-fn count(directory: &Path) -> io::Result<u64> {
-    Ok(fs::read_dir(directory)?.flatten().filter(is_event).count() as u64)
 }
 
 fn spool_error(error: SpoolError) -> QueueError {

@@ -6,10 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrakis_core::clock::Timestamp;
 use arrakis_core::envelope::Envelope;
 
 use crate::durability::{FileSystem, RealFileSystem, create_directories, write_durably};
-use crate::layout::{EntryName, Layout, Unreadable, encode_header};
+use crate::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, Unreadable, encode_header};
 
 /// Space that is set aside for the moment when the disk is full: room for a few hundred events of
 /// usual size, or two large ones.
@@ -162,6 +163,63 @@ impl Spool {
             _ => true,
         }
     }
+}
+
+/// What is in a spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Events that wait.
+    pub pending: u64,
+    /// Events that drainers have leased.
+    pub processing: u64,
+    /// Dead letters.
+    pub failed: u64,
+    /// Entries that could not be read.
+    pub quarantined: u64,
+    /// Size of the events that wait.
+    pub pending_bytes: u64,
+    /// When the oldest event that waits was captured, where its name still tells.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Counts what is in a spool by its names. It reads no event and takes no lock.
+///
+/// # Errors
+///
+/// A directory cannot be read.
+pub fn survey(layout: &Layout) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    for entry in fs::read_dir(layout.pending())? {
+        let entry = entry?;
+        if !is_event(&entry) {
+            continue;
+        }
+        survey.pending += 1;
+        // One that is leased meanwhile has no size any more.
+        survey.pending_bytes += entry.metadata().map_or(0, |found| found.len());
+        let name = entry.file_name();
+        let first_round = name.to_str().and_then(EntryName::parse).filter(|name| name.rounds == 0);
+        if let Some(EntryName { due, .. }) = first_round {
+            survey.oldest = Some(survey.oldest.map_or(due, |oldest| oldest.min(due)));
+        }
+    }
+    for owner in fs::read_dir(layout.processing())? {
+        // An owner that goes meanwhile has nothing left to count.
+        survey.processing += count(&owner?.path(), is_event).unwrap_or(0);
+    }
+    survey.failed = count(&layout.failed(), is_event)?;
+    survey.quarantined = count(&layout.quarantine(), |entry| {
+        !entry.file_name().as_encoded_bytes().ends_with(REASON_SUFFIX.as_bytes())
+    })?;
+    Ok(survey)
+}
+
+fn is_event(entry: &fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes())
+}
+
+fn count(directory: &Path, wanted: impl Fn(&fs::DirEntry) -> bool) -> io::Result<u64> {
+    Ok(fs::read_dir(directory)?.flatten().filter(wanted).count() as u64)
 }
 
 /// Whether `directory` may hold events of this user: a real directory, its own, closed to others.

@@ -4,9 +4,15 @@
 //! trait object, and a [`Context`] with the writers, the clock and the circumstances. Results go to
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
+pub mod conversations;
+pub mod doctor;
 pub mod drain;
+pub mod events;
 pub mod install;
+pub mod keys;
+pub mod logs;
 pub mod output;
+pub mod status;
 pub mod uninstall;
 pub mod up;
 
@@ -16,9 +22,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::bail;
 use arrakis_core::clock::Clock;
+use arrakis_core::store::{EventReader, KeyStore};
+use arrakis_store_fs::Layout;
+use arrakis_store_sqlite::SqliteStore;
 use clap::{Parser, Subcommand};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde::Serialize;
+
+use crate::compose::{open_embedded, open_store};
+use crate::config::process_env;
 
 use output::{Terminal, text};
 
@@ -48,8 +63,20 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Take the hook out of Claude Code's settings.
     Uninstall(uninstall::UninstallArgs),
+    /// Check the whole chain, from the hook to the stored event, and say what to mend.
+    Doctor(doctor::DoctorArgs),
+    /// Show what the spool holds, what is stored, and what went wrong lately.
+    Status(status::StatusArgs),
     /// Deliver what the spool holds.
     Drain(drain::DrainArgs),
+    /// List stored events, or show one.
+    Events(events::EventsArgs),
+    /// List conversations, or read one.
+    Conversations(conversations::ConversationsArgs),
+    /// Create, list and revoke API keys.
+    Keys(keys::KeysArgs),
+    /// Show the log files of this home, merged in time order.
+    Logs(logs::LogsArgs),
 }
 
 /// Runs a command.
@@ -66,8 +93,36 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Uninstall(args) => {
             uninstall::run(&args, &install::Surroundings::of_process()?, context)
         }
+        Command::Doctor(args) => doctor::run(&args, context).await,
+        Command::Status(args) => status::run(&args, context).await,
         Command::Drain(args) => drain::run(args, context).await,
+        Command::Events(args) => {
+            let reader: Arc<dyn EventReader> = existing_store(context)?;
+            events::run(&args, &reader, context).await
+        }
+        Command::Conversations(args) => {
+            let reader: Arc<dyn EventReader> = existing_store(context)?;
+            conversations::run(&args, &reader, context).await
+        }
+        Command::Keys(args) => {
+            let store: Arc<dyn KeyStore> = existing_store(context)?;
+            keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await
+        }
+        Command::Logs(args) => logs::run(&args, context),
     }
+}
+
+/// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
+/// not make one: an empty store would only hide that the home is the wrong one.
+fn existing_store(context: &Context) -> anyhow::Result<Arc<SqliteStore>> {
+    if let Some(url) = process_env("DATABASE_URL").filter(|url| !url.is_empty()) {
+        return open_store(&url);
+    }
+    let layout = Layout::new(&context.home);
+    if !layout.database().exists() {
+        bail!("there is no store in {} yet; run `arrakis up` first", context.home.display());
+    }
+    open_embedded(&layout)
 }
 
 /// What a command runs in.

@@ -79,8 +79,9 @@ impl Drainer {
             return None;
         }
         for envelope in batch.envelopes() {
-            tracing::debug!(target: "arrakis::queue", request_id = %envelope.request_id(),
-                event_type = envelope.header.event_type, "sending");
+            let header = &envelope.header;
+            tracing::info!(target: "arrakis::queue", request_id = %header.request_id,
+                event_type = header.event_type, captured_at = %header.captured_at, "sending");
         }
         tokio::select! {
             result = self.transport.deliver(batch) => Some(result),

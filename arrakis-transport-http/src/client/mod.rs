@@ -84,6 +84,28 @@ impl HttpTransport {
         Ok(Self { client, local, endpoints, timeout: config.timeout })
     }
 
+    /// Asks the receiver of a destination whether it is alive.
+    ///
+    /// # Errors
+    ///
+    /// It did not say so.
+    pub async fn check_health(&self, destination: &str) -> Result<(), TransportError> {
+        let misconfigured = |problem: String| TransportError::Misconfigured {
+            problem,
+            remedy: "correct url in config.toml".to_owned(),
+        };
+        let url = Url::parse(destination).and_then(|url| url.join("/healthz"));
+        let url = url.map_err(|error| misconfigured(format!("{destination}: {error}")))?;
+        let client = if is_local(destination) { &self.local } else { &self.client };
+        let response = client.get(url).send().await;
+        let response =
+            response.map_err(|error| classify::failure(destination, self.timeout, error))?;
+        match response.status() {
+            StatusCode::OK => Ok(()),
+            status => Err(misconfigured(format!("it answers HTTP {}", status.as_u16()))),
+        }
+    }
+
     async fn post(
         &self,
         url: &str,

@@ -166,6 +166,16 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
+/// `512 bytes`, `3.4 KB`, `4.5 MB`, in powers of ten.
+#[must_use]
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        0..1000 => count(bytes, "byte"),
+        1000..1_000_000 => format!("{}.{} KB", bytes / 1000, bytes % 1000 / 100),
+        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+    }
+}
+
 /// `1 event`, `2 events`.
 #[must_use]
 pub fn count(n: usize, what: &str) -> String {

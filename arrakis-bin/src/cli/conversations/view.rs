@@ -1,0 +1,144 @@
+//! Conversations as JSON: the values alone, under names that stay.
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::{
+    Conversation, Json, Message, MessageOrigin, Role, Stamped, ToolStatus, ToolUse,
+};
+use arrakis_core::id::RequestId;
+use arrakis_core::store::{ConversationDetail, ConversationSummary, EventSummary};
+use serde::Serialize;
+use uuid::Uuid;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ConversationView<'a> {
+    id: Uuid,
+    session_id: &'a str,
+    workspace: &'a str,
+    title: Option<&'a str>,
+    project_path: Option<&'a str>,
+    model: Option<&'a str>,
+    transcript_path: Option<&'a str>,
+    started_at: Timestamp,
+    last_event_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    end_reason: Option<&'a str>,
+    message_count: u64,
+    tool_use_count: u64,
+}
+
+impl<'a> ConversationView<'a> {
+    pub(super) fn of(summary: &'a ConversationSummary) -> Self {
+        Self::with_counts(&summary.conversation, summary.messages, summary.tool_uses)
+    }
+
+    fn with_counts(of: &'a Conversation, message_count: u64, tool_use_count: u64) -> Self {
+        let ended_at = of.ended_at();
+        Self {
+            id: of.id,
+            session_id: &of.session_id,
+            workspace: &of.workspace,
+            title: value(&of.title),
+            project_path: value(&of.project_path),
+            model: value(&of.model),
+            transcript_path: value(&of.transcript_path),
+            started_at: of.started_at,
+            last_event_at: of.last_event_at,
+            ended_at,
+            end_reason: ended_at.and_then(|_| value(&of.ended)),
+            message_count,
+            tool_use_count,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DetailView<'a> {
+    #[serde(flatten)]
+    conversation: ConversationView<'a>,
+    messages: Vec<MessageView<'a>>,
+    tool_uses: Vec<ToolUseView<'a>>,
+    events: &'a [EventSummary],
+}
+
+impl<'a> DetailView<'a> {
+    pub(super) fn of(detail: &'a ConversationDetail) -> Self {
+        let (messages, tool_uses) = (detail.messages.len() as u64, detail.tool_uses.len() as u64);
+        Self {
+            conversation: ConversationView::with_counts(&detail.conversation, messages, tool_uses),
+            messages: detail.messages.iter().map(MessageView::of).collect(),
+            tool_uses: detail.tool_uses.iter().map(ToolUseView::of).collect(),
+            events: &detail.events,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageView<'a> {
+    id: Uuid,
+    role: Role,
+    origin: MessageOrigin,
+    at: Timestamp,
+    content: &'a str,
+    agent_id: Option<&'a str>,
+    prompt_id: Option<&'a str>,
+    request_id: &'a RequestId,
+}
+
+impl<'a> MessageView<'a> {
+    fn of(message: &'a Message) -> Self {
+        Self {
+            id: message.id,
+            role: message.role,
+            origin: message.origin,
+            at: message.content.stamp.at,
+            content: &message.content.value,
+            agent_id: message.agent_id.as_deref(),
+            prompt_id: message.prompt_id.as_deref(),
+            request_id: &message.content.stamp.request_id,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToolUseView<'a> {
+    id: Uuid,
+    tool_use_id: Option<&'a str>,
+    tool_name: &'a str,
+    status: ToolStatus,
+    at: Timestamp,
+    duration_ms: Option<u64>,
+    parameters: Option<&'a Json>,
+    response: Option<&'a Json>,
+    message_id: Option<Uuid>,
+    agent_id: Option<&'a str>,
+    prompt_id: Option<&'a str>,
+    request_id: &'a RequestId,
+}
+
+impl<'a> ToolUseView<'a> {
+    fn of(tool_use: &'a ToolUse) -> Self {
+        let result = tool_use.result.as_ref();
+        Self {
+            id: tool_use.id,
+            tool_use_id: tool_use.tool_use_id.as_deref(),
+            tool_name: &tool_use.tool_name,
+            status: tool_use.status(),
+            at: tool_use.first.at,
+            duration_ms: result.and_then(|result| result.duration_ms),
+            parameters: tool_use.parameters.as_ref().map(|parameters| &parameters.value),
+            response: result.and_then(|result| result.response.as_ref()),
+            message_id: tool_use.message_id,
+            agent_id: tool_use.agent_id.as_deref(),
+            prompt_id: tool_use.prompt_id.as_deref(),
+            request_id: &tool_use.first.request_id,
+        }
+    }
+}
+
+fn value(said: &Option<Stamped<String>>) -> Option<&str> {
+    said.as_ref().map(|said| said.value.as_str())
+}

@@ -1,0 +1,266 @@
+//! `arrakis doctor`: tests the chain from the hook to the stored event, and says what to mend.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use arrakis_core::store::{EventFilter, EventKey, EventReader, Page};
+use arrakis_store_fs::{Layout, Spool};
+use clap::Args;
+use serde::Serialize;
+
+use super::Context;
+use super::install::Surroundings;
+use super::output::{self, text};
+use super::status::{SpoolStatus, health};
+use crate::claude_settings::registrations;
+use crate::compose::open_embedded;
+use crate::config::{Config, process_env};
+
+/// The arguments of `arrakis doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorArgs {}
+
+/// The event type of the event that the doctor sends. It names no session, so it is in no
+/// conversation.
+const EVENT_TYPE: &str = "ArrakisDoctor";
+
+/// How long the doctor's event may take from the hook to the store.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked for.
+const DELIVERY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What was found about one link of the chain.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Check {
+    name: &'static str,
+    outcome: Outcome,
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Ok,
+    Warning,
+    Broken,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, outcome: Outcome::Ok, found: found.into(), remedy: None }
+    }
+
+    fn warning(name: &'static str, found: impl Into<String>, remedy: &str) -> Self {
+        let remedy = Some(remedy.to_owned());
+        Self { name, outcome: Outcome::Warning, found: found.into(), remedy }
+    }
+
+    fn broken(name: &'static str, found: impl Into<String>, remedy: &str) -> Self {
+        let remedy = Some(remedy.to_owned());
+        Self { name, outcome: Outcome::Broken, found: found.into(), remedy }
+    }
+}
+
+/// Checks everything; fails if something is broken.
+///
+/// # Errors
+///
+/// The surroundings are not known, or the output cannot be written.
+pub async fn run(_: &DoctorArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let layout = Layout::new(&context.home);
+    let (config, problems) = Config::load(&context.home, &process_env);
+    let surroundings = Surroundings::of_process()?;
+
+    let mut checks = vec![home(&layout)];
+    checks.push(match problems.first() {
+        None => Check::ok("configuration", "config.toml is understood"),
+        Some(problem) => Check::warning("configuration", problem.to_string(), "mend config.toml"),
+    });
+    checks.push(match &config.api_key {
+        Some(_) => Check::ok("key", "there is an ingest key"),
+        None => Check::broken(
+            "key",
+            "there is no ingest key, so nothing is delivered",
+            "run `arrakis up` once, or put api_key into config.toml",
+        ),
+    });
+    checks.push(hook(&surroundings.hook));
+    checks.push(registration(&surroundings));
+    let server = health(&config).await;
+    checks.push(match &server.problem {
+        None => Check::ok("server", format!("{} answers", config.url)),
+        Some(problem) => Check::broken(
+            "server",
+            problem.clone(),
+            "start it with `arrakis up`, or correct url in config.toml; meanwhile events wait in the spool",
+        ),
+    });
+    checks.push(spool(&layout));
+    if surroundings.hook.is_file() {
+        checks.push(chain(&layout, &surroundings.hook, server.ok).await);
+    }
+
+    let broken = checks.iter().any(|check| check.outcome == Outcome::Broken);
+    if context.json {
+        context.write_json(&checks)?;
+    } else {
+        write_human(&checks, context)?;
+    }
+    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn home(layout: &Layout) -> Check {
+    let name = "home";
+    let created = Spool::new(layout.clone()).create();
+    if let Err(error) = created {
+        let remedy = "make the directory writable, or set ARRAKIS_HOME to one that is";
+        return Check::broken(name, error.to_string(), remedy);
+    }
+    let uid = nix::unistd::getuid().as_raw();
+    match arrakis_store_fs::spool::check_private(layout.home(), uid) {
+        Ok(()) => Check::ok(name, format!("{} is writable and private", layout.home().display())),
+        Err(problem) => Check::warning(name, problem, "chmod 700 it: payloads are private"),
+    }
+}
+
+fn hook(path: &Path) -> Check {
+    if path.is_file() {
+        Check::ok("hook", format!("{} is there", path.display()))
+    } else {
+        let remedy = "install arrakis-hook in the same directory as arrakis";
+        Check::broken("hook", format!("{} is missing", path.display()), remedy)
+    }
+}
+
+fn registration(surroundings: &Surroundings) -> Check {
+    let name = "registration";
+    let found = registrations(&surroundings.settings);
+    let wanted = surroundings.hook.to_string_lossy();
+    match &found[..] {
+        [] => Check::warning(
+            name,
+            "the hook is not registered in Claude Code's settings",
+            "run `arrakis install`",
+        ),
+        [(file, command)] if *command == wanted => {
+            Check::ok(name, format!("the hook is registered in {}", file.display()))
+        }
+        [(file, command)] => Check::warning(
+            name,
+            format!("{} registers another hook: {command}", file.display()),
+            "run `arrakis install` to register this one",
+        ),
+        many => Check::broken(
+            name,
+            format!("the hook is registered {} times, so events are captured twice", many.len()),
+            "keep one of them: `arrakis uninstall`, with --project in the project",
+        ),
+    }
+}
+
+fn spool(layout: &Layout) -> Check {
+    let name = "spool";
+    let Some(spool) = SpoolStatus::of(layout) else {
+        return Check::broken(name, "the spool cannot be read", "check the rights of the home");
+    };
+    let SpoolStatus { pending, failed, quarantined, .. } = spool;
+    if spool.full {
+        let remedy = "bring the server back, or raise [spool] in config.toml";
+        return Check::broken(name, "it is full and refuses new events", remedy);
+    }
+    if failed + quarantined > 0 {
+        let found = format!("{failed} events failed, {quarantined} files are in quarantine");
+        return Check::warning(name, found, "see why with `arrakis logs --level warn`");
+    }
+    Check::ok(name, format!("{pending} events wait, none failed"))
+}
+
+/// Sends an event through the real hook and looks for it at the other end.
+async fn chain(layout: &Layout, hook: &Path, server_ok: bool) -> Check {
+    let name = "chain";
+    let before = Spool::new(layout.clone()).captured();
+    let nonce = uuid::Uuid::now_v7().to_string();
+    let payload =
+        serde_json::json!({ "hook_event_name": EVENT_TYPE, "cwd": layout.home(), "nonce": nonce });
+    if let Err(error) = run_hook(hook, layout, &payload.to_string()) {
+        return Check::broken(name, format!("the hook cannot be run: {error}"), "install it again");
+    }
+    if Spool::new(layout.clone()).captured() == before {
+        let remedy = "see why with `arrakis logs --level warn`";
+        return Check::broken(name, "the hook did not capture an event", remedy);
+    }
+    if !server_ok {
+        let found = "an event was captured; it waits for the server";
+        return Check::warning(name, found, "start the server with `arrakis up`");
+    }
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < DELIVERY_PATIENCE {
+        if arrived(layout, &nonce).await {
+            let ms = started.elapsed().as_millis();
+            return Check::ok(name, format!("an event went from the hook to the store in {ms} ms"));
+        }
+        tokio::time::sleep(DELIVERY_INTERVAL).await;
+    }
+    Check::broken(
+        name,
+        "an event was captured, but it has not arrived",
+        "see why with `arrakis logs --level warn`",
+    )
+}
+
+fn run_hook(hook: &Path, layout: &Layout, payload: &str) -> io::Result<()> {
+    let mut child = Command::new(hook)
+        .env("ARRAKIS_HOME", layout.home())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(payload.as_bytes())?;
+    }
+    child.wait().map(drop)
+}
+
+/// Whether the event is stored, where the store is the embedded one; else whether the spool is empty:
+/// a drainer removes an event only for a receipt.
+async fn arrived(layout: &Layout, nonce: &str) -> bool {
+    if !layout.database().exists() {
+        return SpoolStatus::of(layout).is_some_and(|spool| spool.pending + spool.processing == 0);
+    }
+    let Ok(store) = open_embedded(layout) else { return false };
+    let filter = EventFilter { event_type: Some(EVENT_TYPE.to_owned()), ..EventFilter::default() };
+    let Ok(events) = store.events(filter, Page::first(5)).await else { return false };
+    for event in events {
+        let detail = store.event(EventKey::Id(event.id)).await.ok().flatten();
+        let body = detail.and_then(|detail| detail.body).unwrap_or_default();
+        if String::from_utf8_lossy(&body).contains(nonce) {
+            return true;
+        }
+    }
+    false
+}
+
+fn write_human(checks: &[Check], context: &mut Context) -> io::Result<()> {
+    let terminal = context.terminal;
+    let out = &mut context.out;
+    for check in checks {
+        let (style, mark) = match check.outcome {
+            Outcome::Ok => (output::GOOD, "ok"),
+            Outcome::Warning => (output::WARN, "warning"),
+            Outcome::Broken => (output::BAD, "broken"),
+        };
+        let mark = terminal.paint(style, &format!("{mark:<8}"));
+        writeln!(out, "{mark}{:<14}{}", check.name, text::one_line(&check.found))?;
+        if let Some(remedy) = &check.remedy {
+            writeln!(out, "{:22}-> {}", "", text::one_line(remedy))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! `arrakis status`: what the spool holds, what is stored, and what went wrong lately.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::store::EventReader;
+use arrakis_store_fs::spool::{Survey, survey};
+use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use arrakis_transport_http::client::{HttpConfig, HttpTransport};
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Context;
+use super::output::{self, text};
+use crate::compose::{ConfiguredEndpoints, open_embedded};
+use crate::config::{Config, fallback_home, process_env};
+
+/// The arguments of `arrakis status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StatusArgs {}
+
+/// How long a server may take to say that it is alive.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How far back troubles are counted.
+const TROUBLE_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// How many of them are shown.
+const TROUBLES_SHOWN: usize = 5;
+
+/// How much of the end of the error log is looked at, in bytes.
+const LOG_TAIL_BYTES: u64 = 256 * 1024;
+
+/// Everything that `status` shows; with `--json`, these names.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The home.
+    pub home: String,
+    /// Where events go.
+    pub url: String,
+    /// Whether the server answers there, or why not.
+    pub server: ServerStatus,
+    /// The spool of the home.
+    pub spool: SpoolStatus,
+    /// The spool of the fallback home, where there is one.
+    pub fallback: Option<SpoolStatus>,
+    /// Audit rows of the embedded store by state, where there is one.
+    pub stored: Option<BTreeMap<EventStatus, u64>>,
+    /// What is wrong with the configuration.
+    pub config_problems: Vec<String>,
+    /// How many troubles were logged in the last 24 hours.
+    pub troubles: usize,
+    /// The latest of them, newest first.
+    pub latest_troubles: Vec<Value>,
+}
+
+/// Whether the server answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerStatus {
+    /// It does.
+    pub ok: bool,
+    /// Why not.
+    pub problem: Option<String>,
+}
+
+/// What is in a spool.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpoolStatus {
+    /// The home that it is in.
+    pub home: String,
+    /// Events that were ever captured in it.
+    pub captured: u64,
+    /// Events that wait.
+    pub pending: u64,
+    /// Events that a drainer has leased.
+    pub processing: u64,
+    /// Dead letters.
+    pub failed: u64,
+    /// Entries that could not be read.
+    pub quarantined: u64,
+    /// When the oldest event that waits was captured.
+    pub oldest: Option<Timestamp>,
+    /// Whether a drainer is at work.
+    pub drainer_running: bool,
+    /// Whether it refuses new events.
+    pub full: bool,
+}
+
+impl SpoolStatus {
+    /// Looks at a spool; `None` if there is none.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Option<Self> {
+        let Survey { pending, processing, failed, quarantined, oldest, .. } =
+            survey(layout).ok()?;
+        Some(Self {
+            home: layout.home().display().to_string(),
+            captured: Spool::new(layout.clone()).captured(),
+            pending,
+            processing,
+            failed,
+            quarantined,
+            oldest,
+            drainer_running: is_drainer_running(layout),
+            full: layout.full().exists(),
+        })
+    }
+
+    fn none(layout: &Layout) -> Self {
+        Self {
+            home: layout.home().display().to_string(),
+            captured: 0,
+            pending: 0,
+            processing: 0,
+            failed: 0,
+            quarantined: 0,
+            oldest: None,
+            drainer_running: false,
+            full: false,
+        }
+    }
+}
+
+/// Shows the status.
+///
+/// # Errors
+///
+/// The output cannot be written.
+pub async fn run(_: &StatusArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let status = gather(context).await;
+    if context.json {
+        context.write_json(&status)?;
+    } else {
+        write_human(&status, context)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn gather(context: &Context) -> Status {
+    let home = Layout::new(&context.home);
+    let fallback = Layout::new(fallback_home(&process_env));
+    let (config, problems) = Config::load(&context.home, &process_env);
+    let stored = match home.database().exists().then(|| open_embedded(&home)) {
+        Some(Ok(store)) => store.counts().await.ok(),
+        _ => None,
+    };
+    let since = context.clock.now().minus(TROUBLE_WINDOW);
+    let mut troubles = recent_troubles(&home, since);
+    troubles.extend(recent_troubles(&fallback, since));
+    troubles.sort_by_key(|line| std::cmp::Reverse(line["timestamp"].as_str().map(str::to_owned)));
+    let count = troubles.len();
+    troubles.truncate(TROUBLES_SHOWN);
+    Status {
+        home: context.home.display().to_string(),
+        server: health(&config).await,
+        url: config.url,
+        spool: SpoolStatus::of(&home).unwrap_or_else(|| SpoolStatus::none(&home)),
+        fallback: SpoolStatus::of(&fallback),
+        stored,
+        config_problems: problems.iter().map(ToString::to_string).collect(),
+        troubles: count,
+        latest_troubles: troubles,
+    }
+}
+
+/// Asks the configured server whether it is alive.
+pub(super) async fn health(config: &Config) -> ServerStatus {
+    let http = HttpConfig { timeout: HEALTH_TIMEOUT, connect_timeout: HEALTH_TIMEOUT };
+    let endpoints = Arc::new(ConfiguredEndpoints::new(config));
+    let checked = match HttpTransport::new(http, endpoints) {
+        Ok(transport) => transport.check_health(&config.url).await,
+        Err(error) => Err(error),
+    };
+    ServerStatus { ok: checked.is_ok(), problem: checked.err().map(|error| error.to_string()) }
+}
+
+/// The warnings and errors of a home since a moment, from the end of its error log.
+fn recent_troubles(layout: &Layout, since: Timestamp) -> Vec<Value> {
+    let tail = read_tail(&layout.logs().join("webhook-error.log")).unwrap_or_default();
+    let recent = |line: &Value| {
+        let at = line["timestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        at.is_some_and(|at| at >= since)
+    };
+    let lines = tail.lines().filter_map(|line| serde_json::from_str(line).ok());
+    lines.filter(recent).collect()
+}
+
+fn read_tail(path: &Path) -> io::Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
+    let (terminal, now) = (context.terminal, context.clock.now());
+    let out = &mut context.out;
+    let label = |name: &str| terminal.paint(output::DIM, &format!("{name:<10}"));
+    writeln!(out, "{}{}", label("home"), text::one_line(&status.home))?;
+    let server = match &status.server.problem {
+        None => terminal.paint(output::GOOD, "answers"),
+        Some(problem) => terminal.paint(output::BAD, &text::one_line(problem)),
+    };
+    writeln!(out, "{}{} {server}", label("server"), text::one_line(&status.url))?;
+    for (name, spool) in [("spool", Some(&status.spool)), ("fallback", status.fallback.as_ref())] {
+        let Some(spool) = spool else { continue };
+        write_spool(&label(name), spool, now, context.terminal, out)?;
+    }
+    if let Some(stored) = &status.stored {
+        let counts = stored.iter().map(|(state, count)| {
+            terminal.paint(output::status_style(*state), &format!("{count} {state}"))
+        });
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        let counts = if counts.is_empty() { "nothing yet".to_owned() } else { counts };
+        writeln!(out, "{}{counts}", label("stored"))?;
+    }
+    for problem in &status.config_problems {
+        let problem = terminal.paint(output::WARN, &text::one_line(problem));
+        writeln!(out, "{}{problem}", label("config"))?;
+    }
+    if status.troubles == 0 {
+        return writeln!(out, "{}none in the last 24 hours", label("troubles"));
+    }
+    writeln!(out, "{}{} in the last 24 hours, the latest:", label("troubles"), status.troubles)?;
+    for trouble in &status.latest_troubles {
+        let field = |name: &str| text::one_line(trouble[name].as_str().unwrap_or_default());
+        let detail = [field("details"), field("error"), field("cause")].join(" ");
+        let line =
+            format!("{} {}: {} {detail}", field("timestamp"), field("component"), field("message"));
+        let line =
+            text::fit(line.trim(), terminal.text_columns().saturating_sub(4).max(60)).into_owned();
+        writeln!(out, "  {}", terminal.paint(output::WARN, &line))?;
+    }
+    writeln!(out, "More: `arrakis logs --level warn`")
+}
+
+fn write_spool(
+    label: &str,
+    spool: &SpoolStatus,
+    now: Timestamp,
+    terminal: output::Terminal,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let bad = |count: u64, what: &str| {
+        let text = format!("{count} {what}");
+        if count > 0 { terminal.paint(output::BAD, &text) } else { text }
+    };
+    write!(
+        out,
+        "{label}{} captured, {} pending, {} processing, {}, {}",
+        spool.captured,
+        spool.pending,
+        spool.processing,
+        bad(spool.failed, "failed"),
+        bad(spool.quarantined, "quarantined"),
+    )?;
+    if let Some(oldest) = spool.oldest {
+        let age = u64::try_from(now.since(oldest).as_millis()).unwrap_or(u64::MAX);
+        write!(out, "; the oldest waits for {}", output::duration(age))?;
+    }
+    let drainer =
+        if spool.drainer_running { "a drainer is at work" } else { "no drainer is at work" };
+    writeln!(out, "; {drainer}")?;
+    if spool.full {
+        let warning = "it is full and refuses new events: bring the server back, or raise [spool] in config.toml";
+        writeln!(out, "{:10}{}", "", terminal.paint(output::BAD, warning))?;
+    }
+    Ok(())
+}
