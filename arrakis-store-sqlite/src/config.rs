@@ -12,7 +12,8 @@ pub struct SqliteConfig {
     pub readers: usize,
     /// How many calls may wait for the writer.
     pub queue_calls: usize,
-    /// How long a call waits for a place among those, before it fails as unavailable.
+    /// How long a call waits for a place among those, or for a connection that reads, before it fails as
+    /// unavailable.
     pub queue_wait: Duration,
     /// How many events one transaction takes at most, unless a single call brings more.
     pub group_events: usize,

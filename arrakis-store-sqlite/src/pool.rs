@@ -1,6 +1,7 @@
 //! The file, and the connections to it: one that writes, a few that read.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrakis_core::store::StoreError;
@@ -13,6 +14,7 @@ use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
 };
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use tokio::sync::Semaphore;
 
 use crate::config::SqliteConfig;
 use crate::error::{is_locked, store_error, unavailable};
@@ -71,6 +73,8 @@ fn busy_timeout(config: &SqliteConfig) -> String {
 /// A few connections that only read.
 pub(crate) struct Readers {
     pool: Pool<SyncConnectionWrapper<SqliteConnection>>,
+    /// One for each connection: waiting happens here, where it can be given up safely.
+    places: Arc<Semaphore>,
     patience: Duration,
 }
 
@@ -100,11 +104,12 @@ impl Readers {
             Box::pin(async move { establish_reader(&url, &set_up).await })
         });
         let manager = AsyncDieselConnectionManager::new_with_config(file.url(), manager);
+        let readers = config.readers.clamp(1, Semaphore::MAX_PERMITS);
         let pool = Pool::builder(manager)
-            .max_size(config.readers.max(1))
+            .max_size(readers)
             .build()
             .map_err(|error| unavailable("build the pool of readers", error))?;
-        Ok(Self { pool, patience: config.busy_timeout })
+        Ok(Self { pool, places: Arc::new(Semaphore::new(readers)), patience: config.queue_wait })
     }
 
     /// Runs `read` in one transaction of its own, so that its statements see one state.
@@ -114,16 +119,23 @@ impl Readers {
     /// Every reader stays busy, or the database cannot be read; `what` says what was tried.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
-        what: &str,
+        what: &'static str,
         read: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let mut conn = match tokio::time::timeout(self.patience, self.pool.get()).await {
-            Ok(conn) => conn.map_err(|error| unavailable(what, error))?,
-            Err(_) => return Err(unavailable(what, "every connection that reads is busy")),
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+            return Err(unavailable(what, "every connection that reads is busy"));
         };
-        conn.spawn_blocking(move |conn| conn.transaction(read))
-            .await
-            .map_err(|error| store_error(what, error))
+        let pool = self.pool.clone();
+        // A task of its own, because the caller may go away at any time: dropping a statement under way
+        // would block the thread until it is done, and panic on a runtime that has only one.
+        let reading = tokio::spawn(async move {
+            let _place = place;
+            let mut conn = pool.get().await.map_err(|error| unavailable(what, error))?;
+            let read = conn.spawn_blocking(move |conn| conn.transaction(read));
+            read.await.map_err(|error| store_error(what, error))
+        });
+        reading.await.map_err(|error| unavailable(what, error))?
     }
 
     /// Closes the connections; whoever reads still finishes.

@@ -80,7 +80,7 @@ async fn a_locked_database_is_unavailable_and_later_it_is_not() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_keeps_what_it_took() {
+async fn a_full_queue_refuses_and_does_what_it_took() {
     let home = Home::new();
     let config = SqliteConfig { queue_calls: 1, queue_wait: Duration::ZERO, ..Default::default() };
     let clock = Arc::clone(&home.clock) as _;
@@ -89,18 +89,15 @@ async fn a_full_queue_refuses_and_keeps_what_it_took() {
     holder.batch_execute("BEGIN IMMEDIATE").unwrap();
     // One is with the writer and one waits; there is no place for the third.
     let mut calls = tokio::task::JoinSet::new();
-    for n in 0..3 {
-        let (store, event) = (Arc::clone(&store), arrival(&format!("r{n}"), n));
-        let verdict = says(&event, "hello");
-        calls.spawn(async move { store.record(vec![(event, verdict)]).await });
+    for _ in 0..3 {
+        let store = Arc::clone(&store);
+        calls.spawn(async move { store.ping().await });
     }
     let refused = calls.join_next().await.unwrap().unwrap();
     assert!(refused.unwrap_err().is_retryable());
     holder.batch_execute("ROLLBACK").unwrap();
     let rest = calls.join_all().await;
-    let stored = rest.iter().filter(|one| one.is_ok()).count() as u64;
-    assert!(stored >= 1);
-    assert_eq!(store.counts().await.unwrap()[&EventStatus::Success], stored);
+    assert!(rest.iter().any(Result::is_ok), "{rest:?}");
 }
 
 #[tokio::test]
@@ -144,6 +141,16 @@ async fn dropping_the_store_commits_what_it_accepted() {
     }
     let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
     assert_eq!(found.summary.status, EventStatus::Success);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_harms_nobody() {
+    let home = Home::new();
+    for _ in 0..20 {
+        let mut reading = home.store.counts();
+        assert!(poll_once(&mut reading).is_pending());
+    }
+    assert!(home.store.counts().await.unwrap().is_empty());
 }
 
 fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
