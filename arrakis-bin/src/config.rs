@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_broken_file_gives_defaults_and_says_where_without_quoting_it() {
-        let (config, problems) = load("debug = true\napi_key = \"sk-hidden\nx", &[]);
+        let (config, problems) = load("debug = true\napi_key = sk-hidden\n", &[]);
         assert_eq!(config.url, DEFAULT_URL);
         assert_eq!(problems.len(), 1);
         let text = problems[0].to_string();

@@ -85,9 +85,12 @@ impl LogFile {
     fn rotate(&self, path: &Path) -> io::Result<()> {
         let lock = append_to(&self.directory.join(".rotate.lock"))?;
         lock.lock()?;
-        // Another process may have been quicker.
-        if fs::metadata(path)?.len() < self.limits.max_bytes {
-            return Ok(());
+        // Another process may have been quicker, and nobody may have written since.
+        match fs::metadata(path) {
+            Ok(found) if found.len() >= self.limits.max_bytes => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         }
         let stamp: String =
             SystemClock.now().to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect();

@@ -1,5 +1,7 @@
 //! `arrakis install` and `arrakis uninstall` against settings files of many kinds.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
 mod support;
 
 use std::fs;

@@ -20,7 +20,7 @@ struct Arguments {
     #[arg(long, env = "ARRAKIS_LISTEN", default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
 
-    /// Where to store: sqlite://<path> [default: arrakis.db in the home].
+    /// Where to store: `sqlite://PATH` [default: arrakis.db in the home].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     database_url: Option<String>,
 

@@ -211,3 +211,40 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     name.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_else_wrote_meanwhile_is_left_to_them() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("settings.json");
+        for (before, theirs) in
+            [(Some("{}"), Some("{\"a\":1}")), (None, Some("{}")), (Some("{}"), None)]
+        {
+            fs::remove_file(&path).ok();
+            before.map(|text| fs::write(&path, text)).transpose().unwrap();
+            let snapshot = Snapshot::read(&path).unwrap();
+            fs::remove_file(&path).ok();
+            theirs.map(|text| fs::write(&path, text)).transpose().unwrap();
+            let replaced = snapshot.replace("mine", Timestamp::EPOCH);
+            assert!(matches!(replaced, Err(ReplaceError::Changed)), "{replaced:?}");
+            assert_eq!(read_text(&path).unwrap().as_deref(), theirs);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), usize::from(theirs.is_some()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_file_is_refused() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let told = |path: &Path| Snapshot::read(path).unwrap_err().to_string();
+        assert!(told(dir.path()).contains("not a regular file"));
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(told(&pipe).contains("not a regular file"));
+        let large = dir.path().join("large");
+        File::create(&large).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(told(&large).contains("too large"));
+    }
+}

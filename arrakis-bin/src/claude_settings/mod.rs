@@ -3,6 +3,7 @@
 //! The client merges the hooks of three files: the user's, the project's and the project's local one.
 //! A hook in two of them would see each event twice, so it is registered in one only.
 
+mod document;
 pub mod edit;
 mod file;
 

@@ -49,6 +49,8 @@ const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
 /// The spool cannot be opened.
 pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let home = Layout::new(&context.home);
+    // Taken before the file is read: a change in between is seen as one.
+    let config_time = modified(&home);
     let (config, problems) = Config::load(&context.home, &process_env);
     telemetry::init(&home.logs(), &config, "drainer", false);
     for problem in problems {
@@ -66,9 +68,9 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
     }
     let mut report = DrainReport::default();
     let mut failure = None;
-    let draining = spools
-        .iter()
-        .map(|spool| drain_spool(&args, spool, &home, &config, Arc::clone(&endpoints), &shutdown));
+    let draining = spools.iter().map(|spool| {
+        drain_spool(&args, spool, (&home, config_time), &config, Arc::clone(&endpoints), &shutdown)
+    });
     for drained in futures_util::future::join_all(draining).await {
         match drained {
             Ok(Some(one)) => add(&mut report, one),
@@ -89,7 +91,7 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
 async fn drain_spool(
     args: &DrainArgs,
     spool: &Layout,
-    home: &Layout,
+    (home, config_time): (&Layout, Option<SystemTime>),
     config: &Config,
     endpoints: Arc<ConfiguredEndpoints>,
     shutdown: &CancellationToken,
@@ -110,7 +112,7 @@ async fn drain_spool(
         (None, true) => Until::NothingDue,
         (None, false) => Until::Idle,
     };
-    let watched = watch_config(home, &drainer, &endpoints);
+    let watched = watch_config(home, config_time, &drainer, &endpoints);
     let drained = async {
         loop {
             let report = drainer.run(until.clone(), shutdown).await;
@@ -148,19 +150,26 @@ async fn acquire(layout: &Layout, patience: Duration) -> io::Result<Option<Drain
 }
 
 /// Reads `config.toml` again whenever it changes, and has everything tried again then.
-async fn watch_config(home: &Layout, drainer: &Drainer, endpoints: &ConfiguredEndpoints) {
-    let modified = || std::fs::metadata(home.config()).and_then(|found| found.modified()).ok();
-    let mut seen: Option<SystemTime> = modified();
+async fn watch_config(
+    home: &Layout,
+    mut seen: Option<SystemTime>,
+    drainer: &Drainer,
+    endpoints: &ConfiguredEndpoints,
+) {
     loop {
-        tokio::time::sleep(CONFIG_INTERVAL).await;
-        let now = modified();
+        let now = modified(home);
         if now != seen {
             seen = now;
             let (config, _) = Config::load(home.home(), &process_env);
             endpoints.update(&config);
             drainer.poke();
         }
+        tokio::time::sleep(CONFIG_INTERVAL).await;
     }
+}
+
+fn modified(home: &Layout) -> Option<SystemTime> {
+    std::fs::metadata(home.config()).and_then(|found| found.modified()).ok()
 }
 
 fn add(sum: &mut DrainReport, one: DrainReport) {

@@ -220,6 +220,9 @@ fn table(events: &[EventSummary], terminal: Terminal) -> Table {
 /// What a list says about an event beyond its columns.
 fn note(event: &EventSummary) -> String {
     let mut notes = Vec::new();
+    if let Some(first) = event.metadata.get("duplicateOf").and_then(|first| first.as_str()) {
+        notes.push(format!("repeats {first}"));
+    }
     if event.retry_count > 0 {
         notes.push(format!("retried {} times", event.retry_count));
     }
@@ -239,7 +242,7 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     writeln!(out, "{title}  {status}")?;
     let mut line = |label: &str, value: Option<String>| match value {
         Some(value) => {
-            let label = terminal.paint(output::DIM, &format!("  {label:<13}"));
+            let label = terminal.paint(output::DIM, &format!("  {label:<14}"));
             writeln!(out, "{label}{}", text::one_line(&value))
         }
         None => Ok(()),

@@ -39,14 +39,21 @@ use output::{Terminal, text};
 
 /// Captures everything that happens in Claude Code sessions, and never loses it.
 #[derive(Debug, Parser)]
-#[command(name = "arrakis", version, propagate_version = true)]
+#[command(name = "arrakis", version)]
 pub struct Cli {
     /// Print results as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
 
     /// Where configuration, spool, logs and the embedded store are [default: ~/.arrakis].
-    #[arg(long, global = true, env = "ARRAKIS_HOME", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "ARRAKIS_HOME",
+        value_name = "DIR",
+        hide_env_values = true,
+        help_heading = "Everywhere"
+    )]
     pub home: Option<PathBuf>,
 
     /// What to do.

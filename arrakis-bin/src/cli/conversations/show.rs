@@ -7,9 +7,12 @@
 //! 10:15:00  you
 //!           Fix the build, please.
 //!
-//! 10:15:03    Bash  cargo build  ·  failed  ·  1.2 s
-//! 10:15:04  subagent a1b2 ────
-//! 10:15:05  │ Read  src/lib.rs  ·  succeeded  ·  4 ms
+//! 10:15:03  Bash  cargo build  failed, 1.2 s
+//!
+//!           subagent a1b2
+//! 10:15:05  │ Read  src/lib.rs  ok, 4 ms
+//! 10:15:06  │ claude
+//!           │ It lacks a semicolon.
 //! ```
 
 use std::io::{self, Write};

@@ -1,8 +1,9 @@
 //! A table that fits the terminal.
 //!
 //! Columns are as wide as their widest cell. Where that is more than the terminal has, columns that
-//! allow it give way: first by cutting cells, in the order of their `Shrink`, then by leaving out
-//! whole columns. Written to a file or a pipe, nothing is cut.
+//! allow it give way, the rightmost first: whole columns are left out until the rest fits when cut as
+//! far as it may be, and then no cell is cut further than it must. Written to a file or a pipe,
+//! nothing is cut.
 
 use std::io;
 
@@ -36,14 +37,14 @@ impl Column {
         self
     }
 
-    /// Lets cells be cut to `min` columns. Columns further to the right give way first.
+    /// Lets cells be cut to `min` columns.
     #[must_use]
     pub fn shrinks_to(mut self, min: usize) -> Self {
         self.min = Some(min);
         self
     }
 
-    /// Lets the column be left out. Columns further to the right are left out first.
+    /// Lets the column be left out; it is, where all its cells are empty.
     #[must_use]
     pub fn optional(mut self) -> Self {
         self.optional = true;
@@ -93,7 +94,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Writes the table. A column that is empty in every row is left out.
+    /// Writes the table.
     ///
     /// # Errors
     ///
@@ -140,18 +141,22 @@ impl Table {
             let taken: usize = widths.iter().flatten().map(|width| width + GAP).sum();
             taken.saturating_sub(GAP).saturating_sub(available)
         };
-        for (n, column) in self.columns.iter().enumerate().rev() {
-            let over = excess(&widths);
-            if over > 0
-                && let (Some(width), Some(min)) = (widths[n], column.min)
-            {
-                widths[n] = Some(width.saturating_sub(over).max(min.min(width)));
+        let cut = |column: &Column, width: usize, by: usize| match column.min {
+            Some(min) => width.saturating_sub(by).max(min.min(width)),
+            None => width,
+        };
+        let columns: Vec<(usize, &Column)> = self.columns.iter().enumerate().rev().collect();
+        for (n, _) in columns.iter().filter(|(_, column)| column.optional) {
+            let smallest: Vec<Option<usize>> = (self.columns.iter().zip(&widths))
+                .map(|(column, width)| width.map(|width| cut(column, width, width)))
+                .collect();
+            if excess(&smallest) > 0 {
+                widths[*n] = None;
             }
         }
-        for (n, column) in self.columns.iter().enumerate().rev() {
-            if excess(&widths) > 0 && column.optional {
-                widths[n] = None;
-            }
+        for (n, column) in columns {
+            let over = excess(&widths);
+            widths[n] = widths[n].map(|width| cut(column, width, over));
         }
         widths
     }
@@ -190,6 +195,11 @@ mod tests {
              one      1  some words  a note here\n\
              three  100  x\\x1b[0m\n"
         );
+    }
+
+    #[test]
+    fn what_is_left_out_makes_room() {
+        assert_eq!(written(Some(22)).lines().nth(1), Some("one      1  some words"));
     }
 
     #[test]

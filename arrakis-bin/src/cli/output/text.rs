@@ -120,9 +120,9 @@ fn is_unsafe(letter: char) -> bool {
     letter.is_control()
         || matches!(
             letter,
-            // Marks and overrides of direction, line and paragraph separators, zero width and
-            // invisible ones, byte order mark, tags.
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            // Marks and overrides of direction, line and paragraph separators, invisible ones, byte
+            // order mark, tags. The two joiners stay: they make one sign of several, as in emoji.
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e007f}'
         )
@@ -137,6 +137,7 @@ mod tests {
         assert_eq!(safe("\u{1b}]0;owned\u{7}"), "\\x1b]0;owned\\x07");
         assert_eq!(safe("\u{9b}2J"), "\\u{9b}2J");
         assert_eq!(safe("abc\u{202e}def"), "abc\\u{202e}def");
+        assert_eq!(safe("👩\u{200d}💻"), "👩\u{200d}💻");
         assert_eq!(one_line(" a\n\tb \u{1b}[31m"), "a b \\x1b[31m");
         assert_eq!(many_lines("a\r\nb\tc\rd"), "a\nb    c\\x0dd");
     }
@@ -159,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn wrap_keeps_line_breaks_and_indents() {
-        assert_eq!(
-            wrap("one two three four five\n\nsix", 22, "  "),
-            "  one two three four\n  five\n\n  six\n"
-        );
+    fn wrap_keeps_line_breaks_and_indentation() {
+        let text = "one two three four five\n\n    six seven\n";
+        let wrapped = "  one two three four\n  five\n\n      six seven\n";
+        assert_eq!(wrap(text, 22, "  "), wrapped);
+        assert_eq!(wrap(&"x".repeat(30), 22, "  ").lines().count(), 2);
     }
 }

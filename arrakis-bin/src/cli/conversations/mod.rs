@@ -132,7 +132,7 @@ fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {
     let mut table = Table::new(vec![
         Column::new("STARTED (UTC)"),
         Column::new("SESSION"),
-        Column::new("TITLE").shrinks_to(12),
+        Column::new("TITLE").shrinks_to(20),
         Column::new("MESSAGES").right().optional(),
         Column::new("TOOLS").right().optional(),
         Column::new("STATE").optional(),
