@@ -1,21 +1,42 @@
-//! The settings of the store.
+//! How a [`SqliteStore`](crate::SqliteStore) behaves, with defaults that need no change.
 
 use std::time::Duration;
 
 /// The settings of a [`SqliteStore`](crate::SqliteStore).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteConfig {
-    /// How long a write waits for another process's transaction before it is given up as
-    /// `Unavailable`.
+    /// How long a statement waits for another process that holds the database, before the call fails
+    /// as unavailable.
     pub busy_timeout: Duration,
-    /// Connections for reading.
+    /// How many connections read at the same time.
     pub readers: usize,
-    /// Most calls that wait for the writer; more are `Unavailable` at once.
-    pub waiting_writes: usize,
+    /// How many calls may wait for the writer.
+    pub queue_calls: usize,
+    /// How long a call waits for a place among those, or for a connection that reads, before it fails as
+    /// unavailable.
+    pub queue_wait: Duration,
+    /// How many events one transaction takes at most, unless a single call brings more.
+    pub group_events: usize,
+    /// How many body bytes one transaction takes at most, unless a single call brings more.
+    pub group_bytes: usize,
+    /// To what size the write-ahead log is cut back after a checkpoint, in bytes.
+    pub journal_size_limit_bytes: u64,
 }
 
 impl Default for SqliteConfig {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(5), readers: 4, waiting_writes: 4096 }
+        Self {
+            // Longer than any transaction of another process here, shorter than a client's patience.
+            busy_timeout: Duration::from_secs(5),
+            // Readers are for people and their dashboards; each holds a page cache.
+            readers: 4,
+            // At one event a call this is two full groups: more would only wait longer.
+            queue_calls: 1024,
+            queue_wait: Duration::from_secs(1),
+            // Past this the commit's own cost no longer matters, only the latency it adds.
+            group_events: 512,
+            group_bytes: 16 * 1024 * 1024,
+            journal_size_limit_bytes: 64 * 1024 * 1024,
+        }
     }
 }

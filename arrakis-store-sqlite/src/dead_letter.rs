@@ -1,124 +1,158 @@
-//! The dead letters of the store: rows that are out of retries and not given up yet.
+//! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
 
 use arrakis_core::audit::EventStatus;
+use arrakis_core::envelope::Header;
 use arrakis_core::id::RequestId;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, Failure, QueueError};
-use arrakis_core::store::{EventKey, EventReader, EventSummary, StoreError};
-use async_trait::async_trait;
+use arrakis_core::queue::{DeadLetter, DeadLetterDetail, Failure, QueueError};
+use arrakis_core::store::{EventDetail, EventSummary, StoreError, Transition};
 use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::Bool;
 
-use crate::SqliteStore;
-use crate::error::{WriteError, store_error};
-use crate::row::EventRow;
+use crate::error::Trouble;
+use crate::read;
+use crate::row::{DetailRow, Now, SummaryRow, uuid};
 use crate::schema::webhook_events;
-use crate::write::transition;
+use crate::work::{self, failure_parts};
 
-/// The person that redrives and discards are recorded for.
-const ACTOR: &str = "operator";
+/// What makes a row a dead letter. The state is a literal, because a partial index serves only what
+/// SQLite can prove to be inside it when it prepares the statement.
+const DEAD: &str = "status = 'FAILED' AND discarded_at IS NULL";
 
-#[async_trait]
-impl DeadLetters for SqliteStore {
-    async fn list(
-        &self,
-        after: Option<RequestId>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, QueueError> {
-        use diesel_async::RunQueryDsl;
-        let mut connection = self.readers.get().await.map_err(medium)?;
-        let mut found = webhook_events::table
-            .filter(webhook_events::status.eq(EventStatus::Failed.as_str()))
-            .filter(webhook_events::discarded_at.is_null())
-            .order(webhook_events::request_id)
-            .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .select(EventRow::as_select())
-            .into_boxed();
-        if let Some(after) = after {
-            found = found.filter(webhook_events::request_id.gt(after.to_string()));
-        }
-        let rows = RunQueryDsl::load(found, &mut connection).await;
-        let rows = rows.map_err(|error| medium(store_error("list dead letters", error)))?;
-        let summaries = rows.into_iter().map(EventRow::into_summary).collect::<Result<Vec<_>, _>>();
-        Ok(summaries.map_err(medium)?.iter().map(letter).collect())
+/// Dead letters in the order of their request ids.
+pub(crate) fn list(
+    conn: &mut SqliteConnection,
+    after: Option<&RequestId>,
+    limit: usize,
+) -> QueryResult<Vec<DeadLetter>> {
+    let mut query = webhook_events::table
+        .filter(diesel::dsl::sql::<Bool>(DEAD))
+        .order(webhook_events::request_id.asc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .select(SummaryRow::as_select())
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(webhook_events::request_id.gt(after.as_str()));
     }
-
-    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
-        let event = self.event(EventKey::Request(id.clone())).await.map_err(medium)?;
-        let Some(event) = event.filter(|event| event.summary.status == EventStatus::Failed) else {
-            return Ok(None);
-        };
-        let letter = letter(&event.summary);
-        Ok(Some(DeadLetterDetail {
-            history: letter.failure.clone().into_iter().collect(),
-            letter,
-            header: None,
-            payload: event.body.unwrap_or_default(),
-        }))
+    let mut letters = Vec::new();
+    for row in query.load::<SummaryRow>(conn)? {
+        let transitions = read::transitions(conn, row.id())?;
+        letters.push(letter(&row.try_into()?, history(&transitions).pop()));
     }
-
-    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
-        let now = self.clock.now();
-        self.each(ids, move |connection, id| {
-            transition(connection, id, EventStatus::Pending, now, (ACTOR, "redriven"))
-        })
-        .await
-    }
-
-    async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
-        let now = self.clock.now().to_string();
-        self.each(ids, move |connection, id| {
-            diesel::update(webhook_events::table.find(id))
-                .set(webhook_events::discarded_at.eq(&now))
-                .execute(connection)?;
-            Ok(())
-        })
-        .await
-    }
+    Ok(letters)
 }
 
-impl SqliteStore {
-    /// Does `work` to the rows of those of `ids` that are dead letters, in one transaction; returns how
-    /// many.
-    async fn each(
-        &self,
-        ids: &[RequestId],
-        work: impl Fn(&mut SqliteConnection, &str) -> Result<(), WriteError> + Send + 'static,
-    ) -> Result<u64, QueueError> {
-        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let done = self.writer.run("change dead letters", move |connection| {
-            let mut done = 0;
-            for id in &ids {
-                let rows: Vec<String> = webhook_events::table
-                    .filter(webhook_events::request_id.eq(id))
-                    .filter(webhook_events::status.eq(EventStatus::Failed.as_str()))
-                    .filter(webhook_events::discarded_at.is_null())
-                    .select(webhook_events::id)
-                    .load(connection)?;
-                for row in &rows {
-                    work(connection, row)?;
-                    done += 1;
-                }
-            }
-            Ok(done)
-        });
-        done.await.map_err(medium)
-    }
+/// One dead letter, whole.
+pub(crate) fn show(
+    conn: &mut SqliteConnection,
+    id: &RequestId,
+) -> QueryResult<Option<DeadLetterDetail>> {
+    let found = webhook_events::table
+        .filter(webhook_events::request_id.eq(id.as_str()))
+        .filter(diesel::dsl::sql::<Bool>(DEAD))
+        .select(DetailRow::as_select())
+        .first::<DetailRow>(conn)
+        .optional()?;
+    let Some(row) = found else { return Ok(None) };
+    let transitions = read::transitions(conn, row.id())?;
+    let detail = row.into_detail(transitions)?;
+    let history = history(&detail.transitions);
+    Ok(Some(DeadLetterDetail {
+        letter: letter(&detail.summary, history.last().cloned()),
+        header: header(&detail),
+        payload: detail.body.unwrap_or_default(),
+        history,
+    }))
 }
 
-fn letter(event: &EventSummary) -> DeadLetter {
-    let failure = event.error_code.clone().map(|code| Failure {
-        at: event.received_at,
-        round: event.retry_count,
-        code,
-        message: event.error_message.clone().unwrap_or_default(),
-    });
+/// Has these events tried again; returns how many there were.
+pub(crate) fn redrive(
+    conn: &mut SqliteConnection,
+    ids: &[RequestId],
+    now: &Now,
+) -> Result<u64, Trouble> {
+    let mut redriven = 0;
+    for row in dead_rows(conn, ids)? {
+        let event_id = uuid("id", &row)?;
+        work::transition(conn, event_id, EventStatus::Pending, PERSON, "redriven", now)?;
+        redriven += 1;
+    }
+    Ok(redriven)
+}
+
+/// Gives these events up; returns how many there were.
+pub(crate) fn discard(
+    conn: &mut SqliteConnection,
+    ids: &[RequestId],
+    now: &Now,
+) -> Result<u64, Trouble> {
+    let rows = dead_rows(conn, ids)?;
+    for row in &rows {
+        diesel::update(webhook_events::table.find(row))
+            .set((
+                webhook_events::discarded_at.eq(&now.text),
+                webhook_events::updated_at.eq(&now.text),
+            ))
+            .execute(conn)?;
+    }
+    Ok(rows.len() as u64)
+}
+
+/// The store's error as a queue's.
+pub(crate) fn queue_error(error: StoreError) -> QueueError {
+    QueueError::Medium { action: "reach the dead letters".to_owned(), source: Box::new(error) }
+}
+
+/// Who is named in the trail: only people touch dead letters.
+const PERSON: &str = "person";
+
+fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<String>> {
+    let mut rows = Vec::new();
+    for id in ids {
+        rows.extend(
+            webhook_events::table
+                .filter(webhook_events::request_id.eq(id.as_str()))
+                .filter(diesel::dsl::sql::<Bool>(DEAD))
+                .select(webhook_events::id)
+                .load::<String>(conn)?,
+        );
+    }
+    Ok(rows)
+}
+
+fn letter(row: &EventSummary, failure: Option<Failure>) -> DeadLetter {
     DeadLetter {
-        request_id: event.request_id.clone(),
-        event_type: Some(event.event_type.clone()),
-        session_id: event.session_id.clone(),
+        request_id: row.request_id.clone(),
+        event_type: Some(row.event_type.clone()),
+        session_id: row.session_id.clone(),
         failure,
     }
 }
 
-fn medium(error: StoreError) -> QueueError {
-    QueueError::Medium { action: "use the store's dead letters".to_owned(), source: error.into() }
+/// Every failure of a row: each time that it left `ERROR`, for another try or for good, the trail says
+/// why.
+fn history(transitions: &[Transition]) -> Vec<Failure> {
+    let told = |one: &&Transition| {
+        one.from == EventStatus::Error
+            && matches!(one.to, EventStatus::PendingRetry | EventStatus::Failed)
+    };
+    (1..)
+        .zip(transitions.iter().filter(told))
+        .map(|(round, one)| {
+            let (code, message) = failure_parts(&one.reason);
+            Failure { at: one.at, round, code: code.to_owned(), message: message.to_owned() }
+        })
+        .collect()
+}
+
+/// The envelope's header, which the row keeps in its metadata less what has a column.
+fn header(detail: &EventDetail) -> Option<Header> {
+    let row = &detail.summary;
+    let mut header = row.metadata.clone();
+    header.insert("requestId".to_owned(), row.request_id.as_str().into());
+    header.insert("eventType".to_owned(), row.event_type.as_str().into());
+    if let Some(session_id) = &row.session_id {
+        header.insert("sessionId".to_owned(), session_id.as_str().into());
+    }
+    serde_json::from_value(header.into()).ok()
 }

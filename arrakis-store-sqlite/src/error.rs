@@ -1,90 +1,128 @@
-//! From Diesel's errors to the store's.
+//! From Diesel's errors to the store's: which of them retrying helps.
 
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use arrakis_core::error::BoxError;
 use arrakis_core::store::StoreError;
-use diesel::result::{DatabaseErrorKind, Error};
+use diesel::result::{DatabaseErrorKind, Error as DbError};
 
-/// What a statement met with.
+/// Why a transaction was rolled back.
 #[derive(Debug)]
-pub(crate) enum WriteError {
-    /// The store's own word.
-    Store(StoreError),
-    /// The database's.
-    Diesel(Error),
+pub(crate) enum Trouble {
+    /// The database failed.
+    Db(DbError),
+    /// The call cannot be done on what is stored.
+    Refused(StoreError),
+    /// The database refuses the arrival at this place of the group, even without its changes.
+    Culprit {
+        /// Its place.
+        index: usize,
+        /// What the database said.
+        error: DbError,
+    },
 }
 
-impl From<Error> for WriteError {
-    fn from(error: Error) -> Self {
-        Self::Diesel(error)
+impl From<DbError> for Trouble {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
     }
 }
 
-impl From<StoreError> for WriteError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl WriteError {
+impl Trouble {
+    /// The error for the caller; `what` says what was tried.
     pub(crate) fn into_store(self, what: &str) -> StoreError {
         match self {
-            Self::Store(error) => error,
-            Self::Diesel(error) => store_error(what, error),
-        }
-    }
-
-    /// What happened, for people.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Store(error) => error.to_string(),
-            Self::Diesel(error) => error.to_string(),
-        }
-    }
-
-    /// Whether the data is to blame, not the state of the database.
-    pub(crate) fn is_about_data(&self) -> bool {
-        match self {
-            Self::Store(error) => matches!(error, StoreError::Data { .. }),
-            Self::Diesel(error) => is_about_data(error),
+            Self::Db(error) | Self::Culprit { error, .. } => store_error(what, error),
+            Self::Refused(error) => error,
         }
     }
 }
 
-/// SQLite's messages for what the content of a row can cause. Everything else (locked, full, read
-/// only, an I/O error, a missing file) is a state of the database that may pass.
-fn is_about_data(error: &Error) -> bool {
+/// What SQLite says when it is not this call's fault: the text of its result codes `BUSY`, `LOCKED`,
+/// `FULL`, `IOERR`, `READONLY`, `CANTOPEN`, `PROTOCOL`, `NOMEM`, `CORRUPT` and `NOTADB`, which
+/// Diesel passes on without the code. A database with the wrong tables is in no state to judge a row
+/// either.
+const UNAVAILABLE: [&str; 12] = [
+    "database is locked",
+    "database table is locked",
+    "database or disk is full",
+    "disk I/O error",
+    "attempt to write a readonly database",
+    "unable to open database file",
+    "locking protocol",
+    "out of memory",
+    "database disk image is malformed",
+    "file is not a database",
+    "no such table",
+    "no such column",
+];
+
+/// The store's error for a database error; `what` says what was tried.
+pub(crate) fn store_error(what: &str, error: DbError) -> StoreError {
+    let what = what.to_owned();
+    if is_data(&error) {
+        StoreError::Data { what, source: Box::new(error) }
+    } else {
+        StoreError::Unavailable { what, source: Box::new(error) }
+    }
+}
+
+/// Whether the database failed because of what it was given, not because of its own state.
+pub(crate) fn is_data(error: &DbError) -> bool {
     match error {
-        Error::DatabaseError(kind, info) => {
-            matches!(
-                kind,
-                DatabaseErrorKind::UniqueViolation
-                    | DatabaseErrorKind::NotNullViolation
-                    | DatabaseErrorKind::CheckViolation
-                    | DatabaseErrorKind::ForeignKeyViolation
-            ) || info.message().contains("too big")
-                || info.message().contains("illegal change of state")
+        DbError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
+            !UNAVAILABLE.iter().any(|text| info.message().starts_with(text))
         }
-        Error::SerializationError(_)
-        | Error::DeserializationError(_)
-        | Error::InvalidCString(_)
-        | Error::QueryBuilderError(_) => true,
+        DbError::DatabaseError(kind, _) => matches!(
+            kind,
+            DatabaseErrorKind::UniqueViolation
+                | DatabaseErrorKind::ForeignKeyViolation
+                | DatabaseErrorKind::NotNullViolation
+                | DatabaseErrorKind::CheckViolation
+        ),
+        DbError::SerializationError(_) | DbError::DeserializationError(_) => true,
         _ => false,
     }
 }
 
-/// A database's error as the store's.
-pub(crate) fn store_error(what: &str, error: Error) -> StoreError {
-    let what = what.to_owned();
-    if is_about_data(&error) {
-        StoreError::Data { what, source: error.into() }
-    } else {
-        StoreError::Unavailable { what, source: error.into() }
+/// Whether somebody else holds the database: the connection itself is sound.
+pub(crate) fn is_locked(error: &DbError) -> bool {
+    matches!(error, DbError::DatabaseError(_, info) if info.message() == "database is locked")
+}
+
+/// The store's error where the database cannot be reached.
+pub(crate) fn unavailable(what: impl Into<String>, source: impl Into<BoxError>) -> StoreError {
+    StoreError::Unavailable { what: what.into(), source: source.into() }
+}
+
+/// One failure for several callers, all of whom may try again.
+pub(crate) fn share(error: StoreError) -> impl Fn() -> StoreError {
+    let (what, source): (String, Arc<dyn Error + Send + Sync>) = match error {
+        StoreError::Unavailable { what, source } => (what, source.into()),
+        other => ("record events".to_owned(), Arc::new(other)),
+    };
+    move || unavailable(what.clone(), Box::new(Shared(Arc::clone(&source))) as BoxError)
+}
+
+/// An error that several owners have.
+#[derive(Debug)]
+struct Shared(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-/// What is stored cannot be read back as what was stored.
-pub(crate) fn damaged(
-    what: &str,
-    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> StoreError {
-    StoreError::Data { what: format!("read {what}, which is damaged"), source: error.into() }
+impl Error for Shared {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A stored value that does not read as what it should be.
+pub(crate) fn unreadable(column: &str, source: impl Into<BoxError>) -> DbError {
+    DbError::DeserializationError(format!("cannot read column {column}: {}", source.into()).into())
 }

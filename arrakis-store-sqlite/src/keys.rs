@@ -1,79 +1,62 @@
-//! API keys, as hashes.
+//! API keys: the `api_keys` table.
 
 use arrakis_core::clock::Timestamp;
+use arrakis_core::digest::Digest;
 use arrakis_core::key::ApiKey;
-use arrakis_core::store::{KeyStore, StoreError};
-use async_trait::async_trait;
 use diesel::prelude::*;
+use diesel::result::QueryResult;
 
-use crate::SqliteStore;
-use crate::error::{damaged, store_error};
-use crate::row::KeyRow;
+use crate::row::{digest, maybe_time, parse, time};
 use crate::schema::api_keys;
 
-#[async_trait]
-impl KeyStore for SqliteStore {
-    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
-        let row = KeyRow {
-            id: key.id,
-            name: key.name,
-            scope: key.scope.as_str().to_owned(),
-            workspace: key.workspace,
-            hash: key.hash.to_string(),
-            created_at: key.created_at.to_string(),
-            revoked_at: key.revoked_at.map(|at| at.to_string()),
-        };
-        self.writer
-            .run("create a key", move |connection| {
-                diesel::insert_into(api_keys::table).values(&row).execute(connection)?;
-                Ok(())
-            })
-            .await
-    }
+type KeyRow = (String, String, String, String, Vec<u8>, String, Option<String>);
 
-    async fn key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
-        use diesel_async::RunQueryDsl;
-        let mut connection = self.readers.get().await?;
-        let found = api_keys::table.find(id).select(KeyRow::as_select());
-        let row = RunQueryDsl::first(found, &mut connection).await.optional();
-        row.map_err(|error| store_error("read a key", error))?.map(read).transpose()
-    }
-
-    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
-        use diesel_async::RunQueryDsl;
-        let mut connection = self.readers.get().await?;
-        let all = api_keys::table.order((api_keys::created_at, api_keys::id));
-        let rows = RunQueryDsl::load(all.select(KeyRow::as_select()), &mut connection).await;
-        let rows = rows.map_err(|error| store_error("list keys", error))?;
-        rows.into_iter().map(read).collect()
-    }
-
-    async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let id = id.to_owned();
-        self.writer
-            .run("revoke a key", move |connection| {
-                let known: i64 = api_keys::table.find(&id).count().get_result(connection)?;
-                let open = api_keys::table.find(&id).filter(api_keys::revoked_at.is_null());
-                let revoked = api_keys::revoked_at.eq(now.to_string());
-                diesel::update(open).set(revoked).execute(connection)?;
-                Ok(known > 0)
-            })
-            .await
-    }
+/// Adds a key.
+pub(crate) fn create(conn: &mut SqliteConnection, key: &ApiKey) -> QueryResult<()> {
+    diesel::insert_into(api_keys::table)
+        .values((
+            api_keys::id.eq(&key.id),
+            api_keys::name.eq(&key.name),
+            api_keys::scope.eq(key.scope.as_str()),
+            api_keys::workspace.eq(&key.workspace),
+            api_keys::hash.eq(&key.hash.as_bytes()[..]),
+            api_keys::created_at.eq(key.created_at.to_string()),
+            api_keys::revoked_at.eq(key.revoked_at.map(|at| at.to_string())),
+        ))
+        .execute(conn)?;
+    Ok(())
 }
 
-fn read(row: KeyRow) -> Result<ApiKey, StoreError> {
-    let what = format!("key {}", row.id);
-    let read = || -> Result<ApiKey, arrakis_core::error::BoxError> {
-        Ok(ApiKey {
-            id: row.id,
-            name: row.name,
-            scope: row.scope.parse()?,
-            workspace: row.workspace,
-            hash: row.hash.parse()?,
-            created_at: row.created_at.parse()?,
-            revoked_at: row.revoked_at.map(|at| at.parse()).transpose()?,
-        })
-    };
-    read().map_err(|error| damaged(&what, error))
+/// The key of this id.
+pub(crate) fn find(conn: &mut SqliteConnection, id: &str) -> QueryResult<Option<ApiKey>> {
+    api_keys::table.find(id).get_result::<KeyRow>(conn).optional()?.map(key).transpose()
+}
+
+/// Every key, oldest first.
+pub(crate) fn all(conn: &mut SqliteConnection) -> QueryResult<Vec<ApiKey>> {
+    let rows = api_keys::table
+        .order((api_keys::created_at.asc(), api_keys::id.asc()))
+        .load::<KeyRow>(conn)?;
+    rows.into_iter().map(key).collect()
+}
+
+/// Marks a key as revoked, unless it is already; returns whether it exists.
+pub(crate) fn revoke(conn: &mut SqliteConnection, id: &str, now: Timestamp) -> QueryResult<bool> {
+    diesel::update(api_keys::table.find(id).filter(api_keys::revoked_at.is_null()))
+        .set(api_keys::revoked_at.eq(now.to_string()))
+        .execute(conn)?;
+    diesel::select(diesel::dsl::exists(api_keys::table.find(id))).get_result(conn)
+}
+
+fn key((id, name, scope, workspace, hash, created_at, revoked_at): KeyRow) -> QueryResult<ApiKey> {
+    let hash: Digest = digest("hash", &hash)?;
+    Ok(ApiKey {
+        scope: parse("scope", &scope)?,
+        created_at: time("created_at", &created_at)?,
+        revoked_at: maybe_time("revoked_at", revoked_at.as_deref())?,
+        id,
+        name,
+        workspace,
+        hash,
+    })
 }

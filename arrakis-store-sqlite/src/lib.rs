@@ -1,66 +1,45 @@
-//! The embedded store of Arrakis: the only crate that knows SQLite.
+//! The embedded event store of Arrakis: one SQLite file.
 //!
-//! One thread owns the one connection that writes. Calls that arrive while it commits wait together
-//! and share its next transaction, so that many small writers pay for one `fsync`. Readers have
-//! connections of their own; with the write-ahead log neither waits for the other.
+//! [`SqliteStore`] implements [`EventStore`](arrakis_core::store::EventStore),
+//! [`EventReader`](arrakis_core::store::EventReader), [`KeyStore`](arrakis_core::store::KeyStore) and
+//! [`DeadLetters`](arrakis_core::queue::DeadLetters). This is the only crate that knows SQLite.
+//!
+//! # How it is durable, and quick at it
+//!
+//! The file is in WAL mode with `synchronous = FULL`: a commit is on the disk before it is answered.
+//! One thread writes. Calls that arrive while a commit is under way share the next one, so the cost
+//! of reaching the disk is divided among all who wait. A few other connections read; they only see
+//! what is committed and never hold the writer up.
+//!
+//! Several processes may have the file open. Whoever finds it locked waits for
+//! [`SqliteConfig::busy_timeout`], then fails as unavailable, which the sender may retry.
+//!
+//! # Files
+//!
+//! * `file`: where the database may be, and its permissions
+//! * `pool`, `migrate`: connections, and the schema
+//! * `writer`: the thread that writes, and group commit
+//! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `work`: claims, completion, changes of state, pruning
+//! * `read`, `dead_letter`, `keys`: everything else the traits ask for
+//! * `row`, `schema`: columns and what they mean
 
+mod apply;
+mod body;
 mod config;
 mod dead_letter;
 mod error;
+mod file;
 mod keys;
 mod migrate;
 mod pool;
 mod read;
 mod row;
 mod schema;
+mod store;
+mod work;
 mod write;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use arrakis_core::clock::Clock;
-use arrakis_core::store::StoreError;
-
 pub use config::SqliteConfig;
-
-use pool::ReadPool;
-use writer::Writer;
-
-/// A database file as an `EventStore`. Several processes may open the same file.
-#[derive(Debug)]
-pub struct SqliteStore {
-    path: PathBuf,
-    clock: Arc<dyn Clock>,
-    writer: Writer,
-    readers: ReadPool,
-}
-
-impl SqliteStore {
-    /// Opens the database at `path`, making or updating it where needed. Blocks for as long as that
-    /// takes.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be opened, is no database, is on a network file system, or is locked for longer
-    /// than [`SqliteConfig::busy_timeout`].
-    pub fn open(
-        path: impl AsRef<Path>,
-        clock: Arc<dyn Clock>,
-        config: SqliteConfig,
-    ) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
-        migrate::prepare_file(&path)?;
-        let mut connection = pool::connect(&path, &config)?;
-        migrate::run(&mut connection)?;
-        let writer = Writer::start(connection, Arc::clone(&clock), &config);
-        let readers = ReadPool::new(&path, &config)?;
-        Ok(Self { path, clock, writer, readers })
-    }
-
-    /// The database file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
+pub use store::SqliteStore;

@@ -1,91 +1,37 @@
-//! Making the file, and bringing its schema up to date.
+//! Bringing a database to this version's schema.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-
-use arrakis_core::error::BoxError;
-use arrakis_core::store::StoreError;
 use diesel::SqliteConnection;
-use diesel::connection::SimpleConnection;
+use diesel::migration::{MigrationSource, MigrationVersion};
+use diesel::sqlite::Sqlite;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+use arrakis_core::error::BoxError;
 
-/// Creates the file, closed to others, and refuses places where SQLite's locks do not hold.
-pub(crate) fn prepare_file(path: &Path) -> Result<(), StoreError> {
-    let refused = |source: BoxError| StoreError::Unavailable {
-        what: format!("open {}", path.display()),
-        source,
-    };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        use std::os::unix::fs::DirBuilderExt;
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|error| refused(error.into()))?;
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(path).map_err(|error| refused(error.into()))?;
-    match network_file_system(&file) {
-        Some(name) => Err(refused(
-            format!("it is on {name}, where SQLite's locks do not hold; use a local disk").into(),
-        )),
-        None => Ok(()),
-    }
-}
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
-/// The kind of network file system that a file is on, if it is.
-#[cfg(target_os = "linux")]
-fn network_file_system(file: &std::fs::File) -> Option<&'static str> {
-    // linux/magic.h
-    const NETWORKED: [(i64, &str); 5] = [
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB2"),
-        (0x5346_414f, "AFS"),
-    ];
-    let kind = nix::sys::statfs::fstatfs(file).ok()?.filesystem_type().0;
-    #[allow(clippy::unnecessary_cast, reason = "the type differs between platforms")]
-    let kind = kind as i64 & 0xffff_ffff;
-    NETWORKED.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn network_file_system(_: &std::fs::File) -> Option<&'static str> {
-    None
-}
-
-/// Runs the migrations that are missing. Processes that start at the same time take turns: all of it
-/// is one transaction that excludes other writers.
-pub(crate) fn run(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let migrated: Result<(), MigrateError> = connection.immediate_transaction(|connection| {
-        connection.run_pending_migrations(MIGRATIONS).map_err(MigrateError::Migration)?;
+/// Runs the migrations that the database lacks, all in one transaction.
+///
+/// The transaction takes the write lock before it looks, so of two processes that open a database at
+/// the same time one migrates and the other then finds nothing to do.
+///
+/// # Errors
+///
+/// A migration fails, or a later version of this program has written the database.
+pub(crate) fn run(conn: &mut SqliteConnection) -> Result<(), BoxError> {
+    conn.immediate_transaction(|conn| {
+        let known: Vec<MigrationVersion<'static>> =
+            MigrationSource::<Sqlite>::migrations(&MIGRATIONS)?
+                .iter()
+                .map(|migration| migration.name().version().as_owned())
+                .collect();
+        if let Some(version) = conn.applied_migrations()?.iter().find(|one| !known.contains(one)) {
+            return Err(format!(
+                "the database has migration {version}, which this version does not know: use the \
+                 version that wrote it, or a later one"
+            )
+            .into());
+        }
+        conn.run_pending_migrations(MIGRATIONS)?;
         Ok(())
-    });
-    migrated.map_err(|error| StoreError::Unavailable {
-        what: "bring the schema up to date".to_owned(),
-        source: match error {
-            MigrateError::Migration(error) => error,
-            MigrateError::Diesel(error) => error.into(),
-        },
-    })?;
-    // Fresh statistics, where they are missing or old; cheap otherwise.
-    connection.batch_execute("PRAGMA optimize=0x10002").ok();
-    Ok(())
-}
-
-enum MigrateError {
-    Migration(BoxError),
-    Diesel(diesel::result::Error),
-}
-
-impl From<diesel::result::Error> for MigrateError {
-    fn from(error: diesel::result::Error) -> Self {
-        Self::Diesel(error)
-    }
+    })
 }

@@ -1,82 +1,159 @@
-//! Connections: the one that writes, and the pool of those that read.
+//! The file, and the connections to it: one that writes, a few that read.
 
-use std::path::Path;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrakis_core::store::StoreError;
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, SqliteConnection};
+use diesel::result::QueryResult;
+use diesel::{Connection, ConnectionError, ConnectionResult, RunQueryDsl, SqliteConnection};
 use diesel_async::AsyncConnection;
-use diesel_async::SimpleAsyncConnection;
-use diesel_async::pooled_connection::deadpool::{Object, Pool};
-use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
+use diesel_async::pooled_connection::deadpool::Pool;
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use tokio::sync::Semaphore;
 
 use crate::config::SqliteConfig;
+use crate::error::{is_locked, store_error, unavailable};
+use crate::file::DatabaseFile;
+use crate::migrate;
 
-pub(crate) type ReadConnection = SyncConnectionWrapper<SqliteConnection>;
-
-/// Opens a connection that may write: a commit is on the disk when it returns.
-pub(crate) fn connect(path: &Path, config: &SqliteConfig) -> Result<SqliteConnection, StoreError> {
-    let what = || format!("open {}", path.display());
-    let mut connection = SqliteConnection::establish(&path.to_string_lossy())
-        .map_err(|error| StoreError::Unavailable { what: what(), source: error.into() })?;
-    let pragmas = format!(
-        "PRAGMA busy_timeout={};
-         PRAGMA journal_mode=WAL;
-         PRAGMA synchronous=FULL;
-         PRAGMA journal_size_limit=67108864;
-         PRAGMA cache_size=-16384;
-         PRAGMA temp_store=MEMORY;",
-        config.busy_timeout.as_millis()
-    );
-    connection
-        .batch_execute(&pragmas)
-        .map_err(|error| StoreError::Unavailable { what: what(), source: error.into() })?;
-    Ok(connection)
+/// Opens the file for writing, and brings it to this version's schema.
+///
+/// # Errors
+///
+/// SQLite cannot open it, or a migration fails.
+pub(crate) fn open_writer(
+    file: &DatabaseFile,
+    config: &SqliteConfig,
+) -> Result<SqliteConnection, StoreError> {
+    let what = || format!("open database {}", file.path().display());
+    let mut conn =
+        SqliteConnection::establish(file.url()).map_err(|error| unavailable(what(), error))?;
+    set_up_writer(&mut conn, config).map_err(|error| store_error(&what(), error))?;
+    migrate::run(&mut conn).map_err(|source| unavailable(what(), source))?;
+    Ok(conn)
 }
 
-/// Connections that only read.
-pub(crate) struct ReadPool(Pool<ReadConnection>);
-
-impl std::fmt::Debug for ReadPool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReadPool").finish_non_exhaustive()
-    }
+fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryResult<()> {
+    conn.batch_execute(&busy_timeout(config))?;
+    enter_wal(conn, config.busy_timeout)?;
+    conn.batch_execute("PRAGMA synchronous = FULL")?; // a commit is on the disk before it is answered
+    conn.batch_execute("PRAGMA foreign_keys = ON")?;
+    conn.batch_execute("PRAGMA temp_store = MEMORY")?;
+    conn.batch_execute("PRAGMA cache_size = -16384")?; // KiB: the inner pages of every index
+    conn.batch_execute("PRAGMA wal_autocheckpoint = 4000")?; // pages of 4 KiB: few checkpoints, a small log
+    conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
 }
 
-impl ReadPool {
-    pub(crate) fn new(path: &Path, config: &SqliteConfig) -> Result<Self, StoreError> {
-        let pragmas = format!(
-            "PRAGMA busy_timeout={}; PRAGMA query_only=ON; PRAGMA cache_size=-8192;",
-            config.busy_timeout.as_millis()
-        );
-        let mut manager = ManagerConfig::<ReadConnection>::default();
-        manager.custom_setup = Box::new(move |url| {
-            let (url, pragmas) = (url.to_owned(), pragmas.clone());
-            Box::pin(async move {
-                let mut connection = ReadConnection::establish(&url).await?;
-                connection
-                    .batch_execute(&pragmas)
-                    .await
-                    .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-                Ok(connection)
-            })
-        });
-        let manager =
-            AsyncDieselConnectionManager::new_with_config(path.to_string_lossy(), manager);
-        let pool = Pool::builder(manager).max_size(config.readers).build().map_err(|error| {
-            StoreError::Unavailable {
-                what: "make the pool of readers".to_owned(),
-                source: error.into(),
+/// Turns the write-ahead log on, which stays on in the file. Doing so needs the file alone, and SQLite
+/// may refuse without waiting when two processes try at once.
+fn enter_wal(conn: &mut SqliteConnection, patience: Duration) -> QueryResult<()> {
+    let began = Instant::now();
+    loop {
+        match diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn) {
+            Err(error) if is_locked(&error) && began.elapsed() < patience => {
+                std::thread::sleep(WAL_RETRY_DELAY);
             }
-        })?;
-        Ok(Self(pool))
+            done => return done.map(|_| ()),
+        }
+    }
+}
+
+/// Between two tries to turn the log on: long against the switch itself, short against a start.
+const WAL_RETRY_DELAY: Duration = Duration::from_millis(10);
+
+fn busy_timeout(config: &SqliteConfig) -> String {
+    format!("PRAGMA busy_timeout = {}", config.busy_timeout.as_millis())
+}
+
+/// A few connections that only read.
+pub(crate) struct Readers {
+    pool: Pool<SyncConnectionWrapper<SqliteConnection>>,
+    /// One for each connection: waiting happens here, where it can be given up safely.
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl fmt::Debug for Readers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Readers {
+    /// A pool on `file`; connections open when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn new(file: &DatabaseFile, config: &SqliteConfig) -> Result<Self, StoreError> {
+        let set_up = [
+            busy_timeout(config),
+            "PRAGMA temp_store = MEMORY".to_owned(),
+            "PRAGMA query_only = ON".to_owned(),
+        ];
+        let mut manager = ManagerConfig::default();
+        // A broken file shows in the next statement anyway; a test query would double a point read.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |url| {
+            let (url, set_up) = (url.to_owned(), set_up.clone());
+            Box::pin(async move { establish_reader(&url, &set_up).await })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(file.url(), manager);
+        let readers = config.readers.clamp(1, Semaphore::MAX_PERMITS);
+        let pool = Pool::builder(manager)
+            .max_size(readers)
+            .build()
+            .map_err(|error| unavailable("build the pool of readers", error))?;
+        Ok(Self { pool, places: Arc::new(Semaphore::new(readers)), patience: config.queue_wait })
     }
 
-    pub(crate) async fn get(&self) -> Result<Object<ReadConnection>, StoreError> {
-        self.0.get().await.map_err(|error| StoreError::Unavailable {
-            what: "get a connection for reading".to_owned(),
-            source: error.into(),
-        })
+    /// Runs `read` in one transaction of its own, so that its statements see one state.
+    ///
+    /// # Errors
+    ///
+    /// Every reader stays busy, or the database cannot be read; `what` says what was tried.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        read: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+            return Err(unavailable(what, "every connection that reads is busy"));
+        };
+        let pool = self.pool.clone();
+        // A task of its own, because the caller may go away at any time: dropping a statement under way
+        // would block the thread until it is done, and panic on a runtime that has only one.
+        let reading = tokio::spawn(async move {
+            let _place = place;
+            let mut conn = pool.get().await.map_err(|error| unavailable(what, error))?;
+            let read = conn.spawn_blocking(move |conn| conn.transaction(read));
+            read.await.map_err(|error| store_error(what, error))
+        });
+        reading.await.map_err(|error| unavailable(what, error))?
     }
+
+    /// Closes the connections; whoever reads still finishes.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+async fn establish_reader(
+    url: &str,
+    set_up: &[String],
+) -> ConnectionResult<SyncConnectionWrapper<SqliteConnection>> {
+    let mut conn = SyncConnectionWrapper::establish(url).await?;
+    let set_up = set_up.to_vec();
+    conn.spawn_blocking(move |conn: &mut SqliteConnection| {
+        set_up.iter().try_for_each(|pragma| conn.batch_execute(pragma))
+    })
+    .await
+    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
 }

@@ -1,265 +1,231 @@
-//! Everything that only reads.
+//! Reading: what lists, details and the dashboard show.
+//!
+//! Audit rows are listed in the order of their ids, which is the order of receipt, so a cursor is an
+//! id and needs no row to still exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::Conversation;
+use arrakis_core::id::RequestId;
 use arrakis_core::store::{
-    ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventReader,
-    EventSummary, Page, StoreError, Transition,
+    ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
+    Page, Transition,
 };
-use async_trait::async_trait;
 use diesel::dsl::count_star;
 use diesel::prelude::*;
-use diesel::sqlite::Sqlite;
-use diesel_async::RunQueryDsl;
+use diesel::result::QueryResult;
+use uuid::Uuid;
 
-use crate::SqliteStore;
-use crate::error::{damaged, store_error};
-use crate::row::{BodyRow, ConversationRow, EventRow, MessageRow, ToolUseRow};
+use crate::row::{
+    ConversationRow, DetailRow, MessageRow, SummaryRow, ToolUseRow, TransitionRow, parse,
+};
 use crate::schema::{
     conversations, event_transitions, messages, request_ids, tool_uses, webhook_events,
 };
 
-#[async_trait]
-impl EventReader for SqliteStore {
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
-        let failed = |error| store_error("read an event", error);
-        let mut connection = self.readers.get().await?;
-        let id = match key {
-            EventKey::Id(id) => Some(id.to_string()),
-            EventKey::Request(id) => {
-                let first: Option<String> = request_ids::table
-                    .find(id.as_str())
-                    .select(request_ids::event_id)
-                    .first(&mut connection)
-                    .await
-                    .optional()
-                    .map_err(failed)?;
-                match first {
-                    Some(first) => Some(first),
-                    // One that took no place in the ledger.
-                    None => webhook_events::table
-                        .filter(webhook_events::request_id.eq(id.as_str()))
-                        .order(webhook_events::id)
-                        .select(webhook_events::id)
-                        .first(&mut connection)
-                        .await
-                        .optional()
-                        .map_err(failed)?,
-                }
-            }
-        };
-        let Some(id) = id else { return Ok(None) };
-        let row: Option<(EventRow, BodyRow)> = webhook_events::table
-            .find(&id)
-            .select((EventRow::as_select(), BodyRow::as_select()))
-            .first(&mut connection)
-            .await
-            .optional()
-            .map_err(failed)?;
-        let Some((row, mut body)) = row else { return Ok(None) };
-        let transitions: Vec<TransitionRow> = event_transitions::table
-            .filter(event_transitions::event_id.eq(&id))
-            .order(event_transitions::id)
-            .select(TransitionRow::as_select())
-            .load(&mut connection)
-            .await
-            .map_err(failed)?;
-        Ok(Some(EventDetail {
-            summary: row.into_summary()?,
-            headers: body.headers()?,
-            ip_address: body.ip_address.as_deref().and_then(|ip| ip.parse().ok()),
-            body: body.body().map(Into::into),
-            transitions: transitions
-                .into_iter()
-                .map(TransitionRow::read)
-                .collect::<Result<_, _>>()?,
-        }))
-    }
+/// One audit row, whole.
+pub(crate) fn event(
+    conn: &mut SqliteConnection,
+    key: &EventKey,
+) -> QueryResult<Option<EventDetail>> {
+    let id = match key {
+        EventKey::Id(id) => Some(id.to_string()),
+        EventKey::Request(request) => first_of(conn, request)?,
+    };
+    let Some(id) = id else { return Ok(None) };
+    let row = webhook_events::table
+        .find(id)
+        .select(DetailRow::as_select())
+        .get_result(conn)
+        .optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let transitions = transitions(conn, row.id())?;
+    row.into_detail(transitions).map(Some)
+}
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
-        let mut query = webhook_events::table
-            .select(EventRow::as_select())
-            .order(webhook_events::id.desc())
-            .limit(limit(page))
-            .into_boxed::<Sqlite>();
-        if let Some(after) = page.after {
-            query = query.filter(webhook_events::id.lt(after.to_string()));
-        }
-        if let Some(workspace) = filter.workspace {
-            query = query.filter(webhook_events::workspace.eq(workspace));
-        }
-        if let Some(status) = filter.status {
-            query = query.filter(webhook_events::status.eq(status.as_str()));
-        }
-        if let Some(event_type) = filter.event_type {
-            query = query.filter(webhook_events::event_type.eq(event_type));
-        }
-        if let Some(session_id) = filter.session_id {
-            query = query.filter(webhook_events::session_id.eq(session_id));
-        }
-        if let Some(request_id) = filter.request_id {
-            query = query.filter(webhook_events::request_id.eq(request_id.to_string()));
-        }
-        let mut connection = self.readers.get().await?;
-        let rows: Vec<EventRow> =
-            query.load(&mut connection).await.map_err(|error| store_error("list events", error))?;
-        rows.into_iter().map(EventRow::into_summary).collect()
+/// The row that the ledger names; for a request id that is still free, the earliest row.
+fn first_of(conn: &mut SqliteConnection, request: &RequestId) -> QueryResult<Option<String>> {
+    let admitted = request_ids::table
+        .find(request.as_str())
+        .select(request_ids::event_id)
+        .get_result(conn)
+        .optional()?;
+    if admitted.is_some() {
+        return Ok(admitted);
     }
+    webhook_events::table
+        .filter(webhook_events::request_id.eq(request.as_str()))
+        .order(webhook_events::id.asc())
+        .select(webhook_events::id)
+        .first(conn)
+        .optional()
+}
 
-    async fn conversation(
-        &self,
-        workspace: &str,
-        key: &str,
-    ) -> Result<Option<ConversationDetail>, StoreError> {
-        let failed = |error| store_error("read a conversation", error);
-        let mut connection = self.readers.get().await?;
-        let row: Option<ConversationRow> = conversations::table
-            .filter(conversations::workspace.eq(workspace))
-            .filter(conversations::session_id.eq(key).or(conversations::id.eq(key)))
+/// Every change of a row's state, oldest first.
+pub(crate) fn transitions(conn: &mut SqliteConnection, id: &str) -> QueryResult<Vec<Transition>> {
+    let rows = event_transitions::table
+        .filter(event_transitions::event_id.eq(id))
+        .order(event_transitions::id.asc())
+        .select(TransitionRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(Transition::try_from).collect()
+}
+
+/// Audit rows, newest first.
+pub(crate) fn events(
+    conn: &mut SqliteConnection,
+    filter: &EventFilter,
+    page: Page,
+) -> QueryResult<Vec<EventSummary>> {
+    use webhook_events::{event_type, id, request_id, session_id, status, table, workspace};
+    let mut query = table.select(SummaryRow::as_select()).into_boxed();
+    if let Some(value) = &filter.workspace {
+        query = query.filter(workspace.eq(value));
+    }
+    if let Some(value) = filter.status {
+        query = query.filter(status.eq(value.as_str()));
+    }
+    if let Some(value) = &filter.event_type {
+        query = query.filter(event_type.eq(value));
+    }
+    if let Some(value) = &filter.session_id {
+        query = query.filter(session_id.eq(value));
+    }
+    if let Some(value) = &filter.request_id {
+        query = query.filter(request_id.eq(value.as_str()));
+    }
+    if let Some(after) = page.after {
+        query = query.filter(id.lt(after.to_string()));
+    }
+    let rows = query.order(id.desc()).limit(limit(page)).load(conn)?;
+    rows.into_iter().map(EventSummary::try_from).collect()
+}
+
+/// One conversation, whole, by its session id or its own.
+pub(crate) fn conversation(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    key: &str,
+) -> QueryResult<Option<ConversationDetail>> {
+    let mine = || {
+        conversations::table
+            .filter(conversations::workspace.eq(workspace.to_owned()))
             .select(ConversationRow::as_select())
-            .first(&mut connection)
-            .await
-            .optional()
-            .map_err(failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let id = row.id.clone();
-        let conversation = row.into_conversation()?;
-
-        let rows: Vec<MessageRow> = messages::table
-            .filter(messages::conversation_id.eq(&id))
-            .select(MessageRow::as_select())
-            .load(&mut connection)
-            .await
-            .map_err(failed)?;
-        let mut messages =
-            rows.into_iter().map(MessageRow::into_message).collect::<Result<Vec<_>, _>>()?;
-        messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
-
-        let rows: Vec<ToolUseRow> = tool_uses::table
-            .filter(tool_uses::conversation_id.eq(&id))
-            .select(ToolUseRow::as_select())
-            .load(&mut connection)
-            .await
-            .map_err(failed)?;
-        let mut tool_uses =
-            rows.into_iter().map(ToolUseRow::into_tool_use).collect::<Result<Vec<_>, _>>()?;
-        tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
-
-        let rows: Vec<EventRow> = webhook_events::table
-            .filter(webhook_events::conversation_id.eq(&id))
-            .filter(webhook_events::status.ne(EventStatus::Duplicate.as_str()))
-            .order(webhook_events::id)
-            .select(EventRow::as_select())
-            .load(&mut connection)
-            .await
-            .map_err(failed)?;
-        let events = rows.into_iter().map(EventRow::into_summary).collect::<Result<_, _>>()?;
-        Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+    };
+    let mut row = mine().filter(conversations::session_id.eq(key)).get_result(conn).optional()?;
+    if let (None, Ok(id)) = (&row, key.parse::<Uuid>()) {
+        row = mine().filter(conversations::id.eq(id.to_string())).get_result(conn).optional()?;
     }
-
-    async fn conversations(
-        &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let failed = |error| store_error("list conversations", error);
-        let mut connection = self.readers.get().await?;
-        let mut query = conversations::table
-            .filter(conversations::workspace.eq(workspace))
-            .select(ConversationRow::as_select())
-            .order((conversations::last_event_at.desc(), conversations::id.desc()))
-            .limit(limit(page))
-            .into_boxed::<Sqlite>();
-        if let Some(after) = page.after {
-            let after = after.to_string();
-            let last: Option<String> = conversations::table
-                .find(&after)
-                .select(conversations::last_event_at)
-                .first(&mut connection)
-                .await
-                .optional()
-                .map_err(failed)?;
-            let Some(last) = last else { return Ok(Vec::new()) };
-            let older = conversations::last_event_at.lt(last.clone());
-            let same = conversations::last_event_at.eq(last).and(conversations::id.lt(after));
-            query = query.filter(older.or(same));
-        }
-        let rows: Vec<ConversationRow> = query.load(&mut connection).await.map_err(failed)?;
-        let mut summaries = Vec::new();
-        for row in rows {
-            let id = row.id.clone();
-            let messages: i64 = messages::table
-                .filter(messages::conversation_id.eq(&id))
-                .count()
-                .get_result(&mut connection)
-                .await
-                .map_err(failed)?;
-            let tool_uses: i64 = tool_uses::table
-                .filter(tool_uses::conversation_id.eq(&id))
-                .count()
-                .get_result(&mut connection)
-                .await
-                .map_err(failed)?;
-            summaries.push(summary(row.into_conversation()?, messages, tool_uses));
-        }
-        Ok(summaries)
-    }
-
-    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
-        let mut connection = self.readers.get().await?;
-        let rows: Vec<(String, i64)> = webhook_events::table
-            .group_by(webhook_events::status)
-            .select((webhook_events::status, count_star()))
-            .load(&mut connection)
-            .await
-            .map_err(|error| store_error("count events", error))?;
-        let read = |(status, count): (String, i64)| {
-            let status = status.parse().map_err(|error| damaged("the count of events", error))?;
-            Ok((status, count.unsigned_abs()))
-        };
-        rows.into_iter().map(read).collect()
-    }
+    let Some(row) = row else { return Ok(None) };
+    let id = row.id.clone();
+    let conversation = row.into_value()?;
+    let events = timeline(conn, &id, &conversation.session_id)?;
+    let mut messages = messages::table
+        .filter(messages::conversation_id.eq(&id))
+        .select(MessageRow::as_select())
+        .load(conn)?
+        .into_iter()
+        .map(MessageRow::into_value)
+        .collect::<QueryResult<Vec<_>>>()?;
+    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    let mut tool_uses = tool_uses::table
+        .filter(tool_uses::conversation_id.eq(&id))
+        .select(ToolUseRow::as_select())
+        .load(conn)?
+        .into_iter()
+        .map(ToolUseRow::into_value)
+        .collect::<QueryResult<Vec<_>>>()?;
+    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
 }
 
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = event_transitions)]
-struct TransitionRow {
-    from_status: String,
-    to_status: String,
-    actor: String,
-    reason: String,
-    created_at: String,
+/// The audit rows of a conversation, oldest first, duplicates left out. The session finds them.
+fn timeline(
+    conn: &mut SqliteConnection,
+    conversation_id: &str,
+    session_id: &str,
+) -> QueryResult<Vec<EventSummary>> {
+    let rows = webhook_events::table
+        .filter(webhook_events::session_id.eq(session_id))
+        .filter(webhook_events::conversation_id.eq(conversation_id))
+        .filter(webhook_events::status.ne(EventStatus::Duplicate.as_str()))
+        .order(webhook_events::id.asc())
+        .select(SummaryRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(EventSummary::try_from).collect()
 }
 
-impl TransitionRow {
-    fn read(self) -> Result<Transition, StoreError> {
-        let read = || -> Result<Transition, arrakis_core::error::BoxError> {
-            Ok(Transition {
-                from: self.from_status.parse()?,
-                to: self.to_status.parse()?,
-                at: self.created_at.parse()?,
-                actor: self.actor,
-                reason: self.reason,
-            })
-        };
-        read().map_err(|error| damaged("the trail of an event", error))
+/// Conversations, those of the latest events first.
+pub(crate) fn conversations(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    page: Page,
+) -> QueryResult<Vec<ConversationSummary>> {
+    use conversations::{id, last_event_at, table};
+    let mut query = table
+        .filter(conversations::workspace.eq(workspace))
+        .select(ConversationRow::as_select())
+        .into_boxed();
+    if let Some(after) = page.after {
+        let after = after.to_string();
+        let seen =
+            table.find(&after).select(last_event_at).get_result::<String>(conn).optional()?;
+        let Some(seen) = seen else { return Ok(Vec::new()) };
+        query = query
+            .filter(last_event_at.lt(seen.clone()).or(last_event_at.eq(seen).and(id.lt(after))));
     }
+    let rows = query.order((last_event_at.desc(), id.desc())).limit(limit(page)).load(conn)?;
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let messages = count_messages(conn, &ids)?;
+    let tool_uses = count_tool_uses(conn, &ids)?;
+    let summary = |row: ConversationRow<'_>| {
+        Ok(ConversationSummary {
+            messages: messages.get(&row.id).copied().unwrap_or(0),
+            tool_uses: tool_uses.get(&row.id).copied().unwrap_or(0),
+            conversation: row.into_value()?,
+        })
+    };
+    rows.into_iter().map(summary).collect()
 }
 
-fn summary(conversation: Conversation, messages: i64, tool_uses: i64) -> ConversationSummary {
-    ConversationSummary {
-        conversation,
-        messages: messages.unsigned_abs(),
-        tool_uses: tool_uses.unsigned_abs(),
-    }
+fn count_messages(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> QueryResult<HashMap<String, u64>> {
+    let counts = messages::table
+        .filter(messages::conversation_id.eq_any(ids))
+        .group_by(messages::conversation_id)
+        .select((messages::conversation_id, count_star()))
+        .load::<(String, i64)>(conn)?;
+    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
 }
+
+fn count_tool_uses(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> QueryResult<HashMap<String, u64>> {
+    let counts = tool_uses::table
+        .filter(tool_uses::conversation_id.eq_any(ids))
+        .group_by(tool_uses::conversation_id)
+        .select((tool_uses::conversation_id, count_star()))
+        .load::<(String, i64)>(conn)?;
+    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
+}
+
+/// How many audit rows are in each state.
+pub(crate) fn counts(conn: &mut SqliteConnection) -> QueryResult<BTreeMap<EventStatus, u64>> {
+    let counts = webhook_events::table
+        .group_by(webhook_events::status)
+        .select((webhook_events::status, count_star()))
+        .load::<(String, i64)>(conn)?;
+    let count =
+        |(status, count): (String, i64)| Ok((parse("status", &status)?, count.unsigned_abs()));
+    counts.into_iter().map(count).collect()
+}
+
+/// Most items of one page: the cursor goes on, and the ids of a page fit into one statement.
+const PAGE_MAX: usize = 10_000;
 
 fn limit(page: Page) -> i64 {
-    i64::try_from(page.limit).unwrap_or(i64::MAX)
+    i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
 }

@@ -1,10 +1,11 @@
-//! The tables, as Diesel sees them. `migrations/` is what the database sees.
+//! The tables, as Diesel sees them; the migrations define them.
 
 diesel::table! {
     webhook_events (id) {
         id -> Text,
         workspace -> Text,
         request_id -> Text,
+        digest -> Binary,
         event_type -> Text,
         session_id -> Nullable<Text>,
         received_at -> Text,
@@ -21,12 +22,12 @@ diesel::table! {
         error_code -> Nullable<Text>,
         error_message -> Nullable<Text>,
         error_stack -> Nullable<Text>,
-        retry_count -> Integer,
+        retry_count -> BigInt,
         retry_after -> Nullable<Text>,
-        metadata -> Text,
-        claim_token -> Nullable<Text>,
+        claim_token -> BigInt,
         claimed_at -> Nullable<Text>,
         discarded_at -> Nullable<Text>,
+        metadata -> Text,
         created_at -> Text,
         updated_at -> Text,
     }
@@ -35,7 +36,7 @@ diesel::table! {
 diesel::table! {
     request_ids (request_id) {
         request_id -> Text,
-        digest -> Text,
+        digest -> Binary,
         event_id -> Text,
         answer -> Text,
         created_at -> Text,
@@ -48,9 +49,9 @@ diesel::table! {
         event_id -> Text,
         from_status -> Text,
         to_status -> Text,
+        at -> Text,
         actor -> Text,
         reason -> Text,
-        created_at -> Text,
     }
 }
 
@@ -74,6 +75,7 @@ diesel::table! {
 diesel::table! {
     messages (id) {
         id -> Text,
+        workspace -> Text,
         conversation_id -> Text,
         role -> Text,
         content -> Text,
@@ -86,6 +88,7 @@ diesel::table! {
 diesel::table! {
     tool_uses (id) {
         id -> Text,
+        workspace -> Text,
         message_id -> Nullable<Text>,
         conversation_id -> Text,
         tool_name -> Text,
@@ -104,18 +107,10 @@ diesel::table! {
         name -> Text,
         scope -> Text,
         workspace -> Text,
-        hash -> Text,
+        hash -> Binary,
         created_at -> Text,
         revoked_at -> Nullable<Text>,
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(
-    webhook_events,
-    request_ids,
-    event_transitions,
-    conversations,
-    messages,
-    tool_uses,
-    api_keys,
-);
+diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);

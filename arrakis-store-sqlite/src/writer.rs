@@ -1,183 +1,264 @@
-//! The thread that writes, and the sharing of its transactions.
+//! The one thread that writes, and group commit.
+//!
+//! Calls wait in a channel. The thread takes everything that waits, up to a limit, and commits it as
+//! one transaction: while one group is on its way to the disk, the next one gathers. A call is
+//! answered after the commit that holds it.
+//!
+//! Callers who were just answered come back together, but not at the same instant. So a group that is
+//! smaller than the one before waits a moment for the others; a single caller never waits.
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use arrakis_core::clock::Clock;
-use arrakis_core::store::{Admission, Arrival, StoreError, Verdict};
+use arrakis_core::store::{Admission, StoreError};
 use diesel::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::SqliteConfig;
-use crate::error::WriteError;
+use crate::error::{Trouble, is_data, is_locked, share, store_error, unavailable};
+use crate::file::DatabaseFile;
+use crate::pool;
+use crate::row::{Now, Prepared};
 use crate::write;
 
-/// Most events in one shared transaction.
-const GROUP_MAX_EVENTS: usize = 1000;
-
-/// Most payload bytes in one shared transaction.
-const GROUP_MAX_BYTES: usize = 32 * 1024 * 1024;
-
-/// Sends writes to the thread; the last one to drop it waits until everything accepted is done.
+/// The way to the writer's thread. Dropping it waits until the thread has done what it accepted.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    jobs: Option<mpsc::Sender<Job>>,
+    jobs: Option<mpsc::Sender<(Job, OwnedSemaphorePermit)>>,
+    /// One permit for each place in the channel; a job carries its own until it is taken.
+    places: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
-}
-
-enum Job {
-    Record(RecordJob),
-    /// Anything else; it makes its own transaction.
-    Other(Box<dyn FnOnce(&mut SqliteConnection) + Send>),
-}
-
-struct RecordJob {
-    batch: Vec<(Arrival, Verdict)>,
-    answer: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
+    patience: Duration,
 }
 
 impl Writer {
+    /// Starts the thread on an open connection.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread.
     pub(crate) fn start(
-        mut connection: SqliteConnection,
+        file: DatabaseFile,
+        conn: SqliteConnection,
         clock: Arc<dyn Clock>,
-        config: &SqliteConfig,
-    ) -> Self {
-        let (jobs, mut waiting) = mpsc::channel(config.waiting_writes);
-        let thread = std::thread::spawn(move || {
-            let mut next = None;
-            while let Some(job) = next.take().or_else(|| waiting.blocking_recv()) {
-                match job {
-                    Job::Other(work) => work(&mut connection),
-                    Job::Record(first) => {
-                        let (group, after) = gather(first, &mut waiting);
-                        next = after;
-                        commit(&mut connection, &*clock, group);
-                    }
-                }
-            }
-        });
-        Self { jobs: Some(jobs), thread: Some(thread) }
+        config: SqliteConfig,
+    ) -> Result<Self, StoreError> {
+        let (jobs, inbox) = mpsc::channel();
+        let places = Arc::new(Semaphore::new(config.queue_calls.clamp(1, Semaphore::MAX_PERMITS)));
+        let patience = config.queue_wait;
+        let session = Session { file, config, clock, conn: Some(conn) };
+        let thread = thread::Builder::new()
+            .name("sqlite-writer".to_owned())
+            .spawn(move || run(&Inbox(inbox), session))
+            .map_err(|error| unavailable("start the writer's thread", error))?;
+        Ok(Self { jobs: Some(jobs), places, thread: Some(thread), patience })
     }
 
-    pub(crate) async fn record(
-        &self,
-        batch: Vec<(Arrival, Verdict)>,
-    ) -> Result<Vec<Admission>, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Job::Record(RecordJob { batch, answer }))?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+    /// Records arrivals, together with whatever else waits.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of these arrivals is stored.
+    pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Record(Call { rows, reply })).await?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Runs `work` in a transaction of its own; `what` says what it is, for errors.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it is stored.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         what: &'static str,
-        work: impl FnOnce(&mut SqliteConnection) -> Result<T, WriteError> + Send + 'static,
+        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Job::Other(Box::new(move |connection| {
-            let result = write::in_transaction(connection, work);
-            answer.send(result.map_err(|error| error.into_store(what))).ok();
-        })))?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Run(Box::new(move |session| {
+            let done = session.transaction(work).map_err(|trouble| trouble.into_store(what));
+            // Whoever asked may have gone; what was done stays done.
+            let _ = reply.send(done);
+        }));
+        self.send(job).await?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    fn send(&self, job: Job) -> Result<(), StoreError> {
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.try_send(job).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::Unavailable {
-                what: "queue one more write".to_owned(),
-                source: "too many writes wait already".into(),
-            },
-            mpsc::error::TrySendError::Closed(_) => stopped(),
-        })
+    async fn send(&self, job: Job) -> Result<(), StoreError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+            return Err(unavailable("write", "too many calls wait for the database"));
+        };
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send((job, place)));
+        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(stopped()) }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        self.jobs = None; // the thread ends when it has emptied the channel
         if let Some(thread) = self.thread.take() {
-            // It only panics if Diesel does, and then everybody has had an error already.
-            thread.join().ok();
+            // A thread that panicked has nothing left to finish.
+            let _ = thread.join();
         }
     }
 }
 
 fn stopped() -> StoreError {
-    StoreError::Unavailable { what: "write".to_owned(), source: "the writer has stopped".into() }
+    unavailable("write", "the writer has stopped")
 }
 
-/// Takes what waits besides `first`, up to the limits of a group, and the job after it.
-fn gather(first: RecordJob, waiting: &mut mpsc::Receiver<Job>) -> (Vec<RecordJob>, Option<Job>) {
-    let size = |job: &RecordJob| -> usize { job.batch.iter().map(|(a, _)| a.body.len()).sum() };
-    let (mut events, mut bytes) = (first.batch.len(), size(&first));
-    let mut group = vec![first];
-    while events < GROUP_MAX_EVENTS && bytes < GROUP_MAX_BYTES {
-        match waiting.try_recv() {
-            Ok(Job::Record(job)) => {
-                events += job.batch.len();
-                bytes += size(&job);
-                group.push(job);
-            }
-            Ok(other) => return (group, Some(other)),
-            Err(_) => break,
-        }
+enum Job {
+    Record(Call),
+    Run(Box<dyn FnOnce(&mut Session) + Send>),
+}
+
+/// A call of `record`, and whom to answer.
+struct Call {
+    rows: Vec<Prepared>,
+    reply: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
+}
+
+/// The thread's end of the channel. Taking a job makes room for another.
+struct Inbox(mpsc::Receiver<(Job, OwnedSemaphorePermit)>);
+
+impl Inbox {
+    fn next(&self) -> Option<Job> {
+        self.0.recv().ok().map(|(job, _)| job)
     }
-    (group, None)
+
+    fn next_until(&self, deadline: Instant) -> Option<Job> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        self.0.recv_timeout(wait).ok().map(|(job, _)| job)
+    }
 }
 
-/// Stores a group in one transaction and answers its members.
-fn commit(connection: &mut SqliteConnection, clock: &dyn Clock, group: Vec<RecordJob>) {
-    let (batches, answers): (Vec<_>, Vec<_>) =
-        group.into_iter().map(|job| (job.batch, job.answer)).unzip();
-    let parts: Vec<&[(Arrival, Verdict)]> = batches.iter().map(Vec::as_slice).collect();
-    match write::record(connection, clock.now(), &parts) {
-        Ok(mut admissions) => {
-            for (batch, answer) in batches.iter().zip(answers) {
-                let rest = admissions.split_off(batch.len());
-                answer.send(Ok(std::mem::replace(&mut admissions, rest))).ok();
-            }
-        }
-        // One of them has broken it for all: each by itself, so that only the culprit suffers.
-        Err(error) if error.is_about_data() => {
-            for (batch, answer) in batches.into_iter().zip(answers) {
-                let result = record_apart(connection, clock, batch);
-                answer.send(result.map_err(|error| error.into_store("record events"))).ok();
-            }
-        }
-        Err(error) => {
-            let cause = error.describe();
-            for answer in answers {
-                let what = "record events".to_owned();
-                answer
-                    .send(Err(StoreError::Unavailable { what, source: cause.clone().into() }))
-                    .ok();
+fn run(inbox: &Inbox, mut session: Session) {
+    let mut next = None;
+    let mut before = 1;
+    while let Some(job) = next.take().or_else(|| inbox.next()) {
+        match job {
+            Job::Run(work) => work(&mut session),
+            Job::Record(first) => {
+                let mut group = vec![first];
+                next = gather(inbox, &mut group, before, &session.config);
+                before = group.len();
+                session.record(group);
             }
         }
     }
 }
 
-/// Stores a batch; taken apart where its data breaks it, until the culprit is alone. That one is kept
-/// as `ERROR`, without its changes.
-fn record_apart(
-    connection: &mut SqliteConnection,
-    clock: &dyn Clock,
-    mut batch: Vec<(Arrival, Verdict)>,
-) -> Result<Vec<Admission>, WriteError> {
-    match write::record(connection, clock.now(), &[&batch]) {
-        Err(error) if error.is_about_data() && batch.len() > 1 => {
-            let second = batch.split_off(batch.len() / 2);
-            let mut admissions = record_apart(connection, clock, batch)?;
-            admissions.extend(record_apart(connection, clock, second)?);
-            Ok(admissions)
-        }
-        Err(error) if error.is_about_data() => {
-            for (_, verdict) in &mut batch {
-                let message = error.describe();
-                *verdict = Verdict::Failed { code: "store_refused".to_owned(), message };
+/// How long a group waits for calls as many as the one before had: shorter than most commits, long
+/// enough for a server to answer a dozen requests and read the next ones.
+const GATHER_TIME: Duration = Duration::from_micros(500);
+
+/// Adds what waits to the group, up to its limits; returns a job that does not belong to it.
+fn gather(
+    inbox: &Inbox,
+    group: &mut Vec<Call>,
+    before: usize,
+    config: &SqliteConfig,
+) -> Option<Job> {
+    let size = |call: &Call| call.rows.iter().map(|row| row.arrival.body.len()).sum::<usize>();
+    let mut events = group.iter().map(|call| call.rows.len()).sum::<usize>();
+    let mut bytes = group.iter().map(size).sum::<usize>();
+    let now = Instant::now();
+    while events < config.group_events && bytes < config.group_bytes {
+        let deadline = if group.len() < before { now + GATHER_TIME } else { now };
+        match inbox.next_until(deadline)? {
+            Job::Record(call) => {
+                events += call.rows.len();
+                bytes += size(&call);
+                group.push(call);
             }
-            write::record(connection, clock.now(), &[&batch])
+            other => return Some(other),
         }
-        result => result,
+    }
+    None
+}
+
+/// What the writer's thread owns.
+struct Session {
+    file: DatabaseFile,
+    config: SqliteConfig,
+    clock: Arc<dyn Clock>,
+    /// None after a failure that leaves the connection in doubt; the next transaction opens another.
+    conn: Option<SqliteConnection>,
+}
+
+impl Session {
+    /// Commits a group and answers each of its calls.
+    fn record(&mut self, mut group: Vec<Call>) {
+        let mut bisect = false;
+        while !group.is_empty() {
+            let rows: Vec<&Prepared> = group.iter().flat_map(|call| &call.rows).collect();
+            let done = self.transaction(|conn, now| {
+                if bisect {
+                    write::record_bisecting(conn, &rows, 0, now)
+                } else {
+                    write::record(conn, &rows, now).map_err(Trouble::from)
+                }
+            });
+            match done {
+                Ok(admissions) => return answer(group, admissions),
+                Err(Trouble::Db(error)) if is_data(&error) && !bisect => {
+                    bisect = true;
+                }
+                Err(Trouble::Culprit { index, error }) => {
+                    let call = group.remove(owner(&group, index));
+                    let _ = call.reply.send(Err(store_error("record events", error)));
+                }
+                Err(trouble) => {
+                    let error = share(trouble.into_store("record events"));
+                    for call in group {
+                        let _ = call.reply.send(Err(error()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Runs `work` in one transaction that holds the write lock from its beginning.
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        self.file.check().map_err(Trouble::Refused)?;
+        let mut conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => pool::open_writer(&self.file, &self.config).map_err(Trouble::Refused)?,
+        };
+        let clock = &self.clock;
+        let done = conn.immediate_transaction(|conn| work(conn, &Now::new(clock.now())));
+        let in_doubt =
+            matches!(&done, Err(Trouble::Db(error)) if !is_data(error) && !is_locked(error));
+        if !in_doubt {
+            self.conn = Some(conn);
+        }
+        done
+    }
+}
+
+/// The place in the group of the call that the row at `index` belongs to.
+fn owner(group: &[Call], index: usize) -> usize {
+    let mut end = 0;
+    let holds = |call: &Call| {
+        end += call.rows.len();
+        index < end
+    };
+    group.iter().position(holds).unwrap_or(0)
+}
+
+fn answer(group: Vec<Call>, admissions: Vec<Admission>) {
+    let mut admissions = admissions.into_iter();
+    for call in group {
+        let share = admissions.by_ref().take(call.rows.len()).collect();
+        // Whoever asked may have gone; what was stored stays stored.
+        let _ = call.reply.send(Ok(share));
     }
 }

@@ -1,0 +1,158 @@
+-- Times are RFC 3339 text in UTC of a fixed width, so that text order is time order and SQLite's
+-- date functions read them. Ids are hyphenated UUIDs. JSON is text.
+
+-- The audit log: one row per arrival, whatever became of it.
+CREATE TABLE webhook_events (
+    id              TEXT NOT NULL PRIMARY KEY,           -- UUIDv7 of the receipt: sorts by time
+    workspace       TEXT NOT NULL,
+    request_id      TEXT NOT NULL,                       -- not unique: repeats leave rows of their own
+    digest          BLOB NOT NULL,                       -- SHA-256, 32 bytes
+    event_type      TEXT NOT NULL,
+    session_id      TEXT,
+    received_at     TEXT NOT NULL,
+    request_body    TEXT,                                -- JSON as it came; a wrapper where raw_body is set; NULL for a duplicate
+    raw_body        BLOB,                                -- the bytes of what is not JSON
+    request_headers TEXT NOT NULL,                       -- JSON object
+    ip_address      TEXT,
+    status          TEXT NOT NULL CHECK (status IN (
+        'PENDING', 'PROCESSING', 'SUCCESS', 'DUPLICATE', 'INVALID', 'ERROR', 'PENDING_RETRY', 'FAILED'
+    )),
+    processed_at    TEXT,                                -- when it reached its final state
+    processing_time INTEGER,                             -- milliseconds from receipt to the statement being sent
+    conversation_id TEXT,
+    message_id      TEXT,
+    tool_use_id     TEXT,
+    error_code      TEXT,
+    error_message   TEXT,
+    error_stack     TEXT,
+    retry_count     INTEGER NOT NULL DEFAULT 0,
+    retry_after     TEXT,
+    claim_token     INTEGER NOT NULL DEFAULT 0,          -- counts claims; a worker's writes name the one it holds
+    claimed_at      TEXT,
+    discarded_at    TEXT,
+    metadata        TEXT NOT NULL,                       -- JSON object
+    created_at      TEXT NOT NULL,
+    updated_at      TEXT NOT NULL
+) STRICT;
+
+-- Eight indexes. Each comment holds the query that needs it.
+
+-- query: SELECT count(*) FROM webhook_events WHERE received_at >= '2026-11-24T00:00:00.000000Z'
+CREATE INDEX webhook_events_received ON webhook_events (received_at);
+-- query: SELECT event_type FROM webhook_events WHERE workspace = 'main' AND id < 'f' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_workspace ON webhook_events (workspace, id);
+-- query: SELECT event_type FROM webhook_events WHERE status = 'INVALID' AND id < 'f' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_status ON webhook_events (status, id);
+-- query: SELECT status FROM webhook_events WHERE event_type = 'Stop' AND id < 'f' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
+-- query: SELECT event_type FROM webhook_events WHERE session_id = 's' AND conversation_id = 'c' AND status <> 'DUPLICATE' ORDER BY id
+CREATE INDEX webhook_events_session ON webhook_events (session_id, id);
+-- query: SELECT status FROM webhook_events WHERE request_id = 'r' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
+-- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND retry_after <= '2026-11-24T00:00:00.000000Z' ORDER BY retry_after, id LIMIT 50
+CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
+    WHERE status = 'PENDING' OR status = 'PROCESSING' OR status = 'ERROR' OR status = 'PENDING_RETRY';
+-- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
+CREATE INDEX webhook_events_dead ON webhook_events (discarded_at, request_id)
+    WHERE status = 'FAILED';
+
+-- The eight states and which may follow which: the same table as `EventStatus::may_become`.
+CREATE TRIGGER webhook_events_transition BEFORE UPDATE OF status ON webhook_events
+WHEN (OLD.status, NEW.status) NOT IN (VALUES
+    ('PENDING', 'PROCESSING'),
+    ('PENDING_RETRY', 'PROCESSING'),
+    ('PROCESSING', 'SUCCESS'),
+    ('PROCESSING', 'ERROR'),
+    ('PROCESSING', 'PENDING'),
+    ('PROCESSING', 'INVALID'),
+    ('ERROR', 'PENDING_RETRY'),
+    ('ERROR', 'FAILED'),
+    ('ERROR', 'PENDING'),
+    ('FAILED', 'PENDING'),
+    ('INVALID', 'PENDING')
+)
+BEGIN
+    SELECT RAISE(ABORT, 'a webhook_events row cannot change from this status to that one');
+END;
+
+-- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row.
+CREATE TABLE request_ids (
+    request_id TEXT NOT NULL PRIMARY KEY,
+    digest     BLOB NOT NULL,
+    event_id   TEXT NOT NULL,
+    answer     TEXT NOT NULL,                            -- JSON: status, conversationId, messageId, toolUseId
+    created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The trail: every change of an audit row's state.
+CREATE TABLE event_transitions (
+    id          INTEGER NOT NULL PRIMARY KEY,
+    event_id    TEXT NOT NULL REFERENCES webhook_events (id) ON DELETE CASCADE,
+    from_status TEXT NOT NULL,
+    to_status   TEXT NOT NULL,
+    at          TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    reason      TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX event_transitions_event ON event_transitions (event_id, id);
+
+-- One row per session. Events apply in any order and each may know only a part, so nothing here
+-- references another table; what a column cannot say (which event wrote it) is in metadata.
+CREATE TABLE conversations (
+    id            TEXT NOT NULL PRIMARY KEY,
+    workspace     TEXT NOT NULL,
+    session_id    TEXT NOT NULL,
+    project_path  TEXT,
+    title         TEXT,
+    description   TEXT,
+    started_at    TEXT NOT NULL,
+    ended_at      TEXT,
+    last_event_at TEXT NOT NULL,
+    metadata      TEXT NOT NULL,
+    created_at    TEXT NOT NULL,
+    updated_at    TEXT NOT NULL,
+    UNIQUE (workspace, session_id)
+) STRICT;
+
+CREATE INDEX conversations_latest ON conversations (workspace, last_event_at, id);
+
+CREATE TABLE messages (
+    id              TEXT NOT NULL PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    role            TEXT NOT NULL,
+    content         TEXT NOT NULL,
+    tool_calls      TEXT,
+    timestamp       TEXT NOT NULL,
+    metadata        TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
+
+CREATE TABLE tool_uses (
+    id              TEXT NOT NULL PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    message_id      TEXT,
+    conversation_id TEXT NOT NULL,
+    tool_name       TEXT NOT NULL,
+    parameters      TEXT,
+    response        TEXT,
+    duration        INTEGER,                             -- milliseconds
+    status          TEXT NOT NULL,
+    timestamp       TEXT NOT NULL,
+    metadata        TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX tool_uses_conversation ON tool_uses (conversation_id, timestamp);
+
+-- Keys as hashes; the secret is nowhere.
+CREATE TABLE api_keys (
+    id         TEXT NOT NULL PRIMARY KEY,
+    name       TEXT NOT NULL,
+    scope      TEXT NOT NULL CHECK (scope IN ('ingest', 'read', 'admin')),
+    workspace  TEXT NOT NULL,
+    hash       BLOB NOT NULL,
+    created_at TEXT NOT NULL,
+    revoked_at TEXT
+) STRICT;

@@ -1,0 +1,222 @@
+//! [`SqliteStore`]: the traits, each method a call to the readers or to the writer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::{Clock, Timestamp};
+use arrakis_core::id::RequestId;
+use arrakis_core::key::ApiKey;
+use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
+use arrakis_core::store::{
+    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
+    EventKey, EventReader, EventStore, EventSummary, KeyStore, Page, StoreError, Verdict,
+};
+use async_trait::async_trait;
+use diesel::result::QueryResult;
+use uuid::Uuid;
+
+use crate::config::SqliteConfig;
+use crate::dead_letter::{self, queue_error};
+use crate::error::store_error;
+use crate::file::DatabaseFile;
+use crate::pool::{self, Readers};
+use crate::row::Prepared;
+use crate::writer::Writer;
+use crate::{keys, read, work};
+
+/// Events, conversations and keys in one SQLite file, which several processes may have open.
+///
+/// One thread writes; everything that waits for it is committed together. Dropping the store waits
+/// until what was accepted is committed.
+#[derive(Debug)]
+pub struct SqliteStore {
+    file: DatabaseFile,
+    readers: Readers,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, creating it (0600) and its folder (0700) where they are missing,
+    /// and brings it to this version's schema. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`]: the file cannot be created or opened, it is no database, it is on a
+    /// network file system, or a later version of this program has written it.
+    pub fn open(
+        path: impl AsRef<Path>,
+        clock: Arc<dyn Clock>,
+        config: SqliteConfig,
+    ) -> Result<Self, StoreError> {
+        let file = DatabaseFile::prepare(path.as_ref())?;
+        let conn = pool::open_writer(&file, &config)?;
+        let readers = Readers::new(&file, &config)?;
+        let writer = Writer::start(file.clone(), conn, clock, config)?;
+        Ok(Self { file, readers, writer })
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // Readers first, so that the writer closes last and folds the log into the file.
+        self.readers.close();
+    }
+}
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn record(&self, batch: Vec<(Arrival, Verdict)>) -> Result<Vec<Admission>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = batch
+            .into_iter()
+            .map(|(arrival, verdict)| Prepared::new(arrival, verdict))
+            .collect::<QueryResult<Vec<_>>>()
+            .map_err(|error| store_error("record events", error))?;
+        self.writer.record(rows).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        stalled: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let claim = move |conn: &mut _, _: &_| work::claim_due(conn, now, stalled, limit);
+        self.writer.run("claim events", claim).await
+    }
+
+    async fn complete(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        retry_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let complete =
+            move |conn: &mut _, at: &_| work::complete(conn, &claim, &verdict, retry_at, at);
+        self.writer.run("complete an event", complete).await
+    }
+
+    async fn transition(
+        &self,
+        event_id: Uuid,
+        to: EventStatus,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let transition =
+            move |conn: &mut _, at: &_| work::transition(conn, event_id, to, &actor, &reason, at);
+        self.writer.run("change an event's state", transition).await
+    }
+
+    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.writer.run("prune events", move |conn, _| work::prune(conn, before, limit)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        // The transaction itself is the test: it needs the file, and the lock to write to it.
+        self.writer.run("reach the database", |_, _| Ok(())).await
+    }
+}
+
+#[async_trait]
+impl EventReader for SqliteStore {
+    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+        self.readers.read("read an event", move |conn| read::event(conn, &key)).await
+    }
+
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        self.readers.read("list events", move |conn| read::events(conn, &filter, page)).await
+    }
+
+    async fn conversation(
+        &self,
+        workspace: &str,
+        key: &str,
+    ) -> Result<Option<ConversationDetail>, StoreError> {
+        let (workspace, key) = (workspace.to_owned(), key.to_owned());
+        let read = move |conn: &mut _| read::conversation(conn, &workspace, &key);
+        self.readers.read("read a conversation", read).await
+    }
+
+    async fn conversations(
+        &self,
+        workspace: &str,
+        page: Page,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        let workspace = workspace.to_owned();
+        let read = move |conn: &mut _| read::conversations(conn, &workspace, page);
+        self.readers.read("list conversations", read).await
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
+        self.readers.read("count events", read::counts).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for SqliteStore {
+    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        let create = move |conn: &mut _, _: &_| Ok(keys::create(conn, &key)?);
+        self.writer.run("create a key", create).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
+        let id = id.to_owned();
+        self.readers.read("read a key", move |conn| keys::find(conn, &id)).await
+    }
+
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        self.readers.read("list keys", keys::all).await
+    }
+
+    async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        let revoke = move |conn: &mut _, _: &_| Ok(keys::revoke(conn, &id, now)?);
+        self.writer.run("revoke a key", revoke).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SqliteStore {
+    async fn list(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, QueueError> {
+        let list = move |conn: &mut _| dead_letter::list(conn, after.as_ref(), limit);
+        self.readers.read("list dead letters", list).await.map_err(queue_error)
+    }
+
+    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
+        let id = id.clone();
+        let show = move |conn: &mut _| dead_letter::show(conn, &id);
+        self.readers.read("read a dead letter", show).await.map_err(queue_error)
+    }
+
+    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+        let ids = ids.to_vec();
+        let redrive = move |conn: &mut _, at: &_| dead_letter::redrive(conn, &ids, at);
+        self.writer.run("redrive dead letters", redrive).await.map_err(queue_error)
+    }
+
+    async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+        let ids = ids.to_vec();
+        let discard = move |conn: &mut _, at: &_| dead_letter::discard(conn, &ids, at);
+        self.writer.run("discard dead letters", discard).await.map_err(queue_error)
+    }
+}

@@ -1,0 +1,338 @@
+//! What happens to audit rows after they are recorded: claims, completion, changes of state, pruning.
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::store::{Claim, StoreError, Verdict};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::Bool;
+use uuid::Uuid;
+
+use crate::apply::Merged;
+use crate::error::Trouble;
+use crate::row::{Answer, ArrivalRow, Now, Outcome, parse};
+use crate::schema::{event_transitions, request_ids, webhook_events};
+
+/// Who is named in the trail for what the store's own workers do.
+const WORKER: &str = "worker";
+
+/// Takes up to `limit` rows that are due.
+pub(crate) fn claim_due(
+    conn: &mut SqliteConnection,
+    due: Timestamp,
+    stalled: Timestamp,
+    limit: usize,
+) -> Result<Vec<Claim>, Trouble> {
+    let now = &Now::new(due);
+    let mut ids: Vec<String> = Vec::new();
+    for kind in [Due::Pending, Due::Retry, Due::Error, Due::Stalled] {
+        ids.extend(kind.ids(conn, due, stalled, limit.saturating_sub(ids.len()))?);
+    }
+    ids.iter().map(|id| claim(conn, id, now)).collect()
+}
+
+/// Why a row is due. The states are literals, because a partial index serves only what SQLite can
+/// prove to be inside it when it prepares the statement.
+#[derive(Clone, Copy)]
+enum Due {
+    Pending,
+    Retry,
+    Error,
+    Stalled,
+}
+
+impl Due {
+    fn ids(
+        self,
+        conn: &mut SqliteConnection,
+        due: Timestamp,
+        stalled: Timestamp,
+        limit: usize,
+    ) -> QueryResult<Vec<String>> {
+        use webhook_events::{claimed_at, id, retry_after, table};
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let state = match self {
+            Self::Pending => "status = 'PENDING'",
+            Self::Retry => "status = 'PENDING_RETRY'",
+            Self::Error => "status = 'ERROR'",
+            Self::Stalled => "status = 'PROCESSING'",
+        };
+        let mut query = table
+            .filter(diesel::dsl::sql::<Bool>(state))
+            .order((retry_after.asc(), id.asc()))
+            .select(id)
+            .limit(limit)
+            .into_boxed();
+        query = match self {
+            Self::Pending => query,
+            Self::Retry | Self::Error => query.filter(retry_after.le(due.to_string())),
+            Self::Stalled => query.filter(claimed_at.lt(stalled.to_string())),
+        };
+        query.load(conn)
+    }
+}
+
+fn claim(conn: &mut SqliteConnection, id: &str, now: &Now) -> Result<Claim, Trouble> {
+    let (status, code, message) = webhook_events::table
+        .find(id)
+        .select((webhook_events::status, webhook_events::error_code, webhook_events::error_message))
+        .get_result::<(String, Option<String>, Option<String>)>(conn)?;
+    let mut by_worker = |from, to, reason: &str| change(conn, id, from, to, WORKER, reason, now);
+    match parse("status", &status)? {
+        EventStatus::Processing => {
+            let reason = "its worker did not finish in time";
+            by_worker(EventStatus::Processing, EventStatus::Pending, reason)?;
+            by_worker(EventStatus::Pending, EventStatus::Processing, "claimed")?;
+        }
+        EventStatus::Error => {
+            let reason = failure_text(code.as_deref(), message.as_deref());
+            by_worker(EventStatus::Error, EventStatus::PendingRetry, &reason)?;
+            by_worker(EventStatus::PendingRetry, EventStatus::Processing, "claimed")?;
+        }
+        from => by_worker(from, EventStatus::Processing, "claimed")?,
+    }
+    let row = webhook_events::table.find(id).select(ArrivalRow::as_select()).get_result(conn)?;
+    let in_ledger = ledger_names(conn, id)?;
+    Ok(Claim {
+        retry_count: u32::try_from(row.retry_count).unwrap_or(u32::MAX),
+        token: row.claim_token.to_string(),
+        arrival: row.into_arrival(in_ledger)?,
+    })
+}
+
+/// Ends a claim; returns whether it still held.
+pub(crate) fn complete(
+    conn: &mut SqliteConnection,
+    claim: &Claim,
+    verdict: &Verdict,
+    retry_at: Option<Timestamp>,
+    now: &Now,
+) -> Result<bool, Trouble> {
+    let id = claim.arrival.event_id.to_string();
+    let held = webhook_events::table
+        .find(&id)
+        .select((webhook_events::status, webhook_events::claim_token))
+        .get_result::<(String, i64)>(conn)
+        .optional()?;
+    let held = held.is_some_and(|(status, token)| {
+        status == EventStatus::Processing.as_str() && token.to_string() == claim.token
+    });
+    if !held {
+        return Ok(false);
+    }
+    let outcome = Outcome::of(verdict);
+    if let Verdict::Apply(changes) = verdict {
+        let mut merged = Merged::default();
+        merged.add(&claim.arrival.workspace, changes);
+        merged.write(conn, now)?;
+    }
+    set_outcome(conn, &id, &outcome, now)?;
+    let status = finish(conn, &id, &outcome, retry_at, now)?;
+    diesel::update(request_ids::table.find(claim.arrival.request_id.as_str()))
+        .filter(request_ids::event_id.eq(&id))
+        .set(request_ids::answer.eq(Answer::new(status, outcome.answer).to_json()?))
+        .execute(conn)?;
+    Ok(true)
+}
+
+/// Writes what a verdict says into the row.
+fn set_outcome(
+    conn: &mut SqliteConnection,
+    id: &str,
+    outcome: &Outcome,
+    now: &Now,
+) -> QueryResult<()> {
+    let answer = outcome.answer;
+    let error = outcome.error.as_ref();
+    diesel::update(webhook_events::table.find(id))
+        .set((
+            webhook_events::conversation_id.eq(answer.conversation_id.map(|id| id.to_string())),
+            webhook_events::message_id.eq(answer.message_id.map(|id| id.to_string())),
+            webhook_events::tool_use_id.eq(answer.tool_use_id.map(|id| id.to_string())),
+            webhook_events::error_code.eq(error.map(|(code, _)| code.as_ref())),
+            webhook_events::error_message.eq(error.map(|(_, message)| message.as_ref())),
+            webhook_events::error_stack.eq(None::<&str>),
+            webhook_events::retry_count.eq(webhook_events::retry_count + 1),
+            webhook_events::retry_after.eq(None::<&str>),
+            webhook_events::updated_at.eq(&now.text),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Brings a claimed row into the state after its verdict; returns that state.
+fn finish(
+    conn: &mut SqliteConnection,
+    id: &str,
+    outcome: &Outcome,
+    retry_at: Option<Timestamp>,
+    now: &Now,
+) -> Result<EventStatus, Trouble> {
+    use EventStatus::{Error, Failed, PendingRetry, Processing};
+    let status = outcome.status;
+    if status != Error {
+        change(conn, id, Processing, status, WORKER, "completed", now)?;
+        return Ok(status);
+    }
+    let (code, message) = outcome
+        .error
+        .as_ref()
+        .map_or((None, None), |(code, message)| (Some(code.as_ref()), Some(message.as_ref())));
+    let reason = failure_text(code, message);
+    change(conn, id, Processing, Error, WORKER, &reason, now)?;
+    let status = if retry_at.is_some() { PendingRetry } else { Failed };
+    change(conn, id, Error, status, WORKER, &reason, now)?;
+    diesel::update(webhook_events::table.find(id))
+        .set(webhook_events::retry_after.eq(retry_at.map(|at| at.to_string())))
+        .execute(conn)?;
+    Ok(status)
+}
+
+/// Brings a row into another state on somebody's behalf.
+pub(crate) fn transition(
+    conn: &mut SqliteConnection,
+    event_id: Uuid,
+    to: EventStatus,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> Result<(), Trouble> {
+    let id = event_id.to_string();
+    let found = webhook_events::table
+        .find(&id)
+        .filter(webhook_events::discarded_at.is_null())
+        .select(webhook_events::status)
+        .get_result::<String>(conn)
+        .optional()?;
+    let Some(status) = found else {
+        return Err(Trouble::Refused(StoreError::NotFound(format!("event {event_id}"))));
+    };
+    let from: EventStatus = parse("status", &status)?;
+    if !from.may_become(to) {
+        return Err(Trouble::Refused(StoreError::IllegalTransition { from, to }));
+    }
+    change(conn, &id, from, to, actor, reason, now)?;
+    if to == EventStatus::Pending {
+        // A redriven row has all its tries before it.
+        diesel::update(webhook_events::table.find(&id))
+            .set((
+                webhook_events::retry_count.eq(0),
+                webhook_events::retry_after.eq(None::<&str>),
+                webhook_events::processed_at.eq(None::<&str>),
+            ))
+            .execute(conn)?;
+    }
+    Ok(())
+}
+
+/// Changes a row's state and leaves a row in the trail. Every change of state passes here.
+fn change(
+    conn: &mut SqliteConnection,
+    id: &str,
+    from: EventStatus,
+    to: EventStatus,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> QueryResult<()> {
+    use webhook_events::{claim_token, claimed_at, processed_at, status, updated_at};
+    let row = webhook_events::table.find(id);
+    if to == EventStatus::Processing {
+        diesel::update(row)
+            .set((
+                status.eq(to.as_str()),
+                updated_at.eq(&now.text),
+                claimed_at.eq(&now.text),
+                claim_token.eq(claim_token + 1),
+            ))
+            .execute(conn)?;
+    } else {
+        let is_final = matches!(
+            to,
+            EventStatus::Success
+                | EventStatus::Invalid
+                | EventStatus::Failed
+                | EventStatus::Duplicate
+        );
+        diesel::update(row)
+            .set((
+                status.eq(to.as_str()),
+                updated_at.eq(&now.text),
+                claimed_at.eq(None::<&str>),
+                processed_at.eq(is_final.then_some(&now.text)),
+            ))
+            .execute(conn)?;
+    }
+    diesel::insert_into(event_transitions::table)
+        .values((
+            event_transitions::event_id.eq(id),
+            event_transitions::from_status.eq(from.as_str()),
+            event_transitions::to_status.eq(to.as_str()),
+            event_transitions::at.eq(&now.text),
+            event_transitions::actor.eq(actor),
+            event_transitions::reason.eq(reason),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Deletes settled rows received before `before`, with their trails; returns how many.
+pub(crate) fn prune(
+    conn: &mut SqliteConnection,
+    before: Timestamp,
+    limit: usize,
+) -> Result<u64, Trouble> {
+    // The plus keeps SQLite off the index on states, which would read every settled row.
+    let settled = "+status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
+    let rows = webhook_events::table
+        .filter(webhook_events::received_at.lt(before.to_string()))
+        .filter(diesel::dsl::sql::<Bool>(settled))
+        .order(webhook_events::received_at.asc())
+        .select((webhook_events::id, webhook_events::request_id, webhook_events::status))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load::<(String, String, String)>(conn)?;
+    for (id, request_id, status) in &rows {
+        keep_final_status(conn, id, request_id, status)?;
+        diesel::delete(webhook_events::table.find(id)).execute(conn)?;
+    }
+    Ok(rows.len() as u64)
+}
+
+/// The ledger outlives the audit row, and from now on is the only one to know its state.
+fn keep_final_status(
+    conn: &mut SqliteConnection,
+    id: &str,
+    request_id: &str,
+    status: &str,
+) -> QueryResult<()> {
+    diesel::sql_query(
+        "UPDATE request_ids SET answer = json_set(answer, '$.status', ?) \
+         WHERE request_id = ? AND event_id = ? AND answer ->> '$.status' <> ?",
+    )
+    .bind::<diesel::sql_types::Text, _>(status)
+    .bind::<diesel::sql_types::Text, _>(request_id)
+    .bind::<diesel::sql_types::Text, _>(id)
+    .bind::<diesel::sql_types::Text, _>(status)
+    .execute(conn)?;
+    Ok(())
+}
+
+fn ledger_names(conn: &mut SqliteConnection, id: &str) -> QueryResult<bool> {
+    let entry = request_ids::table
+        .inner_join(
+            webhook_events::table.on(webhook_events::request_id.eq(request_ids::request_id)),
+        )
+        .filter(webhook_events::id.eq(id))
+        .filter(request_ids::event_id.eq(webhook_events::id));
+    diesel::select(diesel::dsl::exists(entry)).get_result(conn)
+}
+
+/// A failure as the trail tells it; [`failure_parts`] reads it back.
+pub(crate) fn failure_text(code: Option<&str>, message: Option<&str>) -> String {
+    format!("{}: {}", code.unwrap_or("unknown"), message.unwrap_or_default())
+}
+
+/// The code and the message of a failure in the trail.
+pub(crate) fn failure_parts(reason: &str) -> (&str, &str) {
+    reason.split_once(": ").unwrap_or(("unknown", reason))
+}
