@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Retryable;
 use crate::ingest::judge;
 use crate::retry::{Decision, RetryPolicy};
-use crate::store::{EventStore, StoreError, Verdict};
+use crate::store::{Claim, EventStore, StoreError, Verdict};
 
 /// How often rows are looked for that are due.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -69,21 +69,41 @@ impl RetryJob {
             }
             for claim in claims {
                 let verdict = judge(&claim.arrival);
-                let retry_at = match &verdict {
-                    Verdict::Failed { message, .. } => {
-                        let tries = NonZeroU32::MIN.saturating_add(claim.retry_count);
-                        match self.schedule.next(tries, &NotApplied(message.clone())) {
-                            Decision::RetryAfter(delay) => Some(now.plus(delay)),
-                            Decision::GiveUp => None,
-                        }
-                    }
-                    Verdict::Apply(_) | Verdict::Invalid { .. } => None,
-                };
+                let retry_at = self.retry_at(&claim, &verdict);
                 tracing::info!(target: "arrakis::job", job = "retry",
                     request_id = %claim.arrival.request_id, status = %verdict.status(), "tried again");
-                self.store.complete(claim, verdict, retry_at).await?;
+                self.complete(claim, verdict, retry_at).await?;
                 handled += 1;
             }
+        }
+    }
+
+    /// Completes a claim. What the database refuses is a failure of the event's own: without that it
+    /// would be claimed and refused for ever.
+    async fn complete(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        retry_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        match self.store.complete(claim.clone(), verdict, retry_at).await {
+            Err(error @ StoreError::Data { .. }) => {
+                let (code, message) = ("store_refused".to_owned(), error.to_string());
+                let failed = Verdict::Failed { code, message };
+                let retry_at = self.retry_at(&claim, &failed);
+                self.store.complete(claim, failed, retry_at).await
+            }
+            result => result,
+        }
+    }
+
+    /// When a row is tried again after this verdict.
+    fn retry_at(&self, claim: &Claim, verdict: &Verdict) -> Option<Timestamp> {
+        let Verdict::Failed { message, .. } = verdict else { return None };
+        let tries = NonZeroU32::MIN.saturating_add(claim.retry_count);
+        match self.schedule.next(tries, &NotApplied(message.clone())) {
+            Decision::RetryAfter(delay) => Some(self.clock.now().plus(delay)),
+            Decision::GiveUp => None,
         }
     }
 }
@@ -102,7 +122,7 @@ impl Retryable for NotApplied {
 mod tests {
     use super::*;
     use crate::audit::EventStatus;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::ManualClock;
     use crate::retry::RetrySchedule;
     use crate::store::{EventKey, EventReader, MemoryStore};
     use crate::testkit::event_store::Arrivals;
