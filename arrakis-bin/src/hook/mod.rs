@@ -144,12 +144,12 @@ fn deliver_now(home: &Layout, request_id: &RequestId, config: &Config, troubles:
             return;
         }
     };
-    if let Err(error) = child.wait() {
-        troubles.add("drainer", "the drainer could not be waited for", error.to_string());
-    }
-    if !config.debug && child.try_wait().is_ok_and(|status| status.is_some_and(|s| !s.success())) {
-        troubles.add("drainer", "direct delivery failed; the event waits", String::new());
-    }
+    let details = match child.wait() {
+        Ok(status) if status.success() => return,
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    troubles.add("drainer", "direct delivery failed; the event waits", details);
 }
 
 /// Where the event comes from. Only these variables are read: the environment holds keys.

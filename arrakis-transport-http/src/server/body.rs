@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::limits::BODIES_IN_FLIGHT_BYTES;
 use axum::body::Body;
@@ -15,6 +16,10 @@ use super::error::HttpError;
 
 /// The unit in which the budget is counted: a semaphore counts to less than bytes may need.
 const UNIT_BYTES: usize = 1024;
+
+/// How long a body may take to arrive: 32 MiB at half a megabyte a second. A client that trickles must
+/// not hold its part of the budget for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The memory that bodies may take, all together.
 #[derive(Debug)]
@@ -36,6 +41,17 @@ pub(super) struct HeldBody {
 impl Budget {
     /// Reads a body of at most `limit` bytes, expanded.
     pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<HeldBody, HttpError> {
+        tokio::time::timeout(BODY_TIMEOUT, self.read_all(headers, body, limit))
+            .await
+            .unwrap_or_else(|_| Err(HttpError::busy("the body took too long to arrive")))
+    }
+
+    async fn read_all(
         &self,
         headers: &HeaderMap,
         body: Body,

@@ -1,5 +1,4 @@
-//! The receiver: what stands between the network and an
-//! [`EventStore`](arrakis_core::store::EventStore).
+//! The receiver: what stands between the network and an `EventStore`.
 
 mod auth;
 mod body;
