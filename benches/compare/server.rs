@@ -51,6 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(serve(listener, router(state), ServeConfig::default(), stopped));
 
+    rustls::crypto::ring::default_provider().install_default().ok();
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CONNECTIONS).build()?;
     let mut bare = Bare::open(&directory.path().join("bare.db"))?;
     let (mut served, mut inserted, mut latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());

@@ -65,7 +65,7 @@ pub fn run(env: Env<'_>) {
     match capture(&home, &envelope, env, &mut troubles) {
         None => {}
         Some(_) if config.delivery == Delivery::Direct => {
-            deliver_now(&home, &request_id, &config, &mut troubles);
+            deliver_now(&home, &request_id, &mut troubles);
         }
         Some(captured_in) => wake(&home, &captured_in, &mut troubles),
     }
@@ -135,7 +135,7 @@ fn wake(home: &Layout, captured_in: &Layout, troubles: &mut Troubles) {
 }
 
 /// Has this one event delivered, and waits for it as long as one round may take.
-fn deliver_now(home: &Layout, request_id: &RequestId, config: &Config, troubles: &mut Troubles) {
+fn deliver_now(home: &Layout, request_id: &RequestId, troubles: &mut Troubles) {
     let mut child = match spawn_drain_of_one(home.home(), request_id.as_str()) {
         Ok(child) => child,
         Err(error) => {
