@@ -27,19 +27,26 @@ impl DrainerLock {
 
 /// Whether a drainer holds the lock. Where that cannot be told the answer is no: a drainer too many
 /// finds the lock taken and goes.
+///
+/// Looking takes a shared lock for a moment, so that those who look do not take each other for a
+/// drainer; a drainer that starts in that moment tries again.
 #[must_use]
 pub fn is_drainer_running(layout: &Layout) -> bool {
-    matches!(try_lock(&layout.drainer_lock()), Ok(None))
+    let looked = open(&layout.drainer_lock()).map(|file| file.try_lock_shared());
+    matches!(looked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Opens and locks a file; `None` if another process has it locked.
 pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    let file =
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }

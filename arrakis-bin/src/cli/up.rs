@@ -11,6 +11,7 @@ use arrakis_core::key::{ApiKey, Scope};
 use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use arrakis_store_sqlite::SqliteStore;
+use arrakis_transport_http::client::is_local;
 use arrakis_transport_http::server::bind;
 use arrakis_transport_http::wire::EVENT_PATH;
 use clap::Args;
@@ -19,7 +20,6 @@ use rand::rngs::StdRng;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use toml_edit::{DocumentMut, value};
-use url::Url;
 
 use super::Context;
 use crate::compose::{open_embedded, run_server};
@@ -109,7 +109,7 @@ async fn set_up(
         |name: &str, scope| ApiKey::generate(name, scope, DEFAULT_WORKSPACE, now, &mut rng);
 
     // Another receiver than this one is somebody's choice, and so are its URL and key.
-    let local = !config.url_is_set || is_loopback(&config.url);
+    let local = !config.url_is_set || is_local(&config.url);
     let knows_key = match &config.api_key {
         Some(key) => match ApiKey::id_of(key.expose_secret()) {
             Some(id) => store.key(id).await?.is_some_and(|known| known.accepts(key)),
@@ -135,16 +135,6 @@ async fn set_up(
     let (secret, key) = make("first admin", Scope::Admin);
     store.create_key(key).await?;
     Ok(Some(secret))
-}
-
-fn is_loopback(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 /// Sets URL and key in `config.toml`, and leaves everything else in it as it is.

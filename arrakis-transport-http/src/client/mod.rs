@@ -168,7 +168,9 @@ impl Transport for HttpTransport {
     }
 }
 
-fn is_local(url: &str) -> bool {
+/// Whether a URL leads to this very machine.
+#[must_use]
+pub fn is_local(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),

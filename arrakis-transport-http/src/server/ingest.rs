@@ -34,34 +34,36 @@ use crate::wire::{
 /// `POST /api/claude-hooks`: one event.
 pub(super) async fn event(State(state): State<ServerState>, request: Request) -> Response {
     let state = &*state.0;
-    let mut given = None;
+    let metadata = match Metadata::extract(state, &request) {
+        Ok(metadata) => metadata,
+        Err(error) => return error.into_response(),
+    };
+    let mut id = metadata.request_id.clone();
     let result = async {
-        let metadata = Metadata::extract(state, &request)?;
-        given.clone_from(&metadata.request_id);
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
         let judged = Judged::of(state, &metadata, &workspace, body.bytes.clone());
-        given = Some(judged.arrival.request_id.clone());
+        id.clone_from(&judged.arrival.request_id);
         let mut results = record(state, vec![judged]).await?;
         Ok(results.remove(0))
     };
     let response = match result.await {
         Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(error)) => error.into_response(),
-        Err(error) => match &given {
-            Some(id) => HttpError::about(error, id).into_response(),
-            None => HttpError::into_response(error),
-        },
+        Err(error) => HttpError::about(error, &id).into_response(),
     };
-    echo(response, given.as_ref())
+    echo(response, &id)
 }
 
 /// `POST /api/claude-hooks/batch`: up to 500 events, one a line.
 pub(super) async fn batch(State(state): State<ServerState>, request: Request) -> Response {
     let state = &*state.0;
+    let metadata = match Metadata::extract(state, &request) {
+        Ok(metadata) => metadata,
+        Err(error) => return error.into_response(),
+    };
     let result = async {
-        let metadata = Metadata::extract(state, &request)?;
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
@@ -74,12 +76,15 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             return Err(HttpError::new(status, "too_many_events", message));
         }
-        // The header names the request; in a batch no event may take its id from it.
-        let nameless = Metadata { request_id: None, ..metadata };
-        let judged = lines.into_iter().map(|line| Judged::of(state, &nameless, &workspace, line));
+        let judged = lines.into_iter().map(|line| {
+            // The request's id is no event's: each that has none gets one of its own.
+            let request_id = RequestId::mint(metadata.received_at, rand::random());
+            let metadata = Metadata { request_id, ..metadata.clone() };
+            Judged::of(state, &metadata, &workspace, line)
+        });
         record(state, judged.collect()).await
     };
-    match result.await {
+    let response = match result.await {
         Ok(results) => {
             let results = results.into_iter().map(|result| match result {
                 Ok(answer) => EventResult::Stored(answer),
@@ -87,14 +92,16 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
             });
             Json(BatchAnswer { success: true, results: results.collect() }).into_response()
         }
-        Err(error) => HttpError::into_response(error),
-    }
+        Err(error) => HttpError::about(error, &metadata.request_id).into_response(),
+    };
+    echo(response, &metadata.request_id)
 }
 
 /// What is known of a request before its body.
 #[derive(Debug, Clone)]
 struct Metadata {
-    request_id: Option<RequestId>,
+    /// The id that the request was given, else a new one.
+    request_id: RequestId,
     received_at: Timestamp,
     headers: BTreeMap<String, String>,
     ip_address: Option<IpAddr>,
@@ -102,31 +109,26 @@ struct Metadata {
 
 impl Metadata {
     fn extract(state: &Inner, request: &Request) -> Result<Self, HttpError> {
-        let headers = request.headers();
+        let (headers, received_at) = (request.headers(), state.clock.now());
         let request_id = match headers.get(REQUEST_ID_HEADER) {
-            None => None,
-            Some(value) => Some(value.to_str().unwrap_or_default().parse().map_err(
+            None => RequestId::mint(received_at, rand::random()),
+            Some(value) => value.to_str().unwrap_or_default().parse().map_err(
                 |error: arrakis_core::id::InvalidRequestId| {
                     let message = format!("X-Request-Id: {error}");
                     HttpError::new(StatusCode::BAD_REQUEST, "invalid_request_id", message)
                 },
-            )?),
+            )?,
         };
         let peer =
             request.extensions().get().map(|ConnectInfo(peer): &ConnectInfo<SocketAddr>| *peer);
         let metadata = Self {
             request_id,
-            received_at: state.clock.now(),
+            received_at,
             headers: selected(headers),
             ip_address: client_ip(peer, headers, &state.trusted_proxies),
         };
-        metadata.step("extract metadata");
+        step(&metadata.request_id, "extract metadata");
         Ok(metadata)
-    }
-
-    fn step(&self, step: &'static str) {
-        let id = self.request_id.as_ref().map(tracing::field::display);
-        tracing::debug!(target: "arrakis::ingest", request_id = id, step);
     }
 }
 
@@ -150,7 +152,7 @@ async fn authenticate(
     metadata: &Metadata,
 ) -> Result<String, HttpError> {
     let principal = state.authenticator.authenticate(headers, Scope::Ingest).await?;
-    metadata.step("authenticate");
+    step(&metadata.request_id, "authenticate");
     Ok(principal.workspace)
 }
 
@@ -170,18 +172,14 @@ struct Judged {
 
 impl Judged {
     fn of(state: &Inner, metadata: &Metadata, workspace: &str, body: Bytes) -> Self {
-        let random: [u8; 20] = rand::random();
-        let (for_row, for_request) = (first_ten(&random), first_ten(&random[10..]));
         let reception = Reception {
-            event_id: uuid_v7(metadata.received_at, for_row),
+            event_id: uuid_v7(metadata.received_at, rand::random()),
             received_at: metadata.received_at,
             workspace: workspace.to_owned(),
             headers: metadata.headers.clone(),
             ip_address: metadata.ip_address,
         };
-        let named = metadata.request_id.clone();
-        let id =
-            || named.clone().unwrap_or_else(|| RequestId::mint(metadata.received_at, for_request));
+        let id = || metadata.request_id.clone();
         let redacted = || Bytes::from(state.redactor.redact(&body).into_owned());
         let incoming = match parse(&body) {
             Ok(Parsed::Envelope(envelope)) => {
@@ -306,14 +304,10 @@ fn step(request_id: &RequestId, step: &'static str) {
     tracing::debug!(target: "arrakis::ingest", %request_id, step);
 }
 
-fn first_ten(random: &[u8]) -> [u8; 10] {
-    std::array::from_fn(|n| random[n])
-}
-
 /// Names the request in the response, as it was named or as it was found out.
-fn echo(mut response: Response, request_id: Option<&RequestId>) -> Response {
-    let value = request_id.and_then(|id| HeaderValue::from_str(id.as_str()).ok());
-    if let Some(value) = value {
+fn echo(mut response: Response, request_id: &RequestId) -> Response {
+    // A request id is made of header characters only.
+    if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
