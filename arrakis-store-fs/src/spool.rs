@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::envelope::Envelope;
+use arrakis_core::id::RequestId;
 
 use crate::durability::{FileSystem, RealFileSystem, create_directories, write_durably};
 use crate::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, Unreadable, encode_header};
@@ -212,6 +213,25 @@ pub fn survey(layout: &Layout) -> io::Result<Survey> {
         !entry.file_name().as_encoded_bytes().ends_with(REASON_SUFFIX.as_bytes())
     })?;
     Ok(survey)
+}
+
+/// Whether some drainer has leased this event.
+///
+/// # Errors
+///
+/// The spool cannot be read.
+pub fn is_leased(layout: &Layout, id: &RequestId) -> io::Result<bool> {
+    for owner in fs::read_dir(layout.processing())? {
+        // An owner that goes meanwhile has nothing left.
+        for entry in fs::read_dir(owner?.path()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let named = name.to_str().and_then(EntryName::parse);
+            if named.is_some_and(|name| name.request_id == *id) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn is_event(entry: &fs::DirEntry) -> bool {

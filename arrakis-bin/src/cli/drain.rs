@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use arrakis_core::drain::{DrainReport, Drainer, Until};
 use arrakis_core::id::RequestId;
 use arrakis_core::queue::Queue;
+use arrakis_store_fs::spool::is_leased;
 use arrakis_store_fs::{DrainerLock, Layout, Spool};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it tries.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether another drainer still has the one event.
+const LEASE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How often `config.toml` is looked at for changes.
 const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
@@ -116,6 +120,9 @@ async fn drain_spool(
     let drained = async {
         loop {
             let report = drainer.run(until.clone(), shutdown).await;
+            if let Until::Tried(id) = &until {
+                wait_while_leased(spool, id, config, shutdown).await;
+            }
             if until != Until::Idle || shutdown.is_cancelled() {
                 return Ok(Some(report));
             }
@@ -134,6 +141,26 @@ async fn drain_spool(
     tokio::select! {
         report = drained => report,
         () = watched => Ok(None),
+    }
+}
+
+/// Waits while another drainer has the event: whoever asks for one event wants to know it tried. Not
+/// longer than a round takes.
+async fn wait_while_leased(
+    spool: &Layout,
+    id: &RequestId,
+    config: &Config,
+    shutdown: &CancellationToken,
+) {
+    let round = (config.timeout + config.retry_delay.mul_f64(1.5)) * config.retry_attempts;
+    let settled = async {
+        while is_leased(spool, id).unwrap_or(false) {
+            tokio::time::sleep(LEASE_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(round, settled) => {}
+        () = shutdown.cancelled() => {}
     }
 }
 

@@ -209,11 +209,15 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
     let out = &mut context.out;
     let label = |name: &str| terminal.paint(output::DIM, &format!("{name:<10}"));
     writeln!(out, "{}{}", label("home"), text::one_line(&status.home))?;
+    let url = text::one_line(&status.url);
     let server = match &status.server.problem {
-        None => terminal.paint(output::GOOD, "answers"),
-        Some(problem) => terminal.paint(output::BAD, &text::one_line(problem)),
+        None => format!("{url} {}", terminal.paint(output::GOOD, "answers")),
+        Some(problem) if problem.contains(&status.url) => {
+            terminal.paint(output::BAD, &text::one_line(problem))
+        }
+        Some(problem) => format!("{url} {}", terminal.paint(output::BAD, &text::one_line(problem))),
     };
-    writeln!(out, "{}{} {server}", label("server"), text::one_line(&status.url))?;
+    writeln!(out, "{}{server}", label("server"))?;
     for (name, spool) in [("spool", Some(&status.spool)), ("fallback", status.fallback.as_ref())] {
         let Some(spool) = spool else { continue };
         write_spool(&label(name), spool, now, context.terminal, out)?;

@@ -163,11 +163,53 @@ impl TransportFixture for Arc<Loopback> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
 
-    async fn make() -> Arc<Loopback> {
-        Arc::default()
+    use super::*;
+    use crate::middleware::{DeliveryConfig, DeliveryStack, delivery_stack};
+    use crate::retry::Jitter;
+
+    /// A transport inside the whole delivery stack.
+    struct Stacked(Arc<Loopback>, Arc<DeliveryStack>);
+
+    #[async_trait]
+    impl TransportFixture for Stacked {
+        fn transport(&self) -> Arc<dyn Transport> {
+            Arc::<DeliveryStack>::clone(&self.1)
+        }
+
+        fn destination(&self) -> String {
+            self.0.destination()
+        }
+
+        async fn stored(&self, id: &RequestId) -> Option<Digest> {
+            TransportFixture::stored(&self.0, id).await
+        }
     }
 
-    transport_conformance!(make);
+    mod loopback {
+        use std::sync::Arc;
+
+        use crate::transport::Loopback;
+
+        async fn make() -> Arc<Loopback> {
+            Arc::default()
+        }
+
+        transport_conformance!(make);
+    }
+
+    mod stack {
+        use super::*;
+
+        async fn make() -> Stacked {
+            let loopback = Arc::<Loopback>::default();
+            let config = DeliveryConfig::new(Jitter::new(StdRng::seed_from_u64(1)));
+            let stack = delivery_stack(Arc::<Loopback>::clone(&loopback), config);
+            Stacked(loopback, Arc::new(stack))
+        }
+
+        transport_conformance!(make);
+    }
 }
