@@ -9,6 +9,7 @@ mod world;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
@@ -209,6 +210,10 @@ fn the_first_start_sets_everything_up_and_later_ones_leave_it() {
     let address = up.address().to_owned();
     let config = std::fs::read_to_string(world.home().join("config.toml")).unwrap();
     assert!(config.contains("api_key = \"ark_") && config.contains(&up.url), "{config}");
+    for private in ["config.toml", "arrakis.db"] {
+        let found = std::fs::metadata(world.home().join(private)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, 0o600, "{private}");
+    }
     assert_eq!(world.count("api_keys WHERE scope = 'ingest'"), 1);
     assert_eq!(world.count("api_keys WHERE scope = 'admin'"), 1);
     up.stop();
