@@ -1,6 +1,6 @@
 //! The spool directory of Arrakis: the only crate that touches it.
 //!
-//! [`Spool`](spool::Spool) is what the hook links: synchronous, without a runtime. `FsQueue` (feature
+//! [`Spool`] is what the hook links: synchronous, without a runtime. `FsQueue` (feature
 //! `queue`) is the drainer's side: the filesystem implementation of
 //! `arrakis_core::queue::Queue`. The format of both is in [`layout`].
 

@@ -1,24 +1,23 @@
 //! Storing events exactly once: [`EventStore`], [`EventReader`] and [`KeyStore`].
 
 mod memory;
+mod types;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use memory::MemoryStore;
+pub use types::{
+    Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
+    EventFilter, EventKey, EventSummary, Page, Transition, Verdict,
+};
 
 use crate::audit::EventStatus;
 use crate::clock::Timestamp;
-use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
-use crate::digest::Digest;
 use crate::error::{BoxError, Retryable};
-use crate::id::RequestId;
 use crate::key::ApiKey;
 
 /// The workspace of everything that names no other.
@@ -45,7 +44,7 @@ pub const ID_CONFLICT: (&str, &str) =
 ///   its body, and is told of the conflict.
 /// * Repeats inside one batch are treated as repeats across batches.
 /// * An arrival with [`Arrival::in_ledger`] unset is stored, and its request id stays free.
-/// * Changes are merged ([`Conversation::merge`] and its like), so events may be recorded in any order.
+/// * Changes are merged ([`Conversation::merge`](crate::conversation::Conversation::merge) and its like), so events may be recorded in any order.
 /// * A body that is not JSON is kept byte for byte.
 /// * [`claim_due`](EventStore::claim_due) gives a row to one worker; [`complete`](EventStore::complete)
 ///   of a claim that was lost meanwhile changes nothing and says so.
@@ -169,238 +168,6 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// The store could not be read.
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError>;
-}
-
-/// One request as it was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    /// The id of its audit row, `UUIDv7`.
-    pub event_id: Uuid,
-    /// Names the event.
-    pub request_id: RequestId,
-    /// The digest that a repeat must have.
-    pub digest: Digest,
-    /// Whether it takes the request id; unset for what its sender must mend and send again.
-    pub in_ledger: bool,
-    /// The workspace of the key that sent it.
-    pub workspace: String,
-    /// The event type, cut; `unknown` where it could not be read.
-    pub event_type: String,
-    /// The session id, where it could be read.
-    pub session_id: Option<String>,
-    /// When the request was received.
-    pub received_at: Timestamp,
-    /// The hook payload (for the original's form: the body).
-    pub body: Bytes,
-    /// The request's headers, selected, secrets replaced.
-    pub headers: BTreeMap<String, String>,
-    /// The client's address.
-    pub ip_address: Option<IpAddr>,
-    /// What else the envelope says.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-}
-
-/// What is to become of an arrival.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Apply these changes: `SUCCESS`.
-    Apply(Changes),
-    /// It fails validation: `INVALID`.
-    Invalid {
-        /// A stable word.
-        code: String,
-        /// A sentence for people.
-        message: String,
-    },
-    /// It could not be projected: `ERROR`, to be tried again.
-    Failed {
-        /// A stable word.
-        code: String,
-        /// A sentence for people.
-        message: String,
-    },
-}
-
-impl Verdict {
-    /// The state of a row that is recorded with this verdict.
-    #[must_use]
-    pub fn status(&self) -> EventStatus {
-        match self {
-            Self::Apply(_) => EventStatus::Success,
-            Self::Invalid { .. } => EventStatus::Invalid,
-            Self::Failed { .. } => EventStatus::Error,
-        }
-    }
-}
-
-/// How an arrival was received into the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdmissionKind {
-    /// It is the first of its request id.
-    New,
-    /// Its request id and digest were there before.
-    Duplicate,
-    /// Its request id was there before, with another digest.
-    Conflict,
-}
-
-/// The store's answer to an arrival.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// How it was received.
-    pub kind: AdmissionKind,
-    /// The audit row of the request id's first arrival.
-    pub event_id: Uuid,
-    /// The digest of the first arrival.
-    pub digest: Digest,
-    /// The first arrival's current state.
-    pub status: EventStatus,
-    /// What the first arrival was about.
-    pub answer: AnswerIds,
-}
-
-/// A row that a worker has taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// What had arrived.
-    pub arrival: Arrival,
-    /// How often it was tried before.
-    pub retry_count: u32,
-    /// Proves that the claim is this worker's.
-    pub token: String,
-}
-
-/// Names an audit row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventKey {
-    /// By the row's own id.
-    Id(Uuid),
-    /// By request id: the first arrival's row.
-    Request(RequestId),
-}
-
-/// Which audit rows to list. Every given field must match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EventFilter {
-    /// The workspace.
-    pub workspace: Option<String>,
-    /// The state.
-    pub status: Option<EventStatus>,
-    /// The event type.
-    pub event_type: Option<String>,
-    /// The session.
-    pub session_id: Option<String>,
-    /// The request id, duplicates included.
-    pub request_id: Option<RequestId>,
-}
-
-/// A part of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Begin after the item of this id; none begins at the newest.
-    pub after: Option<Uuid>,
-    /// How many items at most.
-    pub limit: usize,
-}
-
-impl Page {
-    /// The first `limit` items.
-    #[must_use]
-    pub fn first(limit: usize) -> Self {
-        Self { after: None, limit }
-    }
-}
-
-/// An audit row, in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EventSummary {
-    /// The row's own id.
-    pub id: Uuid,
-    /// Names the event.
-    pub request_id: RequestId,
-    /// The event type.
-    pub event_type: String,
-    /// The session.
-    pub session_id: Option<String>,
-    /// When the request was received.
-    pub received_at: Timestamp,
-    /// The state.
-    pub status: EventStatus,
-    /// From receipt to the statement that stored it, in milliseconds.
-    pub processing_time_ms: Option<u64>,
-    /// What it is about.
-    #[serde(flatten)]
-    pub answer: AnswerIds,
-    /// Why it is not `SUCCESS`.
-    pub error_code: Option<String>,
-    /// The same for people.
-    pub error_message: Option<String>,
-    /// How often it was tried again.
-    pub retry_count: u32,
-    /// When it is tried again.
-    pub retry_after: Option<Timestamp>,
-    /// What else the envelope says; for a duplicate, the first row's id as `duplicateOf`.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-}
-
-/// An audit row, whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventDetail {
-    /// What the list says.
-    pub summary: EventSummary,
-    /// The body as it came; none for a duplicate.
-    pub body: Option<Bytes>,
-    /// The request's headers, selected, secrets replaced.
-    pub headers: BTreeMap<String, String>,
-    /// The client's address.
-    pub ip_address: Option<IpAddr>,
-    /// Every change of state, oldest first.
-    pub transitions: Vec<Transition>,
-}
-
-/// A change of an audit row's state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Transition {
-    /// From which state.
-    pub from: EventStatus,
-    /// To which state.
-    pub to: EventStatus,
-    /// When.
-    pub at: Timestamp,
-    /// Who: a job's name, or a person's.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A conversation, in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConversationSummary {
-    /// The conversation.
-    #[serde(flatten)]
-    pub conversation: Conversation,
-    /// How many messages it has.
-    pub messages: u64,
-    /// How many tool uses it has.
-    pub tool_uses: u64,
-}
-
-/// A conversation, whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConversationDetail {
-    /// The conversation.
-    #[serde(flatten)]
-    pub conversation: Conversation,
-    /// Its messages, oldest first.
-    pub messages: Vec<Message>,
-    /// Its tool uses, oldest first.
-    pub tool_uses: Vec<ToolUse>,
-    /// Its audit rows, oldest first, duplicates left out: the timeline.
-    pub events: Vec<EventSummary>,
 }
 
 /// Keeps API keys, as hashes.
