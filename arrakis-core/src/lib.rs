@@ -47,6 +47,8 @@ pub mod queue;
 #[cfg(feature = "runtime")]
 pub mod retry;
 #[cfg(feature = "runtime")]
+pub mod search;
+#[cfg(feature = "runtime")]
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;

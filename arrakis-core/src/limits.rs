@@ -36,6 +36,9 @@ pub const SESSION_ID_MAX_BYTES: usize = 512;
 /// Indexed text (event types, tool names, titles) is cut at this many bytes.
 pub const INDEXED_TEXT_MAX_BYTES: usize = 512;
 
+/// What of one text or payload can be searched for, from its beginning.
+pub const SEARCHED_TEXT_MAX_BYTES: usize = 256 * 1024;
+
 /// A due time further ahead than this is taken as due now: the longest delay of the schedule is
 /// two hours, half of it again as jitter, so only a clock that jumped can say more.
 pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);

@@ -1,7 +1,7 @@
 //! A store in memory: for embedding where nothing must survive the process, and the yardstick of the
 //! conformance suites.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
-    EventFilter, EventKey, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, KeyStore,
-    Page, StoreError, Transition, Verdict,
+    EventFilter, EventKey, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
+    FeedPage, KeyStore, MessageFilter, Page, StoreError, Transition, Verdict,
 };
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
@@ -20,6 +20,7 @@ use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
 use crate::digest::Digest;
 use crate::id::RequestId;
 use crate::key::ApiKey;
+use crate::search::{payload_words, words};
 
 /// Keeps events in memory.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ struct State {
     tool_uses: HashMap<Uuid, ToolUse>,
     keys: BTreeMap<String, ApiKey>,
     claims: u64,
+    /// Row ids in the order in which the rows were stored or changed their state.
+    feed: Vec<Uuid>,
 }
 
 #[derive(Debug, Clone)]
@@ -133,6 +136,7 @@ impl State {
             claim: None,
             transitions: Vec::new(),
         };
+        self.feed.push(row.arrival.event_id);
         self.rows.insert(row.arrival.event_id, row);
     }
 
@@ -203,6 +207,10 @@ impl Row {
                 .session_id
                 .as_ref()
                 .is_none_or(|id| Some(id) == self.arrival.session_id.as_ref())
+            && filter.text.as_ref().is_none_or(|text| {
+                self.status != EventStatus::Duplicate
+                    && holds(&payload_words(&self.arrival.body), &words(text))
+            })
     }
 }
 
@@ -243,6 +251,7 @@ impl EventStore for MemoryStore {
             });
         }
         state.claims = claims;
+        state.feed.extend(taken.iter().map(|claim| claim.arrival.event_id));
         Ok(taken)
     }
 
@@ -286,6 +295,7 @@ impl EventStore for MemoryStore {
             );
         }
         let (request_id, status, answer) = (row.arrival.request_id.clone(), row.status, row.answer);
+        state.feed.push(id);
         if let Some(entry) = state.ledger.get_mut(&request_id).filter(|e| e.event_id == id) {
             (entry.status, entry.answer) = (status, answer);
         }
@@ -309,6 +319,7 @@ impl EventStore for MemoryStore {
         row.move_to(to, now, actor, reason);
         row.claim = None;
         row.retry_after = None;
+        state.feed.push(event_id);
         Ok(())
     }
 
@@ -325,6 +336,10 @@ impl EventStore for MemoryStore {
             state.rows.remove(id);
         }
         Ok(old.len() as u64)
+    }
+
+    async fn index(&self, _limit: usize) -> Result<usize, StoreError> {
+        Ok(0) // a search reads the texts themselves
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -411,6 +426,49 @@ impl EventReader for MemoryStore {
         Ok(all[start..].iter().take(page.limit).map(|c| state.summary_of(c)).collect())
     }
 
+    async fn messages(
+        &self,
+        filter: MessageFilter,
+        page: Page,
+    ) -> Result<Vec<Message>, StoreError> {
+        let state = self.state();
+        let wanted = words(&filter.text);
+        let mut found: Vec<&Message> = state
+            .messages
+            .values()
+            .filter(|message| {
+                let conversation = state.conversations.get(&message.conversation_id);
+                conversation.is_some_and(|c| c.workspace == filter.workspace)
+                    && holds(&words(&message.content.value), &wanted)
+            })
+            .collect();
+        found.sort_by_key(|message| std::cmp::Reverse((message.content.stamp.at, message.id)));
+        let start = match page.after {
+            Some(after) => found.iter().position(|m| m.id == after).map_or(found.len(), |n| n + 1),
+            None => 0,
+        };
+        Ok(found[start..].iter().take(page.limit).map(|message| (*message).clone()).collect())
+    }
+
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {
+        let state = self.state();
+        let end = state.feed.len();
+        let start = match &after {
+            None => end,
+            Some(FeedCursor(text)) => text.parse().map_err(|error| StoreError::Data {
+                what: format!("continue the feed from {text:?}"),
+                source: Box::new(error),
+            })?,
+        };
+        let next = start.saturating_add(limit).clamp(start.min(end), end);
+        let ids = state.feed.get(start..next).unwrap_or_default();
+        Ok(FeedPage {
+            events: ids.iter().filter_map(|id| state.rows.get(id)).map(Row::summary).collect(),
+            cursor: FeedCursor(next.to_string()),
+            more: next < end,
+        })
+    }
+
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
         let mut counts = BTreeMap::new();
         for row in self.state().rows.values() {
@@ -443,6 +501,11 @@ impl KeyStore for MemoryStore {
         key.revoked_at.get_or_insert(now);
         Ok(true)
     }
+}
+
+/// Whether a text with these words is found by a search for those.
+fn holds(words: &BTreeSet<String>, wanted: &BTreeSet<String>) -> bool {
+    !wanted.is_empty() && wanted.is_subset(words)
 }
 
 fn merge_all<T>(

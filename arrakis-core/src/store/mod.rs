@@ -12,11 +12,13 @@ use uuid::Uuid;
 pub use memory::MemoryStore;
 pub use types::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
-    EventFilter, EventKey, EventSummary, Page, Transition, Verdict,
+    EventFilter, EventKey, EventSummary, FeedCursor, FeedPage, MessageFilter, Page, Transition,
+    Verdict,
 };
 
 use crate::audit::EventStatus;
 use crate::clock::Timestamp;
+use crate::conversation::Message;
 use crate::error::{BoxError, Retryable};
 use crate::key::ApiKey;
 
@@ -45,9 +47,11 @@ pub const ID_CONFLICT: (&str, &str) =
 /// * Repeats inside one batch are treated as repeats across batches.
 /// * An arrival with [`Arrival::in_ledger`] unset is stored, and its request id stays free.
 /// * Changes are merged ([`Conversation::merge`](crate::conversation::Conversation::merge) and its like), so events may be recorded in any order.
-/// * A body that is not JSON is kept byte for byte.
+/// * A body that is not JSON is kept byte for byte. One that is reads back as the same JSON; a store may
+///   change what JSON does not mean: spacing, and the order of keys.
 /// * [`claim_due`](EventStore::claim_due) gives a row to one worker; [`complete`](EventStore::complete)
 ///   of a claim that was lost meanwhile changes nothing and says so.
+/// * What was recorded is found by its text after the next [`index`](EventStore::index).
 /// * Only the changes of state of [`EventStatus::may_become`] happen, and each leaves a row in the trail.
 #[async_trait]
 pub trait EventStore: EventReader {
@@ -106,6 +110,15 @@ pub trait EventStore: EventReader {
     /// Nothing is deleted.
     async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
+    /// Makes the text of up to `limit` commits searchable: the payloads and the messages that they
+    /// wrote. Returns how many it took; less than `limit` means that nothing is left. Of several servers
+    /// on one database one works at a time, the others find nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was made searchable; the next call begins with the same.
+    async fn index(&self, limit: usize) -> Result<usize, StoreError>;
+
     /// Whether a write would succeed now; for readiness.
     ///
     /// # Errors
@@ -120,6 +133,7 @@ pub trait EventStore: EventReader {
 ///
 /// * What [`EventStore::record`] returned is visible at once.
 /// * Lists are newest first and continue from a cursor: the id of the last item seen.
+/// * The feed shows each commit at least once, whichever server made it and however long it took.
 #[async_trait]
 pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     /// One audit row with its bodies, by its own id or by request id (the admitted one).
@@ -161,6 +175,22 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
         workspace: &str,
         page: Page,
     ) -> Result<Vec<ConversationSummary>, StoreError>;
+
+    /// Messages, newest first.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn messages(&self, filter: MessageFilter, page: Page)
+    -> Result<Vec<Message>, StoreError>;
+
+    /// What was committed since `after`, about `limit` rows of it, in the order of commits as far as the
+    /// store knows it; without `after`, nothing and the present position.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read, or did not give this cursor.
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError>;
 
     /// How many audit rows are in each state.
     ///

@@ -134,6 +134,35 @@ pub struct EventFilter {
     pub session_id: Option<String>,
     /// The request id, duplicates included.
     pub request_id: Option<RequestId>,
+    /// Text whose words ([`words`](crate::search::words)) the payload holds, all of them; text without
+    /// a word finds nothing.
+    pub text: Option<String>,
+}
+
+/// Which messages to list. Every given field must match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFilter {
+    /// The workspace.
+    pub workspace: String,
+    /// Text whose words the message holds, all of them; text without a word finds nothing.
+    pub text: String,
+}
+
+/// A position among the commits of a store: everything before it was seen. Only the store that gave it
+/// can read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FeedCursor(pub String);
+
+/// A part of the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedPage {
+    /// Audit rows that were stored or changed their state, as they are now.
+    pub events: Vec<EventSummary>,
+    /// Where to go on.
+    pub cursor: FeedCursor,
+    /// Whether there was more than was asked for.
+    pub more: bool,
 }
 
 /// A part of a list.

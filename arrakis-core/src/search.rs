@@ -1,0 +1,135 @@
+//! Which words of a text can be searched for; every store indexes and asks by these.
+//!
+//! A word is a run of letters and digits, in lower case: `src/main.rs` has the words `src`, `main`
+//! and `rs`. A search finds what holds all of its words, wherever they stand.
+
+use std::collections::BTreeSet;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
+
+/// Longest word, in bytes; longer ones are found by their beginning. Nobody types what is longer, but
+/// payloads hold encoded files.
+pub const WORD_MAX_BYTES: usize = 64;
+
+/// The words of a text, as far as it is searched.
+#[must_use]
+pub fn words(text: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    add_words(text, &mut words);
+    words
+}
+
+/// The words of a payload: those of its strings where it is JSON, else of its text.
+#[must_use]
+pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
+    let mut strings = Strings { words: BTreeSet::new(), left: SEARCHED_TEXT_MAX_BYTES };
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let read = (&mut strings).deserialize(&mut json).and_then(|()| json.end());
+    match read {
+        Ok(()) => strings.words,
+        Err(_) => words(&String::from_utf8_lossy(payload)),
+    }
+}
+
+fn add_words(text: &str, words: &mut BTreeSet<String>) {
+    let text = cut(text, SEARCHED_TEXT_MAX_BYTES);
+    for run in text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty()) {
+        // Lowering may lengthen a word, so it is cut afterwards.
+        let word = cut(run, WORD_MAX_BYTES).to_lowercase();
+        words.insert(cut(&word, WORD_MAX_BYTES).to_owned());
+    }
+}
+
+/// Collects the words of every string in a JSON text, keys left out, until enough text was seen.
+struct Strings {
+    words: BTreeSet<String>,
+    left: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Strings {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Strings {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let text = cut(text, self.left);
+        self.left -= text.len();
+        add_words(text, &mut self.words);
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.words.insert(number.to_string());
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.words.insert(number.unsigned_abs().to_string());
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(&mut *self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key::<serde::de::IgnoredAny>()?.is_some() {
+            map.next_value_seed(&mut *self)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(words: BTreeSet<String>) -> String {
+        Vec::from_iter(words).join(" ")
+    }
+
+    #[test]
+    fn words_are_runs_of_letters_and_digits_in_lower_case() {
+        assert_eq!(list(words("Fix src/main.rs: ÄRGER, don't!")), "don fix main rs src t ärger");
+        assert_eq!(words(&"x".repeat(1000)).first().map(String::len), Some(WORD_MAX_BYTES));
+        assert!(words("-- ,;").is_empty());
+    }
+
+    #[test]
+    fn a_payload_is_searched_by_its_strings_and_numbers() {
+        let payload = br#"{"key":"one\ntwo","list":[3,{"deep":"four"}],"x":true}"#;
+        assert_eq!(list(payload_words(payload)), "3 four one two");
+        assert_eq!(list(payload_words(b"{\"broken\": \"json")), "broken json");
+    }
+
+    #[test]
+    fn no_more_text_is_searched_than_the_limit() {
+        let payload = format!(r#"["{}","late"]"#, "x ".repeat(SEARCHED_TEXT_MAX_BYTES));
+        assert_eq!(list(payload_words(payload.as_bytes())), "x");
+    }
+}
