@@ -1,0 +1,196 @@
+-- Ids are UUIDs. What JSONB or text cannot hold (U+0000, numbers past its range) is kept in a wrapper or
+-- beside the column, so that no payload fails a statement.
+
+CREATE TYPE event_status AS ENUM (
+    'PENDING', 'PROCESSING', 'SUCCESS', 'DUPLICATE', 'INVALID', 'ERROR', 'PENDING_RETRY', 'FAILED'
+);
+
+-- The audit log: one row per arrival, whatever became of it.
+CREATE TABLE webhook_events (
+    id              UUID PRIMARY KEY,                    -- UUIDv7 of the receipt: sorts by time
+    workspace       TEXT NOT NULL,
+    request_id      TEXT NOT NULL,                       -- not unique: repeats leave rows of their own
+    digest          BYTEA NOT NULL,                      -- SHA-256, 32 bytes
+    event_type      TEXT NOT NULL,
+    session_id      TEXT,
+    received_at     TIMESTAMPTZ NOT NULL,
+    request_body    JSONB,                               -- a wrapper where raw_body is set; NULL for a duplicate
+    raw_body        BYTEA,                               -- the bytes of what JSONB cannot hold
+    request_headers JSONB NOT NULL,
+    ip_address      TEXT,
+    status          event_status NOT NULL,
+    processed_at    TIMESTAMPTZ,                         -- when it reached its final state
+    processing_time BIGINT,                              -- milliseconds from receipt to the statement being sent
+    conversation_id UUID,
+    message_id      UUID,
+    tool_use_id     UUID,
+    error_code      TEXT,
+    error_message   TEXT,
+    error_stack     TEXT,
+    retry_count     BIGINT NOT NULL DEFAULT 0,
+    retry_after     TIMESTAMPTZ,
+    claim_token     BIGINT NOT NULL DEFAULT 0,           -- counts claims; a worker's writes name the one it holds
+    claimed_at      TIMESTAMPTZ,
+    discarded_at    TIMESTAMPTZ,
+    metadata        JSONB NOT NULL,
+    created_at      TIMESTAMPTZ NOT NULL,
+    updated_at      TIMESTAMPTZ NOT NULL
+);
+
+-- Eight indexes. Each comment holds the query that needs it.
+
+-- query: SELECT count(*) FROM webhook_events WHERE received_at >= now() - interval '1 minute'
+CREATE INDEX webhook_events_received ON webhook_events (received_at);
+-- query: SELECT event_type FROM webhook_events WHERE workspace = 'small' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_workspace ON webhook_events (workspace, id);
+-- query: SELECT event_type FROM webhook_events WHERE status = 'INVALID' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_status ON webhook_events (status, id) WHERE status <> 'SUCCESS';
+-- query: SELECT status FROM webhook_events WHERE event_type = 'PreCompact' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
+-- query: SELECT event_type FROM webhook_events WHERE session_id = 's1' AND conversation_id = '00000000-0000-0000-0000-000000000000' AND status <> 'DUPLICATE' ORDER BY id
+CREATE INDEX webhook_events_session ON webhook_events (session_id, id);
+-- query: SELECT status FROM webhook_events WHERE request_id = 'r1' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
+-- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND retry_after <= now() ORDER BY retry_after, id LIMIT 50
+CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
+    WHERE status IN ('PENDING', 'PROCESSING', 'ERROR', 'PENDING_RETRY');
+-- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
+CREATE INDEX webhook_events_dead ON webhook_events (request_id)
+    WHERE status = 'FAILED' AND discarded_at IS NULL;
+
+-- The eight states and which may follow which: the same table as `EventStatus::may_become`.
+CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a webhook_events row cannot change from % to %', OLD.status, NEW.status
+        USING ERRCODE = 'check_violation';
+END
+$$;
+CREATE TRIGGER webhook_events_transition BEFORE UPDATE OF status ON webhook_events FOR EACH ROW
+WHEN ((OLD.status, NEW.status) NOT IN (
+    ('PENDING', 'PROCESSING'),
+    ('PENDING_RETRY', 'PROCESSING'),
+    ('PROCESSING', 'SUCCESS'),
+    ('PROCESSING', 'ERROR'),
+    ('PROCESSING', 'PENDING'),
+    ('PROCESSING', 'INVALID'),
+    ('ERROR', 'PENDING_RETRY'),
+    ('ERROR', 'FAILED'),
+    ('ERROR', 'PENDING'),
+    ('FAILED', 'PENDING'),
+    ('INVALID', 'PENDING')
+)) EXECUTE FUNCTION refuse_transition();
+
+-- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row.
+CREATE TABLE request_ids (
+    request_id TEXT PRIMARY KEY,
+    digest     BYTEA NOT NULL,
+    event_id   UUID NOT NULL,
+    answer     JSONB NOT NULL,                           -- status, conversationId, messageId, toolUseId
+    created_at TIMESTAMPTZ NOT NULL
+);
+
+-- The trail: every change of an audit row's state.
+CREATE TABLE event_transitions (
+    id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id    UUID NOT NULL REFERENCES webhook_events (id) ON DELETE CASCADE,
+    from_status event_status NOT NULL,
+    to_status   event_status NOT NULL,
+    at          TIMESTAMPTZ NOT NULL,
+    actor       TEXT NOT NULL,
+    reason      TEXT NOT NULL
+);
+
+CREATE INDEX event_transitions_event ON event_transitions (event_id, id);
+
+-- One row per session. Events apply in any order and each may know only a part, so nothing here
+-- references another table; what a column cannot say (which event wrote it) is in metadata.
+CREATE TABLE conversations (
+    id            UUID PRIMARY KEY,
+    workspace     TEXT NOT NULL,
+    session_id    TEXT NOT NULL,
+    project_path  TEXT,
+    title         TEXT,
+    description   TEXT,
+    started_at    TIMESTAMPTZ NOT NULL,
+    ended_at      TIMESTAMPTZ,
+    last_event_at TIMESTAMPTZ NOT NULL,
+    metadata      JSONB NOT NULL,
+    created_at    TIMESTAMPTZ NOT NULL,
+    updated_at    TIMESTAMPTZ NOT NULL,
+    UNIQUE (workspace, session_id)
+) WITH (fillfactor = 70);                                -- each event of a session updates its row
+
+CREATE INDEX conversations_latest ON conversations (workspace, last_event_at, id);
+
+CREATE TABLE messages (
+    id              UUID PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    conversation_id UUID NOT NULL,
+    role            TEXT NOT NULL,
+    content         TEXT NOT NULL,
+    tool_calls      JSONB,
+    timestamp       TIMESTAMPTZ NOT NULL,
+    metadata        JSONB NOT NULL
+);
+
+CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
+
+CREATE TABLE tool_uses (
+    id              UUID PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    message_id      UUID,
+    conversation_id UUID NOT NULL,
+    tool_name       TEXT NOT NULL,
+    parameters      JSONB,
+    response        JSONB,
+    duration        BIGINT,                              -- milliseconds
+    status          TEXT NOT NULL,
+    timestamp       TIMESTAMPTZ NOT NULL,
+    metadata        JSONB NOT NULL
+);
+
+CREATE INDEX tool_uses_conversation ON tool_uses (conversation_id, timestamp);
+
+-- One row per transaction that wrote events: what the live feed and the search index follow. A reader
+-- remembers the snapshot that it read under, and next reads what that snapshot did not show: so a
+-- transaction that took long is not skipped.
+CREATE TABLE commits (
+    id       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid      XID8 NOT NULL DEFAULT pg_current_xact_id(),
+    events   UUID[] NOT NULL,                            -- audit rows stored, or changed in their state
+    messages UUID[] NOT NULL,                            -- messages written
+    at       TIMESTAMPTZ NOT NULL
+);
+
+CREATE INDEX commits_xid ON commits (xid);
+
+-- How far the search index has followed the commits: the snapshot that it last read under.
+CREATE TABLE search_position (
+    only_row BOOLEAN PRIMARY KEY DEFAULT true CHECK (only_row),
+    position TEXT NOT NULL
+);
+INSERT INTO search_position (position) VALUES ('1:1:');
+
+-- The words of payloads and messages, written behind the hot path.
+CREATE TABLE event_search (
+    event_id UUID PRIMARY KEY,
+    words    TSVECTOR NOT NULL
+);
+CREATE INDEX event_search_words ON event_search USING gin (words);
+
+CREATE TABLE message_search (
+    message_id UUID PRIMARY KEY,
+    words      TSVECTOR NOT NULL
+);
+CREATE INDEX message_search_words ON message_search USING gin (words);
+
+-- Keys as hashes; the secret is nowhere.
+CREATE TABLE api_keys (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL,
+    scope      TEXT NOT NULL CHECK (scope IN ('ingest', 'read', 'admin')),
+    workspace  TEXT NOT NULL,
+    hash       BYTEA NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    revoked_at TIMESTAMPTZ
+);

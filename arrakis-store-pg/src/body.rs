@@ -1,0 +1,186 @@
+//! How a body is kept: as JSONB where that holds all of it, else byte for byte.
+//!
+//! JSONB refuses U+0000 and numbers past its range, and of a key that comes twice it keeps one. What it
+//! cannot hold goes to `raw_body`, and `request_body` has a wrapper:
+//! `{"raw":true,"bytes":N,"preview":"..."}`. Finding out is a pure check before the statement, because
+//! a statement that fails has failed for all of its rows.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::row::{JsonText, shown};
+
+/// The two columns of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BodyColumns<'a> {
+    /// `request_body`.
+    pub(crate) json: Option<JsonText<'a>>,
+    /// `raw_body`.
+    pub(crate) raw: Option<&'a [u8]>,
+}
+
+impl<'a> BodyColumns<'a> {
+    /// No body at all, as in the row of a duplicate.
+    pub(crate) const NONE: Self = Self { json: None, raw: None };
+
+    /// The columns of `body`, of which [`is_plain_json`] has said `plain`.
+    pub(crate) fn of(body: &'a [u8], plain: bool) -> Self {
+        match std::str::from_utf8(body) {
+            Ok(text) if plain => Self { json: Some(JsonText(text.into())), raw: None },
+            _ => Self { json: Some(JsonText(wrapper(body).into())), raw: Some(body) },
+        }
+    }
+}
+
+/// Whether `body` is JSON that JSONB holds whole: no U+0000, no key twice in one object, every number
+/// within the range of a double, nested no deeper than the parser follows (128).
+pub(crate) fn is_plain_json(body: &[u8]) -> bool {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    Plain.deserialize(&mut json).and_then(|()| json.end()).is_ok()
+}
+
+/// What of a raw body is shown, in bytes.
+const PREVIEW_BYTES: usize = 256;
+
+fn wrapper(body: &[u8]) -> String {
+    #[derive(Serialize)]
+    struct Wrapper<'a> {
+        raw: bool,
+        bytes: usize,
+        preview: Cow<'a, str>,
+    }
+    let preview = String::from_utf8_lossy(&body[..body.len().min(PREVIEW_BYTES)]);
+    let wrapper = Wrapper { raw: true, bytes: body.len(), preview: shown(&preview) };
+    // A struct of plain fields always serializes; the fallback says the same without the preview.
+    serde_json::to_string(&wrapper)
+        .unwrap_or_else(|_| format!("{{\"raw\":true,\"bytes\":{}}}", body.len()))
+}
+
+/// Reads JSON and fails at the first thing that JSONB would lose or refuse.
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl<'de> DeserializeSeed<'de> for Plain {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Plain {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON that JSONB holds whole")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        if text.contains('\0') { Err(E::custom("U+0000")) } else { Ok(()) }
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut keys = Keys::default();
+        while let Some(key) = map.next_key::<String>()? {
+            self.visit_str::<A::Error>(&key)?;
+            if !keys.add(key) {
+                return Err(A::Error::custom("a key that comes twice"));
+            }
+            map.next_value_seed(self)?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of one object: few are compared one by one, many are hashed.
+#[derive(Default)]
+struct Keys {
+    few: Vec<String>,
+    many: HashSet<String>,
+}
+
+impl Keys {
+    const FEW: usize = 16;
+
+    /// Whether `key` is new.
+    fn add(&mut self, key: String) -> bool {
+        if self.few.contains(&key) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+            return true;
+        }
+        self.many.insert(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jsonb_holds_is_plain() {
+        let many = (0..100).map(|n| format!("\"k{n}\":{n}")).collect::<Vec<_>>().join(",");
+        for body in [r#" {"b":1,"a":"é\ud83d\udc1b\\u0000","c":[2.50,-1,true,null]} "#, "1e308"] {
+            assert!(is_plain_json(body.as_bytes()), "{body}");
+        }
+        assert!(is_plain_json(format!("{{{many}}}").as_bytes()));
+        assert!(!is_plain_json(format!("{{{many},\"k99\":0}}").as_bytes()));
+    }
+
+    #[test]
+    fn what_jsonb_would_lose_or_refuse_is_kept_as_bytes() {
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        let bodies: [&[u8]; 11] = [
+            b"",
+            b"text",
+            b"{\"a\":\"\xff\"}",
+            b"{} {}",
+            br#""\u0000""#,
+            br#"{"\u0000":1}"#,
+            br#""\ud800""#,
+            br#"{"a":1,"\u0061":2}"#,
+            b"1e400",
+            b"[1",
+            deep.as_bytes(),
+        ];
+        for body in bodies {
+            assert!(!is_plain_json(body));
+            let columns = BodyColumns::of(body, false);
+            assert_eq!(columns.raw, Some(body));
+            let wrapper: serde_json::Value =
+                serde_json::from_str(&columns.json.unwrap().0).unwrap();
+            assert_eq!(wrapper["bytes"], body.len());
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! From Diesel's errors to the store's: which of them retrying helps.
+//!
+//! Diesel does not pass on Postgres' error codes, and messages come in the server's language. So only
+//! what Diesel itself names is taken at its word; whether another failure is the fault of what was
+//! written is found out by trying (see `write`).
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use arrakis_core::error::BoxError;
+use arrakis_core::store::StoreError;
+use diesel::result::{DatabaseErrorKind, Error as DbError};
+
+/// Why a transaction was rolled back.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The database failed.
+    Db(DbError),
+    /// Another transaction got in the way: the same again may succeed.
+    Raced,
+    /// The call cannot be done on what is stored.
+    Refused(StoreError),
+    /// The database refuses what it was given, even without what is not needed of it.
+    Culprit {
+        /// The place of the arrival in its group.
+        index: usize,
+        /// What the database said.
+        error: DbError,
+    },
+}
+
+impl From<DbError> for Trouble {
+    fn from(error: DbError) -> Self {
+        Self::Db(error)
+    }
+}
+
+impl Trouble {
+    /// Whether another transaction got in the way.
+    pub(crate) fn is_raced(&self) -> bool {
+        use DatabaseErrorKind::SerializationFailure;
+        match self {
+            Self::Raced => true,
+            Self::Db(DbError::DatabaseError(kind, _)) => matches!(kind, SerializationFailure),
+            _ => false,
+        }
+    }
+
+    /// The error for the caller; `what` says what was tried.
+    pub(crate) fn into_store(self, what: &str) -> StoreError {
+        match self {
+            Self::Db(error) => store_error(what, error),
+            Self::Raced => unavailable(what, "other transactions kept getting in the way"),
+            Self::Refused(error) => error,
+            Self::Culprit { error, .. } => {
+                StoreError::Data { what: what.to_owned(), source: Box::new(error) }
+            }
+        }
+    }
+}
+
+/// The store's error for a database error; `what` says what was tried.
+pub(crate) fn store_error(what: &str, error: DbError) -> StoreError {
+    let what = what.to_owned();
+    if is_data(&error) {
+        StoreError::Data { what, source: Box::new(error) }
+    } else {
+        StoreError::Unavailable { what, source: Box::new(error) }
+    }
+}
+
+/// Whether the database certainly failed because of what it was given.
+pub(crate) fn is_data(error: &DbError) -> bool {
+    match error {
+        DbError::DatabaseError(kind, _) => matches!(
+            kind,
+            DatabaseErrorKind::UniqueViolation
+                | DatabaseErrorKind::ForeignKeyViolation
+                | DatabaseErrorKind::NotNullViolation
+                | DatabaseErrorKind::CheckViolation
+                | DatabaseErrorKind::RestrictViolation
+                | DatabaseErrorKind::ExclusionViolation
+        ),
+        DbError::SerializationError(_) | DbError::DeserializationError(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether the database answered, but Diesel does not say what the matter is: it may be the data, a
+/// deadlock, a timeout, a full disk.
+pub(crate) fn is_unclear(error: &DbError) -> bool {
+    matches!(error, DbError::DatabaseError(DatabaseErrorKind::Unknown, _))
+}
+
+/// The store's error where the database cannot be reached.
+pub(crate) fn unavailable(what: impl Into<String>, source: impl Into<BoxError>) -> StoreError {
+    StoreError::Unavailable { what: what.into(), source: source.into() }
+}
+
+/// One failure for several callers, all of whom may try again.
+pub(crate) fn share(error: StoreError) -> impl Fn() -> StoreError {
+    let (what, source): (String, Arc<dyn Error + Send + Sync>) = match error {
+        StoreError::Unavailable { what, source } => (what, source.into()),
+        other => ("record events".to_owned(), Arc::new(other)),
+    };
+    move || unavailable(what.clone(), Box::new(Shared(Arc::clone(&source))) as BoxError)
+}
+
+/// An error that several owners have.
+#[derive(Debug)]
+struct Shared(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Shared {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A stored value that does not read as what it should be.
+pub(crate) fn unreadable(column: &str, source: impl Into<BoxError>) -> DbError {
+    DbError::DeserializationError(format!("cannot read column {column}: {}", source.into()).into())
+}

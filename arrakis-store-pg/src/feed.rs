@@ -1,0 +1,287 @@
+//! The feed of commits: one row per transaction, and cursors that skip none.
+//!
+//! Transactions do not commit in the order of their numbers, so "newer than the last one seen" would
+//! skip those that took long. A cursor is therefore a snapshot (`pg_current_snapshot()`): it says which
+//! transactions were over when it was taken. What a later reader sees and that snapshot did not show is
+//! new. In the middle of a page a cursor also has the later snapshot, and how far in it the reader is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::store::{EventSummary, FeedCursor, FeedPage, StoreError};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::error::Trouble;
+use crate::pool;
+use crate::row::{At, SummaryRow};
+use crate::schema::webhook_events;
+use crate::statement::Statement;
+
+/// What a transaction has written.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Audit rows stored, or changed in their state.
+    pub(crate) events: Vec<Uuid>,
+    /// Messages.
+    pub(crate) messages: Vec<Uuid>,
+}
+
+impl Touched {
+    /// Only audit rows.
+    pub(crate) fn events(events: Vec<Uuid>) -> Self {
+        Self { events, messages: Vec::new() }
+    }
+
+    /// Adds what another part of the transaction has written.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.messages.extend(other.messages);
+    }
+}
+
+/// Tells the feed what this transaction has written.
+pub(crate) async fn commit(
+    conn: &mut AsyncPgConnection,
+    touched: &Touched,
+    now: Timestamp,
+) -> QueryResult<()> {
+    Statement::<()>::new("INSERT INTO commits (events, messages, at) VALUES (?, ?, ?)")
+        .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
+        .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
+        .bind::<Timestamptz>(At(now))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Whether this transaction can write: writes to the feed, and undoes it.
+///
+/// # Errors
+///
+/// It cannot.
+pub(crate) async fn probe(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
+    pool::begin_part(conn).await?;
+    let written = commit(conn, &Touched::default(), now).await;
+    pool::undo(conn).await?;
+    written
+}
+
+/// A position among the commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// What this snapshot shows was seen.
+    seen: Snapshot,
+    /// Of what this later snapshot shows, the transactions up to this one were seen as well.
+    within: Option<(Snapshot, u64)>,
+}
+
+impl Position {
+    /// Everything that is committed when `snapshot` is taken.
+    pub(crate) fn at(snapshot: Snapshot) -> Self {
+        Self { seen: snapshot, within: None }
+    }
+}
+
+/// The text of a `pg_snapshot`: `xmin:xmax:xip,xip`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot(String);
+
+/// The text is no position.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoPosition;
+
+impl FromStr for Snapshot {
+    type Err = NoPosition;
+
+    fn from_str(text: &str) -> Result<Self, NoPosition> {
+        let mut parts = text.splitn(3, ':');
+        let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+        let bounds = number().zip(number());
+        let running = parts.next().unwrap_or("none");
+        let is_list =
+            running.is_empty() || running.split(',').all(|one| one.parse::<u64>().is_ok());
+        // Postgres itself refuses bounds in the wrong order, and what runs outside of them.
+        match bounds {
+            Some((min, max)) if (1..=max).contains(&min) && is_list => Ok(Self(text.to_owned())),
+            _ => Err(NoPosition),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seen: Snapshot(seen), within } = self;
+        match within {
+            None => f.write_str(seen),
+            Some((Snapshot(until), xid)) => write!(f, "{seen}/{until}/{xid}"),
+        }
+    }
+}
+
+impl FromStr for Position {
+    type Err = NoPosition;
+
+    fn from_str(text: &str) -> Result<Self, NoPosition> {
+        let mut parts = text.split('/');
+        let seen = parts.next().ok_or(NoPosition)?.parse()?;
+        let within = match (parts.next(), parts.next(), parts.next()) {
+            (None, ..) => None,
+            (Some(until), Some(xid), None) => {
+                Some((until.parse()?, xid.parse().map_err(|_| NoPosition)?))
+            }
+            _ => return Err(NoPosition),
+        };
+        Ok(Self { seen, within })
+    }
+}
+
+/// The commits after a position, about as many as asked for.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    /// What they wrote, oldest number first.
+    pub(crate) commits: Vec<Touched>,
+    /// Where to go on.
+    pub(crate) next: Position,
+    /// Whether there was more.
+    pub(crate) more: bool,
+}
+
+/// Reads up to `limit` commits after `position`.
+///
+/// # Errors
+///
+/// The database fails, or refuses the position.
+pub(crate) async fn commits(
+    conn: &mut AsyncPgConnection,
+    position: &Position,
+    limit: usize,
+) -> QueryResult<Commits> {
+    // One statement, so that the snapshot is the one under which the rows were read. Numbers past the
+    // snapshot's end can only be from another server's dump.
+    const SQL: &str = "WITH s AS MATERIALIZED (\
+            SELECT ?::pg_snapshot AS seen, coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
+            ?::text::xid8 AS after) \
+        SELECT s.until::text, c.xid::text, c.events, c.messages FROM s LEFT JOIN LATERAL (\
+            SELECT xid, events, messages FROM commits \
+            WHERE xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
+            AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
+            AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
+    type Row = (String, Option<String>, Option<Vec<Uuid>>, Option<Vec<Uuid>>);
+    let until = position.within.as_ref().map(|(until, _)| until.0.as_str());
+    let after = position.within.as_ref().map_or(0, |(_, xid)| *xid);
+    let one_more = i64::try_from(limit).unwrap_or(i64::MAX - 1).saturating_add(1);
+    type Sql = (
+        Text,
+        Nullable<Text>,
+        Nullable<Array<diesel::sql_types::Uuid>>,
+        Nullable<Array<diesel::sql_types::Uuid>>,
+    );
+    let mut rows: Vec<Row> = Statement::<Sql>::new(SQL)
+        .bind::<Text>(position.seen.0.as_str())
+        .bind::<Nullable<Text>>(until)
+        .bind::<Text>(after.to_string())
+        .bind::<BigInt>(one_more)
+        .load(conn)
+        .await?;
+    let unreadable = |_| crate::error::unreadable("xid", "this is no transaction number");
+    let until = rows.as_slice().first().map_or(position.seen.0.as_str(), |row| row.0.as_str());
+    let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let mut last = None;
+    let mut commits = Vec::new();
+    for (_, xid, events, messages) in rows {
+        let (Some(xid), Some(events), Some(messages)) = (xid, events, messages) else { break };
+        last = Some(xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?);
+        commits.push(Touched { events, messages });
+    }
+    let next = match last {
+        Some(xid) if more => Position { seen: position.seen.clone(), within: Some((until, xid)) },
+        _ => Position::at(until),
+    };
+    Ok(Commits { commits, next, more })
+}
+
+/// A page of the feed.
+///
+/// # Errors
+///
+/// The database fails, or the cursor is not one of this store's.
+pub(crate) async fn page(
+    conn: &mut AsyncPgConnection,
+    after: Option<&FeedCursor>,
+    limit: usize,
+) -> Result<FeedPage, Trouble> {
+    let Some(FeedCursor(text)) = after else {
+        let now = snapshot(conn).await?;
+        let cursor = FeedCursor(Position::at(now).to_string());
+        return Ok(FeedPage { events: Vec::new(), cursor, more: false });
+    };
+    let position = text.parse::<Position>().map_err(|NoPosition| {
+        Trouble::Refused(StoreError::Data {
+            what: format!("continue the feed from {:?}", arrakis_core::limits::cut(text, 128)),
+            source: "this store did not give that cursor".into(),
+        })
+    })?;
+    let mut position = position;
+    let mut ids = Vec::new();
+    // A commit holds one event or hundreds: they are taken a few at a time until there are enough.
+    let more = loop {
+        let Commits { commits, next, more } = commits(conn, &position, COMMITS_AT_ONCE).await?;
+        position = next;
+        ids.extend(commits.into_iter().flat_map(|one| one.events));
+        if !more || ids.len() >= limit {
+            break more;
+        }
+    };
+    let events = summaries(conn, ids).await?;
+    Ok(FeedPage { events, cursor: FeedCursor(position.to_string()), more })
+}
+
+/// How many commits a page takes at one time.
+const COMMITS_AT_ONCE: usize = 4;
+
+/// The present snapshot.
+pub(crate) async fn snapshot(conn: &mut AsyncPgConnection) -> QueryResult<Snapshot> {
+    let text: String =
+        Statement::<Text>::new("SELECT pg_current_snapshot()::text").get_result(conn).await?;
+    text.parse().map_err(|NoPosition| crate::error::unreadable("snapshot", text))
+}
+
+/// Audit rows in the order of `ids`, each once; those that are gone are left out.
+async fn summaries(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> QueryResult<Vec<EventSummary>> {
+    let rows: Vec<SummaryRow> = webhook_events::table
+        .filter(webhook_events::id.eq_any(&ids))
+        .select(SummaryRow::as_select())
+        .load(conn)
+        .await?;
+    let mut rows: std::collections::HashMap<Uuid, SummaryRow> =
+        rows.into_iter().map(|row| (row.id, row)).collect();
+    ids.iter().filter_map(|id| rows.remove(id)).map(EventSummary::try_from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_back_from_its_text() {
+        for text in ["10:20:10,14", "1:1:", "10:20:10/15:30:/17"] {
+            assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_position_is_refused() {
+        for text in
+            ["", "x", "1:2", "2:1:", "0:1:", "1:2:x", "1:2:/3", "1:2:/1:2:/x", "1:2:/1:2:/3/4"]
+        {
+            assert_eq!(text.parse::<Position>(), Err(NoPosition), "{text}");
+        }
+    }
+}

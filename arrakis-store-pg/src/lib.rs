@@ -1,0 +1,52 @@
+//! The event store of Arrakis for teams: a Postgres database that several servers share.
+//!
+//! [`PgStore`] implements [`EventStore`](arrakis_core::store::EventStore),
+//! [`EventReader`](arrakis_core::store::EventReader), [`KeyStore`](arrakis_core::store::KeyStore) and
+//! [`DeadLetters`](arrakis_core::queue::DeadLetters). This is the only crate that knows Postgres; it
+//! needs no libpq. Postgres 13 or newer serves.
+//!
+//! # How it is durable, and quick at it
+//!
+//! An event is answered after the commit that holds it, with `synchronous_commit` on. Calls that arrive
+//! while a commit is under way share the next one, and a transaction has the same few statements for one
+//! event as for hundreds, so the cost of reaching the server and its disk is divided among all who wait.
+//!
+//! Nothing is stored twice whichever server is asked: the ledger's primary key decides, inside the
+//! transaction that stores the event.
+//!
+//! # Files
+//!
+//! * `connect`, `pool`, `migrate`: connections, transactions, and the schema
+//! * `writer`: group commit
+//! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `work`: claims, completion, changes of state, pruning
+//! * `feed`, `search`: what follows the commits
+//! * `read`, `dead_letter`, `keys`: everything else the traits ask for
+//! * `row`, `schema`, `statement`: columns and what they mean, and statements of many rows
+//! * `testkit` (feature): a throw-away server for tests
+
+mod apply;
+mod body;
+mod config;
+mod connect;
+mod dead_letter;
+mod error;
+mod feed;
+mod keys;
+mod migrate;
+mod pool;
+mod read;
+mod row;
+mod schema;
+mod search;
+mod statement;
+mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+mod work;
+mod write;
+mod writer;
+
+pub use config::PgConfig;
+pub use migrate::migrate;
+pub use store::PgStore;

@@ -1,0 +1,209 @@
+//! The connections that do everything but record events, and transactions.
+
+use std::fmt;
+use std::time::Duration;
+
+use arrakis_core::store::StoreError;
+use diesel::result::QueryResult;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::config::PgConfig;
+use crate::connect::Connector;
+use crate::error::{Trouble, unavailable};
+
+/// What is done in a transaction.
+pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
+
+/// How a transaction that only reads begins: all of its statements see one state.
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// How a transaction that writes begins.
+const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Why there was no connection in time: they are all in use, or opening one takes too long.
+const BUSY: &str = "no connection to the database is free";
+
+/// A few connections, for one transaction at a time each.
+pub(crate) struct Connections {
+    pool: Pool<AsyncPgConnection>,
+    size: usize,
+    patience: Duration,
+    limit: Duration,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// A pool; connections open when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn new(connector: &Connector, config: &PgConfig) -> Result<Self, StoreError> {
+        let connector = connector.clone();
+        let mut manager = ManagerConfig::default();
+        // Whether a connection still works shows when its transaction begins.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(move |_| {
+            let connector = connector.clone();
+            async move { connector.connect().await }.boxed()
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config("", manager);
+        let size = config.pool.max(1);
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .build()
+            .map_err(|error| unavailable("build the pool of connections", error))?;
+        Ok(Self { pool, size, patience: config.queue_wait, limit: config.transaction_timeout })
+    }
+
+    /// Reads in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// Every connection stays busy, or the database cannot be read; `what` says what was tried.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(what, READ, work).await
+    }
+
+    /// Writes in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it is stored, or whether it is cannot be known because the connection was lost.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        self.run(what, WRITE, work).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        begin: &'static str,
+        work: impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        let limit = self.limit;
+        let mut conn = self.begun(what, begin).await?;
+        // A task of its own, because the caller may go away at any time, and a connection with half a
+        // transaction is of no use to the next.
+        let working = tokio::spawn(async move {
+            let done = tokio::time::timeout(limit, tried(&mut conn, begin, &work)).await;
+            match done {
+                Ok(done) => done.map_err(|trouble| trouble.into_store(what)),
+                Err(_) => {
+                    drop(Object::take(conn));
+                    Err(unavailable(what, "the database took too long to answer"))
+                }
+            }
+        });
+        working.await.map_err(|error| unavailable(what, error))?
+    }
+
+    /// A connection on which a transaction has begun. Those that the server has closed meanwhile are
+    /// given up for new ones.
+    async fn begun(
+        &self,
+        what: &'static str,
+        begin: &'static str,
+    ) -> Result<Object<AsyncPgConnection>, StoreError> {
+        let mut tries = 0;
+        loop {
+            let conn = tokio::time::timeout(self.patience, self.pool.get()).await;
+            let conn = conn.map_err(|_| unavailable(what, BUSY))?;
+            let mut conn = conn.map_err(|error| unavailable(what, error))?;
+            match tokio::time::timeout(self.limit, begin_with(&mut conn, begin)).await {
+                Ok(Ok(())) => return Ok(conn),
+                done => {
+                    drop(Object::take(conn));
+                    tries += 1;
+                    if tries > self.size {
+                        return Err(match done {
+                            Ok(Err(error)) => unavailable(what, error),
+                            _ => unavailable(what, "the database took too long to answer"),
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How often a transaction that others got in the way of is tried again at once.
+pub(crate) const TRIES: u32 = 5;
+
+/// Does the work of a transaction that has begun, and ends it; where others got in the way, again.
+async fn tried<T>(
+    conn: &mut AsyncPgConnection,
+    begin: &str,
+    work: &impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T>,
+) -> Result<T, Trouble> {
+    let mut tries = 1;
+    loop {
+        let done = work(conn).await;
+        match end(conn, done).await {
+            Err(trouble) if trouble.is_raced() && tries < TRIES => tries += 1,
+            done => return done,
+        }
+        begin_with(conn, begin).await?;
+    }
+}
+
+/// Begins a transaction as `begin` says.
+async fn begin_with(conn: &mut AsyncPgConnection, begin: &str) -> QueryResult<()> {
+    AnsiTransactionManager::begin_transaction_sql(conn, begin).await
+}
+
+/// Begins a transaction that writes.
+pub(crate) async fn begin(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    begin_with(conn, WRITE).await
+}
+
+/// Begins a part of a transaction that can be undone by itself.
+pub(crate) async fn begin_part(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    AnsiTransactionManager::begin_transaction(conn).await
+}
+
+/// Undoes what was begun last.
+pub(crate) async fn undo(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    AnsiTransactionManager::rollback_transaction(conn).await
+}
+
+/// Ends what was begun last: keeps it where its work was done, else undoes it.
+///
+/// # Errors
+///
+/// What the work says; or nothing of it is stored; or, because the connection was lost at the very end,
+/// whether it is cannot be known.
+pub(crate) async fn end<T>(
+    conn: &mut AsyncPgConnection,
+    done: Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    match done {
+        Ok(value) => {
+            AnsiTransactionManager::commit_transaction(conn).await?;
+            Ok(value)
+        }
+        Err(trouble) => {
+            // What went wrong before matters more than that undoing it failed too.
+            undo(conn).await.ok();
+            Err(trouble)
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Reading: what lists, details and the dashboard show.
+//!
+//! Audit rows are listed in the order of their ids, which is the order of receipt, so a cursor is an
+//! id and needs no row to still exist.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::conversation::Message;
+use arrakis_core::id::{self, RequestId};
+use arrakis_core::store::{
+    ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
+    MessageFilter, Page, Transition,
+};
+use diesel::dsl::{count_star, sql};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Bool, Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::row::{
+    At, ConversationRow, DetailRow, MessageRow, State, SummaryRow, ToolUseRow, TransitionRow, shown,
+};
+use crate::schema::{
+    conversations, event_transitions, messages, request_ids, tool_uses, webhook_events,
+};
+use crate::search;
+
+/// One audit row, whole.
+pub(crate) async fn event(
+    conn: &mut AsyncPgConnection,
+    key: &EventKey,
+) -> QueryResult<Option<EventDetail>> {
+    let id = match key {
+        EventKey::Id(id) => Some(*id),
+        EventKey::Request(request) => first_of(conn, request).await?,
+    };
+    let Some(id) = id else { return Ok(None) };
+    let row: Option<DetailRow> = webhook_events::table
+        .find(id)
+        .select(DetailRow::as_select())
+        .get_result(conn)
+        .await
+        .optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let transitions = transitions(conn, id).await?;
+    row.into_detail(transitions).map(Some)
+}
+
+/// The row that the ledger names; for a request id that is still free, the earliest row.
+async fn first_of(conn: &mut AsyncPgConnection, request: &RequestId) -> QueryResult<Option<Uuid>> {
+    let admitted = request_ids::table
+        .find(request.as_str())
+        .select(request_ids::event_id)
+        .get_result(conn)
+        .await
+        .optional()?;
+    if admitted.is_some() {
+        return Ok(admitted);
+    }
+    webhook_events::table
+        .filter(webhook_events::request_id.eq(request.as_str()))
+        .order(webhook_events::id.asc())
+        .select(webhook_events::id)
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// Every change of a row's state, oldest first.
+pub(crate) async fn transitions(
+    conn: &mut AsyncPgConnection,
+    id: Uuid,
+) -> QueryResult<Vec<Transition>> {
+    let rows: Vec<TransitionRow> = event_transitions::table
+        .filter(event_transitions::event_id.eq(id))
+        .order(event_transitions::id.asc())
+        .select(TransitionRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(Transition::from).collect())
+}
+
+/// Audit rows, newest first.
+pub(crate) async fn events(
+    conn: &mut AsyncPgConnection,
+    filter: &EventFilter,
+    page: Page,
+) -> QueryResult<Vec<EventSummary>> {
+    use webhook_events::{event_type, id, request_id, session_id, table, workspace};
+    let mut query = table.select(SummaryRow::as_select()).into_boxed();
+    if let Some(value) = &filter.workspace {
+        query = query.filter(workspace.eq(shown(value)));
+    }
+    if let Some(value) = filter.status {
+        // A literal, because a partial index serves only what the planner can prove to be inside it.
+        query = query.filter(sql::<Bool>(&format!("status = '{value}'")));
+    }
+    if let Some(value) = &filter.event_type {
+        query = query.filter(event_type.eq(shown(value)));
+    }
+    if let Some(value) = &filter.session_id {
+        query = query.filter(session_id.eq(shown(value)));
+    }
+    if let Some(value) = &filter.request_id {
+        query = query.filter(request_id.eq(value.as_str()));
+    }
+    if let Some(text) = &filter.text {
+        let Some(condition) = search::condition(text) else { return Ok(Vec::new()) };
+        let found = "webhook_events.id IN (SELECT event_id FROM event_search WHERE words @@ ";
+        query = query.filter(sql::<Bool>(found).bind::<Text, _>(condition).sql("::tsquery)"));
+    }
+    if let Some(after) = page.after {
+        query = query.filter(id.lt(after));
+    }
+    let rows: Vec<SummaryRow> = query.order(id.desc()).limit(limit(page)).load(conn).await?;
+    rows.into_iter().map(EventSummary::try_from).collect()
+}
+
+/// One conversation, whole, by its session id or its own.
+pub(crate) async fn conversation(
+    conn: &mut AsyncPgConnection,
+    workspace: &str,
+    key: &str,
+) -> QueryResult<Option<ConversationDetail>> {
+    // The id follows from the session, so one look by id serves both keys.
+    let ids = [Some(id::conversation_id(workspace, key)), key.parse::<Uuid>().ok()];
+    let row: Option<ConversationRow> = conversations::table
+        .filter(conversations::id.eq_any(ids.into_iter().flatten().collect::<Vec<_>>()))
+        .filter(conversations::workspace.eq(shown(workspace)))
+        .select(ConversationRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let conversation = row.into_value()?;
+    let events = timeline(conn, conversation.id, &conversation.session_id).await?;
+    let rows: Vec<MessageRow> = messages::table
+        .filter(messages::conversation_id.eq(conversation.id))
+        .select(MessageRow::as_select())
+        .load(conn)
+        .await?;
+    let mut messages =
+        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<_>>>()?;
+    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    let rows: Vec<ToolUseRow> = tool_uses::table
+        .filter(tool_uses::conversation_id.eq(conversation.id))
+        .select(ToolUseRow::as_select())
+        .load(conn)
+        .await?;
+    let mut tool_uses =
+        rows.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<Vec<_>>>()?;
+    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+}
+
+/// The audit rows of a conversation, oldest first, duplicates left out. The session finds them.
+async fn timeline(
+    conn: &mut AsyncPgConnection,
+    conversation_id: Uuid,
+    session_id: &str,
+) -> QueryResult<Vec<EventSummary>> {
+    let rows: Vec<SummaryRow> = webhook_events::table
+        .filter(webhook_events::session_id.eq(shown(session_id)))
+        .filter(webhook_events::conversation_id.eq(conversation_id))
+        .filter(webhook_events::status.ne(State(EventStatus::Duplicate)))
+        .order(webhook_events::id.asc())
+        .select(SummaryRow::as_select())
+        .load(conn)
+        .await?;
+    rows.into_iter().map(EventSummary::try_from).collect()
+}
+
+/// Conversations, those of the latest events first.
+pub(crate) async fn conversations(
+    conn: &mut AsyncPgConnection,
+    workspace: &str,
+    page: Page,
+) -> QueryResult<Vec<ConversationSummary>> {
+    use conversations::{id, last_event_at, table};
+    let mut query = table
+        .filter(conversations::workspace.eq(shown(workspace)))
+        .select(ConversationRow::as_select())
+        .into_boxed();
+    if let Some(after) = page.after {
+        let seen = table.find(after).select(last_event_at).get_result::<At>(conn).await;
+        let Some(seen) = seen.optional()? else { return Ok(Vec::new()) };
+        query = query.filter(last_event_at.lt(seen).or(last_event_at.eq(seen).and(id.lt(after))));
+    }
+    let query = query.order((last_event_at.desc(), id.desc())).limit(limit(page));
+    let rows: Vec<ConversationRow> = query.load(conn).await?;
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let messages: Vec<(Uuid, i64)> = messages::table
+        .filter(messages::conversation_id.eq_any(&ids))
+        .group_by(messages::conversation_id)
+        .select((messages::conversation_id, count_star()))
+        .load(conn)
+        .await?;
+    let tool_uses: Vec<(Uuid, i64)> = tool_uses::table
+        .filter(tool_uses::conversation_id.eq_any(&ids))
+        .group_by(tool_uses::conversation_id)
+        .select((tool_uses::conversation_id, count_star()))
+        .load(conn)
+        .await?;
+    let messages: HashMap<Uuid, i64> = messages.into_iter().collect();
+    let tool_uses: HashMap<Uuid, i64> = tool_uses.into_iter().collect();
+    let summary = |row: ConversationRow| {
+        Ok(ConversationSummary {
+            messages: messages.get(&row.id).map_or(0, |count| count.unsigned_abs()),
+            tool_uses: tool_uses.get(&row.id).map_or(0, |count| count.unsigned_abs()),
+            conversation: row.into_value()?,
+        })
+    };
+    rows.into_iter().map(summary).collect()
+}
+
+/// Messages that hold words, newest first.
+pub(crate) async fn messages(
+    conn: &mut AsyncPgConnection,
+    filter: &MessageFilter,
+    page: Page,
+) -> QueryResult<Vec<Message>> {
+    use messages::{id, table, timestamp, workspace};
+    let Some(condition) = search::condition(&filter.text) else { return Ok(Vec::new()) };
+    let found = "messages.id IN (SELECT message_id FROM message_search WHERE words @@ ";
+    let mut query = table
+        .filter(workspace.eq(shown(&filter.workspace)))
+        .filter(sql::<Bool>(found).bind::<Text, _>(condition).sql("::tsquery)"))
+        .select(MessageRow::as_select())
+        .into_boxed();
+    if let Some(after) = page.after {
+        let seen = table.find(after).select(timestamp).get_result::<At>(conn).await;
+        let Some(seen) = seen.optional()? else { return Ok(Vec::new()) };
+        query = query.filter(timestamp.lt(seen).or(timestamp.eq(seen).and(id.lt(after))));
+    }
+    let query = query.order((timestamp.desc(), id.desc())).limit(limit(page));
+    let rows: Vec<MessageRow> = query.load(conn).await?;
+    rows.into_iter().map(MessageRow::into_value).collect()
+}
+
+/// How many audit rows are in each state.
+pub(crate) async fn counts(
+    conn: &mut AsyncPgConnection,
+) -> QueryResult<BTreeMap<EventStatus, u64>> {
+    let counts: Vec<(State, i64)> = webhook_events::table
+        .group_by(webhook_events::status)
+        .select((webhook_events::status, count_star()))
+        .load(conn)
+        .await?;
+    Ok(counts.into_iter().map(|(state, count)| (state.0, count.unsigned_abs())).collect())
+}
+
+/// Most items of one page: the cursor goes on.
+const PAGE_MAX: usize = 10_000;
+
+fn limit(page: Page) -> i64 {
+    i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
+}

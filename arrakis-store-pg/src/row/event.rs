@@ -1,0 +1,330 @@
+//! Audit rows: [`insert_events`] writes them; the types are read, each no wider than its reader needs.
+
+use std::borrow::Cow;
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::AnswerIds;
+use arrakis_core::store::{
+    Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
+};
+use bytes::Bytes;
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, BigInt, Binary, Jsonb, Nullable, Text, Timestamptz};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::value::{At, JsonText, State, shown};
+use super::{digest, json, parse};
+use crate::body::{self, BodyColumns};
+use crate::schema::{event_transitions, sql_types, webhook_events};
+use crate::statement::Statement;
+
+/// An arrival with everything serialized that can be before its turn comes.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) arrival: Arrival,
+    pub(crate) verdict: Verdict,
+    headers: JsonText<'static>,
+    metadata: JsonText<'static>,
+    ip_address: Option<String>,
+    plain_json: bool,
+    /// What the database said when it refused the row as it was.
+    refusal: Option<String>,
+}
+
+impl Prepared {
+    /// Serializes what does not depend on the database.
+    ///
+    /// # Errors
+    ///
+    /// The headers or the metadata cannot be written as JSON.
+    pub(crate) fn new(arrival: Arrival, verdict: Verdict) -> QueryResult<Self> {
+        Ok(Self {
+            headers: JsonText::of(&arrival.headers)?,
+            metadata: JsonText::of(&arrival.metadata)?,
+            ip_address: arrival.ip_address.map(|address| address.to_string()),
+            plain_json: body::is_plain_json(&arrival.body),
+            refusal: None,
+            arrival,
+            verdict,
+        })
+    }
+
+    /// The same arrival as it is kept when the database refuses it: failed, its body as bytes.
+    pub(crate) fn refused(&self, error: &diesel::result::Error) -> Self {
+        Self {
+            arrival: self.arrival.clone(),
+            verdict: Verdict::Failed {
+                code: "store_refused".to_owned(),
+                message: "the database refused to store this event as it was".to_owned(),
+            },
+            headers: self.headers.clone(),
+            metadata: self.metadata.clone(),
+            ip_address: self.ip_address.clone(),
+            plain_json: false,
+            refusal: Some(shown(&error.to_string()).into_owned()),
+        }
+    }
+}
+
+/// What has been decided about an arrival.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: EventStatus,
+    pub(crate) answer: AnswerIds,
+    pub(crate) error: Option<(Cow<'static, str>, Cow<'static, str>)>,
+    pub(crate) duplicate_of: Option<Uuid>,
+}
+
+const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
+    session_id, received_at, request_body, raw_body, request_headers, ip_address, status, \
+    processed_at, processing_time, conversation_id, message_id, tool_use_id, error_code, \
+    error_message, error_stack, retry_after, metadata, created_at, updated_at) \
+    SELECT *, ?, ? FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+    ORDER BY 1";
+
+/// The statement that writes the rows of these arrivals at `now`.
+pub(crate) fn insert_events<'a>(
+    rows: &'a [(&'a Prepared, Outcome)],
+    now: Timestamp,
+) -> Statement<'a> {
+    let arrivals = || rows.iter().map(|(row, _)| &row.arrival);
+    let outcomes = || rows.iter().map(|(_, outcome)| outcome);
+    let bodies: Vec<BodyColumns<'a>> = rows.iter().map(body_columns).collect();
+    let raw: Vec<Option<&[u8]>> = bodies.iter().map(|body| body.raw).collect();
+    let json: Vec<Option<JsonText<'a>>> = bodies.into_iter().map(|body| body.json).collect();
+    let waits = |outcome: &Outcome| outcome.status == EventStatus::Error;
+    let elapsed = |arrival: &Arrival| {
+        i64::try_from(now.since(arrival.received_at).as_millis()).unwrap_or(i64::MAX)
+    };
+    let error = |pick: fn(&'a (Cow<'static, str>, Cow<'static, str>)) -> &'a str| {
+        let of = move |outcome: &'a Outcome| outcome.error.as_ref().map(pick).map(shown);
+        outcomes().map(of).collect::<Vec<Option<Cow<'a, str>>>>()
+    };
+    let ids = |pick: fn(&AnswerIds) -> Option<Uuid>| {
+        outcomes().map(|outcome| pick(&outcome.answer)).collect::<Vec<_>>()
+    };
+    let refusals: Vec<_> = rows.iter().map(|(row, _)| row.refusal.as_deref()).collect();
+    let addresses: Vec<_> = rows.iter().map(|(row, _)| row.ip_address.as_deref()).collect();
+    let first_retry = At(now.plus(FIRST_RETRY_DELAY));
+    let settled = |outcome: &Outcome| (!waits(outcome)).then_some(At(now));
+    let retry = |outcome: &Outcome| waits(outcome).then_some(first_retry);
+    Statement::new(INSERT)
+        .bind::<Timestamptz>(At(now))
+        .bind::<Timestamptz>(At(now))
+        .bind::<Array<diesel::sql_types::Uuid>>(
+            arrivals().map(|one| one.event_id).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Text>>(arrivals().map(|one| shown(&one.workspace)).collect::<Vec<_>>())
+        .bind::<Array<Text>>(arrivals().map(|one| one.request_id.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Binary>>(
+            arrivals().map(|one| one.digest.as_bytes().as_slice()).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Text>>(arrivals().map(|one| shown(&one.event_type)).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>>(
+            arrivals().map(|one| one.session_id.as_deref().map(shown)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Timestamptz>>(arrivals().map(|one| At(one.received_at)).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Jsonb>>>(json)
+        .bind::<Array<Nullable<Binary>>>(raw)
+        .bind::<Array<Jsonb>>(rows.iter().map(|(row, _)| row.headers.clone()).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>>(addresses)
+        .bind::<Array<sql_types::EventStatus>>(
+            outcomes().map(|one| State(one.status)).collect::<Vec<_>>(),
+        )
+        .bind::<Array<Nullable<Timestamptz>>>(outcomes().map(settled).collect::<Vec<_>>())
+        .bind::<Array<BigInt>>(arrivals().map(elapsed).collect::<Vec<_>>())
+        .bind::<Array<Nullable<diesel::sql_types::Uuid>>>(ids(|answer| answer.conversation_id))
+        .bind::<Array<Nullable<diesel::sql_types::Uuid>>>(ids(|answer| answer.message_id))
+        .bind::<Array<Nullable<diesel::sql_types::Uuid>>>(ids(|answer| answer.tool_use_id))
+        .bind::<Array<Nullable<Text>>>(error(|(code, _)| code.as_ref()))
+        .bind::<Array<Nullable<Text>>>(error(|(_, message)| message.as_ref()))
+        .bind::<Array<Nullable<Text>>>(refusals)
+        .bind::<Array<Nullable<Timestamptz>>>(outcomes().map(retry).collect::<Vec<_>>())
+        .bind::<Array<Jsonb>>(rows.iter().map(metadata).collect::<Vec<_>>())
+}
+
+fn body_columns<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> BodyColumns<'a> {
+    match outcome.duplicate_of {
+        Some(_) => BodyColumns::NONE,
+        None => BodyColumns::of(&row.arrival.body, row.plain_json),
+    }
+}
+
+fn metadata<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> JsonText<'a> {
+    match outcome.duplicate_of {
+        // What else the envelope says, the first row has.
+        Some(first) => JsonText(format!("{{\"duplicateOf\":\"{first}\"}}").into()),
+        None => row.metadata.clone(),
+    }
+}
+
+/// What the ledger answers a repeat: `request_ids.answer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Answer {
+    /// The state when the ledger was last written; the audit row's own counts while there is one.
+    pub(crate) status: EventStatus,
+    pub(crate) conversation_id: Option<Uuid>,
+    pub(crate) message_id: Option<Uuid>,
+    pub(crate) tool_use_id: Option<Uuid>,
+}
+
+impl Answer {
+    /// The answer of an event in this state, about these.
+    pub(crate) fn new(status: EventStatus, ids: AnswerIds) -> Self {
+        let AnswerIds { conversation_id, message_id, tool_use_id } = ids;
+        Self { status, conversation_id, message_id, tool_use_id }
+    }
+
+    /// The ids.
+    pub(crate) fn ids(self) -> AnswerIds {
+        AnswerIds {
+            conversation_id: self.conversation_id,
+            message_id: self.message_id,
+            tool_use_id: self.tool_use_id,
+        }
+    }
+}
+
+/// What a list shows of an audit row.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = webhook_events)]
+pub(crate) struct SummaryRow {
+    pub(crate) id: Uuid,
+    request_id: String,
+    event_type: String,
+    session_id: Option<String>,
+    received_at: At,
+    status: State,
+    processing_time: Option<i64>,
+    conversation_id: Option<Uuid>,
+    message_id: Option<Uuid>,
+    tool_use_id: Option<Uuid>,
+    error_code: Option<String>,
+    error_message: Option<String>,
+    retry_count: i64,
+    retry_after: Option<At>,
+    metadata: JsonText<'static>,
+}
+
+impl TryFrom<SummaryRow> for EventSummary {
+    type Error = diesel::result::Error;
+
+    fn try_from(row: SummaryRow) -> QueryResult<Self> {
+        Ok(Self {
+            id: row.id,
+            request_id: parse("request_id", &row.request_id)?,
+            event_type: row.event_type,
+            session_id: row.session_id,
+            received_at: row.received_at.0,
+            status: row.status.0,
+            processing_time_ms: row.processing_time.and_then(|ms| u64::try_from(ms).ok()),
+            answer: AnswerIds {
+                conversation_id: row.conversation_id,
+                message_id: row.message_id,
+                tool_use_id: row.tool_use_id,
+            },
+            error_code: row.error_code,
+            error_message: row.error_message,
+            retry_count: u32::try_from(row.retry_count).unwrap_or(u32::MAX),
+            retry_after: row.retry_after.map(|at| at.0),
+            metadata: json("metadata", row.metadata)?,
+        })
+    }
+}
+
+/// What a detail shows of an audit row besides its summary.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = webhook_events)]
+pub(crate) struct DetailRow {
+    #[diesel(embed)]
+    pub(crate) summary: SummaryRow,
+    request_body: Option<JsonText<'static>>,
+    raw_body: Option<Vec<u8>>,
+    request_headers: JsonText<'static>,
+    ip_address: Option<String>,
+}
+
+impl DetailRow {
+    /// The audit row, whole.
+    pub(crate) fn into_detail(self, transitions: Vec<Transition>) -> QueryResult<EventDetail> {
+        Ok(EventDetail {
+            body: body_of(self.request_body, self.raw_body),
+            headers: json("request_headers", self.request_headers)?,
+            ip_address: self.ip_address.map(|text| parse("ip_address", &text)).transpose()?,
+            summary: self.summary.try_into()?,
+            transitions,
+        })
+    }
+}
+
+/// What a worker needs of an audit row.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = webhook_events)]
+pub(crate) struct ArrivalRow {
+    pub(crate) id: Uuid,
+    workspace: String,
+    request_id: String,
+    digest: Vec<u8>,
+    event_type: String,
+    session_id: Option<String>,
+    received_at: At,
+    request_body: Option<JsonText<'static>>,
+    raw_body: Option<Vec<u8>>,
+    request_headers: JsonText<'static>,
+    ip_address: Option<String>,
+    pub(crate) retry_count: i64,
+    pub(crate) claim_token: i64,
+    metadata: JsonText<'static>,
+}
+
+impl ArrivalRow {
+    /// The arrival as it was recorded; `in_ledger` says whether the ledger names this row.
+    pub(crate) fn into_arrival(self, in_ledger: bool) -> QueryResult<Arrival> {
+        Ok(Arrival {
+            event_id: self.id,
+            request_id: parse("request_id", &self.request_id)?,
+            digest: digest("digest", &self.digest)?,
+            in_ledger,
+            workspace: self.workspace,
+            event_type: self.event_type,
+            session_id: self.session_id,
+            received_at: self.received_at.0,
+            body: body_of(self.request_body, self.raw_body).unwrap_or_default(),
+            headers: json("request_headers", self.request_headers)?,
+            ip_address: self.ip_address.map(|text| parse("ip_address", &text)).transpose()?,
+            metadata: json("metadata", self.metadata)?,
+        })
+    }
+}
+
+/// A row of the trail.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(table_name = event_transitions)]
+pub(crate) struct TransitionRow {
+    from_status: State,
+    to_status: State,
+    at: At,
+    actor: String,
+    reason: String,
+}
+
+impl From<TransitionRow> for Transition {
+    fn from(row: TransitionRow) -> Self {
+        Self {
+            from: row.from_status.0,
+            to: row.to_status.0,
+            at: row.at.0,
+            actor: row.actor,
+            reason: row.reason,
+        }
+    }
+}
+
+/// The body that was divided into these columns.
+pub(crate) fn body_of(json: Option<JsonText<'static>>, raw: Option<Vec<u8>>) -> Option<Bytes> {
+    raw.map(Bytes::from).or_else(|| json.map(|text| Bytes::from(text.0.into_owned())))
+}

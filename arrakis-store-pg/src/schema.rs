@@ -1,0 +1,131 @@
+//! The tables, as Diesel sees them; the migrations define them.
+
+/// The Postgres types that Diesel does not know.
+#[allow(unreachable_pub, reason = "the tables that Diesel's macro makes are public")]
+pub(crate) mod sql_types {
+    /// The eight states.
+    #[derive(Debug, Clone, Copy, diesel::sql_types::SqlType, diesel::query_builder::QueryId)]
+    #[diesel(postgres_type(name = "event_status"))]
+    pub struct EventStatus;
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Jsonb, Nullable, Text, Timestamptz, Uuid};
+    use super::sql_types::EventStatus;
+
+    webhook_events (id) {
+        id -> Uuid,
+        workspace -> Text,
+        request_id -> Text,
+        digest -> Binary,
+        event_type -> Text,
+        session_id -> Nullable<Text>,
+        received_at -> Timestamptz,
+        request_body -> Nullable<Jsonb>,
+        raw_body -> Nullable<Binary>,
+        request_headers -> Jsonb,
+        ip_address -> Nullable<Text>,
+        status -> EventStatus,
+        processed_at -> Nullable<Timestamptz>,
+        processing_time -> Nullable<BigInt>,
+        conversation_id -> Nullable<Uuid>,
+        message_id -> Nullable<Uuid>,
+        tool_use_id -> Nullable<Uuid>,
+        error_code -> Nullable<Text>,
+        error_message -> Nullable<Text>,
+        error_stack -> Nullable<Text>,
+        retry_count -> BigInt,
+        retry_after -> Nullable<Timestamptz>,
+        claim_token -> BigInt,
+        claimed_at -> Nullable<Timestamptz>,
+        discarded_at -> Nullable<Timestamptz>,
+        metadata -> Jsonb,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    request_ids (request_id) {
+        request_id -> Text,
+        digest -> Binary,
+        event_id -> Uuid,
+        answer -> Jsonb,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Text, Timestamptz, Uuid};
+    use super::sql_types::EventStatus;
+
+    event_transitions (id) {
+        id -> BigInt,
+        event_id -> Uuid,
+        from_status -> EventStatus,
+        to_status -> EventStatus,
+        at -> Timestamptz,
+        actor -> Text,
+        reason -> Text,
+    }
+}
+
+diesel::table! {
+    conversations (id) {
+        id -> Uuid,
+        workspace -> Text,
+        session_id -> Text,
+        project_path -> Nullable<Text>,
+        title -> Nullable<Text>,
+        description -> Nullable<Text>,
+        started_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+        last_event_at -> Timestamptz,
+        metadata -> Jsonb,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    messages (id) {
+        id -> Uuid,
+        workspace -> Text,
+        conversation_id -> Uuid,
+        role -> Text,
+        content -> Text,
+        tool_calls -> Nullable<Jsonb>,
+        timestamp -> Timestamptz,
+        metadata -> Jsonb,
+    }
+}
+
+diesel::table! {
+    tool_uses (id) {
+        id -> Uuid,
+        workspace -> Text,
+        message_id -> Nullable<Uuid>,
+        conversation_id -> Uuid,
+        tool_name -> Text,
+        parameters -> Nullable<Jsonb>,
+        response -> Nullable<Jsonb>,
+        duration -> Nullable<BigInt>,
+        status -> Text,
+        timestamp -> Timestamptz,
+        metadata -> Jsonb,
+    }
+}
+
+diesel::table! {
+    api_keys (id) {
+        id -> Text,
+        name -> Text,
+        scope -> Text,
+        workspace -> Text,
+        hash -> Binary,
+        created_at -> Timestamptz,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);

@@ -1,0 +1,150 @@
+//! Full text: the words of payloads and messages, indexed behind the hot path.
+//!
+//! [`index`] follows the feed of commits from a stored position. The words are those of
+//! `arrakis_core::search`, so Postgres' own parsing of text plays no part.
+
+use std::collections::BTreeSet;
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::error::BoxError;
+use arrakis_core::search::{payload_words, words};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::error::{Trouble, unreadable};
+use crate::feed::{self, Commits, NoPosition, Position};
+use crate::row::{At, JsonText, MessageRow, State, body_of};
+use crate::schema::{messages, webhook_events};
+use crate::statement::Statement;
+
+/// How many texts are read at one time: each may have the largest size that a payload can.
+const TEXTS_AT_ONCE: usize = 32;
+
+/// How long commits are kept for the feed.
+const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Indexes up to `limit` commits; returns how many. While another server does it, there is nothing to
+/// do.
+pub(crate) async fn index(
+    conn: &mut AsyncPgConnection,
+    limit: usize,
+    now: Timestamp,
+) -> Result<usize, Trouble> {
+    const TAKE: &str = "SELECT position FROM search_position FOR UPDATE SKIP LOCKED";
+    let position: Option<String> =
+        Statement::<Text>::new(TAKE).get_result(conn).await.optional()?;
+    let Some(position) = position else { return Ok(0) };
+    let position: Position = position
+        .parse()
+        .map_err(|NoPosition| unreadable("position", "this is no position of the feed"))?;
+    let Commits { commits, next, .. } = feed::commits(conn, &position, limit).await?;
+    let mut touched = feed::Touched::default();
+    let count = commits.len();
+    commits.into_iter().for_each(|one| touched.add(one));
+    index_events(conn, &touched.events).await?;
+    index_messages(conn, &touched.messages).await?;
+    if next != position {
+        Statement::<()>::new("UPDATE search_position SET position = ?")
+            .bind::<Text>(next.to_string())
+            .execute(conn)
+            .await?;
+    }
+    forget(conn, now).await?;
+    Ok(count)
+}
+
+async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), Trouble> {
+    const WRITE: &str = "INSERT INTO event_search (event_id, words) \
+        SELECT v.id, array_to_tsvector(string_to_array(v.words, ' ')) \
+        FROM unnest(?, ?) AS v (id, words) ORDER BY 1 ON CONFLICT DO NOTHING";
+    type Row = (Uuid, Option<JsonText<'static>>, Option<Vec<u8>>);
+    for ids in ids.chunks(TEXTS_AT_ONCE) {
+        let rows: Vec<Row> = webhook_events::table
+            .filter(webhook_events::id.eq_any(ids))
+            .filter(webhook_events::status.ne(State(arrakis_core::audit::EventStatus::Duplicate)))
+            .select((webhook_events::id, webhook_events::request_body, webhook_events::raw_body))
+            .load(conn)
+            .await?;
+        let texts = rows.into_iter().filter_map(|(id, json, raw)| Some((id, body_of(json, raw)?)));
+        let texts: Vec<_> = texts.collect();
+        let indexed = off_the_runtime(move || {
+            texts.into_iter().map(|(id, text)| (id, payload_words(&text))).collect()
+        });
+        write(conn, WRITE, indexed.await?).await?;
+    }
+    Ok(())
+}
+
+async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), Trouble> {
+    const WRITE: &str = "INSERT INTO message_search (message_id, words) \
+        SELECT v.id, array_to_tsvector(string_to_array(v.words, ' ')) \
+        FROM unnest(?, ?) AS v (id, words) ORDER BY 1 \
+        ON CONFLICT (message_id) DO UPDATE SET words = excluded.words";
+    for ids in ids.chunks(TEXTS_AT_ONCE) {
+        let rows: Vec<MessageRow> = messages::table
+            .filter(messages::id.eq_any(ids))
+            .select(MessageRow::as_select())
+            .load(conn)
+            .await?;
+        let texts =
+            rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<_>>>()?;
+        let indexed = off_the_runtime(move || {
+            texts.into_iter().map(|message| (message.id, words(&message.content.value))).collect()
+        });
+        write(conn, WRITE, indexed.await?).await?;
+    }
+    Ok(())
+}
+
+/// What is written of a text.
+type Indexed = Vec<(Uuid, BTreeSet<String>)>;
+
+/// Does what takes a processor for a while where it holds nobody up.
+async fn off_the_runtime(
+    work: impl FnOnce() -> Indexed + Send + 'static,
+) -> Result<Indexed, Trouble> {
+    let failed = |error: tokio::task::JoinError| {
+        let source: BoxError = error.into();
+        Trouble::Refused(crate::error::unavailable("index texts", source))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+async fn write(
+    conn: &mut AsyncPgConnection,
+    sql: &'static str,
+    indexed: Indexed,
+) -> QueryResult<()> {
+    let joined =
+        |words: &BTreeSet<String>| words.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    Statement::<()>::new(sql)
+        .bind::<Array<diesel::sql_types::Uuid>>(indexed.iter().map(|one| one.0).collect::<Vec<_>>())
+        .bind::<Array<Text>>(indexed.iter().map(|one| joined(&one.1)).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes old commits, a few at a time; what waits to be indexed is never that old while a server runs.
+async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
+    const SQL: &str = "DELETE FROM commits WHERE id IN (\
+        SELECT id FROM commits WHERE xid < (\
+            SELECT pg_snapshot_xmin(split_part(position, '/', 1)::pg_snapshot) FROM search_position) \
+        AND at < ? ORDER BY id LIMIT 1000)";
+    Statement::<()>::new(SQL)
+        .bind::<Timestamptz>(At(now.minus(COMMITS_KEPT)))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The condition that all words of `text` are there, as Postgres writes one; `None` for text without a
+/// word, which finds nothing. Words hold letters and digits only, so a quoted one needs no escape.
+pub(crate) fn condition(text: &str) -> Option<String> {
+    let words = words(text);
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    (!quoted.is_empty()).then(|| quoted.join(" & "))
+}

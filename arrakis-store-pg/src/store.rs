@@ -1,0 +1,317 @@
+//! [`PgStore`]: the traits, each method a transaction of the pool's connections or a call to the writer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::{Clock, Timestamp};
+use arrakis_core::conversation::Message;
+use arrakis_core::id::RequestId;
+use arrakis_core::key::ApiKey;
+use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
+use arrakis_core::store::{
+    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, KeyStore, MessageFilter,
+    Page, StoreError, Verdict,
+};
+use async_trait::async_trait;
+use diesel::result::QueryResult;
+use futures_util::FutureExt;
+use uuid::Uuid;
+
+use crate::config::PgConfig;
+use crate::connect::Connector;
+use crate::dead_letter::{self, queue_error};
+use crate::error::{store_error, unavailable};
+use crate::feed;
+use crate::pool::Connections;
+use crate::row::Prepared;
+use crate::writer::Writer;
+use crate::{keys, migrate, read, search, work};
+
+/// Events, conversations and keys in a Postgres database, which many servers may share.
+///
+/// Dropping the store lets it finish what it accepted, as long as its runtime lives.
+#[derive(Debug)]
+pub struct PgStore {
+    clock: Arc<dyn Clock>,
+    pool: Connections,
+    writer: Writer,
+}
+
+impl PgStore {
+    /// A store in the database of `url`, whose schema must be this version's; see [`migrate`](crate::migrate()).
+    ///
+    /// The URL is that of libpq: `postgres://user:password@host:port/database`, with `sslmode` and the
+    /// like after a question mark.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`]: the URL cannot be read, the database cannot be reached, or its
+    /// schema is not this version's.
+    pub async fn open(
+        url: &str,
+        clock: Arc<dyn Clock>,
+        config: PgConfig,
+    ) -> Result<Self, StoreError> {
+        let connector = Connector::new(url, &config)?;
+        let pending = migrate::pending(&connector).await?;
+        if !pending.is_empty() {
+            let missing = format!(
+                "the database lacks the migrations {}: run `arrakis migrate`",
+                pending.join(", ")
+            );
+            return Err(unavailable("open the database", missing));
+        }
+        let pool = Connections::new(&connector, &config)?;
+        let writer = Writer::start(&connector, &clock, &config);
+        Ok(Self { clock, pool, writer })
+    }
+}
+
+#[async_trait]
+impl EventStore for PgStore {
+    async fn record(&self, batch: Vec<(Arrival, Verdict)>) -> Result<Vec<Admission>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = batch
+            .into_iter()
+            .map(|(arrival, verdict)| Prepared::new(arrival, verdict))
+            .collect::<QueryResult<Vec<_>>>()
+            .map_err(|error| store_error("record events", error))?;
+        self.writer.record(rows).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        stalled: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.pool
+            .write("claim events", move |conn| work::claim_due(conn, now, stalled, limit).boxed())
+            .await
+    }
+
+    async fn complete(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        retry_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let call = Arc::new((claim, verdict));
+        self.pool
+            .write("complete an event", move |conn| {
+                let call = Arc::clone(&call);
+                async move { work::complete(conn, &call.0, &call.1, retry_at, now).await }.boxed()
+            })
+            .await
+    }
+
+    async fn transition(
+        &self,
+        event_id: Uuid,
+        to: EventStatus,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let (call, now) = (Arc::new((actor.to_owned(), reason.to_owned())), self.clock.now());
+        self.pool
+            .write("change an event's state", move |conn| {
+                let call = Arc::clone(&call);
+                async move { work::transition(conn, event_id, to, &call.0, &call.1, now).await }
+                    .boxed()
+            })
+            .await
+    }
+
+    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.pool.write("prune events", move |conn| work::prune(conn, before, limit).boxed()).await
+    }
+
+    async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        self.pool.write("index texts", move |conn| search::index(conn, limit, now).boxed()).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        // A database that only reads, or has no room, is not ready.
+        let now = self.clock.now();
+        self.pool
+            .write("write to the database", move |conn| {
+                async move { Ok(feed::probe(conn, now).await?) }.boxed()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl EventReader for PgStore {
+    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+        self.pool
+            .read("read an event", move |conn| {
+                let key = key.clone();
+                async move { Ok(read::event(conn, &key).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        self.pool
+            .read("list events", move |conn| {
+                let filter = filter.clone();
+                async move { Ok(read::events(conn, &filter, page).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn conversation(
+        &self,
+        workspace: &str,
+        key: &str,
+    ) -> Result<Option<ConversationDetail>, StoreError> {
+        let (workspace, key) = (workspace.to_owned(), key.to_owned());
+        self.pool
+            .read("read a conversation", move |conn| {
+                let (workspace, key) = (workspace.clone(), key.clone());
+                async move { Ok(read::conversation(conn, &workspace, &key).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn conversations(
+        &self,
+        workspace: &str,
+        page: Page,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.pool
+            .read("list conversations", move |conn| {
+                let workspace = workspace.clone();
+                async move { Ok(read::conversations(conn, &workspace, page).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn messages(
+        &self,
+        filter: MessageFilter,
+        page: Page,
+    ) -> Result<Vec<Message>, StoreError> {
+        self.pool
+            .read("search messages", move |conn| {
+                let filter = filter.clone();
+                async move { Ok(read::messages(conn, &filter, page).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {
+        self.pool
+            .read("read the feed", move |conn| {
+                let after = after.clone();
+                async move { feed::page(conn, after.as_ref(), limit).await }.boxed()
+            })
+            .await
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
+        self.pool
+            .read("count events", move |conn| async move { Ok(read::counts(conn).await?) }.boxed())
+            .await
+    }
+}
+
+#[async_trait]
+impl KeyStore for PgStore {
+    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        self.pool
+            .write("create a key", move |conn| {
+                let key = key.clone();
+                async move { Ok(keys::create(conn, &key).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
+        let id = id.to_owned();
+        self.pool
+            .read("read a key", move |conn| {
+                let id = id.clone();
+                async move { Ok(keys::find(conn, &id).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        self.pool
+            .read("list keys", move |conn| async move { Ok(keys::all(conn).await?) }.boxed())
+            .await
+    }
+
+    async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let id = id.to_owned();
+        self.pool
+            .write("revoke a key", move |conn| {
+                let id = id.clone();
+                async move { Ok(keys::revoke(conn, &id, now).await?) }.boxed()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for PgStore {
+    async fn list(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, QueueError> {
+        self.pool
+            .read("list dead letters", move |conn| {
+                let after = after.clone();
+                async move { Ok(dead_letter::list(conn, after.as_ref(), limit).await?) }.boxed()
+            })
+            .await
+            .map_err(queue_error)
+    }
+
+    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
+        let id = id.clone();
+        self.pool
+            .read("read a dead letter", move |conn| {
+                let id = id.clone();
+                async move { Ok(dead_letter::show(conn, &id).await?) }.boxed()
+            })
+            .await
+            .map_err(queue_error)
+    }
+
+    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+        let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
+        self.pool
+            .write("redrive dead letters", move |conn| {
+                let ids = Arc::clone(&ids);
+                async move { dead_letter::redrive(conn, &ids, now).await }.boxed()
+            })
+            .await
+            .map_err(queue_error)
+    }
+
+    async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+        let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
+        self.pool
+            .write("discard dead letters", move |conn| {
+                let ids = Arc::clone(&ids);
+                async move { dead_letter::discard(conn, &ids, now).await }.boxed()
+            })
+            .await
+            .map_err(queue_error)
+    }
+}

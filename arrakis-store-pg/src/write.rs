@@ -1,0 +1,321 @@
+//! Recording arrivals inside one transaction: the ledger decides, the audit row tells, the changes
+//! apply.
+//!
+//! However many arrivals there are, the number of statements is the same: the ledger is offered all new
+//! request ids and says which it took; who holds the others is looked up; then the audit rows, and what
+//! `apply` does. In each statement rows are in the order of their keys, and tables follow each other in
+//! one order, so servers that record the same things wait for each other and do not deadlock.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use arrakis_core::audit::EventStatus;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::AnswerIds;
+use arrakis_core::digest::Digest;
+use arrakis_core::store::{Admission, AdmissionKind, ID_CONFLICT, Verdict};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::apply::Merged;
+use crate::error::{Trouble, is_data, is_unclear};
+use crate::feed::{self, Touched};
+use crate::pool;
+use crate::row::{Answer, At, JsonText, Outcome, Prepared, State, digest, insert_events, json};
+use crate::schema::{request_ids, webhook_events};
+use crate::statement::Statement;
+
+/// Stores arrivals; returns one admission each, in order.
+///
+/// # Errors
+///
+/// The caller rolls back.
+pub(crate) async fn record(
+    conn: &mut AsyncPgConnection,
+    rows: &[&Prepared],
+    now: Timestamp,
+) -> Result<Vec<Admission>, Trouble> {
+    let (admissions, touched) = record_part(conn, rows, now).await?;
+    feed::commit(conn, &touched, now).await?;
+    Ok(admissions)
+}
+
+/// [`record`], without telling the feed.
+async fn record_part(
+    conn: &mut AsyncPgConnection,
+    rows: &[&Prepared],
+    now: Timestamp,
+) -> Result<(Vec<Admission>, Touched), Trouble> {
+    let (admissions, decided) = admit(conn, rows, now).await?;
+    insert_events(&decided, now).execute(conn).await?;
+    let mut merged = Merged::default();
+    for ((row, _), admission) in decided.iter().zip(&admissions) {
+        if admission.kind == AdmissionKind::New
+            && let Verdict::Apply(changes) = &row.verdict
+        {
+            merged.add(&row.arrival.workspace, changes);
+        }
+    }
+    let messages = merged.write(conn, now).await?;
+    let events = rows.iter().map(|row| row.arrival.event_id).collect();
+    Ok((admissions, Touched { events, messages }))
+}
+
+/// Stores arrivals of which the database refuses at least one: halves them until the culprits stand
+/// alone, and keeps those as `ERROR` without their changes.
+///
+/// # Errors
+///
+/// The database is not available, or refuses a row even so.
+pub(crate) async fn record_bisecting(
+    conn: &mut AsyncPgConnection,
+    rows: &[&Prepared],
+    now: Timestamp,
+) -> Result<Vec<Admission>, Trouble> {
+    let mut touched = Touched::default();
+    let admissions = halve(conn, rows, 0, now, &mut touched).await?;
+    feed::commit(conn, &touched, now).await?;
+    Ok(admissions)
+}
+
+/// `first` is the place of the first row.
+fn halve<'c>(
+    conn: &'c mut AsyncPgConnection,
+    rows: &'c [&'c Prepared],
+    first: usize,
+    now: Timestamp,
+    touched: &'c mut Touched,
+) -> BoxFuture<'c, Result<Vec<Admission>, Trouble>> {
+    async move {
+        let error = match part(conn, rows, now, touched).await {
+            Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
+            done => return done,
+        };
+        match rows {
+            [row] => alone(conn, row, error, first, now, touched).await.map(|one| vec![one]),
+            rows => {
+                let (left, right) = rows.split_at(rows.len() / 2);
+                let mut admissions = halve(conn, left, first, now, touched).await?;
+                admissions.extend(halve(conn, right, first + left.len(), now, touched).await?);
+                Ok(admissions)
+            }
+        }
+    }
+    .boxed()
+}
+
+/// Keeps an arrival that the database refused with `error`, as a failure and its body as bytes.
+async fn alone(
+    conn: &mut AsyncPgConnection,
+    row: &Prepared,
+    error: diesel::result::Error,
+    index: usize,
+    now: Timestamp,
+    touched: &mut Touched,
+) -> Result<Admission, Trouble> {
+    let refused = row.refused(&error);
+    let error = match part(conn, &[&refused], now, touched).await {
+        Ok(mut admissions) => {
+            tracing::warn!(
+                request_id = %row.arrival.request_id, %error,
+                "the database refuses an event: it is kept as an error, without its changes"
+            );
+            return admissions.pop().ok_or(Trouble::Raced);
+        }
+        Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
+        Err(trouble) => return Err(trouble),
+    };
+    // Either nothing can be written now, or this arrival alone cannot.
+    feed::probe(conn, now).await?;
+    Err(Trouble::Culprit { index, error })
+}
+
+/// Stores arrivals so that they can be undone by themselves.
+async fn part(
+    conn: &mut AsyncPgConnection,
+    rows: &[&Prepared],
+    now: Timestamp,
+    touched: &mut Touched,
+) -> Result<Vec<Admission>, Trouble> {
+    pool::begin_part(conn).await?;
+    let done = record_part(conn, rows, now).await;
+    let (admissions, mine) = pool::end(conn, done).await?;
+    touched.add(mine);
+    Ok(admissions)
+}
+
+/// Each arrival and what has been decided about it.
+type Decided<'a> = Vec<(&'a Prepared, Outcome)>;
+
+/// Decides about each arrival and brings the ledger up to date.
+async fn admit<'a>(
+    conn: &mut AsyncPgConnection,
+    rows: &[&'a Prepared],
+    now: Timestamp,
+) -> Result<(Vec<Admission>, Decided<'a>), Trouble> {
+    let taken = offer(conn, rows, now).await?;
+    let mut known = look_up(conn, rows, &taken).await?;
+    let (mut admissions, mut decided) = (Vec::new(), Vec::new());
+    for row in rows {
+        let arrival = &row.arrival;
+        let id = arrival.request_id.as_str();
+        let (admission, outcome) = match known.get(id) {
+            Some(first) => first.repeated(arrival.digest),
+            None if arrival.in_ledger && !taken.contains(id) => {
+                // Somebody held this id and gave it up since: the ledger was pruned this very moment.
+                return Err(Trouble::Raced);
+            }
+            None => {
+                let outcome = Outcome::of(&row.verdict);
+                let first = Entry {
+                    event_id: arrival.event_id,
+                    digest: arrival.digest,
+                    status: outcome.status,
+                    answer: outcome.answer,
+                };
+                let admission = first.admission(AdmissionKind::New);
+                if arrival.in_ledger {
+                    known.insert(id.to_owned(), first);
+                }
+                (admission, outcome)
+            }
+        };
+        admissions.push(admission);
+        decided.push((*row, outcome));
+    }
+    Ok((admissions, decided))
+}
+
+/// Offers the ledger each request id once, with the first arrival that may take it; returns those that
+/// it took. An id that another server is just taking is waited for.
+async fn offer<'a>(
+    conn: &mut AsyncPgConnection,
+    rows: &[&'a Prepared],
+    now: Timestamp,
+) -> Result<HashSet<&'a str>, Trouble> {
+    const SQL: &str = "INSERT INTO request_ids (request_id, digest, event_id, answer, created_at) \
+        SELECT v.*, n.now FROM unnest(?, ?, ?, ?) AS v, (SELECT ? AS now) AS n ORDER BY 1 \
+        ON CONFLICT DO NOTHING RETURNING request_id";
+    let mut seen = HashSet::new();
+    let candidates: Vec<&'a Prepared> = rows
+        .iter()
+        .copied()
+        .filter(|row| row.arrival.in_ledger && seen.insert(row.arrival.request_id.as_str()))
+        .collect();
+    if candidates.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let all = || candidates.iter().map(|row| &row.arrival);
+    let answer = |row: &&Prepared| {
+        let outcome = Outcome::of(&row.verdict);
+        JsonText::of(&Answer::new(outcome.status, outcome.answer))
+    };
+    let answers = candidates.iter().map(answer).collect::<QueryResult<Vec<_>>>()?;
+    let taken: Vec<String> = Statement::<Text>::new(SQL)
+        .bind::<Array<Text>>(all().map(|one| one.request_id.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Binary>>(
+            all().map(|one| one.digest.as_bytes().as_slice()).collect::<Vec<_>>(),
+        )
+        .bind::<Array<diesel::sql_types::Uuid>>(all().map(|one| one.event_id).collect::<Vec<_>>())
+        .bind::<Array<Jsonb>>(answers)
+        .bind::<Timestamptz>(At(now))
+        .load(conn)
+        .await?;
+    let taken: HashSet<String> = taken.into_iter().collect();
+    let ids = all().map(|one| one.request_id.as_str());
+    Ok(ids.filter(|id| taken.contains(*id)).collect())
+}
+
+/// The ledger's entries of the request ids that were not just taken, each with the first event's current
+/// state while its row exists.
+async fn look_up(
+    conn: &mut AsyncPgConnection,
+    rows: &[&Prepared],
+    taken: &HashSet<&str>,
+) -> Result<HashMap<String, Entry>, Trouble> {
+    let ids: HashSet<&str> = rows.iter().map(|row| row.arrival.request_id.as_str()).collect();
+    let ids: Vec<&str> = ids.into_iter().filter(|id| !taken.contains(id)).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let found = request_ids::table
+        .left_join(webhook_events::table.on(webhook_events::id.eq(request_ids::event_id)))
+        .filter(request_ids::request_id.eq_any(ids))
+        .select((
+            request_ids::request_id,
+            request_ids::digest,
+            request_ids::event_id,
+            request_ids::answer,
+            webhook_events::status.nullable(),
+        ))
+        .load::<(String, Vec<u8>, Uuid, JsonText<'static>, Option<State>)>(conn)
+        .await?;
+    let entry = |(id, bytes, event_id, answer, status): (_, Vec<u8>, _, _, Option<State>)| {
+        let answer: Answer = json("answer", answer)?;
+        let digest = digest("digest", &bytes)?;
+        let status = status.map_or(answer.status, |state| state.0);
+        Ok((id, Entry { event_id, digest, status, answer: answer.ids() }))
+    };
+    Ok(found.into_iter().map(entry).collect::<QueryResult<_>>()?)
+}
+
+/// What the ledger has on a request id.
+struct Entry {
+    event_id: Uuid,
+    digest: Digest,
+    status: EventStatus,
+    answer: AnswerIds,
+}
+
+impl Entry {
+    fn admission(&self, kind: AdmissionKind) -> Admission {
+        let Self { event_id, digest, status, answer } = *self;
+        Admission { kind, event_id, digest, status, answer }
+    }
+
+    /// What becomes of an arrival under the same id.
+    fn repeated(&self, digest: Digest) -> (Admission, Outcome) {
+        if digest == self.digest {
+            return (self.admission(AdmissionKind::Duplicate), Outcome::duplicate(self));
+        }
+        (self.admission(AdmissionKind::Conflict), Outcome::conflict())
+    }
+}
+
+impl Outcome {
+    /// What becomes of the first arrival of a request id.
+    pub(crate) fn of(verdict: &Verdict) -> Self {
+        let (answer, error) = match verdict {
+            Verdict::Apply(changes) => (changes.answer, None),
+            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
+                let error = (Cow::Owned(code.clone()), Cow::Owned(message.clone()));
+                (AnswerIds::default(), Some(error))
+            }
+        };
+        Self { status: verdict.status(), answer, error, duplicate_of: None }
+    }
+
+    fn duplicate(first: &Entry) -> Self {
+        Self {
+            status: EventStatus::Duplicate,
+            answer: first.answer,
+            error: None,
+            duplicate_of: Some(first.event_id),
+        }
+    }
+
+    fn conflict() -> Self {
+        let (code, message) = ID_CONFLICT;
+        Self {
+            status: EventStatus::Invalid,
+            answer: AnswerIds::default(),
+            error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
+            duplicate_of: None,
+        }
+    }
+}

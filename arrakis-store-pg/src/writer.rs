@@ -1,0 +1,216 @@
+//! Group commit: a few connections that record events, each taking everything that waits as one
+//! transaction.
+//!
+//! Calls wait in a channel. A lane takes what waits, up to a limit, and commits it; while its group is
+//! on its way to the disk, the next one gathers for the next lane. A call is answered after the commit
+//! that holds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::clock::Clock;
+use arrakis_core::store::{Admission, StoreError};
+use diesel_async::AsyncPgConnection;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::config::PgConfig;
+use crate::connect::Connector;
+use crate::error::{Trouble, is_data, is_unclear, share, unavailable};
+use crate::pool::TRIES;
+use crate::row::Prepared;
+use crate::{pool, write};
+
+/// What was tried, for errors.
+const WHAT: &str = "record events";
+
+/// The way to the lanes. When it is dropped they finish what they accepted, and end.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    calls: mpsc::Sender<Call>,
+    patience: Duration,
+}
+
+impl Writer {
+    /// Starts the lanes; each connects when it is needed.
+    pub(crate) fn start(connector: &Connector, clock: &Arc<dyn Clock>, config: &PgConfig) -> Self {
+        let (calls, inbox) = mpsc::channel(config.queue_calls.max(1));
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..config.writers.max(1) {
+            let lane = Lane {
+                connector: connector.clone(),
+                clock: Arc::clone(clock),
+                config: config.clone(),
+                conn: None,
+            };
+            tokio::spawn(lane.run(Arc::clone(&inbox)));
+        }
+        Self { calls, patience: config.queue_wait }
+    }
+
+    /// Records arrivals, together with whatever else waits.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of these arrivals is stored, or whether it is cannot be known because the connection was
+    /// lost; the same call again does no harm.
+    pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call { rows, reply };
+        match self.calls.send_timeout(call, self.patience).await {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(unavailable(WHAT, "the writer stopped"))),
+            Err(_) => Err(unavailable(WHAT, "too many calls wait for the database")),
+        }
+    }
+}
+
+/// A call of `record`, and whom to answer.
+struct Call {
+    rows: Vec<Prepared>,
+    reply: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
+}
+
+impl Call {
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.arrival.body.len()).sum()
+    }
+}
+
+/// One connection, and what it needs.
+struct Lane {
+    connector: Connector,
+    clock: Arc<dyn Clock>,
+    config: PgConfig,
+    /// None before it is needed, and after a failure that leaves the connection in doubt.
+    conn: Option<AsyncPgConnection>,
+}
+
+/// A failure that took longer than this to come was no refusal of what was written.
+const QUICK: Duration = Duration::from_secs(2);
+
+impl Lane {
+    async fn run(mut self, inbox: Arc<Mutex<mpsc::Receiver<Call>>>) {
+        loop {
+            let mut waiting = inbox.lock().await;
+            let Some(first) = waiting.recv().await else { return };
+            let group = self.gather(first, &mut waiting);
+            drop(waiting);
+            self.record(group).await;
+        }
+    }
+
+    /// Adds what waits to the first call, up to the limits.
+    fn gather(&self, first: Call, waiting: &mut mpsc::Receiver<Call>) -> Vec<Call> {
+        let (mut events, mut bytes) = (first.rows.len(), first.bytes());
+        let mut group = vec![first];
+        while events < self.config.group_events && bytes < self.config.group_bytes {
+            let Ok(call) = waiting.try_recv() else { break };
+            events += call.rows.len();
+            bytes += call.bytes();
+            group.push(call);
+        }
+        group
+    }
+
+    /// Commits a group and answers each of its calls.
+    async fn record(&mut self, mut group: Vec<Call>) {
+        let (mut tries, mut bisect) = (0, false);
+        while !group.is_empty() {
+            let began = Instant::now();
+            let rows: Vec<&Prepared> = group.iter().flat_map(|call| &call.rows).collect();
+            let trouble = match self.transaction(&rows, bisect).await {
+                Ok(admissions) => return answer(group, admissions),
+                Err(trouble) => trouble,
+            };
+            tries += 1;
+            match trouble {
+                trouble if trouble.is_raced() && tries < TRIES => {}
+                // It may have been a deadlock, which Diesel does not name.
+                Trouble::Db(error)
+                    if is_unclear(&error) && tries == 1 && began.elapsed() < QUICK => {}
+                Trouble::Db(error)
+                    if !bisect
+                        && (is_data(&error) || is_unclear(&error) && began.elapsed() < QUICK) =>
+                {
+                    bisect = true;
+                }
+                Trouble::Culprit { index, .. } => {
+                    let call = group.remove(owner(&group, index));
+                    let _ = call.reply.send(Err(trouble.into_store(WHAT)));
+                }
+                trouble => {
+                    let error = share(trouble.into_store(WHAT));
+                    for call in group {
+                        let _ = call.reply.send(Err(error()));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn transaction(
+        &mut self,
+        rows: &[&Prepared],
+        bisect: bool,
+    ) -> Result<Vec<Admission>, Trouble> {
+        let limit = self.config.transaction_timeout;
+        let slow = || {
+            let source = "the database took too long to answer";
+            Trouble::Refused(unavailable(WHAT, source))
+        };
+        let begun = tokio::time::timeout(limit, self.begun()).await;
+        let mut conn = begun.map_err(|_| slow())??;
+        let now = self.clock.now();
+        let work = async {
+            let done = if bisect {
+                write::record_bisecting(&mut conn, rows, now).await
+            } else {
+                write::record(&mut conn, rows, now).await
+            };
+            pool::end(&mut conn, done).await
+        };
+        let done = tokio::time::timeout(limit, work).await.map_err(|_| slow())?;
+        let sound = match &done {
+            Err(trouble @ Trouble::Db(error)) => is_data(error) || trouble.is_raced(),
+            _ => true,
+        };
+        if sound {
+            self.conn = Some(conn);
+        }
+        done
+    }
+
+    /// A connection on which a transaction has begun. One that the server has closed meanwhile is given
+    /// up for a new one.
+    async fn begun(&mut self) -> Result<AsyncPgConnection, Trouble> {
+        if let Some(mut conn) = self.conn.take()
+            && pool::begin(&mut conn).await.is_ok()
+        {
+            return Ok(conn);
+        }
+        let refused = |error| Trouble::Refused(unavailable(WHAT, error));
+        let mut conn = self.connector.connect().await.map_err(refused)?;
+        pool::begin(&mut conn).await?;
+        Ok(conn)
+    }
+}
+
+/// The place in the group of the call that the row at `index` belongs to.
+fn owner(group: &[Call], index: usize) -> usize {
+    let mut end = 0;
+    let holds = |call: &Call| {
+        end += call.rows.len();
+        index < end
+    };
+    group.iter().position(holds).unwrap_or(0)
+}
+
+fn answer(group: Vec<Call>, admissions: Vec<Admission>) {
+    let mut admissions = admissions.into_iter();
+    for call in group {
+        let share = admissions.by_ref().take(call.rows.len()).collect();
+        // Whoever asked may have gone; what was stored stays stored.
+        let _ = call.reply.send(Ok(share));
+    }
+}
