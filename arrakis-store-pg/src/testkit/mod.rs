@@ -90,7 +90,7 @@ impl Database {
     /// # Panics
     ///
     /// The SQL fails.
-    pub async fn execute(&self, sql: &str) {
+    pub async fn run_sql(&self, sql: &str) {
         execute(&self.url, sql).await;
     }
 

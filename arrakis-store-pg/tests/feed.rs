@@ -1,0 +1,123 @@
+//! The feed and the search index beyond what every store does: late commits, several servers.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use arrakis_core::store::{EventFilter, EventReader, EventStore, FeedCursor, Page};
+use arrakis_store_pg::PgStore;
+use common::{Home, record_one};
+use diesel_async::SimpleAsyncConnection;
+
+async fn follow(store: &PgStore, cursor: FeedCursor) -> (FeedCursor, Vec<String>) {
+    let page = store.feed(Some(cursor), 100).await.unwrap();
+    (page.cursor, page.events.into_iter().map(|event| event.request_id.to_string()).collect())
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_long_is_not_skipped() {
+    let mut home = Home::new().await;
+    let other = home.again().await;
+    record_one(&home.store, home.arrivals.prompt("late", "s")).await;
+    let cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    // It takes its number first and commits last.
+    let mut late = home.database.connect().await;
+    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
+        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    late.batch_execute(slow).await.unwrap();
+    record_one(&other, home.arrivals.prompt("a", "s")).await;
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["a"]);
+    record_one(&other, home.arrivals.prompt("b", "s")).await;
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["b"]);
+    late.batch_execute("COMMIT").await.unwrap();
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["late"]);
+    assert!(follow(&home.store, cursor).await.1.is_empty());
+}
+
+#[tokio::test]
+async fn a_page_that_ends_in_the_middle_does_not_skip_what_commits_meanwhile() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("late", "s")).await;
+    let mut cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    let mut late = home.database.connect().await;
+    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
+        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    late.batch_execute(slow).await.unwrap();
+    for n in 0..10 {
+        record_one(&home.store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
+    }
+    let page = home.store.feed(Some(cursor), 1).await.unwrap();
+    assert!(page.more);
+    late.batch_execute("COMMIT").await.unwrap();
+    cursor = page.cursor;
+    let mut seen: Vec<_> =
+        page.events.into_iter().map(|event| event.request_id.to_string()).collect();
+    loop {
+        let page = home.store.feed(Some(cursor), 1).await.unwrap();
+        if page.events.is_empty() {
+            break;
+        }
+        cursor = page.cursor;
+        seen.extend(page.events.into_iter().map(|event| event.request_id.to_string()));
+    }
+    seen.sort();
+    let expected: Vec<_> =
+        std::iter::once("late".to_owned()).chain((0..10).map(|n| format!("r{n}"))).collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
+    let mut home = Home::new().await;
+    let other = home.again().await;
+    for n in 0..20 {
+        let store = if n % 2 == 0 { &home.store } else { &other };
+        record_one(store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
+    }
+    let (one, two) = tokio::join!(home.store.index(100), other.index(100));
+    let taken = (one.unwrap(), two.unwrap());
+    assert_eq!(taken.0 + taken.1, 20, "{taken:?}");
+    let filter = EventFilter { text: Some("prompt".to_owned()), ..Default::default() };
+    let found = other.events(filter.clone(), Page::first(100)).await.unwrap();
+    assert_eq!(found.len(), 20);
+
+    let pruned = home.store.prune(common::start().plus(Duration::from_secs(9)), 100).await.unwrap();
+    assert_eq!(pruned, 20);
+    assert!(other.events(filter, Page::first(100)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn old_commits_go_once_they_are_indexed() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("old", "s")).await;
+    home.clock.advance(Duration::from_secs(25 * 3600));
+    record_one(&home.store, home.arrivals.prompt("new", "s")).await;
+    home.store.index(10).await.unwrap();
+    home.database
+        .run_sql("DO $$ BEGIN ASSERT (SELECT count(*) FROM commits) = 1, 'one is left'; END $$")
+        .await;
+}
+
+#[tokio::test]
+async fn positions_of_another_server_are_forgotten_by_the_next_migration() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("a", "s")).await;
+    // What a dump from a server that had more transactions brings.
+    home.database
+        .run_sql(
+            "UPDATE commits SET xid = '999999999999';
+             UPDATE search_position SET position = '999999999998:999999999999:'",
+        )
+        .await;
+    let cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    assert!(follow(&home.store, cursor.clone()).await.1.is_empty());
+    arrakis_store_pg::migrate(home.database.url()).await.unwrap();
+    record_one(&home.store, home.arrivals.prompt("b", "s")).await;
+    assert_eq!(follow(&home.store, cursor).await.1, ["b"]);
+    assert_eq!(home.store.index(10).await.unwrap(), 1);
+}
