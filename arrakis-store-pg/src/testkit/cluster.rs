@@ -148,6 +148,8 @@ impl Cluster {
         keeper.env("FOLDER", &self.folder).env("KEEP", self.folder.join("keep"));
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         keeper.process_group(0);
+        // A server that was killed has left its file behind.
+        let before = self.postmaster();
         let mut child = step("run postgres", keeper.spawn())?;
         let stdin = child.stdin.take();
         let Some(stdin) = stdin else {
@@ -155,7 +157,7 @@ impl Cluster {
         };
         self.keeper = Some((child, stdin));
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.is_ready() {
+        while !self.is_ready(before) {
             if Instant::now() > deadline {
                 let late = io::Error::new(io::ErrorKind::TimedOut, "it does not get ready");
                 return step("wait for postgres", Err(late));
@@ -165,8 +167,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether the server takes connections, as the last line of its file says.
-    fn is_ready(&self) -> bool {
+    /// Whether a server after the one `before` takes connections, as the last line of its file says.
+    fn is_ready(&self, before: Option<i32>) -> bool {
+        if self.postmaster() == before {
+            return false;
+        }
         let text = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         text.lines().nth(7).is_some_and(|line| line.trim() == "ready")
     }
