@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context as _, bail};
 use arrakis_core::clock::{Clock, SystemClock};
 use arrakis_core::drain::{DrainConfig, Drainer};
+use arrakis_core::job::index::IndexJob;
 use arrakis_core::job::retry::RetryJob;
 use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
+use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
+use arrakis_core::store::{EventStore, KeyStore};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, router, serve};
@@ -22,20 +26,46 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, DEFAULT_URL, process_env};
 
-/// Opens the store of a database URL: `sqlite://<path>`, or a path alone.
+/// Everything that a store here can do.
+pub trait Store: EventStore + KeyStore + DeadLetters {}
+
+impl<T: EventStore + KeyStore + DeadLetters> Store for T {}
+
+/// Which database a URL names.
+enum Database<'a> {
+    /// An SQLite file.
+    Sqlite(&'a Path),
+    /// A Postgres database.
+    Postgres(&'a str),
+}
+
+impl<'a> Database<'a> {
+    fn of(url: &'a str) -> anyhow::Result<Self> {
+        match url.split_once("://") {
+            None => Ok(Self::Sqlite(Path::new(url))),
+            Some(("sqlite", path)) => Ok(Self::Sqlite(Path::new(path))),
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres(url)),
+            Some((scheme, _)) => {
+                bail!("{scheme}:// is no store; use sqlite://PATH or postgres://USER@HOST/DATABASE")
+            }
+        }
+    }
+}
+
+/// Opens the store of a database URL: `postgres://…`, whose schema must be this version's;
+/// `sqlite://<path>`, or a path alone, which is created and migrated where need be.
 ///
 /// # Errors
 ///
 /// The URL names a database of another kind, or the database cannot be opened.
-pub fn open_store(database: &str) -> anyhow::Result<Arc<SqliteStore>> {
-    let path = match database.split_once("://") {
-        None => database,
-        Some(("sqlite", path)) => path,
-        Some((scheme, _)) => bail!("{scheme}:// is not supported here; use sqlite://<path>"),
-    };
-    let store = SqliteStore::open(Path::new(path), Arc::new(SystemClock), SqliteConfig::default())
-        .with_context(|| format!("cannot open the database {path}"))?;
-    Ok(Arc::new(store))
+pub async fn open_store(database: &str) -> anyhow::Result<Arc<dyn Store>> {
+    match Database::of(database)? {
+        Database::Sqlite(path) => Ok(open_sqlite(path)?),
+        Database::Postgres(url) => {
+            let opened = PgStore::open(url, Arc::new(SystemClock), PgConfig::default()).await;
+            Ok(Arc::new(opened.context("cannot open the Postgres database")?))
+        }
+    }
 }
 
 /// Opens the embedded store of a home.
@@ -43,14 +73,50 @@ pub fn open_store(database: &str) -> anyhow::Result<Arc<SqliteStore>> {
 /// # Errors
 ///
 /// The database cannot be opened.
-pub fn open_embedded(layout: &Layout) -> anyhow::Result<Arc<SqliteStore>> {
-    open_store(&layout.database().to_string_lossy())
+pub fn open_embedded(layout: &Layout) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(open_sqlite(&layout.database())?)
+}
+
+fn open_sqlite(path: &Path) -> anyhow::Result<Arc<SqliteStore>> {
+    let store = SqliteStore::open(path, Arc::new(SystemClock), SqliteConfig::default())
+        .with_context(|| format!("cannot open the database {}", path.display()))?;
+    Ok(Arc::new(store))
+}
+
+/// Brings the database of a URL to this version's schema; returns the names of the migrations that it
+/// lacked. An SQLite database is migrated whenever it is opened, so nothing is ever left to do there.
+///
+/// # Errors
+///
+/// The database cannot be reached, or a migration fails.
+pub async fn migrate(database: &str) -> anyhow::Result<Vec<String>> {
+    match Database::of(database)? {
+        Database::Sqlite(path) => open_sqlite(path).map(|_| Vec::new()),
+        Database::Postgres(url) => {
+            arrakis_store_pg::migrate(url).await.context("cannot migrate the database")
+        }
+    }
+}
+
+/// The names of the migrations that the database of a URL lacks.
+///
+/// # Errors
+///
+/// The database cannot be reached.
+pub async fn pending_migrations(database: &str) -> anyhow::Result<Vec<String>> {
+    match Database::of(database)? {
+        Database::Sqlite(_) => Ok(Vec::new()),
+        Database::Postgres(url) => {
+            let pending = arrakis_store_pg::pending_migrations(url).await;
+            pending.context("cannot look into the database")
+        }
+    }
 }
 
 /// Serves `store` at `listener` until `shutdown`, with the jobs that belong to a server.
 pub async fn run_server(
     listener: TcpListener,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     config: &Config,
     shutdown: CancellationToken,
 ) {
@@ -65,17 +131,19 @@ pub async fn run_server(
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let state = ServerState::new(
-        Arc::<SqliteStore>::clone(&store),
-        Arc::<SqliteStore>::clone(&store),
+        Arc::<dyn Store>::clone(&store),
+        Arc::<dyn Store>::clone(&store),
         Arc::clone(&clock),
         redactor,
         server,
     );
+    let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
     let retry = RetryJob::new(store, clock, Arc::new(RetrySchedule::default()));
     let stopped = shutdown.clone().cancelled_owned();
     tokio::join!(
         serve(listener, router(state), ServeConfig::default(), stopped),
-        retry.run(&shutdown)
+        retry.run(&shutdown),
+        index.run(&shutdown)
     );
 }
 

@@ -184,10 +184,10 @@ async fn add(
 /// What is to be written: nothing where what is stored says it all already.
 fn joined<T: Clone + PartialEq>(
     stored: T,
-    came: &Cow<'_, T>,
+    came: &T,
     merge: impl FnOnce(&mut T, T),
 ) -> Option<T> {
     let mut value = stored.clone();
-    merge(&mut value, came.clone().into_owned());
+    merge(&mut value, came.clone());
     (value != stored).then_some(value)
 }

@@ -29,18 +29,21 @@ pub(crate) struct Touched {
     pub(crate) events: Vec<Uuid>,
     /// Messages.
     pub(crate) messages: Vec<Uuid>,
+    /// The size of the payloads stored.
+    pub(crate) bytes: usize,
 }
 
 impl Touched {
     /// Only audit rows.
     pub(crate) fn events(events: Vec<Uuid>) -> Self {
-        Self { events, messages: Vec::new() }
+        Self { events, ..Self::default() }
     }
 
     /// Adds what another part of the transaction has written.
     pub(crate) fn add(&mut self, other: Self) {
         self.events.extend(other.events);
         self.messages.extend(other.messages);
+        self.bytes += other.bytes;
     }
 }
 
@@ -50,9 +53,10 @@ pub(crate) async fn commit(
     touched: &Touched,
     now: Timestamp,
 ) -> QueryResult<()> {
-    Statement::<()>::new("INSERT INTO commits (events, messages, at) VALUES (?, ?, ?)")
+    Statement::<()>::new("INSERT INTO commits (events, messages, bytes, at) VALUES (?, ?, ?, ?)")
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
+        .bind::<BigInt>(i64::try_from(touched.bytes).unwrap_or(i64::MAX))
         .bind::<Timestamptz>(At(now))
         .execute(conn)
         .await?;
@@ -140,7 +144,18 @@ impl FromStr for Position {
     }
 }
 
-/// The commits after a position, about as many as asked for.
+/// How much is read at one time, unless a single commit holds more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Commits.
+    pub(crate) commits: usize,
+    /// Audit rows.
+    pub(crate) events: usize,
+    /// Payload bytes.
+    pub(crate) bytes: usize,
+}
+
+/// Commits after a position.
 #[derive(Debug)]
 pub(crate) struct Commits {
     /// What they wrote, oldest number first.
@@ -151,7 +166,7 @@ pub(crate) struct Commits {
     pub(crate) more: bool,
 }
 
-/// Reads up to `limit` commits after `position`.
+/// Reads the commits after `position`, as far as `budget` goes.
 ///
 /// # Errors
 ///
@@ -159,29 +174,31 @@ pub(crate) struct Commits {
 pub(crate) async fn commits(
     conn: &mut AsyncPgConnection,
     position: &Position,
-    limit: usize,
+    budget: Budget,
 ) -> QueryResult<Commits> {
     // One statement, so that the snapshot is the one under which the rows were read. Numbers past the
     // snapshot's end can only be from another server's dump.
     const SQL: &str = "WITH s AS MATERIALIZED (\
             SELECT ?::pg_snapshot AS seen, coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
             ?::text::xid8 AS after) \
-        SELECT s.until::text, c.xid::text, c.events, c.messages FROM s LEFT JOIN LATERAL (\
-            SELECT xid, events, messages FROM commits \
+        SELECT s.until::text, c.xid::text, c.events, c.messages, c.bytes \
+        FROM s LEFT JOIN LATERAL (\
+            SELECT xid, events, messages, bytes FROM commits \
             WHERE xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
             AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
             AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
-    type Row = (String, Option<String>, Option<Vec<Uuid>>, Option<Vec<Uuid>>);
+    type Row = (String, Option<String>, Option<Vec<Uuid>>, Option<Vec<Uuid>>, Option<i64>);
     let until = position.within.as_ref().map(|(until, _)| until.0.as_str());
     let after = position.within.as_ref().map_or(0, |(_, xid)| *xid);
-    let one_more = i64::try_from(limit).unwrap_or(i64::MAX - 1).saturating_add(1);
+    let one_more = i64::try_from(budget.commits).unwrap_or(i64::MAX - 1).saturating_add(1);
     type Sql = (
         Text,
         Nullable<Text>,
         Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<Array<diesel::sql_types::Uuid>>,
+        Nullable<BigInt>,
     );
-    let mut rows: Vec<Row> = Statement::<Sql>::new(SQL)
+    let rows: Vec<Row> = Statement::<Sql>::new(SQL)
         .bind::<Text>(position.seen.0.as_str())
         .bind::<Nullable<Text>>(until)
         .bind::<Text>(after.to_string())
@@ -191,14 +208,22 @@ pub(crate) async fn commits(
     let unreadable = |_| crate::error::unreadable("xid", "this is no transaction number");
     let until = rows.as_slice().first().map_or(position.seen.0.as_str(), |row| row.0.as_str());
     let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let mut last = None;
-    let mut commits = Vec::new();
-    for (_, xid, events, messages) in rows {
+    let (mut last, mut more) = (None, false);
+    let (mut commits, mut events_taken, mut bytes_taken) = (Vec::new(), 0, 0);
+    for (_, xid, events, messages, bytes) in rows {
         let (Some(xid), Some(events), Some(messages)) = (xid, events, messages) else { break };
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        events_taken += events.len();
+        bytes_taken += bytes;
+        let enough = commits.len() == budget.commits
+            || events_taken > budget.events
+            || bytes_taken > budget.bytes;
+        if enough && !commits.is_empty() {
+            more = true;
+            break;
+        }
         last = Some(xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?);
-        commits.push(Touched { events, messages });
+        commits.push(Touched { events, messages, bytes });
     }
     let next = match last {
         Some(xid) if more => Position { seen: position.seen.clone(), within: Some((until, xid)) },
@@ -228,23 +253,12 @@ pub(crate) async fn page(
             source: "this store did not give that cursor".into(),
         })
     })?;
-    let mut position = position;
-    let mut ids = Vec::new();
-    // A commit holds one event or hundreds: they are taken a few at a time until there are enough.
-    let more = loop {
-        let Commits { commits, next, more } = commits(conn, &position, COMMITS_AT_ONCE).await?;
-        position = next;
-        ids.extend(commits.into_iter().flat_map(|one| one.events));
-        if !more || ids.len() >= limit {
-            break more;
-        }
-    };
+    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX };
+    let Commits { commits, next, more } = commits(conn, &position, budget).await?;
+    let ids = commits.into_iter().flat_map(|one| one.events).collect();
     let events = summaries(conn, ids).await?;
-    Ok(FeedPage { events, cursor: FeedCursor(position.to_string()), more })
+    Ok(FeedPage { events, cursor: FeedCursor(next.to_string()), more })
 }
-
-/// How many commits a page takes at one time.
-const COMMITS_AT_ONCE: usize = 4;
 
 /// The present snapshot.
 pub(crate) async fn snapshot(conn: &mut AsyncPgConnection) -> QueryResult<Snapshot> {

@@ -48,5 +48,5 @@ mod write;
 mod writer;
 
 pub use config::PgConfig;
-pub use migrate::migrate;
+pub use migrate::{migrate, pending_migrations};
 pub use store::PgStore;

@@ -52,11 +52,17 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
     migrated.await.map_err(|error| unavailable(what, error))
 }
 
-/// The migrations that the database lacks.
+/// The names of the migrations that the database of `url` lacks; none means that a store can be opened.
 ///
 /// # Errors
 ///
-/// As [`migrate`].
+/// [`StoreError::Unavailable`]: the database cannot be reached, or a later version of this program has
+/// migrated it.
+pub async fn pending_migrations(url: &str) -> Result<Vec<String>, StoreError> {
+    pending(&Connector::new(url, &PgConfig::default())?).await
+}
+
+/// [`pending_migrations`], for a connector.
 pub(crate) async fn pending(connector: &Connector) -> Result<Vec<String>, StoreError> {
     let what = "look which migrations the database has";
     let conn = connector.connect().await.map_err(|error| unavailable(what, error))?;

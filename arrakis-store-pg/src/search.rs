@@ -1,6 +1,6 @@
 //! Full text: the words of payloads and messages, indexed behind the hot path.
 //!
-//! [`index`] follows the feed of commits from a stored position. The words are those of
+//! [`step`] follows the feed of commits from a stored position. The words are those of
 //! `arrakis_core::search`, so Postgres' own parsing of text plays no part.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::error::{Trouble, unreadable};
-use crate::feed::{self, Commits, NoPosition, Position};
+use crate::feed::{self, Budget, Commits, NoPosition, Position};
 use crate::row::{At, JsonText, MessageRow, State, body_of};
 use crate::schema::{messages, webhook_events};
 use crate::statement::Statement;
@@ -26,9 +26,12 @@ const TEXTS_AT_ONCE: usize = 32;
 /// How long commits are kept for the feed.
 const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
-/// Indexes up to `limit` commits; returns how many. While another server does it, there is nothing to
-/// do.
-pub(crate) async fn index(
+/// What one step indexes, unless a single commit holds more: little enough for one transaction.
+const STEP: Budget = Budget { commits: 100, events: 500, bytes: 16 * 1024 * 1024 };
+
+/// Indexes some of up to `limit` commits; returns how many. While another server does it, there is
+/// nothing to do.
+pub(crate) async fn step(
     conn: &mut AsyncPgConnection,
     limit: usize,
     now: Timestamp,
@@ -40,7 +43,8 @@ pub(crate) async fn index(
     let position: Position = position
         .parse()
         .map_err(|NoPosition| unreadable("position", "this is no position of the feed"))?;
-    let Commits { commits, next, .. } = feed::commits(conn, &position, limit).await?;
+    let budget = Budget { commits: limit.min(STEP.commits), ..STEP };
+    let Commits { commits, next, .. } = feed::commits(conn, &position, budget).await?;
     let mut touched = feed::Touched::default();
     let count = commits.len();
     commits.into_iter().for_each(|one| touched.add(one));

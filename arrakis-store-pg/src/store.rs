@@ -133,7 +133,17 @@ impl EventStore for PgStore {
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
         let now = self.clock.now();
-        self.pool.write("index texts", move |conn| search::index(conn, limit, now).boxed()).await
+        let mut taken = 0;
+        while taken < limit {
+            let left = limit - taken;
+            let step =
+                self.pool.write("index texts", move |conn| search::step(conn, left, now).boxed());
+            match step.await? {
+                0 => break,
+                commits => taken += commits,
+            }
+        }
+        Ok(taken)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

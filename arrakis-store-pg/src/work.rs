@@ -202,7 +202,7 @@ async fn complete_part(
         .set(request_ids::answer.eq(answer))
         .execute(conn)
         .await?;
-    feed::commit(conn, &Touched { events: vec![id], messages }, now).await?;
+    feed::commit(conn, &Touched { messages, ..Touched::events(vec![id]) }, now).await?;
     Ok(true)
 }
 

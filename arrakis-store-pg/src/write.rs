@@ -63,7 +63,8 @@ async fn record_part(
     }
     let messages = merged.write(conn, now).await?;
     let events = rows.iter().map(|row| row.arrival.event_id).collect();
-    Ok((admissions, Touched { events, messages }))
+    let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
+    Ok((admissions, Touched { events, messages, bytes }))
 }
 
 /// Stores arrivals of which the database refuses at least one: halves them until the culprits stand

@@ -11,6 +11,7 @@ pub mod events;
 pub mod install;
 pub mod keys;
 pub mod logs;
+pub mod migrate;
 pub mod output;
 pub mod status;
 pub mod uninstall;
@@ -26,13 +27,12 @@ use anyhow::bail;
 use arrakis_core::clock::Clock;
 use arrakis_core::store::{EventReader, KeyStore};
 use arrakis_store_fs::Layout;
-use arrakis_store_sqlite::SqliteStore;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-use crate::compose::{open_embedded, open_store};
+use crate::compose::{Store, open_embedded, open_store};
 use crate::config::process_env;
 
 use output::{Terminal, text};
@@ -84,6 +84,8 @@ pub enum Command {
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
     Logs(logs::LogsArgs),
+    /// Bring the database of a server to this version's schema.
+    Migrate(migrate::MigrateArgs),
 }
 
 /// Runs a command.
@@ -104,26 +106,27 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Status(args) => status::run(&args, context).await,
         Command::Drain(args) => drain::run(args, context).await,
         Command::Events(args) => {
-            let reader: Arc<dyn EventReader> = existing_store(context)?;
+            let reader: Arc<dyn EventReader> = existing_store(context).await?;
             events::run(&args, &reader, context).await
         }
         Command::Conversations(args) => {
-            let reader: Arc<dyn EventReader> = existing_store(context)?;
+            let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
         }
         Command::Keys(args) => {
-            let store: Arc<dyn KeyStore> = existing_store(context)?;
+            let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await
         }
         Command::Logs(args) => logs::run(&args, context),
+        Command::Migrate(args) => migrate::run(&args, context).await,
     }
 }
 
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
 /// not make one: an empty store would only hide that the home is the wrong one.
-fn existing_store(context: &Context) -> anyhow::Result<Arc<SqliteStore>> {
+async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
     if let Some(url) = process_env("DATABASE_URL").filter(|url| !url.is_empty()) {
-        return open_store(&url);
+        return open_store(&url).await;
     }
     let layout = Layout::new(&context.home);
     if !layout.database().exists() {

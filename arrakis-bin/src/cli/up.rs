@@ -10,7 +10,6 @@ use arrakis_core::clock::Clock;
 use arrakis_core::key::{ApiKey, Scope};
 use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
-use arrakis_store_sqlite::SqliteStore;
 use arrakis_transport_http::client::is_local;
 use arrakis_transport_http::server::bind;
 use arrakis_transport_http::wire::EVENT_PATH;
@@ -67,7 +66,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     let url = format!("http://{}{EVENT_PATH}", listener.local_addr()?);
     let store = open_embedded(&layout)?;
     let clock = std::sync::Arc::clone(&context.clock);
-    let admin_key = set_up(&layout, &config, &store, &url, &*clock).await?;
+    let admin_key = set_up(&layout, &config, &*store, &url, &*clock).await?;
 
     let admin = admin_key.as_ref().map(|key| key.expose_secret().to_owned());
     let started = Started {
@@ -99,7 +98,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
 async fn set_up(
     layout: &Layout,
     config: &Config,
-    store: &SqliteStore,
+    store: &dyn KeyStore,
     url: &str,
     clock: &dyn Clock,
 ) -> anyhow::Result<Option<SecretString>> {

@@ -1,3 +1,4 @@
 //! Jobs that a server runs beside its requests, one file each.
 
+pub mod index;
 pub mod retry;

@@ -159,6 +159,7 @@ CREATE TABLE commits (
     xid      XID8 NOT NULL DEFAULT pg_current_xact_id(),
     events   UUID[] NOT NULL,                            -- audit rows stored, or changed in their state
     messages UUID[] NOT NULL,                            -- messages written
+    bytes    BIGINT NOT NULL DEFAULT 0,                  -- of the payloads stored, to read them in parts
     at       TIMESTAMPTZ NOT NULL
 );
 
