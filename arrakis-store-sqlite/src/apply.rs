@@ -50,8 +50,9 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// Joins everything to what is stored.
-    pub(crate) fn write(self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
+    /// Joins everything to what is stored; returns the ids of the messages that were written.
+    pub(crate) fn write(self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<Vec<String>> {
+        let mut written = Vec::new();
         for value in self.conversations.into_values() {
             let (stored, kept) = load_conversation(conn, value.id)?.unzip();
             if let Some(value) = joined(stored, value, Conversation::merge) {
@@ -64,6 +65,7 @@ impl<'a> Merged<'a> {
             if let Some(value) = joined(stored, value, Message::merge) {
                 let row = MessageRow::new(&value, workspace)?;
                 diesel::replace_into(messages::table).values(&row).execute(conn)?;
+                written.push(row.id);
             }
         }
         for (workspace, value) in self.tool_uses.into_values() {
@@ -73,7 +75,7 @@ impl<'a> Merged<'a> {
                 diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
             }
         }
-        Ok(())
+        Ok(written)
     }
 }
 

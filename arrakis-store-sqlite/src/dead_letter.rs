@@ -10,8 +10,9 @@ use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
 
 use crate::error::Trouble;
+use crate::feed::Touched;
 use crate::read;
-use crate::row::{DetailRow, Now, SummaryRow, uuid};
+use crate::row::{DetailRow, Now, SummaryRow};
 use crate::schema::webhook_events;
 use crate::work::{self, failure_parts};
 
@@ -71,12 +72,12 @@ pub(crate) fn redrive(
     ids: &[RequestId],
     now: &Now,
 ) -> Result<u64, Trouble> {
-    let mut redriven = 0;
-    for row in dead_rows(conn, ids)? {
-        let event_id = uuid("id", &row)?;
-        work::transition(conn, event_id, EventStatus::Pending, PERSON, "redriven", now)?;
-        redriven += 1;
+    let rows = dead_rows(conn, ids)?;
+    for row in &rows {
+        work::move_to(conn, row, EventStatus::Pending, PERSON, "redriven", now)?;
     }
+    let redriven = rows.len() as u64;
+    Touched::events(rows).write(conn, now)?;
     Ok(redriven)
 }
 
@@ -95,7 +96,9 @@ pub(crate) fn discard(
             ))
             .execute(conn)?;
     }
-    Ok(rows.len() as u64)
+    let discarded = rows.len() as u64;
+    Touched::events(rows).write(conn, now)?;
+    Ok(discarded)
 }
 
 /// The store's error as a queue's.

@@ -21,6 +21,8 @@
 //! * `writer`: the thread that writes, and group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
 //! * `work`: claims, completion, changes of state, pruning
+//! * `feed`: which rows each commit touched
+//! * `index`, `search`: making texts searchable, and finding them
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
 //! * `row`, `schema`: columns and what they mean
 
@@ -29,13 +31,16 @@ mod body;
 mod config;
 mod dead_letter;
 mod error;
+mod feed;
 mod file;
+mod index;
 mod keys;
 mod migrate;
 mod pool;
 mod read;
 mod row;
 mod schema;
+mod search;
 mod store;
 mod work;
 mod write;

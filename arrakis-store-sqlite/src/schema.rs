@@ -113,4 +113,51 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    commits (id) {
+        id -> BigInt,
+        events -> Text,
+        messages -> Text,
+        at -> Text,
+    }
+}
+
+diesel::table! {
+    event_words (rowid) {
+        rowid -> BigInt,
+        words -> Text,
+    }
+}
+
+diesel::table! {
+    message_words (rowid) {
+        rowid -> BigInt,
+        words -> Text,
+    }
+}
+
+diesel::table! {
+    event_keys (key) {
+        key -> BigInt,
+        event_id -> Text,
+    }
+}
+
+diesel::table! {
+    message_keys (key) {
+        key -> BigInt,
+        message_id -> Text,
+    }
+}
+
+diesel::table! {
+    index_position (id) {
+        id -> BigInt,
+        commit_id -> BigInt,
+        done -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
+diesel::allow_tables_to_appear_in_same_query!(event_words, event_keys, webhook_events);
+diesel::allow_tables_to_appear_in_same_query!(message_words, message_keys, messages);

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::{Clock, Timestamp};
+use arrakis_core::conversation::Message;
 use arrakis_core::id::RequestId;
 use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, KeyStore, Page, StoreError, Verdict,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, KeyStore, MessageFilter,
+    Page, StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -20,11 +22,12 @@ use uuid::Uuid;
 use crate::config::SqliteConfig;
 use crate::dead_letter::{self, queue_error};
 use crate::error::store_error;
+use crate::feed::Position;
 use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{keys, read, work};
+use crate::{feed, index, keys, read, search, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -120,7 +123,26 @@ impl EventStore for SqliteStore {
     }
 
     async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        self.writer.run("prune events", move |conn, _| work::prune(conn, before, limit)).await
+        let prune = move |conn: &mut _, at: &_| work::prune(conn, before, limit, at);
+        self.writer.run("prune events", prune).await
+    }
+
+    async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        let mut commits = 0;
+        while commits < limit {
+            let left = limit - commits;
+            let next = move |conn: &mut _| index::next_step(conn, left);
+            let Some(step) = self.readers.read("read what is to be searched", next).await? else {
+                break;
+            };
+            let taken = step.commits();
+            let write = move |conn: &mut _, at: &_| Ok(index::write(conn, &step, at)?);
+            if !self.writer.run("make text searchable", write).await? {
+                break; // another server is at it
+            }
+            commits += taken;
+        }
+        Ok(commits)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -140,7 +162,11 @@ impl EventReader for SqliteStore {
         filter: EventFilter,
         page: Page,
     ) -> Result<Vec<EventSummary>, StoreError> {
-        self.readers.read("list events", move |conn| read::events(conn, &filter, page)).await
+        let list = move |conn: &mut _| match &filter.text {
+            Some(text) => search::find_events(conn, text, &filter, page),
+            None => read::events(conn, &filter, page),
+        };
+        self.readers.read("list events", list).await
     }
 
     async fn conversation(
@@ -161,6 +187,25 @@ impl EventReader for SqliteStore {
         let workspace = workspace.to_owned();
         let read = move |conn: &mut _| read::conversations(conn, &workspace, page);
         self.readers.read("list conversations", read).await
+    }
+
+    async fn messages(
+        &self,
+        filter: MessageFilter,
+        page: Page,
+    ) -> Result<Vec<Message>, StoreError> {
+        let find = move |conn: &mut _| search::find_messages(conn, &filter, page);
+        self.readers.read("search messages", find).await
+    }
+
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {
+        let Some(cursor) = after else {
+            return self.readers.read("find the end of the feed", feed::end).await;
+        };
+        let start = Position::of(&cursor)?;
+        let page = move |conn: &mut _| feed::page(conn, start, limit);
+        let page = self.readers.read("read the feed", page).await?;
+        page.ok_or_else(|| feed::foreign(&cursor, "it is beyond the last commit"))
     }
 
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {

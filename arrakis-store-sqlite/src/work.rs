@@ -10,8 +10,10 @@ use uuid::Uuid;
 
 use crate::apply::Merged;
 use crate::error::Trouble;
+use crate::feed::Touched;
 use crate::row::{Answer, ArrivalRow, Now, Outcome, parse};
 use crate::schema::{event_transitions, request_ids, webhook_events};
+use crate::{feed, index, search};
 
 /// Who is named in the trail for what the store's own workers do.
 const WORKER: &str = "worker";
@@ -28,7 +30,9 @@ pub(crate) fn claim_due(
     for kind in [Due::Pending, Due::Retry, Due::Error, Due::Stalled] {
         ids.extend(kind.ids(conn, due, stalled, limit.saturating_sub(ids.len()))?);
     }
-    ids.iter().map(|id| claim(conn, id, now)).collect()
+    let claims = ids.iter().map(|id| claim(conn, id, now)).collect::<Result<_, _>>()?;
+    Touched::events(ids).write(conn, now)?;
+    Ok(claims)
 }
 
 /// Why a row is due. The states are literals, because a partial index serves only what SQLite can
@@ -121,10 +125,11 @@ pub(crate) fn complete(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
+    let mut messages = Vec::new();
     if let Verdict::Apply(changes) = verdict {
         let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);
-        merged.write(conn, now)?;
+        messages = merged.write(conn, now)?;
     }
     set_outcome(conn, &id, &outcome, now)?;
     let status = finish(conn, &id, &outcome, retry_at, now)?;
@@ -132,6 +137,7 @@ pub(crate) fn complete(
         .filter(request_ids::event_id.eq(&id))
         .set(request_ids::answer.eq(Answer::new(status, outcome.answer).to_json()?))
         .execute(conn)?;
+    Touched { events: vec![id], messages }.write(conn, now)?;
     Ok(true)
 }
 
@@ -198,23 +204,37 @@ pub(crate) fn transition(
     now: &Now,
 ) -> Result<(), Trouble> {
     let id = event_id.to_string();
+    move_to(conn, &id, to, actor, reason, now)?;
+    Touched::events(vec![id]).write(conn, now)?;
+    Ok(())
+}
+
+/// The same, for a transaction that writes the commit's row itself.
+pub(crate) fn move_to(
+    conn: &mut SqliteConnection,
+    id: &str,
+    to: EventStatus,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> Result<(), Trouble> {
     let found = webhook_events::table
-        .find(&id)
+        .find(id)
         .filter(webhook_events::discarded_at.is_null())
         .select(webhook_events::status)
         .get_result::<String>(conn)
         .optional()?;
     let Some(status) = found else {
-        return Err(Trouble::Refused(StoreError::NotFound(format!("event {event_id}"))));
+        return Err(Trouble::Refused(StoreError::NotFound(format!("event {id}"))));
     };
     let from: EventStatus = parse("status", &status)?;
     if !from.may_become(to) {
         return Err(Trouble::Refused(StoreError::IllegalTransition { from, to }));
     }
-    change(conn, &id, from, to, actor, reason, now)?;
+    change(conn, id, from, to, actor, reason, now)?;
     if to == EventStatus::Pending {
         // A redriven row has all its tries before it.
-        diesel::update(webhook_events::table.find(&id))
+        diesel::update(webhook_events::table.find(id))
             .set((
                 webhook_events::retry_count.eq(0),
                 webhook_events::retry_after.eq(None::<&str>),
@@ -276,11 +296,13 @@ fn change(
     Ok(())
 }
 
-/// Deletes settled rows received before `before`, with their trails; returns how many.
+/// Deletes settled rows received before `before`, with their trails and what is searched of them;
+/// returns how many. Old commits go along the way.
 pub(crate) fn prune(
     conn: &mut SqliteConnection,
     before: Timestamp,
     limit: usize,
+    now: &Now,
 ) -> Result<u64, Trouble> {
     // The plus keeps SQLite off the index on states, which would read every settled row.
     let settled = "+status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
@@ -293,8 +315,11 @@ pub(crate) fn prune(
         .load::<(String, String, String)>(conn)?;
     for (id, request_id, status) in &rows {
         keep_final_status(conn, id, request_id, status)?;
+        search::events::remove(conn, id)?;
         diesel::delete(webhook_events::table.find(id)).execute(conn)?;
     }
+    let searchable = index::position(conn)?;
+    feed::clean(conn, searchable, now)?;
     Ok(rows.len() as u64)
 }
 

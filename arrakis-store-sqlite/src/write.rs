@@ -2,7 +2,8 @@
 //! apply.
 //!
 //! Every arrival costs a look into the ledger and two inserts; a conversation, a message or a tool
-//! use costs a look and an upsert, once per transaction however many events touch it. The statements
+//! use costs a look and an upsert, once per transaction however many events touch it; the feed costs
+//! an insert per transaction. The statements
 //! are single-row, of a fixed few kinds, and prepared once: inside one process that is quicker than
 //! statements of many rows, whose text changes with their number.
 
@@ -18,10 +19,11 @@ use uuid::Uuid;
 
 use crate::apply::Merged;
 use crate::error::{Trouble, is_data};
+use crate::feed::Touched;
 use crate::row::{Answer, Now, Outcome, Prepared, digest, json, parse, uuid};
 use crate::schema::{request_ids, webhook_events};
 
-/// Stores arrivals; returns one admission each, in order.
+/// Stores arrivals, with the commit's row in the feed; returns one admission each, in order.
 ///
 /// # Errors
 ///
@@ -31,6 +33,31 @@ pub(crate) fn record(
     rows: &[&Prepared],
     now: &Now,
 ) -> QueryResult<Vec<Admission>> {
+    let (admissions, touched) = store(conn, rows, now)?;
+    touched.write(conn, now)?;
+    Ok(admissions)
+}
+
+/// The same for arrivals of which the database refuses at least one: halves them until the culprits
+/// stand alone, and keeps those as `ERROR` without their changes.
+///
+/// # Errors
+///
+/// The database is not available, or refuses a row even so.
+pub(crate) fn record_bisecting(
+    conn: &mut SqliteConnection,
+    rows: &[&Prepared],
+    now: &Now,
+) -> Result<Vec<Admission>, Trouble> {
+    let (admissions, touched) = store_bisecting(conn, rows, 0, now)?;
+    touched.write(conn, now)?;
+    Ok(admissions)
+}
+
+/// What came of storing arrivals: an admission each, and what was written.
+type Stored = (Vec<Admission>, Touched);
+
+fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryResult<Stored> {
     let mut merged = Merged::default();
     let mut admissions = Vec::with_capacity(rows.len());
     for row in rows {
@@ -42,24 +69,20 @@ pub(crate) fn record(
         }
         admissions.push(admission);
     }
-    merged.write(conn, now)?;
-    Ok(admissions)
+    let messages = merged.write(conn, now)?;
+    let events = rows.iter().map(|row| row.event_id.clone()).collect();
+    Ok((admissions, Touched { events, messages }))
 }
 
-/// Stores arrivals of which the database refuses at least one: halves them until the culprits stand
-/// alone, and keeps those as `ERROR` without their changes. `first` is the place of the first row.
-///
-/// # Errors
-///
-/// The database is not available, or refuses a row even so.
-pub(crate) fn record_bisecting(
+/// `first` is the place of the first row.
+fn store_bisecting(
     conn: &mut SqliteConnection,
     rows: &[&Prepared],
     first: usize,
     now: &Now,
-) -> Result<Vec<Admission>, Trouble> {
-    let error = match conn.transaction(|conn| record(conn, rows, now)) {
-        Ok(admissions) => return Ok(admissions),
+) -> Result<Stored, Trouble> {
+    let error = match conn.transaction(|conn| store(conn, rows, now)) {
+        Ok(stored) => return Ok(stored),
         Err(error) if !is_data(&error) => return Err(error.into()),
         Err(error) => error,
     };
@@ -71,7 +94,7 @@ pub(crate) fn record_bisecting(
                 "the database refuses an event: it is kept as an error, without its changes"
             );
             let refused = row.refused(&error);
-            conn.transaction(|conn| record(conn, &[&refused], now)).map_err(|error| {
+            conn.transaction(|conn| store(conn, &[&refused], now)).map_err(|error| {
                 if is_data(&error) {
                     Trouble::Culprit { index: first, error }
                 } else {
@@ -81,9 +104,11 @@ pub(crate) fn record_bisecting(
         }
         rows => {
             let (left, right) = rows.split_at(rows.len() / 2);
-            let mut admissions = record_bisecting(conn, left, first, now)?;
-            admissions.extend(record_bisecting(conn, right, first + left.len(), now)?);
-            Ok(admissions)
+            let (mut admissions, mut touched) = store_bisecting(conn, left, first, now)?;
+            let (more, also) = store_bisecting(conn, right, first + left.len(), now)?;
+            admissions.extend(more);
+            touched.extend(also);
+            Ok((admissions, touched))
         }
     }
 }

@@ -198,7 +198,7 @@ impl Session {
             let rows: Vec<&Prepared> = group.iter().flat_map(|call| &call.rows).collect();
             let done = self.transaction(|conn, now| {
                 if bisect {
-                    write::record_bisecting(conn, &rows, 0, now)
+                    write::record_bisecting(conn, &rows, now)
                 } else {
                     write::record(conn, &rows, now).map_err(Trouble::from)
                 }

@@ -1,3 +1,9 @@
+DROP TABLE index_position;
+DROP TABLE message_keys;
+DROP TABLE event_keys;
+DROP TABLE message_words;
+DROP TABLE event_words;
+DROP TABLE commits;
 DROP TABLE api_keys;
 DROP TABLE tool_uses;
 DROP TABLE messages;

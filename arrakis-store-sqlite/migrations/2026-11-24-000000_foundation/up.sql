@@ -156,3 +156,43 @@ CREATE TABLE api_keys (
     created_at TEXT NOT NULL,
     revoked_at TEXT
 ) STRICT;
+
+-- The feed: one row per transaction that stored audit rows, changed their state or wrote messages. One
+-- connection writes at a time, so the order of the ids is the order of the commits; AUTOINCREMENT keeps
+-- an id from being used again when its row is gone.
+CREATE TABLE commits (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
+    messages TEXT NOT NULL,                              -- JSON array of ids in messages
+    at       TEXT NOT NULL
+) STRICT;
+
+-- Full text search. The words are computed by the program and stored joined by spaces. The tokenizer
+-- ascii keeps each of them whole, because it parts text only at ASCII characters that are neither
+-- letters nor digits. Where a word stands does not matter and nobody asks for the text back, so
+-- neither is kept.
+CREATE VIRTUAL TABLE event_words USING fts5(
+    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
+);
+CREATE VIRTUAL TABLE message_words USING fts5(
+    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
+);
+
+-- What the rows of event_words and message_words are about. A key is a time in milliseconds times 2^20
+-- and a number that tells apart what has the same: so the newest are found first without sorting.
+CREATE TABLE event_keys (
+    key      INTEGER PRIMARY KEY,                        -- the rowid in event_words
+    event_id TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE message_keys (
+    key        INTEGER PRIMARY KEY,                      -- the rowid in message_words
+    message_id TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- How far the commits are searchable: the commit to go on with, and how much of it is done. One row.
+CREATE TABLE index_position (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    commit_id INTEGER NOT NULL,
+    done      INTEGER NOT NULL
+) STRICT;
+INSERT INTO index_position (id, commit_id, done) VALUES (1, 0, 0);

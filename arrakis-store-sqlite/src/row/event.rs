@@ -353,6 +353,7 @@ impl TryFrom<TransitionRow> for Transition {
     }
 }
 
-fn body_of(text: Option<String>, raw: Option<Vec<u8>>) -> Option<Bytes> {
+/// The body that a row's two columns hold, if it has one.
+pub(crate) fn body_of(text: Option<String>, raw: Option<Vec<u8>>) -> Option<Bytes> {
     raw.map(Bytes::from).or_else(|| text.map(Bytes::from))
 }

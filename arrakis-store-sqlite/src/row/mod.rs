@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
 pub(crate) use event::{
-    Answer, ArrivalRow, DetailRow, Now, Outcome, Prepared, SummaryRow, TransitionRow,
+    Answer, ArrivalRow, DetailRow, Now, Outcome, Prepared, SummaryRow, TransitionRow, body_of,
 };
 
 use crate::error::unreadable;
@@ -65,7 +65,7 @@ fn word<T: DeserializeOwned>(column: &str, text: &str) -> QueryResult<T> {
 }
 
 /// Writes JSON.
-fn to_json<T: serde::Serialize>(value: &T) -> QueryResult<String> {
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> QueryResult<String> {
     serde_json::to_string(value)
         .map_err(|error| diesel::result::Error::SerializationError(error.into()))
 }

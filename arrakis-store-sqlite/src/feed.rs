@@ -1,0 +1,195 @@
+//! The feed: which rows each transaction touched, in the order of the commits.
+//!
+//! A transaction that stores audit rows, changes their state or writes messages leaves one row in
+//! `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
+//! whoever has seen one has seen everything before it. Rows go a day after their commit, once they
+//! are searchable; a cursor that is older goes on with the earliest that is left.
+
+use std::time::Duration;
+
+use arrakis_core::error::BoxError;
+use arrakis_core::store::{EventSummary, FeedCursor, FeedPage, StoreError};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+
+use crate::read::PAGE_MAX;
+use crate::row::{Now, SummaryRow, json, to_json};
+use crate::schema::{commits, webhook_events};
+
+/// The audit rows and the messages that a transaction touched.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    /// Ids of audit rows that were stored or changed.
+    pub(crate) events: Vec<String>,
+    /// Ids of messages that were written.
+    pub(crate) messages: Vec<String>,
+}
+
+impl Touched {
+    /// Audit rows, and no messages.
+    pub(crate) fn events(events: Vec<String>) -> Self {
+        Self { events, messages: Vec::new() }
+    }
+
+    /// Adds what another part of the same transaction touched.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.messages.extend(other.messages);
+    }
+
+    /// Writes the commit's row, unless nothing was touched; at the end of the transaction.
+    pub(crate) fn write(&self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
+        if self.events.is_empty() && self.messages.is_empty() {
+            return Ok(());
+        }
+        diesel::insert_into(commits::table)
+            .values((
+                commits::events.eq(to_json(&self.events)?),
+                commits::messages.eq(to_json(&self.messages)?),
+                commits::at.eq(&now.text),
+            ))
+            .execute(conn)?;
+        Ok(())
+    }
+}
+
+/// A place among the commits: everything before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The commit to go on with, which may be still to come.
+    pub(crate) commit: i64,
+    /// How many of that commit's rows are done.
+    pub(crate) done: usize,
+}
+
+impl Position {
+    /// Reads a cursor: `commit.done`.
+    ///
+    /// # Errors
+    ///
+    /// The cursor is not this store's.
+    pub(crate) fn of(cursor: &FeedCursor) -> Result<Self, StoreError> {
+        let read = || -> Result<Self, BoxError> {
+            let (commit, done) = cursor.0.split_once('.').ok_or("it has no dot")?;
+            Ok(Self { commit: commit.parse()?, done: done.parse()? })
+        };
+        read().map_err(|error| foreign(cursor, error))
+    }
+
+    /// The place behind a whole commit.
+    pub(crate) fn behind(commit: i64) -> Self {
+        Self { commit: commit.saturating_add(1), done: 0 }
+    }
+
+    /// How many rows are done of a commit that is not before this place.
+    pub(crate) fn done_of(self, commit: i64) -> usize {
+        if commit == self.commit { self.done } else { 0 }
+    }
+
+    fn cursor(self) -> FeedCursor {
+        FeedCursor(format!("{}.{}", self.commit, self.done))
+    }
+}
+
+/// The error for a cursor that this store did not give.
+pub(crate) fn foreign(cursor: &FeedCursor, source: impl Into<BoxError>) -> StoreError {
+    StoreError::Data {
+        what: format!("continue the feed from {:?}", cursor.0),
+        source: source.into(),
+    }
+}
+
+/// Nothing, and the present end.
+pub(crate) fn end(conn: &mut SqliteConnection) -> QueryResult<FeedPage> {
+    let cursor = Position::behind(last_commit(conn)?).cursor();
+    Ok(FeedPage { events: Vec::new(), cursor, more: false })
+}
+
+/// Up to `limit` rows from `start` on; nothing where that place is further than the store has come.
+pub(crate) fn page(
+    conn: &mut SqliteConnection,
+    start: Position,
+    limit: usize,
+) -> QueryResult<Option<FeedPage>> {
+    if start.commit > Position::behind(last_commit(conn)?).commit {
+        return Ok(None);
+    }
+    let limit = limit.min(PAGE_MAX);
+    let rows = commits::table
+        .filter(commits::id.ge(start.commit))
+        .order(commits::id.asc())
+        .select((commits::id, commits::events))
+        .load_iter::<(i64, String), _>(conn)?;
+    let mut ids: Vec<String> = Vec::new();
+    let (mut next, mut more) = (start, false);
+    for row in rows {
+        let (commit, events) = row?;
+        let events: Vec<String> = json("events", &events)?;
+        let total = events.len();
+        let seen = start.done_of(commit);
+        let done = seen.saturating_add(limit - ids.len());
+        ids.extend(events.into_iter().take(done).skip(seen));
+        more = done < total;
+        if more {
+            next = Position { commit, done };
+            break;
+        }
+        next = Position::behind(commit);
+    }
+    let mut events = Vec::with_capacity(ids.len());
+    for id in &ids {
+        events.extend(summary(conn, id)?);
+    }
+    Ok(Some(FeedPage { events, cursor: next.cursor(), more }))
+}
+
+/// Deletes a few rows of commits that are before `done` and more than a day old.
+pub(crate) fn clean(conn: &mut SqliteConnection, done: Position, now: &Now) -> QueryResult<()> {
+    let oldest = commits::table
+        .filter(commits::id.lt(done.commit))
+        .order(commits::id.asc())
+        .select((commits::id, commits::at))
+        .limit(CLEANED_AT_ONCE)
+        .load::<(i64, String)>(conn)?;
+    let cut = now.at.minus(KEPT).to_string();
+    if let Some((last, _)) = oldest.iter().take_while(|(_, at)| *at < cut).last() {
+        diesel::delete(commits::table.filter(commits::id.le(last))).execute(conn)?;
+    }
+    Ok(())
+}
+
+/// How long a commit stays in the feed: longer than anybody follows it without looking.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// How many commits are cleaned away at once: more than one step of the index takes, so that they go
+/// faster than they come.
+const CLEANED_AT_ONCE: i64 = 128;
+
+/// The id of the last commit there ever was, which may have been cleaned away.
+fn last_commit(conn: &mut SqliteConnection) -> QueryResult<i64> {
+    let last = sqlite_sequence::table
+        .filter(sqlite_sequence::name.eq("commits"))
+        .select(sqlite_sequence::seq)
+        .get_result(conn)
+        .optional()?;
+    Ok(last.unwrap_or(0))
+}
+
+diesel::table! {
+    /// Where SQLite keeps the last id of each table with `AUTOINCREMENT`.
+    sqlite_sequence (name) {
+        name -> Text,
+        seq -> BigInt,
+    }
+}
+
+/// The row as it is now, unless it was pruned.
+fn summary(conn: &mut SqliteConnection, id: &str) -> QueryResult<Option<EventSummary>> {
+    webhook_events::table
+        .find(id)
+        .select(SummaryRow::as_select())
+        .get_result(conn)
+        .optional()?
+        .map(EventSummary::try_from)
+        .transpose()
+}

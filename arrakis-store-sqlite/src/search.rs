@@ -1,0 +1,249 @@
+//! Searching: texts by their words, newest first.
+//!
+//! The words are those of [`arrakis_core::search`]; SQLite's full text index (FTS5) only keeps them.
+//! Each text has a key that begins with its time in milliseconds, and FTS5 gives matches in the order
+//! of their keys. So a page is read from its newest match on until it is full, however many more there
+//! are; only texts of the same millisecond are put in order afterwards.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use arrakis_core::conversation::Message;
+use arrakis_core::search::words;
+use arrakis_core::store::{EventFilter, EventSummary, MessageFilter, Page};
+use diesel::dsl::{AsExprOf, sql};
+use diesel::expression::{SqlLiteral, UncheckedBind};
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Bool, Text as SqlText};
+use uuid::Uuid;
+
+use crate::read::PAGE_MAX;
+use crate::row::{MessageRow, SummaryRow, time};
+use crate::schema::{
+    event_keys, event_words, message_keys, message_words, messages as message_rows, webhook_events,
+};
+
+/// Audit rows whose payload holds all words of `text`, newest first.
+pub(crate) fn find_events(
+    conn: &mut SqliteConnection,
+    text: &str,
+    filter: &EventFilter,
+    page: Page,
+) -> QueryResult<Vec<EventSummary>> {
+    let Some(words) = query_of(text) else { return Ok(Vec::new()) };
+    let limit = page.limit.min(PAGE_MAX);
+    let mut query = event_words::table
+        .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
+        .inner_join(webhook_events::table.on(webhook_events::id.eq(event_keys::event_id)))
+        .filter(matches("event_words", words))
+        .order(event_words::rowid.desc())
+        .select((event_words::rowid, SummaryRow::as_select()))
+        .into_boxed();
+    if let Some(value) = &filter.workspace {
+        query = query.filter(also("+workspace = ", value));
+    }
+    if let Some(value) = filter.status {
+        query = query.filter(also("+status = ", value.as_str()));
+    }
+    if let Some(value) = &filter.event_type {
+        query = query.filter(also("+event_type = ", value));
+    }
+    if let Some(value) = &filter.session_id {
+        query = query.filter(also("+session_id = ", value));
+    }
+    if let Some(value) = &filter.request_id {
+        query = query.filter(also("+request_id = ", value.as_str()));
+    }
+    if let Some(after) = page.after {
+        query = query.filter(event_words::rowid.le(*keys_at(millis_of(after)).end()));
+        query = query.filter(also("+webhook_events.id < ", after));
+    }
+    let rows = whole_milliseconds(query.load_iter(conn)?, limit)?;
+    let mut events =
+        rows.into_iter().map(EventSummary::try_from).collect::<QueryResult<Vec<EventSummary>>>()?;
+    events.sort_by_key(|event| std::cmp::Reverse(event.id));
+    events.truncate(limit);
+    Ok(events)
+}
+
+/// Messages that hold all words of the filter's text, newest first.
+pub(crate) fn find_messages(
+    conn: &mut SqliteConnection,
+    filter: &MessageFilter,
+    page: Page,
+) -> QueryResult<Vec<Message>> {
+    let Some(words) = query_of(&filter.text) else { return Ok(Vec::new()) };
+    let limit = page.limit.min(PAGE_MAX);
+    let mut query = message_words::table
+        .inner_join(message_keys::table.on(message_keys::key.eq(message_words::rowid)))
+        .inner_join(message_rows::table.on(message_rows::id.eq(message_keys::message_id)))
+        .filter(matches("message_words", words))
+        .filter(also("+workspace = ", &filter.workspace))
+        .order(message_words::rowid.desc())
+        .select((message_words::rowid, MessageRow::as_select()))
+        .into_boxed();
+    if let Some(after) = page.after.map(|id| id.to_string()) {
+        let Some(seen) = timestamp_of(conn, &after)? else { return Ok(Vec::new()) };
+        let millis = time("timestamp", &seen)?.as_millis();
+        query = query.filter(message_words::rowid.le(*keys_at(millis).end()));
+        let place = sql::<Bool>("(+timestamp, +messages.id) < (").bind::<SqlText, _>(seen);
+        query = query.filter(place.sql(", ").bind::<SqlText, _>(after).sql(")"));
+    }
+    let rows = whole_milliseconds(query.load_iter(conn)?, limit)?;
+    let mut messages =
+        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<Message>>>()?;
+    messages.sort_by_key(|message| std::cmp::Reverse((message.content.stamp.at, message.id)));
+    messages.truncate(limit);
+    Ok(messages)
+}
+
+fn timestamp_of(conn: &mut SqliteConnection, message_id: &str) -> QueryResult<Option<String>> {
+    message_rows::table.find(message_id).select(message_rows::timestamp).get_result(conn).optional()
+}
+
+/// A text as it is searched.
+#[derive(Debug)]
+pub(crate) struct Text {
+    /// The row that it is of.
+    pub(crate) id: String,
+    /// The words, joined by spaces.
+    words: String,
+    /// The keys of its time.
+    keys: RangeInclusive<i64>,
+}
+
+impl Text {
+    /// The text of a payload: an audit row's id begins with its time.
+    pub(crate) fn of_event(id: Uuid, words: BTreeSet<String>) -> Self {
+        Self::new(id.to_string(), millis_of(id), words)
+    }
+
+    /// The text of a message, of a time in milliseconds since 1970.
+    pub(crate) fn of_message(id: String, millis: i64, words: BTreeSet<String>) -> Self {
+        Self::new(id, millis, words)
+    }
+
+    fn new(id: String, millis: i64, words: BTreeSet<String>) -> Self {
+        Self { id, words: Vec::from_iter(words).join(" "), keys: keys_at(millis) }
+    }
+}
+
+/// Makes functions for one kind of text: `$words` is its full text index, `$keys` says what each row
+/// of that is about.
+macro_rules! texts {
+    ($(#[$doc:meta])* $module:ident: $words:ident, $keys:ident, $id:ident) => {
+        $(#[$doc])*
+        pub(crate) mod $module {
+            use diesel::prelude::*;
+            use diesel::result::QueryResult;
+
+            use super::Text;
+            use crate::schema::{$keys, $words};
+
+            /// The key of a row's text, if it is searchable.
+            pub(crate) fn key(conn: &mut SqliteConnection, id: &str) -> QueryResult<Option<i64>> {
+                $keys::table.filter($keys::$id.eq(id)).select($keys::key).get_result(conn).optional()
+            }
+
+            /// Makes a text searchable, in place of what the row had before.
+            pub(crate) fn put(conn: &mut SqliteConnection, text: &Text) -> QueryResult<()> {
+                remove(conn, &text.id)?;
+                if text.words.is_empty() {
+                    return Ok(());
+                }
+                let (first, last) = (*text.keys.start(), *text.keys.end());
+                let taken = $keys::table
+                    .filter($keys::key.between(first, last))
+                    .select(diesel::dsl::max($keys::key))
+                    .get_result::<Option<i64>>(conn)?;
+                let key = taken.map_or(first, |taken| taken.saturating_add(1));
+                if key > last {
+                    tracing::warn!(id = text.id, "too many texts of one time: it is not searchable");
+                    return Ok(());
+                }
+                diesel::insert_into($keys::table)
+                    .values(($keys::key.eq(key), $keys::$id.eq(&text.id)))
+                    .execute(conn)?;
+                diesel::insert_into($words::table)
+                    .values(($words::rowid.eq(key), $words::words.eq(&text.words)))
+                    .execute(conn)?;
+                Ok(())
+            }
+
+            /// Makes a row's text unsearchable.
+            pub(crate) fn remove(conn: &mut SqliteConnection, id: &str) -> QueryResult<()> {
+                if let Some(key) = key(conn, id)? {
+                    diesel::delete($words::table.find(key)).execute(conn)?;
+                    diesel::delete($keys::table.find(key)).execute(conn)?;
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+texts! {
+    /// The payloads.
+    events: event_words, event_keys, event_id
+}
+texts! {
+    /// The messages.
+    messages: message_words, message_keys, message_id
+}
+
+/// How many bits of a key tell apart texts of the same millisecond.
+const NUMBER_BITS: u32 = 20;
+
+/// The times that a key can begin with: within 278 years of 1970. Others count as the nearest.
+const MILLIS: RangeInclusive<i64> = -(1 << 43)..=(1 << 43) - 1;
+
+/// The keys of a time.
+fn keys_at(millis: i64) -> RangeInclusive<i64> {
+    let first = millis.clamp(*MILLIS.start(), *MILLIS.end()) << NUMBER_BITS;
+    first..=first | ((1 << NUMBER_BITS) - 1)
+}
+
+/// The time at the beginning of a `UUIDv7`.
+fn millis_of(id: Uuid) -> i64 {
+    (id.as_u64_pair().0 >> 16).cast_signed()
+}
+
+/// What FTS5 is asked, if the text has a word: strings beside each other must all match.
+fn query_of(text: &str) -> Option<String> {
+    let words: Vec<String> = words(text).iter().map(|word| format!("\"{word}\"")).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// Takes rows that come by their keys until there are `limit`, and on to the end of the last one's
+/// millisecond.
+fn whole_milliseconds<T>(
+    rows: impl Iterator<Item = QueryResult<(i64, T)>>,
+    limit: usize,
+) -> QueryResult<Vec<T>> {
+    let mut taken = Vec::new();
+    let mut last = None;
+    for row in rows {
+        let (key, row) = row?;
+        let millis = Some(key >> NUMBER_BITS);
+        if taken.len() >= limit && last != millis {
+            break;
+        }
+        last = millis;
+        taken.push(row);
+    }
+    Ok(taken)
+}
+
+type Condition = UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, SqlText>>;
+
+/// A condition on a column behind a plus, which keeps SQLite off its indexes: the words choose the
+/// rows, and their order is the order of the list.
+fn also(condition: &str, value: impl Into<String>) -> Condition {
+    sql::<Bool>(condition).bind::<SqlText, _>(value.into())
+}
+
+/// That an index holds these words; its name stands for all of its columns.
+fn matches(index: &str, words: String) -> Condition {
+    sql::<Bool>(&format!("{index} MATCH ")).bind::<SqlText, _>(words)
+}
