@@ -118,6 +118,7 @@ pub async fn run_server(
     listener: TcpListener,
     store: Arc<dyn Store>,
     config: &Config,
+    serving: ServeConfig,
     shutdown: CancellationToken,
 ) {
     let (redactor, problems) = Redactor::new(config.redact.clone());
@@ -127,7 +128,14 @@ pub async fn run_server(
     let environment = ["ARRAKIS_API_KEY", "CLAUDE_HOOK_API_KEY"];
     let server = ServerConfig {
         trusted_proxies: config.trusted_proxies.clone(),
-        ingest_keys: environment.into_iter().filter_map(process_env).map(Into::into).collect(),
+        ingest_keys: environment
+            .into_iter()
+            .filter_map(process_env)
+            .filter(|key| !key.is_empty())
+            .map(Into::into)
+            .collect(),
+        shutdown: shutdown.clone(),
+        ..ServerConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let state = ServerState::new(
@@ -141,7 +149,7 @@ pub async fn run_server(
     let retry = RetryJob::new(store, clock, Arc::new(RetrySchedule::default()));
     let stopped = shutdown.clone().cancelled_owned();
     tokio::join!(
-        serve(listener, router(state), ServeConfig::default(), stopped),
+        serve(listener, router(state), serving, stopped),
         retry.run(&shutdown),
         index.run(&shutdown)
     );

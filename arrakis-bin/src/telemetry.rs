@@ -11,6 +11,7 @@
 //! an event's life across all four files.
 
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 
 use arrakis_core::clock::{Clock, SystemClock};
@@ -26,26 +27,41 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::Config;
 use crate::log_file::{LogFile, LogFiles};
 
-/// Sends tracing events to the log files of `logs`, marked with the program's name; and to stderr
-/// where `console` is set, as `ARRAKIS_LOG` says (default `info`).
-pub fn init(logs: &Path, config: &Config, component: &'static str, console: bool) {
+/// What a program writes to its standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Console {
+    /// Nothing: people read its output.
+    #[value(skip)]
+    Silent,
+    /// Lines for people.
+    Text,
+    /// The lines of the log files: one JSON object each.
+    Json,
+}
+
+/// Sends tracing events to the log files of `logs`, marked with the program's name; and to standard
+/// error as `console` says, as far as `ARRAKIS_LOG` lets through (default `info`).
+pub fn init(logs: &Path, config: &Config, component: &'static str, console: Console) {
     let files = FileLayer {
         files: LogFiles::new(logs, config.logs),
         component,
         verbosity: if config.debug { LevelFilter::DEBUG } else { LevelFilter::INFO },
     };
-    let console = console.then(|| {
-        let filter = EnvFilter::builder()
+    let filter = || {
+        EnvFilter::builder()
             .with_default_directive(LevelFilter::INFO.into())
             .with_env_var("ARRAKIS_LOG")
-            .from_env_lossy();
+            .from_env_lossy()
+    };
+    let text = (console == Console::Text).then(|| {
         tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_target(false)
-            .with_filter(filter)
+            .with_filter(filter())
     });
+    let json = (console == Console::Json).then(|| JsonLayer { component }.with_filter(filter()));
     // A second call in one process (tests) keeps the first.
-    tracing_subscriber::registry().with(files).with(console).try_init().ok();
+    tracing_subscriber::registry().with(files).with(text).with(json).try_init().ok();
 }
 
 /// The layer of the four files.
@@ -83,18 +99,37 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for FileLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let metadata = event.metadata();
-        let mut line = Map::new();
-        line.insert("timestamp".to_owned(), SystemClock.now().to_string().into());
-        line.insert("level".to_owned(), metadata.level().as_str().to_lowercase().into());
-        line.insert("component".to_owned(), self.component.into());
-        event.record(&mut Fields(&mut line));
-        let line = Value::Object(line);
-        for file in self.targets(metadata) {
+        let line = line(event, self.component);
+        for file in self.targets(event.metadata()) {
             // A log that cannot be written must not stop what it is about.
             file.append(&line).ok();
         }
     }
+}
+
+/// The layer of standard error, for programs that gather logs.
+#[derive(Debug)]
+struct JsonLayer {
+    component: &'static str,
+}
+
+impl<S: Subscriber> Layer<S> for JsonLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = line(event, self.component).to_string();
+        text.push('\n');
+        // With standard error gone there is nobody left to tell.
+        std::io::stderr().lock().write_all(text.as_bytes()).ok();
+    }
+}
+
+/// An event as a line of a log.
+fn line(event: &Event<'_>, component: &str) -> Value {
+    let mut line = Map::new();
+    line.insert("timestamp".to_owned(), SystemClock.now().to_string().into());
+    line.insert("level".to_owned(), event.metadata().level().as_str().to_lowercase().into());
+    line.insert("component".to_owned(), component.into());
+    event.record(&mut Fields(&mut line));
+    Value::Object(line)
 }
 
 /// Puts the fields of an event into a JSON object, under camel case names.

@@ -182,11 +182,7 @@ async fn add(
 }
 
 /// What is to be written: nothing where what is stored says it all already.
-fn joined<T: Clone + PartialEq>(
-    stored: T,
-    came: &T,
-    merge: impl FnOnce(&mut T, T),
-) -> Option<T> {
+fn joined<T: Clone + PartialEq>(stored: T, came: &T, merge: impl FnOnce(&mut T, T)) -> Option<T> {
     let mut value = stored.clone();
     merge(&mut value, came.clone());
     (value != stored).then_some(value)

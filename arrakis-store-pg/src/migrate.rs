@@ -78,8 +78,9 @@ pub(crate) async fn pending(connector: &Connector) -> Result<Vec<String>, StoreE
 
 fn run_pending(conn: &mut impl MigrationHarness<Pg>) -> Result<Vec<String>, BoxError> {
     check(conn)?;
-    let run = conn.run_pending_migrations(MIGRATIONS)?;
-    Ok(run.iter().map(ToString::to_string).collect())
+    let pending = conn.pending_migrations(MIGRATIONS)?;
+    conn.run_migrations(&pending)?;
+    Ok(pending.iter().map(|one| one.name().to_string()).collect())
 }
 
 fn check(conn: &mut impl MigrationHarness<Pg>) -> Result<(), BoxError> {

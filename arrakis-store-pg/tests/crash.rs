@@ -78,7 +78,6 @@ async fn a_killed_database_loses_nothing_and_doubles_nothing() {
     assert_eq!(count, CLIENTS * EVENTS);
 
     let counts = home.store.counts().await.unwrap();
-    let repeats = counts.get(&EventStatus::Duplicate).copied().unwrap_or(0);
     assert_eq!(counts[&EventStatus::Success], (CLIENTS * EVENTS) as u64);
     assert_eq!(counts.keys().filter(|state| **state != EventStatus::Duplicate).count(), 1);
     let mut words = BTreeMap::new();
@@ -91,12 +90,7 @@ async fn a_killed_database_loses_nothing_and_doubles_nothing() {
     }
     assert_eq!(words.len(), CLIENTS * EVENTS);
     assert!(words.values().all(|count| *count == 1));
-    let tries = tries.load(Ordering::Relaxed);
-    assert!(tries > CLIENTS * EVENTS, "the kills were felt");
-    println!(
-        "{} events, {KILLS} kills, {tries} tries, {repeats} answered as repeats",
-        CLIENTS * EVENTS
-    );
+    assert!(tries.load(Ordering::Relaxed) > CLIENTS * EVENTS, "the kills were felt");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,7 @@ async fn start() -> Server {
         ServerConfig {
             trusted_proxies: vec![[127, 0, 0, 1].into()],
             ingest_keys: vec!["key-of-the-environment".into()],
+            ..ServerConfig::default()
         },
     );
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use arrakis_core::store::{EventFilter, EventKey, EventReader, Page};
+use arrakis_core::store::{EventFilter, EventKey, Page};
 use arrakis_store_fs::{Layout, Spool};
 use clap::Args;
 use serde::Serialize;

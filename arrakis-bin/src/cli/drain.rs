@@ -56,7 +56,7 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
     // Taken before the file is read: a change in between is seen as one.
     let config_time = modified(&home);
     let (config, problems) = Config::load(&context.home, &process_env);
-    telemetry::init(&home.logs(), &config, "drainer", false);
+    telemetry::init(&home.logs(), &config, "drainer", telemetry::Console::Silent);
     for problem in problems {
         tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
     }

@@ -80,6 +80,10 @@ pub struct ListArgs {
     #[arg(long, value_name = "NAME")]
     pub workspace: Option<String>,
 
+    /// Only events whose payload holds all of these words.
+    #[arg(long, value_name = "TEXT")]
+    pub search: Option<String>,
+
     /// At most this many.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT,
           value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
@@ -98,6 +102,7 @@ impl Default for ListArgs {
             session: None,
             request: None,
             workspace: None,
+            search: None,
             limit: DEFAULT_LIMIT,
             after: None,
         }
@@ -140,6 +145,7 @@ async fn list(
         event_type: args.event_type.clone(),
         session_id: args.session.clone(),
         request_id: args.request.clone(),
+        text: args.search.clone(),
     };
     let after = match &args.after {
         Some(id) => Some(find(id, reader).await?.summary.id),

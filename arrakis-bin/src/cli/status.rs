@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
-use arrakis_core::store::EventReader;
 use arrakis_store_fs::spool::{Survey, survey};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use arrakis_transport_http::client::{HttpConfig, HttpTransport};

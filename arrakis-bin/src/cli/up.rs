@@ -11,7 +11,7 @@ use arrakis_core::key::{ApiKey, Scope};
 use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use arrakis_transport_http::client::is_local;
-use arrakis_transport_http::server::bind;
+use arrakis_transport_http::server::{ServeConfig, bind};
 use arrakis_transport_http::wire::EVENT_PATH;
 use clap::Args;
 use rand::SeedableRng;
@@ -53,7 +53,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     let layout = Layout::new(&context.home);
     Spool::new(layout.clone()).create()?;
     let (config, problems) = Config::load(&context.home, &process_env);
-    telemetry::init(&layout.logs(), &config, "server", false);
+    telemetry::init(&layout.logs(), &config, "server", telemetry::Console::Silent);
     for problem in &problems {
         context.remark(&format!("warning: {problem}"))?;
     }
@@ -84,7 +84,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     {
         context.remark(&format!("warning: the drainer could not be started: {error}"))?;
     }
-    run_server(listener, store, &config, shutdown).await;
+    run_server(listener, store, &config, ServeConfig::default(), shutdown).await;
     if !context.json {
         context.remark(
             "stopped; hooks go on spooling, and what they spool is delivered at the next start",

@@ -180,6 +180,7 @@ impl Row {
         let (code, message) = self.error.clone().unzip();
         EventSummary {
             id: self.arrival.event_id,
+            workspace: self.arrival.workspace.clone(),
             request_id: self.arrival.request_id.clone(),
             event_type: self.arrival.event_type.clone(),
             session_id: self.arrival.session_id.clone(),

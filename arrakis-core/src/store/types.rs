@@ -188,6 +188,8 @@ impl Page {
 pub struct EventSummary {
     /// The row's own id.
     pub id: Uuid,
+    /// The workspace of the key that sent it.
+    pub workspace: String,
     /// Names the event.
     pub request_id: RequestId,
     /// The event type.

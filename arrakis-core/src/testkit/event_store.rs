@@ -167,6 +167,7 @@ pub async fn the_first_arrival_is_admitted_with_its_changes(fixture: &impl Event
     let event = store.event(EventKey::Request(arrival.request_id.clone())).await.expect("event");
     let event = event.expect("the row is there");
     assert_eq!(event.summary.id, arrival.event_id);
+    assert_eq!(event.summary.workspace, DEFAULT_WORKSPACE);
     assert_eq!(event.summary.event_type, "UserPromptSubmit");
     assert_eq!(event.summary.session_id.as_deref(), Some("s"));
     assert_eq!(event.summary.received_at, arrival.received_at);

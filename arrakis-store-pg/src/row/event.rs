@@ -194,6 +194,7 @@ impl Answer {
 #[diesel(table_name = webhook_events)]
 pub(crate) struct SummaryRow {
     pub(crate) id: Uuid,
+    workspace: String,
     request_id: String,
     event_type: String,
     session_id: Option<String>,
@@ -216,6 +217,7 @@ impl TryFrom<SummaryRow> for EventSummary {
     fn try_from(row: SummaryRow) -> QueryResult<Self> {
         Ok(Self {
             id: row.id,
+            workspace: row.workspace,
             request_id: parse("request_id", &row.request_id)?,
             event_type: row.event_type,
             session_id: row.session_id,

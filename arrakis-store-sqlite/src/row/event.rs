@@ -209,6 +209,7 @@ impl Answer {
 #[diesel(table_name = webhook_events)]
 pub(crate) struct SummaryRow {
     id: String,
+    workspace: String,
     request_id: String,
     event_type: String,
     session_id: Option<String>,
@@ -238,6 +239,7 @@ impl TryFrom<SummaryRow> for EventSummary {
     fn try_from(row: SummaryRow) -> QueryResult<Self> {
         Ok(Self {
             id: uuid("id", &row.id)?,
+            workspace: row.workspace,
             request_id: parse("request_id", &row.request_id)?,
             event_type: row.event_type,
             session_id: row.session_id,

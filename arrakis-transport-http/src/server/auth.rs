@@ -29,6 +29,8 @@ pub(super) struct Authenticator {
     extra: Vec<Digest>,
     /// Keys by their hash.
     cache: Mutex<HashMap<Digest, (Instant, Principal)>>,
+    /// How long the store may take.
+    patience: Duration,
 }
 
 /// Who sends.
@@ -39,9 +41,13 @@ pub(super) struct Principal {
 }
 
 impl Authenticator {
-    pub(super) fn new(keys: Arc<dyn KeyStore>, extra: Vec<SecretString>) -> Self {
+    pub(super) fn new(
+        keys: Arc<dyn KeyStore>,
+        extra: Vec<SecretString>,
+        patience: Duration,
+    ) -> Self {
         let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
-        Self { keys, extra, cache: Mutex::default() }
+        Self { keys, extra, cache: Mutex::default(), patience }
     }
 
     /// The sender of a request, who must be allowed to do what `needed` allows.
@@ -80,7 +86,9 @@ impl Authenticator {
         {
             return Ok(Some(principal.clone()));
         }
-        let key = self.keys.key(id).await?.filter(|key| key.accepts(presented));
+        let found = tokio::time::timeout(self.patience, self.keys.key(id)).await;
+        let found = found.map_err(|_| HttpError::busy("the store takes too long to answer"))?;
+        let key = found?.filter(|key| key.accepts(presented));
         let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });
         if let Some(principal) = &principal {
             let mut cache = self.cache();

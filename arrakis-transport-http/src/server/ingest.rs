@@ -257,7 +257,8 @@ async fn record(
         let message = "the body has no event in it";
         return Err(HttpError::new(StatusCode::BAD_REQUEST, "empty_batch", message));
     }
-    let admissions = state.store.record(batch).await?;
+    // What takes too long may still be stored; then a repeat is answered as one.
+    let admissions = state.in_time(state.store.record(batch)).await??;
     let now = state.clock.now();
     let results = senders.into_iter().zip(admissions).map(|((id, received_at, refusal), admission)| {
         for done in ["check duplicate", "record", "process", "finish"] {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,24 +13,29 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
+
+use super::tls::Tls;
 
 /// How many connections may wait to be accepted: twenty hooks at once open twenty, and many users
 /// share a server.
 const BACKLOG: u32 = 1024;
 
 /// The settings of [`serve`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ServeConfig {
-    /// How long the headers of a request may take.
+    /// How long the headers of a request may take, and before them the TLS handshake.
     pub header_timeout: Duration,
     /// Most connections at one time; more wait to be accepted.
     pub connections: usize,
     /// How long requests under way may take after the shutdown was asked for.
     pub grace: Duration,
+    /// The certificate; without one the server speaks plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Default for ServeConfig {
@@ -38,6 +44,7 @@ impl Default for ServeConfig {
             header_timeout: Duration::from_secs(10),
             connections: 4096,
             grace: Duration::from_secs(10),
+            tls: None,
         }
     }
 }
@@ -54,6 +61,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Largest head of a request, in bytes.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
+
+/// Most requests of one HTTP/2 connection at one time.
+const STREAMS_MAX: u32 = 256;
+
 /// Serves `router` until `shutdown`; then accepts nobody, lets requests under way end, and returns.
 pub async fn serve(
     listener: TcpListener,
@@ -62,10 +75,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
-    let builder = Arc::new(builder);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(HEAD_MAX_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_MAX_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(config.header_timeout));
     let connections = Arc::new(Semaphore::new(config.connections));
     let graceful = GracefulShutdown::new();
+    let under_way = Arc::new(AtomicUsize::new(0));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -82,31 +105,102 @@ pub async fn serve(
             }
         };
         stream.set_nodelay(true).ok();
-        let router = router.clone();
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
-        });
-        let watcher = graceful.watcher();
-        let builder = Arc::clone(&builder);
+        let connection = Connection {
+            peer,
+            router: router.clone(),
+            builder: builder.clone(),
+            watcher: graceful.watcher(),
+            limit: config.header_timeout,
+            asked: Arc::default(),
+            under_way: Arc::clone(&under_way),
+        };
+        let tls = config.tls.clone();
         tokio::spawn(async move {
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            // How a connection ends is the client's matter.
-            watcher.watch(connection).await.ok();
+            match tls {
+                None => connection.serve(stream).await,
+                Some(tls) => connection.serve_tls(stream, &tls).await,
+            }
             drop(permit);
         });
     }
     drop(listener);
     if tokio::time::timeout(config.grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(target: "arrakis::server", "gave up requests that took too long to end");
+        let requests = under_way.load(Ordering::Relaxed);
+        tracing::warn!(target: "arrakis::server", requests, "gave up requests that took too long to end");
+    }
+}
+
+/// What serves one client.
+struct Connection {
+    peer: SocketAddr,
+    router: Router,
+    builder: auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+    limit: Duration,
+    /// Whether the client has sent a request.
+    asked: Arc<AtomicBool>,
+    /// Counts requests that are not answered yet.
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Connection {
+    async fn serve_tls(self, stream: TcpStream, tls: &Tls) {
+        let handshake = tls.acceptor().accept(stream);
+        // How a handshake fails is the client's matter.
+        if let Ok(Ok(stream)) = tokio::time::timeout(self.limit, handshake).await {
+            self.serve(stream).await;
+        }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self { peer, router, builder, watcher, limit, asked, under_way } = self;
+        let seen = Arc::clone(&asked);
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            let counted = Counted::new(&under_way);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = router.clone().oneshot(request);
+            async move {
+                let answer = answer.await;
+                drop(counted);
+                answer
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(watcher.watch(connection));
+        // Which protocol the client speaks is found out before hyper's own clocks start.
+        tokio::select! {
+            _ = &mut connection => return,
+            () = tokio::time::sleep(limit) => {}
+        }
+        if asked.load(Ordering::Relaxed) {
+            // How a connection ends is the client's matter.
+            connection.await.ok();
+        }
+    }
+}
+
+/// Counts one while it exists.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> io::Result<(tokio::net::TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     Ok((stream, peer, permit))

@@ -6,9 +6,13 @@ mod client_ip;
 mod error;
 mod ingest;
 mod listen;
+mod live;
+mod readiness;
+mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::clock::Clock;
 use arrakis_core::redact::Redactor;
@@ -20,22 +24,42 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use secrecy::SecretString;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use listen::{ServeConfig, bind, serve};
+pub use tls::{Tls, TlsError};
 
-use crate::wire::{BATCH_PATH, EVENT_PATH};
+use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH};
 use auth::Authenticator;
 use body::Budget;
 use error::HttpError;
+use live::Live;
+use readiness::Readiness;
 
 /// The settings of a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Ingest keys that are in no store, such as one from the server's environment.
     pub ingest_keys: Vec<SecretString>,
+    /// How long a request waits for the store before it is answered 503.
+    pub store_timeout: Duration,
+    /// Ends the live streams, which have no end of their own.
+    pub shutdown: CancellationToken,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            trusted_proxies: Vec::new(),
+            ingest_keys: Vec::new(),
+            // Longer than a store takes to find out by itself that its database is away.
+            store_timeout: Duration::from_secs(30),
+            shutdown: CancellationToken::new(),
+        }
+    }
 }
 
 /// What the handlers share. Cloning is cheap.
@@ -50,6 +74,17 @@ struct Inner {
     redactor: Redactor,
     budget: Budget,
     trusted_proxies: Vec<IpAddr>,
+    store_timeout: Duration,
+    readiness: Readiness,
+    live: Live,
+}
+
+impl Inner {
+    /// What the store answers, unless that takes too long.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, HttpError> {
+        let answer = tokio::time::timeout(self.store_timeout, answer).await;
+        answer.map_err(|_| HttpError::busy("the store takes too long to answer"))
+    }
 }
 
 impl ServerState {
@@ -64,11 +99,14 @@ impl ServerState {
     ) -> Self {
         Self(Arc::new(Inner {
             store,
-            authenticator: Authenticator::new(keys, config.ingest_keys),
+            authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
             clock,
             redactor,
             budget: Budget::default(),
             trusted_proxies: config.trusted_proxies,
+            store_timeout: config.store_timeout,
+            readiness: Readiness::default(),
+            live: Live::new(config.shutdown),
         }))
     }
 }
@@ -78,6 +116,7 @@ pub fn router(state: ServerState) -> Router {
     Router::new()
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
+        .route(LIVE_PATH, get(live::stream))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(not_found)
@@ -93,9 +132,9 @@ async fn healthz() -> Json<serde_json::Value> {
 
 /// The store takes writes.
 async fn readyz(State(state): State<ServerState>) -> Response {
-    match state.0.store.ping().await {
+    match state.0.readiness.check(&*state.0.store).await {
         Ok(()) => Json(json!({ "status": "ok" })).into_response(),
-        Err(error) => HttpError::from(error).into_response(),
+        Err(why) => HttpError::busy(&why).into_response(),
     }
 }
 

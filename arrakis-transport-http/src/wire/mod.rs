@@ -30,6 +30,9 @@ pub const EVENT_PATH: &str = "/api/claude-hooks";
 /// The path of the endpoint for many events; also what is appended to a destination URL.
 pub const BATCH_PATH: &str = "/api/claude-hooks/batch";
 
+/// Where what happens can be followed.
+pub const LIVE_PATH: &str = "/api/live";
+
 /// The media type of a batch.
 pub const NDJSON: &str = "application/x-ndjson";
 
