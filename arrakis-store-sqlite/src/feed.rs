@@ -44,9 +44,9 @@ impl Touched {
         }
         diesel::insert_into(commits::table)
             .values((
+                commits::at.eq(&now.text),
                 commits::events.eq(to_json(&self.events)?),
                 commits::messages.eq(to_json(&self.messages)?),
-                commits::at.eq(&now.text),
             ))
             .execute(conn)?;
         Ok(())
@@ -105,7 +105,7 @@ pub(crate) fn end(conn: &mut SqliteConnection) -> QueryResult<FeedPage> {
     Ok(FeedPage { events: Vec::new(), cursor, more: false })
 }
 
-/// Up to `limit` rows from `start` on; nothing where that place is further than the store has come.
+/// Up to `limit` rows from `start` on; none where that place is further than the store has come.
 pub(crate) fn page(
     conn: &mut SqliteConnection,
     start: Position,
@@ -158,10 +158,10 @@ pub(crate) fn clean(conn: &mut SqliteConnection, done: Position, now: &Now) -> Q
     Ok(())
 }
 
-/// How long a commit stays in the feed: longer than anybody follows it without looking.
+/// How long a commit stays in the feed at least: who was away for less misses nothing.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
-/// How many commits are cleaned away at once: more than one step of the index takes, so that they go
+/// How many commits are cleaned away at once: more than a step of the index takes, so that they go
 /// faster than they come.
 const CLEANED_AT_ONCE: i64 = 128;
 

@@ -14,7 +14,7 @@ use diesel::result::QueryResult;
 use crate::feed::{self, Position};
 use crate::row::{Now, body_of, json, time, uuid};
 use crate::schema::{commits, index_position, messages, webhook_events};
-use crate::search::{self, Text};
+use crate::search::{self, Mark, Text};
 
 /// What one transaction makes searchable.
 #[derive(Debug)]
@@ -24,7 +24,9 @@ pub(crate) struct Step {
     commits: usize,
     events: Vec<Text>,
     messages: Vec<Text>,
+    /// What was looked at, by its id: commits name what they have in common.
     seen: HashSet<String>,
+    /// How much more it may read.
     budget_bytes: usize,
 }
 
@@ -110,8 +112,9 @@ pub(crate) fn position(conn: &mut SqliteConnection) -> QueryResult<Position> {
 /// Most commits of a step; each holds the ids of a group.
 const STEP_COMMITS: usize = 64;
 
-/// How many bytes of text a step reads before it ends; the last text may go beyond.
-const STEP_BYTES: usize = 2 * 1024 * 1024;
+/// How many bytes of text a step reads before it ends; the last text may go beyond. To store the words
+/// of so much keeps the writer about as long as a group of events does.
+const STEP_BYTES: usize = 256 * 1024;
 
 /// What a text costs besides its bytes, so that a step has not too many small ones either.
 const ITEM_BYTES: usize = 512;
@@ -136,33 +139,57 @@ impl Step {
         Ok(())
     }
 
-    /// Bodies never change, so a row that is searchable stays as it is.
+    /// Adds a payload; returns how much was read. Payloads never change, so one that is searchable
+    /// stays as it is.
     fn add_event(&mut self, conn: &mut SqliteConnection, id: String) -> QueryResult<usize> {
         if search::events::key(conn, &id)?.is_some() {
             return Ok(0);
         }
-        let columns = webhook_events::table
-            .find(&id)
-            .select((webhook_events::request_body, webhook_events::raw_body))
-            .get_result::<(Option<String>, Option<Vec<u8>>)>(conn)
-            .optional()?;
-        let Some(body) = columns.and_then(|(text, raw)| body_of(text, raw)) else { return Ok(0) };
+        let Some(row) = PayloadRow::find(conn, &id)? else { return Ok(0) };
+        let Some(body) = body_of(row.request_body, row.raw_body) else { return Ok(0) };
         let words = payload_words(&body);
         if !words.is_empty() {
-            self.events.push(Text::of_event(uuid("id", &id)?, words));
+            let mut text = Text::of_event(uuid("id", &id)?, words);
+            text.mark(Mark::Workspace, &row.workspace);
+            text.mark(Mark::EventType, &row.event_type);
+            text.mark(Mark::Request, &row.request_id);
+            if let Some(session_id) = &row.session_id {
+                text.mark(Mark::Session, session_id);
+            }
+            self.events.push(text);
         }
         Ok(body.len())
     }
 
+    /// Adds a message; returns how much was read.
     fn add_message(&mut self, conn: &mut SqliteConnection, id: String) -> QueryResult<usize> {
         let found = messages::table
             .find(&id)
-            .select((messages::content, messages::timestamp))
-            .get_result::<(String, String)>(conn)
+            .select((messages::workspace, messages::content, messages::timestamp))
+            .get_result::<(String, String, String)>(conn)
             .optional()?;
-        let Some((content, timestamp)) = found else { return Ok(0) };
-        let millis = time("timestamp", &timestamp)?.as_millis();
-        self.messages.push(Text::of_message(id, millis, words(&content)));
+        let Some((workspace, content, timestamp)) = found else { return Ok(0) };
+        let mut text = Text::of_message(id, time("timestamp", &timestamp)?, words(&content));
+        text.mark(Mark::Workspace, &workspace);
+        self.messages.push(text);
         Ok(content.len())
+    }
+}
+
+/// What of an audit row can be searched for.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = webhook_events)]
+struct PayloadRow {
+    workspace: String,
+    request_id: String,
+    event_type: String,
+    session_id: Option<String>,
+    request_body: Option<String>,
+    raw_body: Option<Vec<u8>>,
+}
+
+impl PayloadRow {
+    fn find(conn: &mut SqliteConnection, id: &str) -> QueryResult<Option<Self>> {
+        webhook_events::table.find(id).select(Self::as_select()).get_result(conn).optional()
     }
 }

@@ -35,3 +35,23 @@ pub(crate) fn run(conn: &mut SqliteConnection) -> Result<(), BoxError> {
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use diesel::{Connection, RunQueryDsl};
+
+    use super::*;
+
+    #[test]
+    fn every_migration_can_be_undone() {
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        run(&mut conn).unwrap();
+        conn.revert_all_migrations(MIGRATIONS).unwrap();
+        let left = diesel::dsl::sql::<diesel::sql_types::BigInt>(
+            "SELECT count(*) FROM sqlite_schema
+             WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations'",
+        );
+        assert_eq!(left.get_result::<i64>(&mut conn).unwrap(), 0);
+        run(&mut conn).unwrap();
+    }
+}

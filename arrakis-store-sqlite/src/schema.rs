@@ -9,8 +9,6 @@ diesel::table! {
         event_type -> Text,
         session_id -> Nullable<Text>,
         received_at -> Text,
-        request_body -> Nullable<Text>,
-        raw_body -> Nullable<Binary>,
         request_headers -> Text,
         ip_address -> Nullable<Text>,
         status -> Text,
@@ -30,6 +28,8 @@ diesel::table! {
         metadata -> Text,
         created_at -> Text,
         updated_at -> Text,
+        request_body -> Nullable<Text>,
+        raw_body -> Nullable<Binary>,
     }
 }
 
@@ -116,9 +116,9 @@ diesel::table! {
 diesel::table! {
     commits (id) {
         id -> BigInt,
+        at -> Text,
         events -> Text,
         messages -> Text,
-        at -> Text,
     }
 }
 

@@ -8,7 +8,10 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::Message;
+use arrakis_core::digest::Digest;
+use arrakis_core::id::RequestId;
 use arrakis_core::search::words;
 use arrakis_core::store::{EventFilter, EventSummary, MessageFilter, Page};
 use diesel::dsl::{AsExprOf, sql};
@@ -31,7 +34,14 @@ pub(crate) fn find_events(
     filter: &EventFilter,
     page: Page,
 ) -> QueryResult<Vec<EventSummary>> {
-    let Some(words) = query_of(text) else { return Ok(Vec::new()) };
+    let marks = [
+        (Mark::Workspace, filter.workspace.as_deref()),
+        (Mark::EventType, filter.event_type.as_deref()),
+        (Mark::Session, filter.session_id.as_deref()),
+        (Mark::Request, filter.request_id.as_ref().map(RequestId::as_str)),
+    ];
+    let marks = marks.into_iter().filter_map(|(mark, value)| Some((mark, value?)));
+    let Some(words) = query_of(text, marks.clone()) else { return Ok(Vec::new()) };
     let limit = page.limit.min(PAGE_MAX);
     let mut query = event_words::table
         .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
@@ -40,20 +50,19 @@ pub(crate) fn find_events(
         .order(event_words::rowid.desc())
         .select((event_words::rowid, SummaryRow::as_select()))
         .into_boxed();
-    if let Some(value) = &filter.workspace {
-        query = query.filter(also("+workspace = ", value));
+    for (mark, value) in marks {
+        query = query.filter(also(
+            match mark {
+                Mark::Workspace => "+workspace = ",
+                Mark::EventType => "+event_type = ",
+                Mark::Session => "+session_id = ",
+                Mark::Request => "+request_id = ",
+            },
+            value,
+        ));
     }
     if let Some(value) = filter.status {
         query = query.filter(also("+status = ", value.as_str()));
-    }
-    if let Some(value) = &filter.event_type {
-        query = query.filter(also("+event_type = ", value));
-    }
-    if let Some(value) = &filter.session_id {
-        query = query.filter(also("+session_id = ", value));
-    }
-    if let Some(value) = &filter.request_id {
-        query = query.filter(also("+request_id = ", value.as_str()));
     }
     if let Some(after) = page.after {
         query = query.filter(event_words::rowid.le(*keys_at(millis_of(after)).end()));
@@ -73,7 +82,8 @@ pub(crate) fn find_messages(
     filter: &MessageFilter,
     page: Page,
 ) -> QueryResult<Vec<Message>> {
-    let Some(words) = query_of(&filter.text) else { return Ok(Vec::new()) };
+    let marks = [(Mark::Workspace, filter.workspace.as_str())];
+    let Some(words) = query_of(&filter.text, marks) else { return Ok(Vec::new()) };
     let limit = page.limit.min(PAGE_MAX);
     let mut query = message_words::table
         .inner_join(message_keys::table.on(message_keys::key.eq(message_words::rowid)))
@@ -107,7 +117,7 @@ fn timestamp_of(conn: &mut SqliteConnection, message_id: &str) -> QueryResult<Op
 pub(crate) struct Text {
     /// The row that it is of.
     pub(crate) id: String,
-    /// The words, joined by spaces.
+    /// The words and the marks, joined by spaces.
     words: String,
     /// The keys of its time.
     keys: RangeInclusive<i64>,
@@ -119,13 +129,48 @@ impl Text {
         Self::new(id.to_string(), millis_of(id), words)
     }
 
-    /// The text of a message, of a time in milliseconds since 1970.
-    pub(crate) fn of_message(id: String, millis: i64, words: BTreeSet<String>) -> Self {
-        Self::new(id, millis, words)
+    /// The text of a message of this time.
+    pub(crate) fn of_message(id: String, at: Timestamp, words: BTreeSet<String>) -> Self {
+        Self::new(id, at.as_millis(), words)
     }
 
     fn new(id: String, millis: i64, words: BTreeSet<String>) -> Self {
         Self { id, words: Vec::from_iter(words).join(" "), keys: keys_at(millis) }
+    }
+
+    /// Has the text found together with this value only, where a search asks for one; a text without
+    /// words is not found at all.
+    pub(crate) fn mark(&mut self, mark: Mark, value: &str) {
+        if !self.words.is_empty() {
+            self.words.push(' ');
+            self.words.push_str(&mark.word(value));
+        }
+    }
+}
+
+/// What a search may ask for besides words and never changes. It is kept among the words, because a
+/// search for common words in one session would look at the rows of every other session else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mark {
+    Workspace,
+    EventType,
+    Session,
+    Request,
+}
+
+impl Mark {
+    /// A word that no text has, because `§` is neither a letter nor a digit. Should two values share
+    /// one, their columns tell them apart.
+    fn word(self, value: &str) -> String {
+        let kind = match self {
+            Self::Workspace => 'w',
+            Self::EventType => 't',
+            Self::Session => 's',
+            Self::Request => 'r',
+        };
+        let digest = Digest::of(value.as_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+        format!("§{kind}{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 }
 
@@ -210,9 +255,12 @@ fn millis_of(id: Uuid) -> i64 {
 }
 
 /// What FTS5 is asked, if the text has a word: strings beside each other must all match.
-fn query_of(text: &str) -> Option<String> {
-    let words: Vec<String> = words(text).iter().map(|word| format!("\"{word}\"")).collect();
-    (!words.is_empty()).then(|| words.join(" "))
+fn query_of<'a>(text: &str, marks: impl IntoIterator<Item = (Mark, &'a str)>) -> Option<String> {
+    let words = words(text);
+    let marks = marks.into_iter().map(|(mark, value)| mark.word(value));
+    let quoted = |word: String| format!("\"{word}\"");
+    (!words.is_empty())
+        .then(|| words.into_iter().chain(marks).map(quoted).collect::<Vec<_>>().join(" "))
 }
 
 /// Takes rows that come by their keys until there are `limit`, and on to the end of the last one's
@@ -246,4 +294,99 @@ fn also(condition: &str, value: impl Into<String>) -> Condition {
 /// That an index holds these words; its name stands for all of its columns.
 fn matches(index: &str, words: String) -> Condition {
     sql::<Bool>(&format!("{index} MATCH ")).bind::<SqlText, _>(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use diesel::connection::{InstrumentationEvent, SimpleConnection};
+
+    use super::*;
+    use crate::migrate;
+
+    /// What SQLite does for each query that `search` asks.
+    fn plans(search: impl FnOnce(&mut SqliteConnection)) -> Vec<String> {
+        #[derive(QueryableByName)]
+        struct Line {
+            #[diesel(sql_type = SqlText)]
+            detail: String,
+        }
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        migrate::run(&mut conn).unwrap();
+        let queries = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&queries);
+        conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::StartQuery { query, .. } = event {
+                seen.lock().unwrap().push(query.to_string());
+            }
+        });
+        search(&mut conn);
+        let queries = std::mem::take(&mut *queries.lock().unwrap());
+        let plan = |query: &String| {
+            let lines: Vec<Line> =
+                diesel::sql_query(format!("EXPLAIN QUERY PLAN {query}")).load(&mut conn).unwrap();
+            lines.into_iter().map(|line| line.detail).collect::<Vec<_>>().join("; ")
+        };
+        queries.iter().map(plan).collect()
+    }
+
+    /// The words first, then what they are about by its keys; nothing is sorted or read through.
+    fn goes_by_words(plan: &str, index: &str, keys: &str, rows: &str) -> bool {
+        let steps: Vec<&str> = plan.split("; ").collect();
+        matches!(steps[..], [words, key, row]
+            if words.starts_with(&format!("SCAN {index} VIRTUAL TABLE INDEX"))
+                && words.contains(":M")
+                && key == format!("SEARCH {keys} USING INTEGER PRIMARY KEY (rowid=?)")
+                && row.starts_with(&format!("SEARCH {rows} USING INDEX sqlite_autoindex_{rows}_1")))
+    }
+
+    #[test]
+    fn a_search_of_payloads_goes_by_their_words() {
+        let filter = EventFilter {
+            workspace: Some("main".to_owned()),
+            status: Some(arrakis_core::audit::EventStatus::Failed),
+            event_type: Some("Stop".to_owned()),
+            session_id: Some("s".to_owned()),
+            request_id: "r".parse().ok(),
+            text: None,
+        };
+        for filter in [EventFilter::default(), filter] {
+            for page in [Page::first(9), Page { after: Some(Uuid::max()), limit: 9 }] {
+                let plans = plans(|conn| {
+                    find_events(conn, "some words", &filter, page).unwrap();
+                });
+                let [plan] = &plans[..] else { panic!("{plans:?}") };
+                assert!(
+                    goes_by_words(plan, "event_words", "event_keys", "webhook_events"),
+                    "{plan}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_search_of_messages_goes_by_their_words() {
+        let filter = MessageFilter { workspace: "main".to_owned(), text: "some words".to_owned() };
+        let plans = plans(|conn| {
+            let insert = "INSERT INTO messages (id, workspace, conversation_id, role, content, \
+                 timestamp, metadata) VALUES ('00000000-0000-0000-0000-000000000000', '', '', '', '', \
+                 '2026-11-24T00:00:00.000000Z', '')";
+            conn.batch_execute(insert).unwrap();
+            find_messages(conn, &filter, Page::first(9)).unwrap();
+            find_messages(conn, &filter, Page { after: Some(Uuid::nil()), limit: 9 }).unwrap();
+        });
+        let by_words =
+            |plan: &&String| goes_by_words(plan, "message_words", "message_keys", "messages");
+        assert_eq!(plans.iter().filter(by_words).count(), 2, "{plans:?}");
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_time() {
+        let times = [i64::MIN, -62_167_219_200_000, -1, 0, 1, 1_764_000_000_000, i64::MAX];
+        let keys: Vec<_> = times.into_iter().map(keys_at).collect();
+        assert!(keys.iter().all(|keys| keys.start() < keys.end()));
+        assert!(keys[1..].windows(2).all(|pair| pair[0].end() < pair[1].start()), "{keys:?}");
+        assert_eq!(keys[0], keys[1], "times far off count as the nearest");
+    }
 }

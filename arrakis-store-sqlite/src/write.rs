@@ -3,9 +3,9 @@
 //!
 //! Every arrival costs a look into the ledger and two inserts; a conversation, a message or a tool
 //! use costs a look and an upsert, once per transaction however many events touch it; the feed costs
-//! an insert per transaction. The statements
-//! are single-row, of a fixed few kinds, and prepared once: inside one process that is quicker than
-//! statements of many rows, whose text changes with their number.
+//! one insert per transaction. The statements are single-row, of a fixed few kinds, and prepared once:
+//! inside one process that is quicker than statements of many rows, whose text changes with their
+//! number.
 
 use std::borrow::Cow;
 
@@ -57,6 +57,7 @@ pub(crate) fn record_bisecting(
 /// What came of storing arrivals: an admission each, and what was written.
 type Stored = (Vec<Admission>, Touched);
 
+/// Stores arrivals; the caller writes the commit's row.
 fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryResult<Stored> {
     let mut merged = Merged::default();
     let mut admissions = Vec::with_capacity(rows.len());
@@ -74,7 +75,7 @@ fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryRes
     Ok((admissions, Touched { events, messages }))
 }
 
-/// `first` is the place of the first row.
+/// The same, halving; `first` is the place of the first row.
 fn store_bisecting(
     conn: &mut SqliteConnection,
     rows: &[&Prepared],

@@ -10,8 +10,6 @@ CREATE TABLE webhook_events (
     event_type      TEXT NOT NULL,
     session_id      TEXT,
     received_at     TEXT NOT NULL,
-    request_body    TEXT,                                -- JSON as it came; a wrapper where raw_body is set; NULL for a duplicate
-    raw_body        BLOB,                                -- the bytes of what is not JSON
     request_headers TEXT NOT NULL,                       -- JSON object
     ip_address      TEXT,
     status          TEXT NOT NULL CHECK (status IN (
@@ -32,7 +30,10 @@ CREATE TABLE webhook_events (
     discarded_at    TEXT,
     metadata        TEXT NOT NULL,                       -- JSON object
     created_at      TEXT NOT NULL,
-    updated_at      TEXT NOT NULL
+    updated_at      TEXT NOT NULL,
+    -- Last, because SQLite reads through a large value to what stands behind it.
+    request_body    TEXT,                                -- JSON as it came; a wrapper where raw_body is set; NULL for a duplicate
+    raw_body        BLOB                                 -- the bytes of what is not JSON
 ) STRICT;
 
 -- Eight indexes. Each comment holds the query that needs it.
@@ -162,15 +163,15 @@ CREATE TABLE api_keys (
 -- an id from being used again when its row is gone.
 CREATE TABLE commits (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
-    messages TEXT NOT NULL,                              -- JSON array of ids in messages
-    at       TEXT NOT NULL
+    messages TEXT NOT NULL                               -- JSON array of ids in messages
 ) STRICT;
 
--- Full text search. The words are computed by the program and stored joined by spaces. The tokenizer
--- ascii keeps each of them whole, because it parts text only at ASCII characters that are neither
--- letters nor digits. Where a word stands does not matter and nobody asks for the text back, so
--- neither is kept.
+-- Full text search, for SQLite 3.43 or later. The words are computed by the program and stored joined by
+-- spaces; values to narrow a search by are among them. The tokenizer ascii keeps each of them whole,
+-- because it parts text only at ASCII characters that are neither letters nor digits. Where a word
+-- stands does not matter and nobody asks for the text back, so neither is kept.
 CREATE VIRTUAL TABLE event_words USING fts5(
     words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );

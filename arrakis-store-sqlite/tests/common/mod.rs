@@ -17,7 +17,7 @@ use arrakis_core::id;
 use arrakis_core::store::{Arrival, DEFAULT_WORKSPACE, Verdict};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
-use diesel::{Connection, SqliteConnection};
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use tempfile::TempDir;
 
 /// A store in a folder that goes with it.
@@ -136,4 +136,13 @@ pub(crate) fn says(arrival: &Arrival, text: &str) -> Verdict {
         answer,
         ..Changes::default()
     })
+}
+
+/// How many rows a table has.
+pub(crate) fn count(conn: &mut SqliteConnection, table: &str) -> i64 {
+    diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!(
+        "(SELECT count(*) FROM {table})"
+    )))
+    .get_result(conn)
+    .unwrap()
 }
