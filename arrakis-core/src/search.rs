@@ -21,6 +21,22 @@ pub fn words(text: &str) -> BTreeSet<String> {
     words
 }
 
+/// Most words of one search; further ones are left out.
+pub const QUERY_WORDS_MAX: usize = 32;
+
+/// The words that a search asks for, the first ones of `text`; none finds nothing.
+#[must_use]
+pub fn query_words(text: &str) -> BTreeSet<String> {
+    let mut wanted = BTreeSet::new();
+    for run in runs(text) {
+        if wanted.len() == QUERY_WORDS_MAX {
+            break;
+        }
+        wanted.insert(word(run));
+    }
+    wanted
+}
+
 /// The words of a payload: those of its strings where it is JSON, else of its text.
 #[must_use]
 pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
@@ -34,12 +50,19 @@ pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
 }
 
 fn add_words(text: &str, words: &mut BTreeSet<String>) {
+    words.extend(runs(text).map(word));
+}
+
+fn runs(text: &str) -> impl Iterator<Item = &str> {
     let text = cut(text, SEARCHED_TEXT_MAX_BYTES);
-    for run in text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty()) {
-        // Lowering may lengthen a word, so it is cut afterwards.
-        let word = cut(run, WORD_MAX_BYTES).to_lowercase();
-        words.insert(cut(&word, WORD_MAX_BYTES).to_owned());
-    }
+    text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty())
+}
+
+fn word(run: &str) -> String {
+    // Lowering may lengthen a word, so it is cut again afterwards.
+    let mut word = cut(run, WORD_MAX_BYTES).to_lowercase();
+    word.truncate(word.floor_char_boundary(WORD_MAX_BYTES));
+    word
 }
 
 /// Collects the words of every string in a JSON text, keys left out, until enough text was seen.
@@ -118,6 +141,13 @@ mod tests {
         assert_eq!(list(words("Fix src/main.rs: ÄRGER, don't!")), "don fix main rs src t ärger");
         assert_eq!(words(&"x".repeat(1000)).first().map(String::len), Some(WORD_MAX_BYTES));
         assert!(words("-- ,;").is_empty());
+    }
+
+    #[test]
+    fn a_search_asks_for_a_limited_number_of_words() {
+        let text = (0..100).map(|n| format!("w{n} ")).collect::<String>();
+        assert_eq!(query_words(&text).len(), QUERY_WORDS_MAX);
+        assert_eq!(list(query_words("Two two TWO words")), "two words");
     }
 
     #[test]

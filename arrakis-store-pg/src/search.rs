@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::error::BoxError;
-use arrakis_core::search::{payload_words, words};
+use arrakis_core::search::{payload_words, query_words, words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Text, Timestamptz};
@@ -148,7 +148,7 @@ async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()>
 /// The condition that all words of `text` are there, as Postgres writes one; `None` for text without a
 /// word, which finds nothing. Words hold letters and digits only, so a quoted one needs no escape.
 pub(crate) fn condition(text: &str) -> Option<String> {
-    let words = words(text);
+    let words = query_words(text);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     (!quoted.is_empty()).then(|| quoted.join(" & "))
 }

@@ -1,5 +1,7 @@
 //! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
 
+use std::collections::BTreeSet;
+
 use arrakis_core::audit::EventStatus;
 use arrakis_core::envelope::Header;
 use arrakis_core::id::RequestId;
@@ -111,7 +113,7 @@ const PERSON: &str = "person";
 
 fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<String>> {
     let mut rows = Vec::new();
-    for id in ids {
+    for id in ids.iter().collect::<BTreeSet<_>>() {
         rows.extend(
             webhook_events::table
                 .filter(webhook_events::request_id.eq(id.as_str()))

@@ -12,7 +12,7 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::Message;
 use arrakis_core::digest::Digest;
 use arrakis_core::id::RequestId;
-use arrakis_core::search::words;
+use arrakis_core::search::query_words;
 use arrakis_core::store::{EventFilter, EventSummary, MessageFilter, Page};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
@@ -256,7 +256,7 @@ fn millis_of(id: Uuid) -> i64 {
 
 /// What FTS5 is asked, if the text has a word: strings beside each other must all match.
 fn query_of<'a>(text: &str, marks: impl IntoIterator<Item = (Mark, &'a str)>) -> Option<String> {
-    let words = words(text);
+    let words = query_words(text);
     let marks = marks.into_iter().map(|(mark, value)| mark.word(value));
     let quoted = |word: String| format!("\"{word}\"");
     (!words.is_empty())

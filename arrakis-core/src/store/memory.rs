@@ -20,7 +20,7 @@ use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
 use crate::digest::Digest;
 use crate::id::RequestId;
 use crate::key::ApiKey;
-use crate::search::{payload_words, words};
+use crate::search::{payload_words, query_words, words};
 
 /// Keeps events in memory.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ impl Row {
                 .is_none_or(|id| Some(id) == self.arrival.session_id.as_ref())
             && filter.text.as_ref().is_none_or(|text| {
                 self.status != EventStatus::Duplicate
-                    && holds(&payload_words(&self.arrival.body), &words(text))
+                    && holds(&payload_words(&self.arrival.body), &query_words(text))
             })
     }
 }
@@ -433,7 +433,7 @@ impl EventReader for MemoryStore {
         page: Page,
     ) -> Result<Vec<Message>, StoreError> {
         let state = self.state();
-        let wanted = words(&filter.text);
+        let wanted = query_words(&filter.text);
         let mut found: Vec<&Message> = state
             .messages
             .values()

@@ -116,7 +116,7 @@ pub trait EventStore: EventReader {
     ///
     /// # Errors
     ///
-    /// Nothing was made searchable; the next call begins with the same.
+    /// The next call goes on where this one came to.
     async fn index(&self, limit: usize) -> Result<usize, StoreError>;
 
     /// Whether a write would succeed now; for readiness.

@@ -134,8 +134,8 @@ pub struct EventFilter {
     pub session_id: Option<String>,
     /// The request id, duplicates included.
     pub request_id: Option<RequestId>,
-    /// Text whose words ([`words`](crate::search::words)) the payload holds, all of them; text without
-    /// a word finds nothing.
+    /// Text whose words ([`query_words`](crate::search::query_words)) the payload holds, all of them;
+    /// text without a word finds nothing.
     pub text: Option<String>,
 }
 

@@ -80,7 +80,8 @@ pub async fn show_gives_one_dead_letter_and_only_that(fixture: &impl DeadLetters
 pub async fn redrive_makes_an_event_due_at_once(fixture: &impl DeadLettersFixture) {
     let ids = bury(fixture, &["a", "b"]).await;
     let letters = fixture.dead_letters().await;
-    assert_eq!(letters.redrive(&ids[..1]).await.expect("redrive"), 1);
+    let named_twice = [ids[0].clone(), ids[0].clone()];
+    assert_eq!(letters.redrive(&named_twice).await.expect("redrive"), 1);
     assert_eq!(listed(&*letters).await, ids[1..]);
     assert!(fixture.is_due(&ids[0]).await);
     assert!(!fixture.is_due(&ids[1]).await);
