@@ -1,0 +1,141 @@
+//! A client that costs next to nothing: HTTP/1.1 over connections that stay open, so that the machine's
+//! processors are the server's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
+
+use super::Failure;
+use super::server::Server;
+
+/// Connections to one server.
+pub(crate) struct Load {
+    connections: Vec<BufStream<TcpStream>>,
+    head: Arc<str>,
+}
+
+impl Load {
+    pub(crate) async fn connect(server: &Server, connections: usize) -> Result<Self, Failure> {
+        let mut open = Vec::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(server.address()).await?;
+            stream.set_nodelay(true)?;
+            open.push(BufStream::with_capacity(16 * 1024, 16 * 1024, stream));
+        }
+        let head = format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", server.key());
+        Ok(Self { connections: open, head: head.into() })
+    }
+
+    /// Sends this many events, one a request; how long each took.
+    pub(crate) async fn singles(
+        &mut self,
+        events: usize,
+        prefix: &str,
+    ) -> Result<Vec<Duration>, Failure> {
+        let prefix: Arc<str> = prefix.into();
+        self.spread(events, move |n| {
+            let id = format!("{prefix}-{n}");
+            ("/api/claude-hooks", format!("X-Request-Id: {id}\r\n"), event(&id, n))
+        })
+        .await
+    }
+
+    /// Sends this many batches of envelopes.
+    pub(crate) async fn batches(
+        &mut self,
+        batches: usize,
+        size: usize,
+        prefix: &str,
+    ) -> Result<Vec<Duration>, Failure> {
+        // Digests are computed beforehand: that is the drainer's work, on another machine.
+        let bodies: Vec<String> = (0..batches)
+            .map(|batch| {
+                let line = |n: usize| envelope(&format!("{prefix}-{}", batch * size + n), n);
+                (0..size).map(line).collect::<Vec<_>>().join("\n")
+            })
+            .collect();
+        self.spread(batches, move |n| ("/api/claude-hooks/batch", String::new(), bodies[n].clone()))
+            .await
+    }
+
+    /// Divides requests among the connections, each of which sends its next when it is answered.
+    async fn spread(
+        &mut self,
+        requests: usize,
+        make: impl Fn(usize) -> (&'static str, String, String) + Send + Sync + 'static,
+    ) -> Result<Vec<Duration>, Failure> {
+        let (next, make) = (Arc::new(AtomicUsize::new(0)), Arc::new(make));
+        let mut sending = tokio::task::JoinSet::new();
+        for mut connection in self.connections.drain(..) {
+            let (next, make, head) = (Arc::clone(&next), Arc::clone(&make), Arc::clone(&self.head));
+            sending.spawn(async move {
+                let mut times = Vec::new();
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= requests {
+                        return Ok::<_, Failure>((connection, times));
+                    }
+                    let (path, headers, body) = make(n);
+                    let started = Instant::now();
+                    let head = format!(
+                        "POST {path} HTTP/1.1\r\n{head}{headers}Content-Length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    connection.write_all(head.as_bytes()).await?;
+                    connection.write_all(body.as_bytes()).await?;
+                    connection.flush().await?;
+                    answered(&mut connection).await?;
+                    times.push(started.elapsed());
+                }
+            });
+        }
+        let mut times = Vec::new();
+        while let Some(sent) = sending.join_next().await {
+            let (connection, mine) = sent??;
+            self.connections.push(connection);
+            times.extend(mine);
+        }
+        Ok(times)
+    }
+}
+
+/// Reads one response, which must be a success.
+async fn answered(connection: &mut BufStream<TcpStream>) -> Result<(), Failure> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await?);
+    }
+    let head = String::from_utf8(head)?.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let mut body = vec![0; length.unwrap_or("0").trim().parse()?];
+    connection.read_exact(&mut body).await?;
+    if head.starts_with("http/1.1 200") {
+        return Ok(());
+    }
+    Err(format!("{head}{}", String::from_utf8_lossy(&body)).into())
+}
+
+/// A hook payload of 1 KiB: a tool's result.
+pub(crate) fn event(id: &str, n: usize) -> String {
+    format!(
+        r#"{{"session_id":"s{}","cwd":"/p","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"{id}","tool_response":"{}"}}"#,
+        n % 50,
+        "x".repeat(880)
+    )
+}
+
+fn envelope(id: &str, n: usize) -> String {
+    let payload = event(id, n);
+    let digest = arrakis_core::digest::Digest::of(payload.as_bytes());
+    format!(
+        r#"{{"version":1,"requestId":"{id}","capturedAt":"2026-11-24T12:00:00Z","destination":"http://h/","source":{{}},"digest":"{digest}","payload":{payload}}}"#
+    )
+}
+
+/// A percentile of sorted times.
+pub(crate) fn percentile(times: &[Duration], percent: usize) -> Duration {
+    times[(times.len() - 1) * percent / 100]
+}

@@ -1,0 +1,142 @@
+//! The server on Postgres against the ways it replaces.
+//!
+//! Build first (`cargo build --release --workspace`), then
+//! `cargo run --release -p arrakis-benches --bin compare-postgres`. It starts a Postgres of its own with
+//! the settings of a fresh installation, fsync included, and the real `arrakis-server`. Both sides of a
+//! comparison take short turns in one run; what counts is the ratio. `--large` checks duplicates among
+//! 10,000,000 rows instead of 1,000,000.
+
+#![allow(clippy::print_stdout, reason = "it prints its result")]
+
+mod bulk;
+mod duplicates;
+mod load;
+mod original;
+mod server;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use arrakis_store_pg::testkit::{Cluster, Database};
+use load::{Load, percentile};
+use original::Original;
+use server::Server;
+
+const TURNS: usize = 3;
+/// Enough that a turn takes about a second on either side.
+const EVENTS: usize = 6000;
+const ORIGINAL_EVENTS: usize = 1500;
+const BATCHES: usize = 20;
+const BATCH: usize = 500;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let rows = if std::env::args().any(|one| one == "--large") { 10_000_000 } else { 1_000_000 };
+    let cluster = Cluster::start(&[])?;
+    let admin = cluster.url("postgres");
+    let empty = Database::create_in(&admin).await;
+    let server = Server::start(empty.url()).await?;
+    println!("Postgres with fsync and its own defaults, events of 1 KiB, one machine for all\n");
+    for connections in [16, 64] {
+        singles(&server, &Database::create_in(&admin).await, connections).await?;
+    }
+    batches(&server, &empty).await?;
+    let filled = Database::create_in(&admin).await;
+    let large = Server::start(filled.url()).await?;
+    duplicates::fill(&filled, rows).await?;
+    growth(&server, &large, rows).await?;
+    let times = duplicates::check(&filled, rows).await?;
+    println!(
+        "duplicate check at {rows} rows: p50 {:.3} ms, p99 {:.3} ms of database time   (budget: p99 below 1 ms)",
+        percentile(&times, 50).as_secs_f64() * 1e3,
+        percentile(&times, 99).as_secs_f64() * 1e3
+    );
+    println!(
+        "largest memory of the server: {:.1} MiB   (budget: below 64 MiB)",
+        server.peak_memory_bytes()? as f64 / 1048576.0
+    );
+    Ok(())
+}
+
+/// Single events over many connections, against the original's way on its own tables.
+async fn singles(server: &Server, database: &Database, connections: usize) -> Result<(), Failure> {
+    let mut original = Original::open(database, connections).await?;
+    let mut load = Load::connect(server, connections).await?;
+    let (mut ours, mut theirs, mut latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());
+    for turn in 0..TURNS {
+        let started = Instant::now();
+        latencies.extend(load.singles(EVENTS, &format!("a{connections}-{turn}")).await?);
+        ours += started.elapsed();
+        let started = Instant::now();
+        original.process(ORIGINAL_EVENTS, turn).await?;
+        theirs += started.elapsed();
+    }
+    latencies.sort_unstable();
+    let ours = (TURNS * EVENTS) as f64 / ours.as_secs_f64();
+    let theirs = (TURNS * ORIGINAL_EVENTS) as f64 / theirs.as_secs_f64();
+    println!("{connections} connections, single events");
+    println!("  server, over HTTP                      {ours:>8.0}/s");
+    println!("  the original's statements, no HTTP     {theirs:>8.0}/s");
+    println!(
+        "  ratio                                  {:>8.1} x   (budget: at least 6 x)",
+        ours / theirs
+    );
+    println!(
+        "  request to committed answer            p50 {:.1?}, p95 {:.1?}, p99 {:.1?} at full rate\n",
+        percentile(&latencies, 50),
+        percentile(&latencies, 95),
+        percentile(&latencies, 99)
+    );
+    Ok(())
+}
+
+/// The batch endpoint, against plain SQL that inserts the same rows into the same tables.
+async fn batches(server: &Server, database: &Database) -> Result<(), Failure> {
+    let mut bulk = bulk::Bulk::open(database).await?;
+    let mut load = Load::connect(server, 2).await?;
+    let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
+    for turn in 0..TURNS {
+        let started = Instant::now();
+        load.batches(BATCHES, BATCH, &format!("b{turn}")).await?;
+        ours += started.elapsed();
+        let rows = bulk.copy_of(&format!("b{turn}-")).await?;
+        let started = Instant::now();
+        bulk.insert(rows, BATCH).await?;
+        theirs += started.elapsed();
+    }
+    let per_second = |time: Duration| (TURNS * BATCHES * BATCH) as f64 / time.as_secs_f64();
+    let (ours, theirs) = (per_second(ours), per_second(theirs));
+    println!("batches of {BATCH} events");
+    println!("  server, over HTTP                      {ours:>8.0}/s");
+    println!("  plain SQL, {BATCH} rows a transaction     {theirs:>8.0}/s");
+    println!(
+        "  ratio                                  {:>8.0} %   (budget: at least 50 %)\n",
+        100.0 * ours / theirs
+    );
+    Ok(())
+}
+
+/// Single events into a database with many rows, against one with few.
+async fn growth(few: &Server, many: &Server, rows: usize) -> Result<(), Failure> {
+    let mut loads = [Load::connect(few, 16).await?, Load::connect(many, 16).await?];
+    let mut times = [Duration::ZERO; 2];
+    for turn in 0..=TURNS {
+        for (n, (load, time)) in loads.iter_mut().zip(&mut times).enumerate() {
+            let started = Instant::now();
+            load.singles(EVENTS, &format!("g{n}-{turn}")).await?;
+            // The first turn warms both up.
+            *time += if turn == 0 { Duration::ZERO } else { started.elapsed() };
+        }
+    }
+    let [few, many] = times.map(|time| (TURNS * EVENTS) as f64 / time.as_secs_f64());
+    println!("16 connections, single events, by what is stored already");
+    println!("  less than 100,000 rows                 {few:>8.0}/s");
+    println!("  {rows} rows                         {many:>8.0}/s");
+    println!(
+        "  ratio                                  {:>8.0} %   (budget: at least 80 %)\n",
+        100.0 * many / few
+    );
+    Ok(())
+}
