@@ -1,8 +1,20 @@
 //! Fakes that the suites and the tests of this workspace share.
 
-use tokio::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
+use crate::conversation::Message;
+use crate::store::{
+    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, MessageFilter, Page,
+    StoreError, Verdict,
+};
 
 /// A wall clock that follows tokio's: in a test with paused time it stands still while there is work,
 /// and jumps to the next timer when there is none.
@@ -23,5 +35,143 @@ impl TokioClock {
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         self.start.plus(self.origin.elapsed())
+    }
+}
+
+/// How a [`FaultyStore`] behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// As the store inside does.
+    None,
+    /// Every call fails at once, as with a database that is away.
+    Unavailable,
+    /// No call ever returns, as with a database that hangs.
+    Hanging,
+}
+
+/// A store with another one inside, and faults at will.
+#[derive(Debug)]
+pub struct FaultyStore {
+    inner: Arc<dyn EventStore>,
+    fault: Mutex<Fault>,
+}
+
+impl FaultyStore {
+    /// A store without a fault.
+    #[must_use]
+    pub fn new(inner: Arc<dyn EventStore>) -> Self {
+        Self { inner, fault: Mutex::new(Fault::None) }
+    }
+
+    /// From now on it behaves so.
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// The store inside, unless there is a fault.
+    async fn inner(&self) -> Result<&dyn EventStore, StoreError> {
+        let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Fault::None => Ok(&*self.inner),
+            Fault::Unavailable => Err(StoreError::Unavailable {
+                what: "reach the database".to_owned(),
+                source: "it is away".into(),
+            }),
+            Fault::Hanging => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl EventStore for FaultyStore {
+    async fn record(&self, batch: Vec<(Arrival, Verdict)>) -> Result<Vec<Admission>, StoreError> {
+        self.inner().await?.record(batch).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        stalled: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        self.inner().await?.claim_due(now, stalled, limit).await
+    }
+
+    async fn complete(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        retry_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        self.inner().await?.complete(claim, verdict, retry_at).await
+    }
+
+    async fn transition(
+        &self,
+        event_id: Uuid,
+        to: EventStatus,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        self.inner().await?.transition(event_id, to, actor, reason).await
+    }
+
+    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        self.inner().await?.prune(before, limit).await
+    }
+
+    async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        self.inner().await?.index(limit).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner().await?.ping().await
+    }
+}
+
+#[async_trait]
+impl EventReader for FaultyStore {
+    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+        self.inner().await?.event(key).await
+    }
+
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        self.inner().await?.events(filter, page).await
+    }
+
+    async fn conversation(
+        &self,
+        workspace: &str,
+        key: &str,
+    ) -> Result<Option<ConversationDetail>, StoreError> {
+        self.inner().await?.conversation(workspace, key).await
+    }
+
+    async fn conversations(
+        &self,
+        workspace: &str,
+        page: Page,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        self.inner().await?.conversations(workspace, page).await
+    }
+
+    async fn messages(
+        &self,
+        filter: MessageFilter,
+        page: Page,
+    ) -> Result<Vec<Message>, StoreError> {
+        self.inner().await?.messages(filter, page).await
+    }
+
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {
+        self.inner().await?.feed(after, limit).await
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
+        self.inner().await?.counts().await
     }
 }
