@@ -2,25 +2,29 @@
 //!
 //! Changes of a whole transaction are merged with each other first, so a value is loaded and written
 //! once however many events touch it. What is there is locked while it is merged; what is not is added,
-//! and where another server has added it meanwhile the whole transaction is tried again.
+//! and where another server has added a conversation meanwhile the whole transaction is tried again.
+//!
+//! Statements that do not need each other's results go out together and wait for one answer: on a network
+//! a round trip costs more than a statement.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{Changes, Conversation, Message, ToolUse};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::future::{join, join3};
 use uuid::Uuid;
 
 use crate::error::Trouble;
+use crate::feed::{self, Touched};
 use crate::row::{
     ConversationRow, MessageRow, ToolUseRow, insert_conversations, insert_messages,
     insert_tool_uses, update_conversations, update_messages, update_tool_uses,
 };
 use crate::schema::{conversations, messages, tool_uses};
-use crate::statement::Statement;
 
 /// The changes of several events, merged. Values are borrowed from the events and copied only where
 /// two have to be joined.
@@ -54,131 +58,181 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// Joins everything to what is stored; returns the messages that were written.
-    pub(crate) async fn write(
-        self,
-        conn: &mut AsyncPgConnection,
-        now: Timestamp,
-    ) -> Result<Vec<Uuid>, Trouble> {
-        self.write_conversations(conn, now).await?;
-        let written = self.write_messages(conn).await?;
-        self.write_tool_uses(conn).await?;
-        Ok(written)
+    /// Locks and reads the conversations that are there, and adds the messages and tool uses that are
+    /// not. The statements go out together.
+    pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, Trouble> {
+        let (conversations, messages, tool_uses) =
+            join3(self.lock_conversations(conn), self.add_messages(conn), self.add_tool_uses(conn))
+                .await;
+        // Statements fail after one that failed; the first error is the one that says why.
+        Ok(Started {
+            conversations: conversations?,
+            added_messages: messages?,
+            added_tool_uses: tool_uses?,
+        })
     }
 
-    async fn write_conversations(
+    /// Joins everything else to what is stored, and tells the feed what `touched` and this have written.
+    pub(crate) async fn finish(
         &self,
-        conn: &mut AsyncPgConnection,
+        conn: &AsyncPgConnection,
+        started: Started,
+        touched: Touched,
         now: Timestamp,
     ) -> Result<(), Trouble> {
-        if self.conversations.is_empty() {
-            return Ok(());
+        let Started { conversations, added_messages, added_tool_uses } = started;
+        let (messages, tool_uses) = join(
+            self.lock_messages(conn, &added_messages),
+            self.lock_tool_uses(conn, &added_tool_uses),
+        )
+        .await;
+        let (messages, tool_uses) = (messages?, tool_uses?);
+
+        let mut is: HashMap<Uuid, Conversation> = conversations;
+        let (mut new, mut changed) = (Vec::new(), Vec::new());
+        for (id, came) in &self.conversations {
+            match is.remove(id) {
+                None => new.push(&**came),
+                Some(is) => changed.extend(joined(is, came, Conversation::merge)),
+            }
         }
-        let stored = conversations::table
+        let changed: Vec<&Conversation> = changed.iter().collect();
+        let messages = changes(messages, &self.messages, Message::merge);
+        let messages: Vec<(&str, &Message)> = messages.iter().map(|(w, one)| (*w, one)).collect();
+        let tool_uses = changes(tool_uses, &self.tool_uses, ToolUse::merge);
+        let tool_uses: Vec<(&str, &ToolUse)> = tool_uses.iter().map(|(w, one)| (*w, one)).collect();
+        let mut touched = touched;
+        touched.messages.extend(added_messages);
+        touched.messages.extend(messages.iter().map(|(_, message)| message.id));
+
+        let conversations = async {
+            if !new.is_empty() {
+                let added: Vec<Uuid> = insert_conversations(&new, now)?.load(&mut &*conn).await?;
+                if added.len() < new.len() {
+                    return Err(Trouble::Raced);
+                }
+            }
+            if !changed.is_empty() {
+                update_conversations(&changed, now)?.execute(&mut &*conn).await?;
+            }
+            Ok(())
+        };
+        let rest = async {
+            if !messages.is_empty() {
+                update_messages(&messages)?.execute(&mut &*conn).await?;
+            }
+            if !tool_uses.is_empty() {
+                update_tool_uses(&tool_uses)?.execute(&mut &*conn).await?;
+            }
+            Ok::<_, Trouble>(())
+        };
+        let (conversations, rest, told) =
+            join3(conversations, rest, feed::commit(conn, &touched, now)).await;
+        conversations?;
+        rest?;
+        Ok(told?)
+    }
+
+    async fn lock_conversations(
+        &self,
+        conn: &AsyncPgConnection,
+    ) -> Result<HashMap<Uuid, Conversation>, Trouble> {
+        if self.conversations.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows: Vec<ConversationRow> = conversations::table
             .filter(
                 conversations::id.eq_any(self.conversations.keys().copied().collect::<Vec<_>>()),
             )
             .order(conversations::id.asc())
             .for_update()
             .select(ConversationRow::as_select())
-            .load(conn)
+            .load(&mut &*conn)
             .await?;
-        let values = stored.into_iter().map(|row| Ok((row.id, row.into_value()?)));
-        let mut stored: HashMap<Uuid, Conversation> = values.collect::<QueryResult<_>>()?;
-        let (mut new, mut changed) = (Vec::new(), Vec::new());
-        for (id, came) in &self.conversations {
-            match stored.remove(id) {
-                None => new.push(&**came),
-                Some(is) => changed.extend(joined(is, came, Conversation::merge)),
-            }
-        }
-        let changed: Vec<&Conversation> = changed.iter().collect();
-        if !new.is_empty() {
-            add(conn, insert_conversations(&new, now)?, new.len()).await?;
-        }
-        if !changed.is_empty() {
-            update_conversations(&changed, now)?.execute(conn).await?;
-        }
-        Ok(())
+        let values = rows.into_iter().map(|row| Ok((row.id, row.into_value()?)));
+        Ok(values.collect::<QueryResult<_>>()?)
     }
 
-    async fn write_messages(&self, conn: &mut AsyncPgConnection) -> Result<Vec<Uuid>, Trouble> {
+    async fn add_messages(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
         if self.messages.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let all: Vec<_> = self.messages.values().map(|(name, one)| (*name, &**one)).collect();
+        let added: Vec<Uuid> = insert_messages(&all)?.load(&mut &*conn).await?;
+        Ok(added.into_iter().collect())
+    }
+
+    async fn add_tool_uses(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
+        if self.tool_uses.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let all: Vec<_> = self.tool_uses.values().map(|(name, one)| (*name, &**one)).collect();
+        let added: Vec<Uuid> = insert_tool_uses(&all)?.load(&mut &*conn).await?;
+        Ok(added.into_iter().collect())
+    }
+
+    async fn lock_messages(
+        &self,
+        conn: &AsyncPgConnection,
+        added: &HashSet<Uuid>,
+    ) -> Result<Vec<(Uuid, Message)>, Trouble> {
+        let ids: Vec<Uuid> =
+            self.messages.keys().copied().filter(|id| !added.contains(id)).collect();
+        if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let stored = messages::table
-            .filter(messages::id.eq_any(self.messages.keys().copied().collect::<Vec<_>>()))
+        let rows: Vec<MessageRow> = messages::table
+            .filter(messages::id.eq_any(ids))
             .order(messages::id.asc())
             .for_update()
             .select(MessageRow::as_select())
-            .load(conn)
+            .load(&mut &*conn)
             .await?;
-        let values = stored.into_iter().map(MessageRow::into_value);
-        let values = values.map(|value| value.map(|value| (value.id, value)));
-        let mut stored: HashMap<Uuid, Message> = values.collect::<QueryResult<_>>()?;
-        let (mut new, mut changed) = (Vec::new(), Vec::new());
-        for (id, (workspace, came)) in &self.messages {
-            match stored.remove(id) {
-                None => new.push((*workspace, &**came)),
-                Some(is) => {
-                    changed.extend(joined(is, came, Message::merge).map(|one| (*workspace, one)));
-                }
-            }
-        }
-        let changed: Vec<(&str, &Message)> =
-            changed.iter().map(|(name, one)| (*name, one)).collect();
-        if !new.is_empty() {
-            add(conn, insert_messages(&new)?, new.len()).await?;
-        }
-        if !changed.is_empty() {
-            update_messages(&changed)?.execute(conn).await?;
-        }
-        Ok(new.iter().chain(&changed).map(|(_, message)| message.id).collect())
+        let values = rows.into_iter().map(MessageRow::into_value);
+        Ok(values.map(|one| one.map(|one| (one.id, one))).collect::<QueryResult<_>>()?)
     }
 
-    async fn write_tool_uses(&self, conn: &mut AsyncPgConnection) -> Result<(), Trouble> {
-        if self.tool_uses.is_empty() {
-            return Ok(());
+    async fn lock_tool_uses(
+        &self,
+        conn: &AsyncPgConnection,
+        added: &HashSet<Uuid>,
+    ) -> Result<Vec<(Uuid, ToolUse)>, Trouble> {
+        let ids: Vec<Uuid> =
+            self.tool_uses.keys().copied().filter(|id| !added.contains(id)).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
         }
-        let stored = tool_uses::table
-            .filter(tool_uses::id.eq_any(self.tool_uses.keys().copied().collect::<Vec<_>>()))
+        let rows: Vec<ToolUseRow> = tool_uses::table
+            .filter(tool_uses::id.eq_any(ids))
             .order(tool_uses::id.asc())
             .for_update()
             .select(ToolUseRow::as_select())
-            .load(conn)
+            .load(&mut &*conn)
             .await?;
-        let values = stored.into_iter().map(ToolUseRow::into_value);
-        let values = values.map(|value| value.map(|value| (value.id, value)));
-        let mut stored: HashMap<Uuid, ToolUse> = values.collect::<QueryResult<_>>()?;
-        let (mut new, mut changed) = (Vec::new(), Vec::new());
-        for (id, (workspace, came)) in &self.tool_uses {
-            match stored.remove(id) {
-                None => new.push((*workspace, &**came)),
-                Some(is) => {
-                    changed.extend(joined(is, came, ToolUse::merge).map(|one| (*workspace, one)));
-                }
-            }
-        }
-        let changed: Vec<(&str, &ToolUse)> =
-            changed.iter().map(|(name, one)| (*name, one)).collect();
-        if !new.is_empty() {
-            add(conn, insert_tool_uses(&new)?, new.len()).await?;
-        }
-        if !changed.is_empty() {
-            update_tool_uses(&changed)?.execute(conn).await?;
-        }
-        Ok(())
+        let values = rows.into_iter().map(ToolUseRow::into_value);
+        Ok(values.map(|one| one.map(|one| (one.id, one))).collect::<QueryResult<_>>()?)
     }
 }
 
-/// Adds rows that were not there a moment ago.
-async fn add(
-    conn: &mut AsyncPgConnection,
-    statement: Statement<'_, diesel::sql_types::Uuid>,
-    count: usize,
-) -> Result<(), Trouble> {
-    let added: Vec<Uuid> = statement.load(conn).await?;
-    if added.len() == count { Ok(()) } else { Err(Trouble::Raced) }
+/// What is known after the first statements.
+#[derive(Debug)]
+pub(crate) struct Started {
+    conversations: HashMap<Uuid, Conversation>,
+    added_messages: HashSet<Uuid>,
+    added_tool_uses: HashSet<Uuid>,
+}
+
+/// What differs once what came is joined to what is there, each in its workspace.
+fn changes<'a, T: Clone + PartialEq>(
+    is: Vec<(Uuid, T)>,
+    came: &BTreeMap<Uuid, (&'a str, Cow<'_, T>)>,
+    merge: impl Fn(&mut T, T),
+) -> Vec<(&'a str, T)> {
+    let join = |(id, is): (Uuid, T)| {
+        let (workspace, came) = came.get(&id)?;
+        Some((*workspace, joined(is, came, &merge)?))
+    };
+    is.into_iter().filter_map(join).collect()
 }
 
 /// What is to be written: nothing where what is stored says it all already.

@@ -87,6 +87,14 @@ pub(crate) fn is_data(error: &DbError) -> bool {
     }
 }
 
+/// Whether the connection is gone.
+pub(crate) fn is_lost(error: &DbError) -> bool {
+    !matches!(error, DbError::DatabaseError(kind, _) if !matches!(
+        kind,
+        DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection
+    ))
+}
+
 /// Whether the database answered, but Diesel does not say what the matter is: it may be the data, a
 /// deadlock, a timeout, a full disk.
 pub(crate) fn is_unclear(error: &DbError) -> bool {

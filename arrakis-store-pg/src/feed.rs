@@ -49,7 +49,7 @@ impl Touched {
 
 /// Tells the feed what this transaction has written.
 pub(crate) async fn commit(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     touched: &Touched,
     now: Timestamp,
 ) -> QueryResult<()> {
@@ -58,7 +58,7 @@ pub(crate) async fn commit(
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
         .bind::<BigInt>(i64::try_from(touched.bytes).unwrap_or(i64::MAX))
         .bind::<Timestamptz>(At(now))
-        .execute(conn)
+        .execute(&mut &*conn)
         .await?;
     Ok(())
 }
@@ -68,10 +68,10 @@ pub(crate) async fn commit(
 /// # Errors
 ///
 /// It cannot.
-pub(crate) async fn probe(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
+pub(crate) async fn probe(conn: &AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     pool::begin_part(conn).await?;
     let written = commit(conn, &Touched::default(), now).await;
-    pool::undo(conn).await?;
+    pool::undo_part(conn).await?;
     written
 }
 

@@ -9,7 +9,9 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
 };
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use diesel_async::{
+    AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -24,7 +26,7 @@ pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// How a transaction that writes begins.
-const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// Why there was no connection in time: they are all in use, or opening one takes too long.
 const BUSY: &str = "no connection to the database is free";
@@ -170,31 +172,8 @@ async fn begin_with(conn: &mut AsyncPgConnection, begin: &str) -> QueryResult<()
     AnsiTransactionManager::begin_transaction_sql(conn, begin).await
 }
 
-/// Begins a transaction that writes.
-pub(crate) async fn begin(conn: &mut AsyncPgConnection) -> QueryResult<()> {
-    begin_with(conn, WRITE).await
-}
-
-/// Begins a part of a transaction that can be undone by itself.
-pub(crate) async fn begin_part(conn: &mut AsyncPgConnection) -> QueryResult<()> {
-    AnsiTransactionManager::begin_transaction(conn).await
-}
-
-/// Undoes what was begun last.
-pub(crate) async fn undo(conn: &mut AsyncPgConnection) -> QueryResult<()> {
-    AnsiTransactionManager::rollback_transaction(conn).await
-}
-
-/// Ends what was begun last: keeps it where its work was done, else undoes it.
-///
-/// # Errors
-///
-/// What the work says; or nothing of it is stored; or, because the connection was lost at the very end,
-/// whether it is cannot be known.
-pub(crate) async fn end<T>(
-    conn: &mut AsyncPgConnection,
-    done: Result<T, Trouble>,
-) -> Result<T, Trouble> {
+/// Ends a transaction of the pool: keeps it where its work was done, else undoes it.
+async fn end<T>(conn: &mut AsyncPgConnection, done: Result<T, Trouble>) -> Result<T, Trouble> {
     match done {
         Ok(value) => {
             AnsiTransactionManager::commit_transaction(conn).await?;
@@ -202,7 +181,38 @@ pub(crate) async fn end<T>(
         }
         Err(trouble) => {
             // What went wrong before matters more than that undoing it failed too.
-            undo(conn).await.ok();
+            AnsiTransactionManager::rollback_transaction(conn).await.ok();
+            Err(trouble)
+        }
+    }
+}
+
+/// Begins a part of a transaction that can be undone by itself. Parts do not stand in each other.
+pub(crate) async fn begin_part(conn: &AsyncPgConnection) -> QueryResult<()> {
+    (&mut &*conn).batch_execute("SAVEPOINT part").await
+}
+
+/// Undoes a part.
+pub(crate) async fn undo_part(conn: &AsyncPgConnection) -> QueryResult<()> {
+    (&mut &*conn).batch_execute("ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part").await
+}
+
+/// Ends a part: keeps it where its work was done, else undoes it.
+///
+/// # Errors
+///
+/// What the work says, or that it cannot be kept.
+pub(crate) async fn end_part<T>(
+    conn: &AsyncPgConnection,
+    done: Result<T, Trouble>,
+) -> Result<T, Trouble> {
+    match done {
+        Ok(value) => {
+            (&mut &*conn).batch_execute("RELEASE SAVEPOINT part").await?;
+            Ok(value)
+        }
+        Err(trouble) => {
+            undo_part(conn).await.ok();
             Err(trouble)
         }
     }

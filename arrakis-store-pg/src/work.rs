@@ -157,7 +157,7 @@ pub(crate) async fn complete(
 ) -> Result<bool, Trouble> {
     pool::begin_part(conn).await?;
     let done = complete_part(conn, claim, verdict, retry_at, now).await;
-    match pool::end(conn, done).await {
+    match pool::end_part(conn, done).await {
         Err(Trouble::Db(error)) if is_unclear(&error) => {
             feed::probe(conn, now).await?;
             Err(Trouble::Culprit { index: 0, error })
@@ -188,12 +188,12 @@ async fn complete_part(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
-    let mut messages = Vec::new();
+    let mut merged = Merged::default();
     if let Verdict::Apply(changes) = verdict {
-        let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);
-        messages = merged.write(conn, now).await?;
     }
+    let started = merged.start(conn).await?;
+    merged.finish(conn, started, Touched::events(vec![id]), now).await?;
     set_outcome(conn, id, &outcome, now).await?;
     let status = finish(conn, id, &outcome, retry_at, now).await?;
     let answer = JsonText::of(&Answer::new(status, outcome.answer))?;
@@ -202,7 +202,6 @@ async fn complete_part(
         .set(request_ids::answer.eq(answer))
         .execute(conn)
         .await?;
-    feed::commit(conn, &Touched { messages, ..Touched::events(vec![id]) }, now).await?;
     Ok(true)
 }
 

@@ -17,9 +17,9 @@ use arrakis_core::store::{Admission, AdmissionKind, ID_CONFLICT, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join};
 use uuid::Uuid;
 
 use crate::apply::Merged;
@@ -30,29 +30,35 @@ use crate::row::{Answer, At, JsonText, Outcome, Prepared, State, digest, insert_
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
 
-/// Stores arrivals; returns one admission each, in order.
+/// Stores arrivals in one transaction; returns one admission each, in order.
 ///
 /// # Errors
 ///
-/// The caller rolls back.
+/// Nothing is stored; or, because the connection was lost at the very end, whether it is cannot be known.
 pub(crate) async fn record(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
 ) -> Result<Vec<Admission>, Trouble> {
-    let (admissions, touched) = record_part(conn, rows, now).await?;
-    feed::commit(conn, &touched, now).await?;
-    Ok(admissions)
+    // The first statement does not wait for the transaction to have begun.
+    let (begun, taken) =
+        join((&mut &*conn).batch_execute(pool::WRITE), offer(conn, rows, now)).await;
+    begun?;
+    let done = match taken {
+        Ok(taken) => store(conn, rows, &taken, now).await,
+        Err(trouble) => Err(trouble),
+    };
+    end(conn, done).await
 }
 
-/// [`record`], without telling the feed.
-async fn record_part(
-    conn: &mut AsyncPgConnection,
+/// Stores arrivals of whose request ids the ledger took `taken`.
+async fn store(
+    conn: &AsyncPgConnection,
     rows: &[&Prepared],
+    taken: &HashSet<&str>,
     now: Timestamp,
-) -> Result<(Vec<Admission>, Touched), Trouble> {
-    let (admissions, decided) = admit(conn, rows, now).await?;
-    insert_events(&decided, now).execute(conn).await?;
+) -> Result<Vec<Admission>, Trouble> {
+    let (admissions, decided) = admit(conn, rows, taken).await?;
     let mut merged = Merged::default();
     for ((row, _), admission) in decided.iter().zip(&admissions) {
         if admission.kind == AdmissionKind::New
@@ -61,10 +67,31 @@ async fn record_part(
             merged.add(&row.arrival.workspace, changes);
         }
     }
-    let messages = merged.write(conn, now).await?;
-    let events = rows.iter().map(|row| row.arrival.event_id).collect();
-    let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
-    Ok((admissions, Touched { events, messages, bytes }))
+    let inserting = insert_events(&decided, now);
+    let (inserted, started) = join(inserting.execute(&mut &*conn), merged.start(conn)).await;
+    inserted?;
+    let touched = Touched {
+        events: rows.iter().map(|row| row.arrival.event_id).collect(),
+        bytes: rows.iter().map(|row| row.arrival.body.len()).sum(),
+        ..Touched::default()
+    };
+    merged.finish(conn, started?, touched, now).await?;
+    Ok(admissions)
+}
+
+/// Ends the transaction.
+async fn end<T>(conn: &AsyncPgConnection, done: Result<T, Trouble>) -> Result<T, Trouble> {
+    match done {
+        Ok(value) => {
+            (&mut &*conn).batch_execute("COMMIT").await?;
+            Ok(value)
+        }
+        Err(trouble) => {
+            // What went wrong before matters more than that undoing it failed too.
+            (&mut &*conn).batch_execute("ROLLBACK").await.ok();
+            Err(trouble)
+        }
+    }
 }
 
 /// Stores arrivals of which the database refuses at least one: halves them until the culprits stand
@@ -74,35 +101,33 @@ async fn record_part(
 ///
 /// The database is not available, or refuses a row even so.
 pub(crate) async fn record_bisecting(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
 ) -> Result<Vec<Admission>, Trouble> {
-    let mut touched = Touched::default();
-    let admissions = halve(conn, rows, 0, now, &mut touched).await?;
-    feed::commit(conn, &touched, now).await?;
-    Ok(admissions)
+    (&mut &*conn).batch_execute(pool::WRITE).await?;
+    let done = halve(conn, rows, 0, now).await;
+    end(conn, done).await
 }
 
 /// `first` is the place of the first row.
 fn halve<'c>(
-    conn: &'c mut AsyncPgConnection,
+    conn: &'c AsyncPgConnection,
     rows: &'c [&'c Prepared],
     first: usize,
     now: Timestamp,
-    touched: &'c mut Touched,
 ) -> BoxFuture<'c, Result<Vec<Admission>, Trouble>> {
     async move {
-        let error = match part(conn, rows, now, touched).await {
+        let error = match part(conn, rows, now).await {
             Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
             done => return done,
         };
         match rows {
-            [row] => alone(conn, row, error, first, now, touched).await.map(|one| vec![one]),
+            [row] => alone(conn, row, error, first, now).await.map(|one| vec![one]),
             rows => {
                 let (left, right) = rows.split_at(rows.len() / 2);
-                let mut admissions = halve(conn, left, first, now, touched).await?;
-                admissions.extend(halve(conn, right, first + left.len(), now, touched).await?);
+                let mut admissions = halve(conn, left, first, now).await?;
+                admissions.extend(halve(conn, right, first + left.len(), now).await?);
                 Ok(admissions)
             }
         }
@@ -112,15 +137,14 @@ fn halve<'c>(
 
 /// Keeps an arrival that the database refused with `error`, as a failure and its body as bytes.
 async fn alone(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     row: &Prepared,
     error: diesel::result::Error,
     index: usize,
     now: Timestamp,
-    touched: &mut Touched,
 ) -> Result<Admission, Trouble> {
     let refused = row.refused(&error);
-    let error = match part(conn, &[&refused], now, touched).await {
+    let error = match part(conn, &[&refused], now).await {
         Ok(mut admissions) => {
             tracing::warn!(
                 request_id = %row.arrival.request_id, %error,
@@ -138,29 +162,28 @@ async fn alone(
 
 /// Stores arrivals so that they can be undone by themselves.
 async fn part(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
-    touched: &mut Touched,
 ) -> Result<Vec<Admission>, Trouble> {
     pool::begin_part(conn).await?;
-    let done = record_part(conn, rows, now).await;
-    let (admissions, mine) = pool::end(conn, done).await?;
-    touched.add(mine);
-    Ok(admissions)
+    let done = match offer(conn, rows, now).await {
+        Ok(taken) => store(conn, rows, &taken, now).await,
+        Err(trouble) => Err(trouble),
+    };
+    pool::end_part(conn, done).await
 }
 
 /// Each arrival and what has been decided about it.
 type Decided<'a> = Vec<(&'a Prepared, Outcome)>;
 
-/// Decides about each arrival and brings the ledger up to date.
+/// Decides about each arrival, of whose request ids the ledger took `taken`.
 async fn admit<'a>(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
-    now: Timestamp,
+    taken: &HashSet<&str>,
 ) -> Result<(Vec<Admission>, Decided<'a>), Trouble> {
-    let taken = offer(conn, rows, now).await?;
-    let mut known = look_up(conn, rows, &taken).await?;
+    let mut known = look_up(conn, rows, taken).await?;
     let (mut admissions, mut decided) = (Vec::new(), Vec::new());
     for row in rows {
         let arrival = &row.arrival;
@@ -195,7 +218,7 @@ async fn admit<'a>(
 /// Offers the ledger each request id once, with the first arrival that may take it; returns those that
 /// it took. An id that another server is just taking is waited for.
 async fn offer<'a>(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
     now: Timestamp,
 ) -> Result<HashSet<&'a str>, Trouble> {
@@ -225,7 +248,7 @@ async fn offer<'a>(
         .bind::<Array<diesel::sql_types::Uuid>>(all().map(|one| one.event_id).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(answers)
         .bind::<Timestamptz>(At(now))
-        .load(conn)
+        .load(&mut &*conn)
         .await?;
     let taken: HashSet<String> = taken.into_iter().collect();
     let ids = all().map(|one| one.request_id.as_str());
@@ -235,7 +258,7 @@ async fn offer<'a>(
 /// The ledger's entries of the request ids that were not just taken, each with the first event's current
 /// state while its row exists.
 async fn look_up(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     rows: &[&Prepared],
     taken: &HashSet<&str>,
 ) -> Result<HashMap<String, Entry>, Trouble> {
@@ -254,7 +277,7 @@ async fn look_up(
             request_ids::answer,
             webhook_events::status.nullable(),
         ))
-        .load::<(String, Vec<u8>, Uuid, JsonText<'static>, Option<State>)>(conn)
+        .load::<(String, Vec<u8>, Uuid, JsonText<'static>, Option<State>)>(&mut &*conn)
         .await?;
     let entry = |(id, bytes, event_id, answer, status): (_, Vec<u8>, _, _, Option<State>)| {
         let answer: Answer = json("answer", answer)?;

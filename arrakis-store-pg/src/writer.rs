@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_data, is_unclear, share, unavailable};
+use crate::error::{Trouble, is_data, is_lost, is_unclear, share, unavailable};
 use crate::pool::TRIES;
 use crate::row::Prepared;
-use crate::{pool, write};
+use crate::write;
 
 /// What was tried, for errors.
 const WHAT: &str = "record events";
@@ -155,44 +155,50 @@ impl Lane {
         bisect: bool,
     ) -> Result<Vec<Admission>, Trouble> {
         let limit = self.config.transaction_timeout;
-        let slow = || {
+        let is_reused = self.conn.is_some();
+        let done = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
+        let done = done.unwrap_or_else(|_| {
             let source = "the database took too long to answer";
-            Trouble::Refused(unavailable(WHAT, source))
+            Err(Trouble::Refused(unavailable(WHAT, source)))
+        });
+        match done {
+            // The server may have closed the connection since it was last used. Should it have committed
+            // before, the same again does no harm.
+            Err(Trouble::Db(error)) if is_reused && is_lost(&error) => {
+                let again = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
+                again.unwrap_or(Err(Trouble::Db(error)))
+            }
+            done => done,
+        }
+    }
+
+    /// Tries once, on the connection that is there or a new one.
+    async fn attempt(
+        &mut self,
+        rows: &[&Prepared],
+        bisect: bool,
+    ) -> Result<Vec<Admission>, Trouble> {
+        let conn = match self.conn.take() {
+            Some(conn) => conn,
+            None => {
+                let connected = self.connector.connect().await;
+                connected.map_err(|error| Trouble::Refused(unavailable(WHAT, error)))?
+            }
         };
-        let begun = tokio::time::timeout(limit, self.begun()).await;
-        let mut conn = begun.map_err(|_| slow())??;
         let now = self.clock.now();
-        let work = async {
-            let done = if bisect {
-                write::record_bisecting(&mut conn, rows, now).await
-            } else {
-                write::record(&mut conn, rows, now).await
-            };
-            pool::end(&mut conn, done).await
+        let done = if bisect {
+            write::record_bisecting(&conn, rows, now).await
+        } else {
+            write::record(&conn, rows, now).await
         };
-        let done = tokio::time::timeout(limit, work).await.map_err(|_| slow())?;
-        let sound = match &done {
+        let is_sound = match &done {
             Err(trouble @ Trouble::Db(error)) => is_data(error) || trouble.is_raced(),
             _ => true,
         };
-        if sound {
+        if is_sound {
             self.conn = Some(conn);
         }
         done
-    }
-
-    /// A connection on which a transaction has begun. One that the server has closed meanwhile is given
-    /// up for a new one.
-    async fn begun(&mut self) -> Result<AsyncPgConnection, Trouble> {
-        if let Some(mut conn) = self.conn.take()
-            && pool::begin(&mut conn).await.is_ok()
-        {
-            return Ok(conn);
-        }
-        let refused = |error| Trouble::Refused(unavailable(WHAT, error));
-        let mut conn = self.connector.connect().await.map_err(refused)?;
-        pool::begin(&mut conn).await?;
-        Ok(conn)
     }
 }
 

@@ -1,15 +1,19 @@
 //! A client that costs next to nothing: HTTP/1.1 over connections that stay open, so that the machine's
 //! processors are the server's.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arrakis_core::clock::{Clock, SystemClock};
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_transport_http::wire::encode_envelope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 
 use super::Failure;
-use super::server::Server;
+use super::server::KEY;
 
 /// Connections to one server.
 pub(crate) struct Load {
@@ -18,14 +22,17 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) async fn connect(server: &Server, connections: usize) -> Result<Self, Failure> {
+    pub(crate) async fn connect(address: SocketAddr, connections: usize) -> Result<Self, Failure> {
         let mut open = Vec::new();
         for _ in 0..connections {
-            let stream = TcpStream::connect(server.address()).await?;
+            let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             open.push(BufStream::with_capacity(16 * 1024, 16 * 1024, stream));
         }
-        let head = format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", server.key());
+        let head = format!(
+            "Host: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\n",
+            KEY
+        );
         Ok(Self { connections: open, head: head.into() })
     }
 
@@ -51,12 +58,11 @@ impl Load {
         prefix: &str,
     ) -> Result<Vec<Duration>, Failure> {
         // Digests are computed beforehand: that is the drainer's work, on another machine.
-        let bodies: Vec<String> = (0..batches)
-            .map(|batch| {
-                let line = |n: usize| envelope(&format!("{prefix}-{}", batch * size + n), n);
-                (0..size).map(line).collect::<Vec<_>>().join("\n")
-            })
-            .collect();
+        let mut bodies = Vec::new();
+        for batch in 0..batches {
+            let line = |n: usize| envelope(&format!("{prefix}-{}", batch * size + n), n);
+            bodies.push((0..size).map(line).collect::<Result<Vec<_>, _>>()?.join("\n"));
+        }
         self.spread(batches, move |n| ("/api/claude-hooks/batch", String::new(), bodies[n].clone()))
             .await
     }
@@ -112,10 +118,11 @@ async fn answered(connection: &mut BufStream<TcpStream>) -> Result<(), Failure> 
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let mut body = vec![0; length.unwrap_or("0").trim().parse()?];
     connection.read_exact(&mut body).await?;
-    if head.starts_with("http/1.1 200") {
+    let body = String::from_utf8_lossy(&body);
+    if head.starts_with("http/1.1 200") && !body.contains(r#""success":false"#) {
         return Ok(());
     }
-    Err(format!("{head}{}", String::from_utf8_lossy(&body)).into())
+    Err(format!("{head}{body}").into())
 }
 
 /// A hook payload of 1 KiB: a tool's result.
@@ -127,12 +134,10 @@ pub(crate) fn event(id: &str, n: usize) -> String {
     )
 }
 
-fn envelope(id: &str, n: usize) -> String {
-    let payload = event(id, n);
-    let digest = arrakis_core::digest::Digest::of(payload.as_bytes());
-    format!(
-        r#"{{"version":1,"requestId":"{id}","capturedAt":"2026-11-24T12:00:00Z","destination":"http://h/","source":{{}},"digest":"{digest}","payload":{payload}}}"#
-    )
+fn envelope(id: &str, n: usize) -> Result<String, Failure> {
+    let (now, to) = (SystemClock.now(), "http://127.0.0.1/");
+    let envelope = Envelope::new(id.parse()?, now, to, Source::default(), event(id, n));
+    Ok(String::from_utf8(encode_envelope(&envelope))?)
 }
 
 /// A percentile of sorted times.

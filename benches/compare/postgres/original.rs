@@ -1,15 +1,22 @@
 //! The original system's way of processing one event: seven statements, each a round trip and a
 //! transaction of its own, on tables and indexes of its shape. Its statements are prepared once per
-//! connection, and it has as many connections as there are clients: more than it ever had.
+//! connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use arrakis_store_pg::testkit::Database;
+use arrakis_transport_http::server::{ServeConfig, bind, serve};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::Failure;
-use super::load::event;
 
 const TABLES: &str = "
     CREATE TYPE webhook_status AS ENUM ('PENDING', 'PROCESSING', 'SUCCESS', 'DUPLICATE', 'INVALID',
@@ -45,8 +52,15 @@ const TABLES: &str = "
     INSERT INTO messages (id, conversation_id, role, content)
     SELECT 'm' || n, 'c' || n, 'assistant', 'working' FROM generate_series(0, 49) AS n;";
 
-/// The original's connections.
-pub(crate) struct Original(Vec<Connection>);
+/// A server that processes as the original did, behind the same HTTP library as ours. It has one
+/// connection to the database for each client: more than the original ever had.
+pub(crate) struct Original {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+/// The connections that are free.
+type Pool = Arc<(Mutex<Vec<Connection>>, Semaphore)>;
 
 /// A connection and its seven statements.
 struct Connection {
@@ -69,7 +83,7 @@ const STATEMENTS: [&str; 7] = [
 ];
 
 impl Original {
-    pub(crate) async fn open(database: &Database, connections: usize) -> Result<Self, Failure> {
+    pub(crate) async fn start(database: &Database, connections: usize) -> Result<Self, Failure> {
         database.run_sql(TABLES).await;
         let mut open = Vec::new();
         for _ in 0..connections {
@@ -80,45 +94,54 @@ impl Original {
             }
             open.push(Connection { client, statements });
         }
-        Ok(Self(open))
+        let pool: Pool = Arc::new((Mutex::new(open), Semaphore::new(connections)));
+        let router = Router::new().route("/api/claude-hooks", post(process)).with_state(pool);
+        let listener = bind(([127, 0, 0, 1], 0).into())?;
+        let address = listener.local_addr()?;
+        let serving =
+            tokio::spawn(serve(listener, router, ServeConfig::default(), std::future::pending()));
+        Ok(Self { address, serving })
     }
 
-    /// Processes this many events, divided among the connections.
-    pub(crate) async fn process(&mut self, events: usize, turn: usize) -> Result<(), Failure> {
-        let next = Arc::new(AtomicUsize::new(0));
-        let mut processing = tokio::task::JoinSet::new();
-        for connection in self.0.drain(..) {
-            let next = Arc::clone(&next);
-            processing.spawn(async move {
-                loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= events {
-                        return Ok::<_, Failure>(connection);
-                    }
-                    connection.process(&format!("r{turn}-{n}"), n).await?;
-                }
-            });
-        }
-        while let Some(processed) = processing.join_next().await {
-            self.0.push(processed??);
-        }
-        Ok(())
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
+impl Drop for Original {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// One request.
+async fn process(
+    State(pool): State<Pool>,
+    headers: HeaderMap,
+    Json(payload): Json<Value>,
+) -> Result<Json<Value>, StatusCode> {
+    let failed = StatusCode::INTERNAL_SERVER_ERROR;
+    let _place = pool.1.acquire().await.map_err(|_| failed)?;
+    let connection = pool.0.lock().map_err(|_| failed)?.pop().ok_or(failed)?;
+    let id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let done = connection.process(id, &payload).await;
+    pool.0.lock().map_err(|_| failed)?.push(connection);
+    done.map_err(|_| failed)?;
+    Ok(Json(json!({ "success": true, "requestId": id })))
+}
+
 impl Connection {
-    async fn process(&self, id: &str, n: usize) -> Result<(), Failure> {
+    async fn process(&self, id: &str, payload: &Value) -> Result<(), tokio_postgres::Error> {
         let Self { client, statements: s } = self;
-        let session = format!("s{}", n % 50);
+        let session = payload["session_id"].as_str().unwrap_or_default();
         if client.query_one(&s[0], &[&id]).await?.get::<_, bool>(0) {
             return Ok(());
         }
-        client.execute(&s[1], &[&id, &session, &event(id, n)]).await?;
+        client.execute(&s[1], &[&id, &session, &payload.to_string()]).await?;
         client.execute(&s[2], &[&id]).await?;
         let conversation: String = client.query_one(&s[3], &[&session]).await?.get(0);
         let message: String = client.query_one(&s[4], &[&conversation]).await?.get(0);
-        let response = format!("\"{}\"", "x".repeat(880));
-        client.execute(&s[5], &[&id, &message, &response]).await?;
+        client.execute(&s[5], &[&id, &message, &payload["tool_response"].to_string()]).await?;
         client.execute(&s[6], &[&id, &conversation, &message]).await?;
         Ok(())
     }

@@ -14,7 +14,8 @@ pub(crate) struct Server {
     _home: tempfile::TempDir,
 }
 
-const KEY: &str = "the-key-of-the-bench";
+/// The key of every server here.
+pub(crate) const KEY: &str = "the-key-of-the-bench";
 
 impl Server {
     pub(crate) async fn start(database_url: &str) -> Result<Self, Failure> {
@@ -50,10 +51,6 @@ impl Server {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    pub(crate) fn key(&self) -> &'static str {
-        KEY
     }
 
     /// The largest that the process has been in memory.
