@@ -41,7 +41,7 @@ impl Default for PgConfig {
             idle_in_transaction_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(15),
             // While one commit is on its way to the disk, the other transaction's statements run.
-            writers: std::env::var("XW").ok().and_then(|w| w.parse().ok()).unwrap_or(2),
+            writers: 2,
             // Readers are for people and their dashboards, and keys are remembered for a moment.
             pool: 8,
             // At one event a call this is two full groups: more would only wait longer.

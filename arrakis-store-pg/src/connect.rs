@@ -109,7 +109,6 @@ fn session(config: &PgConfig) -> String {
         "SET statement_timeout = {}; SET lock_timeout = {}; \
          SET idle_in_transaction_session_timeout = {}; \
          SET default_transaction_isolation = 'read committed'; SET jit = off; \
-         SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
          SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') = 'off'",
         config.statement_timeout.as_millis(),

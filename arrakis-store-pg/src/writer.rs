@@ -1,17 +1,19 @@
-//! Group commit: a few connections that record events, each taking everything that waits as one
+//! Group commit: a few lanes, each a connection that records events, taking everything that waits as one
 //! transaction.
 //!
-//! Calls wait in a channel. A lane takes what waits, up to a limit, and commits it; while its group is
-//! on its way to the disk, the next one gathers for the next lane. A call is answered after the commit
-//! that holds it.
+//! Calls wait in their lane's channel. A lane takes what waits, up to a limit, and commits it; while its
+//! group is on its way to the disk, the next one gathers. A call is answered after the commit that holds
+//! it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrakis_core::clock::Clock;
 use arrakis_core::store::{Admission, StoreError};
-use diesel_async::AsyncPgConnection;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::config::PgConfig;
@@ -27,40 +29,59 @@ const WHAT: &str = "record events";
 /// The way to the lanes. When it is dropped they finish what they accepted, and end.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    calls: mpsc::Sender<Call>,
+    lanes: Vec<mpsc::Sender<Call>>,
+    turn: AtomicUsize,
     patience: Duration,
 }
 
 impl Writer {
     /// Starts the lanes; each connects when it is needed.
     pub(crate) fn start(connector: &Connector, clock: &Arc<dyn Clock>, config: &PgConfig) -> Self {
-        let (calls, inbox) = mpsc::channel(config.queue_calls.max(1));
-        let inbox = Arc::new(Mutex::new(inbox));
-        for _ in 0..config.writers.max(1) {
+        let start = |_| {
+            let (calls, inbox) = mpsc::channel(config.queue_calls.max(1));
             let lane = Lane {
                 connector: connector.clone(),
                 clock: Arc::clone(clock),
                 config: config.clone(),
                 conn: None,
             };
-            tokio::spawn(lane.run(Arc::clone(&inbox)));
+            tokio::spawn(lane.run(inbox));
+            calls
+        };
+        Self {
+            lanes: (0..config.writers.max(1)).map(start).collect(),
+            turn: AtomicUsize::new(0),
+            patience: config.queue_wait,
         }
-        Self { calls, patience: config.queue_wait }
     }
 
-    /// Records arrivals, together with whatever else waits.
+    /// Records arrivals, together with whatever else waits in their lane.
     ///
     /// # Errors
     ///
     /// Nothing of these arrivals is stored, or whether it is cannot be known because the connection was
     /// lost; the same call again does no harm.
     pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
+        let lane = self.lane(&rows);
         let (reply, answer) = oneshot::channel();
-        let call = Call { rows, reply };
-        match self.calls.send_timeout(call, self.patience).await {
+        match lane.send_timeout(Call { rows, reply }, self.patience).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(unavailable(WHAT, "the writer stopped"))),
             Err(_) => Err(unavailable(WHAT, "too many calls wait for the database")),
         }
+    }
+
+    /// The lane of these arrivals. A session keeps to one, so that lanes do not wait for each other's
+    /// conversations; batches, which are of many sessions, take turns.
+    fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call> {
+        let number = match rows {
+            [row] => {
+                let mut hasher = DefaultHasher::new();
+                row.arrival.session_id.hash(&mut hasher);
+                usize::try_from(hasher.finish()).unwrap_or(0)
+            }
+            _ => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        &self.lanes[number % self.lanes.len()]
     }
 }
 
@@ -85,16 +106,19 @@ struct Lane {
     conn: Option<AsyncPgConnection>,
 }
 
+/// All statements of a lane go by keys, and their plans are made once. The planner must not take a table
+/// for empty because it was when it last looked: without this a new database got slower with every event
+/// until its first statistics a minute later (64 connections: 2,100 events a second instead of 7,000).
+const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
+    SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
+
 /// A failure that took longer than this to come was no refusal of what was written.
 const QUICK: Duration = Duration::from_secs(2);
 
 impl Lane {
-    async fn run(mut self, inbox: Arc<Mutex<mpsc::Receiver<Call>>>) {
-        loop {
-            let mut waiting = inbox.lock().await;
-            let Some(first) = waiting.recv().await else { return };
-            let group = self.gather(first, &mut waiting);
-            drop(waiting);
+    async fn run(mut self, mut inbox: mpsc::Receiver<Call>) {
+        while let Some(first) = inbox.recv().await {
+            let group = self.gather(first, &mut inbox);
             self.record(group).await;
         }
     }
@@ -182,7 +206,10 @@ impl Lane {
             Some(conn) => conn,
             None => {
                 let connected = self.connector.connect().await;
-                connected.map_err(|error| Trouble::Refused(unavailable(WHAT, error)))?
+                let mut conn =
+                    connected.map_err(|error| Trouble::Refused(unavailable(WHAT, error)))?;
+                conn.batch_execute(LANE_SETTINGS).await?;
+                conn
             }
         };
         let now = self.clock.now();

@@ -100,7 +100,7 @@ async fn singles(server: &Server, database: &Database, connections: usize) -> Re
 /// The batch endpoint, against plain SQL that inserts the same rows into the same tables.
 async fn batches(server: &Server, database: &Database) -> Result<(), Failure> {
     let mut bulk = bulk::Bulk::open(database).await?;
-    let mut load = Load::connect(server.address(), 2).await?;
+    let mut load = Load::connect(server.address(), 4).await?;
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
     for turn in 0..TURNS {
         let started = Instant::now();
