@@ -1,9 +1,11 @@
 //! What happens to audit rows after they are recorded: claims, completion, changes of state, pruning.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
+use arrakis_core::id;
 use arrakis_core::store::{Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -375,11 +377,14 @@ pub(crate) async fn prune(
         SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
         FROM webhook_events AS e WHERE e.id = ANY(?) AND r.request_id = e.request_id \
         AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
+    // Ids begin with the millisecond of receipt, so the key itself finds the oldest rows.
+    let ceiling = id::uuid_v7(before.plus(Duration::from_millis(1)), [0; 10]);
     let settled = "status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
     let ids: Vec<Uuid> = webhook_events::table
+        .filter(webhook_events::id.lt(ceiling))
         .filter(webhook_events::received_at.lt(At(before)))
         .filter(diesel::dsl::sql::<Bool>(settled))
-        .order(webhook_events::received_at.asc())
+        .order(webhook_events::id.asc())
         .select(webhook_events::id)
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .for_update()
