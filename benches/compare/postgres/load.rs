@@ -30,8 +30,7 @@ impl Load {
             open.push(BufStream::with_capacity(16 * 1024, 16 * 1024, stream));
         }
         let head = format!(
-            "Host: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {}\r\n",
-            KEY
+            "Host: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n"
         );
         Ok(Self { connections: open, head: head.into() })
     }
