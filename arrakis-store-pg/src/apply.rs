@@ -11,7 +11,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Changes, Conversation, Message, ToolUse};
+use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::store::adapter::{Merged, joined};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -26,38 +27,11 @@ use crate::row::{
 };
 use crate::schema::{conversations, messages, tool_uses};
 
-/// The changes of several events, merged. Values are borrowed from the events and copied only where
-/// two have to be joined.
+/// Changes on their way into the database.
 #[derive(Debug, Default)]
-pub(crate) struct Merged<'a> {
-    conversations: BTreeMap<Uuid, Cow<'a, Conversation>>,
-    messages: BTreeMap<Uuid, (&'a str, Cow<'a, Message>)>,
-    tool_uses: BTreeMap<Uuid, (&'a str, Cow<'a, ToolUse>)>,
-}
+pub(crate) struct Applying<'a>(pub(crate) Merged<'a>);
 
-impl<'a> Merged<'a> {
-    /// Joins the changes of one event of `workspace` to the others'.
-    pub(crate) fn add(&mut self, workspace: &'a str, changes: &'a Changes) {
-        for value in &changes.conversations {
-            self.conversations
-                .entry(value.id)
-                .and_modify(|mine| mine.to_mut().merge(value.clone()))
-                .or_insert(Cow::Borrowed(value));
-        }
-        for value in &changes.messages {
-            self.messages
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
-        }
-        for value in &changes.tool_uses {
-            self.tool_uses
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
-        }
-    }
-
+impl Applying<'_> {
     /// Locks and reads the conversations that are there, and adds the messages and tool uses that are
     /// not. The statements go out together.
     pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, Trouble> {
@@ -90,16 +64,16 @@ impl<'a> Merged<'a> {
 
         let mut is: HashMap<Uuid, Conversation> = conversations;
         let (mut new, mut changed) = (Vec::new(), Vec::new());
-        for (id, came) in &self.conversations {
+        for (id, came) in &self.0.conversations {
             match is.remove(id) {
                 None => new.push(&**came),
-                Some(is) => changed.extend(joined(is, came, Conversation::merge)),
+                Some(is) => changed.extend(joined(is, (**came).clone(), Conversation::merge)),
             }
         }
         let changed: Vec<&Conversation> = changed.iter().collect();
-        let messages = changes(messages, &self.messages, Message::merge);
+        let messages = changes(messages, &self.0.messages, Message::merge);
         let messages: Vec<(&str, &Message)> = messages.iter().map(|(w, one)| (*w, one)).collect();
-        let tool_uses = changes(tool_uses, &self.tool_uses, ToolUse::merge);
+        let tool_uses = changes(tool_uses, &self.0.tool_uses, ToolUse::merge);
         let tool_uses: Vec<(&str, &ToolUse)> = tool_uses.iter().map(|(w, one)| (*w, one)).collect();
         let mut touched = touched;
         touched.messages.extend(added_messages);
@@ -137,12 +111,12 @@ impl<'a> Merged<'a> {
         &self,
         conn: &AsyncPgConnection,
     ) -> Result<HashMap<Uuid, Conversation>, Trouble> {
-        if self.conversations.is_empty() {
+        if self.0.conversations.is_empty() {
             return Ok(HashMap::new());
         }
         let rows: Vec<ConversationRow> = conversations::table
             .filter(
-                conversations::id.eq_any(self.conversations.keys().copied().collect::<Vec<_>>()),
+                conversations::id.eq_any(self.0.conversations.keys().copied().collect::<Vec<_>>()),
             )
             .order(conversations::id.asc())
             .for_update()
@@ -154,19 +128,19 @@ impl<'a> Merged<'a> {
     }
 
     async fn add_messages(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
-        if self.messages.is_empty() {
+        if self.0.messages.is_empty() {
             return Ok(HashSet::new());
         }
-        let all: Vec<_> = self.messages.values().map(|(name, one)| (*name, &**one)).collect();
+        let all: Vec<_> = self.0.messages.values().map(|(name, one)| (*name, &**one)).collect();
         let added: Vec<Uuid> = insert_messages(&all)?.load(&mut &*conn).await?;
         Ok(added.into_iter().collect())
     }
 
     async fn add_tool_uses(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
-        if self.tool_uses.is_empty() {
+        if self.0.tool_uses.is_empty() {
             return Ok(HashSet::new());
         }
-        let all: Vec<_> = self.tool_uses.values().map(|(name, one)| (*name, &**one)).collect();
+        let all: Vec<_> = self.0.tool_uses.values().map(|(name, one)| (*name, &**one)).collect();
         let added: Vec<Uuid> = insert_tool_uses(&all)?.load(&mut &*conn).await?;
         Ok(added.into_iter().collect())
     }
@@ -177,7 +151,7 @@ impl<'a> Merged<'a> {
         added: &HashSet<Uuid>,
     ) -> Result<Vec<(Uuid, Message)>, Trouble> {
         let ids: Vec<Uuid> =
-            self.messages.keys().copied().filter(|id| !added.contains(id)).collect();
+            self.0.messages.keys().copied().filter(|id| !added.contains(id)).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -198,7 +172,7 @@ impl<'a> Merged<'a> {
         added: &HashSet<Uuid>,
     ) -> Result<Vec<(Uuid, ToolUse)>, Trouble> {
         let ids: Vec<Uuid> =
-            self.tool_uses.keys().copied().filter(|id| !added.contains(id)).collect();
+            self.0.tool_uses.keys().copied().filter(|id| !added.contains(id)).collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -230,14 +204,7 @@ fn changes<'a, T: Clone + PartialEq>(
 ) -> Vec<(&'a str, T)> {
     let join = |(id, is): (Uuid, T)| {
         let (workspace, came) = came.get(&id)?;
-        Some((*workspace, joined(is, came, &merge)?))
+        Some((*workspace, joined(is, (**came).clone(), &merge)?))
     };
     is.into_iter().filter_map(join).collect()
-}
-
-/// What is to be written: nothing where what is stored says it all already.
-fn joined<T: Clone + PartialEq>(stored: T, came: &T, merge: impl FnOnce(&mut T, T)) -> Option<T> {
-    let mut value = stored.clone();
-    merge(&mut value, came.clone());
-    (value != stored).then_some(value)
 }

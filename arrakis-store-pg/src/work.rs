@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::id;
+use arrakis_core::store::adapter::{LedgerAnswer, Outcome, failure_text};
 use arrakis_core::store::{Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -13,11 +14,11 @@ use diesel::sql_types::{Array, Bool, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::apply::Merged;
+use crate::apply::Applying;
 use crate::error::{Trouble, is_unclear};
 use crate::feed::{self, Touched};
 use crate::pool;
-use crate::row::{Answer, ArrivalRow, At, JsonText, Outcome, State, shown};
+use crate::row::{ArrivalRow, At, JsonText, State, shown};
 use crate::schema::{request_ids, sql_types, webhook_events};
 use crate::statement::Statement;
 
@@ -190,15 +191,15 @@ async fn complete_part(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
-    let mut merged = Merged::default();
+    let mut applying = Applying::default();
     if let Verdict::Apply(changes) = verdict {
-        merged.add(&claim.arrival.workspace, changes);
+        applying.0.add(&claim.arrival.workspace, changes);
     }
-    let started = merged.start(conn).await?;
-    merged.finish(conn, started, Touched::events(vec![id]), now).await?;
+    let started = applying.start(conn).await?;
+    applying.finish(conn, started, Touched::events(vec![id]), now).await?;
     set_outcome(conn, id, &outcome, now).await?;
     let status = finish(conn, id, &outcome, retry_at, now).await?;
-    let answer = JsonText::of(&Answer::new(status, outcome.answer))?;
+    let answer = JsonText::of(&LedgerAnswer::new(status, outcome.answer))?;
     diesel::update(request_ids::table.find(claim.arrival.request_id.as_str()))
         .filter(request_ids::event_id.eq(id))
         .set(request_ids::answer.eq(answer))
@@ -403,14 +404,4 @@ pub(crate) async fn prune(
         .execute(conn)
         .await?;
     Ok(ids.len() as u64)
-}
-
-/// A failure as the trail tells it; [`failure_parts`] reads it back.
-pub(crate) fn failure_text(code: Option<&str>, message: Option<&str>) -> String {
-    format!("{}: {}", code.unwrap_or("unknown"), message.unwrap_or_default())
-}
-
-/// The code and the message of a failure in the trail.
-pub(crate) fn failure_parts(reason: &str) -> (&str, &str) {
-    reason.split_once(": ").unwrap_or(("unknown", reason))
 }

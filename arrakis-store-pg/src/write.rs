@@ -6,14 +6,11 @@
 //! `apply` does. In each statement rows are in the order of their keys, and tables follow each other in
 //! one order, so servers that record the same things wait for each other and do not deadlock.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::AnswerIds;
-use arrakis_core::digest::Digest;
-use arrakis_core::store::{Admission, AdmissionKind, ID_CONFLICT, Verdict};
+use arrakis_core::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
+use arrakis_core::store::{Admission, AdmissionKind, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};
@@ -22,11 +19,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join};
 use uuid::Uuid;
 
-use crate::apply::Merged;
+use crate::apply::Applying;
 use crate::error::{Trouble, is_data, is_unclear};
 use crate::feed::{self, Touched};
 use crate::pool;
-use crate::row::{Answer, At, JsonText, Outcome, Prepared, State, digest, insert_events, json};
+use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json};
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
 
@@ -59,23 +56,23 @@ async fn store(
     now: Timestamp,
 ) -> Result<Vec<Admission>, Trouble> {
     let (admissions, decided) = admit(conn, rows, taken).await?;
-    let mut merged = Merged::default();
+    let mut applying = Applying::default();
     for ((row, _), admission) in decided.iter().zip(&admissions) {
         if admission.kind == AdmissionKind::New
             && let Verdict::Apply(changes) = &row.verdict
         {
-            merged.add(&row.arrival.workspace, changes);
+            applying.0.add(&row.arrival.workspace, changes);
         }
     }
     let inserting = insert_events(&decided, now);
-    let (inserted, started) = join(inserting.execute(&mut &*conn), merged.start(conn)).await;
+    let (inserted, started) = join(inserting.execute(&mut &*conn), applying.start(conn)).await;
     inserted?;
     let touched = Touched {
         events: rows.iter().map(|row| row.arrival.event_id).collect(),
         bytes: rows.iter().map(|row| row.arrival.body.len()).sum(),
         ..Touched::default()
     };
-    merged.finish(conn, started?, touched, now).await?;
+    applying.finish(conn, started?, touched, now).await?;
     Ok(admissions)
 }
 
@@ -196,12 +193,7 @@ async fn admit<'a>(
             }
             None => {
                 let outcome = Outcome::of(&row.verdict);
-                let first = Entry {
-                    event_id: arrival.event_id,
-                    digest: arrival.digest,
-                    status: outcome.status,
-                    answer: outcome.answer,
-                };
+                let first = LedgerEntry::of(arrival, &outcome);
                 let admission = first.admission(AdmissionKind::New);
                 if arrival.in_ledger {
                     known.insert(id.to_owned(), first);
@@ -237,7 +229,7 @@ async fn offer<'a>(
     let all = || candidates.iter().map(|row| &row.arrival);
     let answer = |row: &&Prepared| {
         let outcome = Outcome::of(&row.verdict);
-        JsonText::of(&Answer::new(outcome.status, outcome.answer))
+        JsonText::of(&LedgerAnswer::new(outcome.status, outcome.answer))
     };
     let answers = candidates.iter().map(answer).collect::<QueryResult<Vec<_>>>()?;
     let taken: Vec<String> = Statement::<Text>::new(SQL)
@@ -261,7 +253,7 @@ async fn look_up(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
     taken: &HashSet<&str>,
-) -> Result<HashMap<String, Entry>, Trouble> {
+) -> Result<HashMap<String, LedgerEntry>, Trouble> {
     let ids: HashSet<&str> = rows.iter().map(|row| row.arrival.request_id.as_str()).collect();
     let ids: Vec<&str> = ids.into_iter().filter(|id| !taken.contains(id)).collect();
     if ids.is_empty() {
@@ -280,66 +272,10 @@ async fn look_up(
         .load::<(String, Vec<u8>, Uuid, JsonText<'static>, Option<State>)>(&mut &*conn)
         .await?;
     let entry = |(id, bytes, event_id, answer, status): (_, Vec<u8>, _, _, Option<State>)| {
-        let answer: Answer = json("answer", answer)?;
+        let answer: LedgerAnswer = json("answer", answer)?;
         let digest = digest("digest", &bytes)?;
         let status = status.map_or(answer.status, |state| state.0);
-        Ok((id, Entry { event_id, digest, status, answer: answer.ids() }))
+        Ok((id, LedgerEntry { event_id, digest, status, answer: answer.ids() }))
     };
     Ok(found.into_iter().map(entry).collect::<QueryResult<_>>()?)
-}
-
-/// What the ledger has on a request id.
-struct Entry {
-    event_id: Uuid,
-    digest: Digest,
-    status: EventStatus,
-    answer: AnswerIds,
-}
-
-impl Entry {
-    fn admission(&self, kind: AdmissionKind) -> Admission {
-        let Self { event_id, digest, status, answer } = *self;
-        Admission { kind, event_id, digest, status, answer }
-    }
-
-    /// What becomes of an arrival under the same id.
-    fn repeated(&self, digest: Digest) -> (Admission, Outcome) {
-        if digest == self.digest {
-            return (self.admission(AdmissionKind::Duplicate), Outcome::duplicate(self));
-        }
-        (self.admission(AdmissionKind::Conflict), Outcome::conflict())
-    }
-}
-
-impl Outcome {
-    /// What becomes of the first arrival of a request id.
-    pub(crate) fn of(verdict: &Verdict) -> Self {
-        let (answer, error) = match verdict {
-            Verdict::Apply(changes) => (changes.answer, None),
-            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
-                let error = (Cow::Owned(code.clone()), Cow::Owned(message.clone()));
-                (AnswerIds::default(), Some(error))
-            }
-        };
-        Self { status: verdict.status(), answer, error, duplicate_of: None }
-    }
-
-    fn duplicate(first: &Entry) -> Self {
-        Self {
-            status: EventStatus::Duplicate,
-            answer: first.answer,
-            error: None,
-            duplicate_of: Some(first.event_id),
-        }
-    }
-
-    fn conflict() -> Self {
-        let (code, message) = ID_CONFLICT;
-        Self {
-            status: EventStatus::Invalid,
-            answer: AnswerIds::default(),
-            error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
-            duplicate_of: None,
-        }
-    }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrakis_core::clock::Clock;
+use arrakis_core::store::adapter::share;
 use arrakis_core::store::{Admission, StoreError};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_data, is_lost, is_unclear, share, unavailable};
+use crate::error::{Trouble, is_data, is_lost, is_unclear, unavailable};
 use crate::pool::TRIES;
 use crate::row::Prepared;
 use crate::write;

@@ -13,7 +13,7 @@ use arrakis_core::error::Retryable;
 use arrakis_core::store::{AdmissionKind, EventKey, EventReader, EventStore, Verdict};
 use arrakis_core::testkit::event_store::hook;
 use arrakis_store_pg::PgConfig;
-use arrakis_store_pg::testkit::Database;
+use arrakis_store_pg::testkit::{Cluster, Database};
 use common::{Home, record_one};
 use diesel_async::SimpleAsyncConnection;
 
@@ -188,6 +188,40 @@ async fn what_jsonb_cannot_hold_never_fails_a_neighbour() {
     assert!(home.store.conversation("main", "s\0").await.unwrap().is_some());
     // Every request_body is JSON that SQL can look into.
     home.database.run_sql("SELECT request_body ->> 'session_id' FROM webhook_events").await;
+}
+
+#[tokio::test]
+async fn a_transaction_has_the_same_few_statements_for_one_event_as_for_hundreds() {
+    let log_all =
+        ["fsync=off", "logging_collector=on", "log_min_messages=log", "log_statement=all"];
+    let cluster = Cluster::start(&log_all).unwrap();
+    let database = Database::create_in(&cluster.url("postgres")).await;
+    let mut home = Home::with(database, PgConfig { writers: 1, ..PgConfig::default() }).await;
+    let mut counts = Vec::new();
+    for size in [1, 400] {
+        let batch = (0..size)
+            .map(|n| home.arrivals.prompt(&format!("{size}-{n}"), &format!("s{size}-{n}")));
+        let batch = batch.collect();
+        let begin = format!("SELECT 'begin {}'", counts.len());
+        let end = format!("SELECT 'end {}'", counts.len());
+        home.database.run_sql(&begin).await;
+        home.store.record(batch).await.unwrap();
+        home.database.run_sql(&end).await;
+        // The server writes its log a moment later.
+        let log = loop {
+            let log = cluster.log();
+            if log.contains(&end) {
+                break log;
+            }
+            tokio::task::yield_now().await;
+        };
+        let during = log.split(&begin).nth(1).unwrap().split(&end).next().unwrap();
+        let is_statement =
+            |line: &&str| line.contains("statement: BEGIN") || line.contains("execute ");
+        counts.push(during.lines().filter(is_statement).count());
+    }
+    assert_eq!(counts[0], counts[1]);
+    assert!((5..=8).contains(&counts[0]), "{counts:?}");
 }
 
 #[tokio::test]

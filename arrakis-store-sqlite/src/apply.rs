@@ -8,9 +8,9 @@
 //! `LIMIT` (SQLite prepares a statement anew when a bound one is bound again).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use arrakis_core::conversation::{Changes, Conversation, Message, ToolUse};
+use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::store::adapter::{Merged, joined};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
@@ -18,77 +18,48 @@ use uuid::Uuid;
 use crate::row::{ConversationRow, Kept, MessageRow, Now, ToolUseRow};
 use crate::schema::{conversations, messages, tool_uses};
 
-/// The changes of several events, merged. Values are borrowed from the events and copied only where
-/// two have to be joined.
-#[derive(Debug, Default)]
-pub(crate) struct Merged<'a> {
-    conversations: BTreeMap<Uuid, Cow<'a, Conversation>>,
-    messages: BTreeMap<Uuid, (&'a str, Cow<'a, Message>)>,
-    tool_uses: BTreeMap<Uuid, (&'a str, Cow<'a, ToolUse>)>,
-}
-
-impl<'a> Merged<'a> {
-    /// Joins the changes of one event of `workspace` to the others'.
-    pub(crate) fn add(&mut self, workspace: &'a str, changes: &'a Changes) {
-        for value in &changes.conversations {
-            self.conversations
-                .entry(value.id)
-                .and_modify(|mine| mine.to_mut().merge(value.clone()))
-                .or_insert(Cow::Borrowed(value));
-        }
-        for value in &changes.messages {
-            self.messages
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
-        }
-        for value in &changes.tool_uses {
-            self.tool_uses
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
+/// Joins changes to what is stored; returns the ids of the messages that were written.
+pub(crate) fn write(
+    merged: Merged<'_>,
+    conn: &mut SqliteConnection,
+    now: &Now,
+) -> QueryResult<Vec<String>> {
+    let mut written = Vec::new();
+    for value in merged.conversations.into_values() {
+        let (stored, kept) = load_conversation(conn, value.id)?.unzip();
+        if let Some(value) = changed(stored, value, Conversation::merge) {
+            let row = ConversationRow::new(&value, kept, now)?;
+            diesel::replace_into(conversations::table).values(&row).execute(conn)?;
         }
     }
-
-    /// Joins everything to what is stored; returns the ids of the messages that were written.
-    pub(crate) fn write(self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<Vec<String>> {
-        let mut written = Vec::new();
-        for value in self.conversations.into_values() {
-            let (stored, kept) = load_conversation(conn, value.id)?.unzip();
-            if let Some(value) = joined(stored, value, Conversation::merge) {
-                let row = ConversationRow::new(&value, kept, now)?;
-                diesel::replace_into(conversations::table).values(&row).execute(conn)?;
-            }
+    for (workspace, value) in merged.messages.into_values() {
+        let stored = load_message(conn, value.id)?;
+        if let Some(value) = changed(stored, value, Message::merge) {
+            let row = MessageRow::new(&value, workspace)?;
+            diesel::replace_into(messages::table).values(&row).execute(conn)?;
+            written.push(row.id);
         }
-        for (workspace, value) in self.messages.into_values() {
-            let stored = load_message(conn, value.id)?;
-            if let Some(value) = joined(stored, value, Message::merge) {
-                let row = MessageRow::new(&value, workspace)?;
-                diesel::replace_into(messages::table).values(&row).execute(conn)?;
-                written.push(row.id);
-            }
-        }
-        for (workspace, value) in self.tool_uses.into_values() {
-            let stored = load_tool_use(conn, value.id)?;
-            if let Some(value) = joined(stored, value, ToolUse::merge) {
-                let row = ToolUseRow::new(&value, workspace)?;
-                diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
-            }
-        }
-        Ok(written)
     }
+    for (workspace, value) in merged.tool_uses.into_values() {
+        let stored = load_tool_use(conn, value.id)?;
+        if let Some(value) = changed(stored, value, ToolUse::merge) {
+            let row = ToolUseRow::new(&value, workspace)?;
+            diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
+        }
+    }
+    Ok(written)
 }
 
-/// What is to be written: nothing where what is stored says it all already.
-fn joined<'a, T: Clone + PartialEq>(
+/// What is to be written of a value that came.
+fn changed<'a, T: Clone + PartialEq>(
     stored: Option<T>,
     came: Cow<'a, T>,
     merge: impl FnOnce(&mut T, T),
 ) -> Option<Cow<'a, T>> {
-    let Some(stored) = stored else { return Some(came) };
-    let mut value = stored.clone();
-    merge(&mut value, came.into_owned());
-    (value != stored).then_some(Cow::Owned(value))
+    match stored {
+        None => Some(came),
+        Some(stored) => joined(stored, came.into_owned(), merge).map(Cow::Owned),
+    }
 }
 
 fn load_conversation(

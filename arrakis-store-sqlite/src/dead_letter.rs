@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::envelope::Header;
 use arrakis_core::id::RequestId;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, Failure, QueueError};
-use arrakis_core::store::{EventDetail, EventSummary, StoreError, Transition};
+use arrakis_core::queue::{DeadLetter, DeadLetterDetail, QueueError};
+use arrakis_core::store::{StoreError, adapter};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -16,7 +15,7 @@ use crate::feed::Touched;
 use crate::read;
 use crate::row::{DetailRow, Now, SummaryRow};
 use crate::schema::webhook_events;
-use crate::work::{self, failure_parts};
+use crate::work;
 
 /// What makes a row a dead letter. The state is a literal, because a partial index serves only what
 /// SQLite can prove to be inside it when it prepares the statement.
@@ -40,7 +39,7 @@ pub(crate) fn list(
     let mut letters = Vec::new();
     for row in query.load::<SummaryRow>(conn)? {
         let transitions = read::transitions(conn, row.id())?;
-        letters.push(letter(&row.try_into()?, history(&transitions).pop()));
+        letters.push(adapter::dead_letter(&row.try_into()?, &transitions));
     }
     Ok(letters)
 }
@@ -58,14 +57,7 @@ pub(crate) fn show(
         .optional()?;
     let Some(row) = found else { return Ok(None) };
     let transitions = read::transitions(conn, row.id())?;
-    let detail = row.into_detail(transitions)?;
-    let history = history(&detail.transitions);
-    Ok(Some(DeadLetterDetail {
-        letter: letter(&detail.summary, history.last().cloned()),
-        header: header(&detail),
-        payload: detail.body.unwrap_or_default(),
-        history,
-    }))
+    Ok(Some(adapter::dead_letter_detail(row.into_detail(transitions)?)))
 }
 
 /// Has these events tried again; returns how many there were.
@@ -123,41 +115,4 @@ fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<
         );
     }
     Ok(rows)
-}
-
-fn letter(row: &EventSummary, failure: Option<Failure>) -> DeadLetter {
-    DeadLetter {
-        request_id: row.request_id.clone(),
-        event_type: Some(row.event_type.clone()),
-        session_id: row.session_id.clone(),
-        failure,
-    }
-}
-
-/// Every failure of a row: each time that it left `ERROR`, for another try or for good, the trail says
-/// why.
-fn history(transitions: &[Transition]) -> Vec<Failure> {
-    let told = |one: &&Transition| {
-        one.from == EventStatus::Error
-            && matches!(one.to, EventStatus::PendingRetry | EventStatus::Failed)
-    };
-    (1..)
-        .zip(transitions.iter().filter(told))
-        .map(|(round, one)| {
-            let (code, message) = failure_parts(&one.reason);
-            Failure { at: one.at, round, code: code.to_owned(), message: message.to_owned() }
-        })
-        .collect()
-}
-
-/// The envelope's header, which the row keeps in its metadata less what has a column.
-fn header(detail: &EventDetail) -> Option<Header> {
-    let row = &detail.summary;
-    let mut header = row.metadata.clone();
-    header.insert("requestId".to_owned(), row.request_id.as_str().into());
-    header.insert("eventType".to_owned(), row.event_type.as_str().into());
-    if let Some(session_id) = &row.session_id {
-        header.insert("sessionId".to_owned(), session_id.as_str().into());
-    }
-    serde_json::from_value(header.into()).ok()
 }

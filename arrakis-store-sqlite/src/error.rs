@@ -1,9 +1,5 @@
 //! From Diesel's errors to the store's: which of them retrying helps.
 
-use std::error::Error;
-use std::fmt;
-use std::sync::Arc;
-
 use arrakis_core::error::BoxError;
 use arrakis_core::store::StoreError;
 use diesel::result::{DatabaseErrorKind, Error as DbError};
@@ -95,31 +91,6 @@ pub(crate) fn is_locked(error: &DbError) -> bool {
 /// The store's error where the database cannot be reached.
 pub(crate) fn unavailable(what: impl Into<String>, source: impl Into<BoxError>) -> StoreError {
     StoreError::Unavailable { what: what.into(), source: source.into() }
-}
-
-/// One failure for several callers, all of whom may try again.
-pub(crate) fn share(error: StoreError) -> impl Fn() -> StoreError {
-    let (what, source): (String, Arc<dyn Error + Send + Sync>) = match error {
-        StoreError::Unavailable { what, source } => (what, source.into()),
-        other => ("record events".to_owned(), Arc::new(other)),
-    };
-    move || unavailable(what.clone(), Box::new(Shared(Arc::clone(&source))) as BoxError)
-}
-
-/// An error that several owners have.
-#[derive(Debug)]
-struct Shared(Arc<dyn Error + Send + Sync>);
-
-impl fmt::Display for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for Shared {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
 }
 
 /// A stored value that does not read as what it should be.

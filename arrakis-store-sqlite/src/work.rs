@@ -2,16 +2,17 @@
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
+use arrakis_core::store::adapter::{LedgerAnswer, Merged, Outcome, failure_text};
 use arrakis_core::store::{Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
 use uuid::Uuid;
 
-use crate::apply::Merged;
+use crate::apply;
 use crate::error::Trouble;
 use crate::feed::Touched;
-use crate::row::{Answer, ArrivalRow, Now, Outcome, parse};
+use crate::row::{ArrivalRow, Now, parse, to_json};
 use crate::schema::{event_transitions, request_ids, webhook_events};
 use crate::{feed, index, search};
 
@@ -129,13 +130,13 @@ pub(crate) fn complete(
     if let Verdict::Apply(changes) = verdict {
         let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);
-        messages = merged.write(conn, now)?;
+        messages = apply::write(merged, conn, now)?;
     }
     set_outcome(conn, &id, &outcome, now)?;
     let status = finish(conn, &id, &outcome, retry_at, now)?;
     diesel::update(request_ids::table.find(claim.arrival.request_id.as_str()))
         .filter(request_ids::event_id.eq(&id))
-        .set(request_ids::answer.eq(Answer::new(status, outcome.answer).to_json()?))
+        .set(request_ids::answer.eq(to_json(&LedgerAnswer::new(status, outcome.answer))?))
         .execute(conn)?;
     Touched { events: vec![id], messages }.write(conn, now)?;
     Ok(true)
@@ -350,14 +351,4 @@ fn ledger_names(conn: &mut SqliteConnection, id: &str) -> QueryResult<bool> {
         .filter(webhook_events::id.eq(id))
         .filter(request_ids::event_id.eq(webhook_events::id));
     diesel::select(diesel::dsl::exists(entry)).get_result(conn)
-}
-
-/// A failure as the trail tells it; [`failure_parts`] reads it back.
-pub(crate) fn failure_text(code: Option<&str>, message: Option<&str>) -> String {
-    format!("{}: {}", code.unwrap_or("unknown"), message.unwrap_or_default())
-}
-
-/// The code and the message of a failure in the trail.
-pub(crate) fn failure_parts(reason: &str) -> (&str, &str) {
-    reason.split_once(": ").unwrap_or(("unknown", reason))
 }

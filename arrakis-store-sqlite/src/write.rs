@@ -7,20 +7,15 @@
 //! inside one process that is quicker than statements of many rows, whose text changes with their
 //! number.
 
-use std::borrow::Cow;
-
-use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::AnswerIds;
-use arrakis_core::digest::Digest;
-use arrakis_core::store::{Admission, AdmissionKind, ID_CONFLICT, Verdict};
+use arrakis_core::store::adapter::{LedgerAnswer, LedgerEntry, Merged, Outcome};
+use arrakis_core::store::{Admission, AdmissionKind, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use uuid::Uuid;
 
-use crate::apply::Merged;
+use crate::apply;
 use crate::error::{Trouble, is_data};
 use crate::feed::Touched;
-use crate::row::{Answer, Now, Outcome, Prepared, digest, json, parse, uuid};
+use crate::row::{Now, Prepared, digest, json, parse, to_json, uuid};
 use crate::schema::{request_ids, webhook_events};
 
 /// Stores arrivals, with the commit's row in the feed; returns one admission each, in order.
@@ -70,7 +65,7 @@ fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryRes
         }
         admissions.push(admission);
     }
-    let messages = merged.write(conn, now)?;
+    let messages = apply::write(merged, conn, now)?;
     let events = rows.iter().map(|row| row.event_id.clone()).collect();
     Ok((admissions, Touched { events, messages }))
 }
@@ -123,67 +118,15 @@ fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<
         if arrival.in_ledger {
             insert_ledger(conn, row, &outcome, now)?;
         }
-        return Ok(Admission {
-            kind: AdmissionKind::New,
-            event_id: arrival.event_id,
-            digest: arrival.digest,
-            status: outcome.status,
-            answer: outcome.answer,
-        });
+        return Ok(LedgerEntry::of(arrival, &outcome).admission(AdmissionKind::New));
     };
-    let (kind, outcome) = if first.digest == arrival.digest {
-        (AdmissionKind::Duplicate, Outcome::duplicate(&first))
-    } else {
-        (AdmissionKind::Conflict, Outcome::conflict())
-    };
+    let (admission, outcome) = first.repeated(arrival.digest);
     insert_event(conn, row, &outcome, now)?;
-    let Entry { event_id, digest, status, answer } = first;
-    Ok(Admission { kind, event_id, digest, status, answer })
-}
-
-impl Outcome {
-    /// What becomes of the first arrival of a request id.
-    pub(crate) fn of(verdict: &Verdict) -> Self {
-        let (answer, error) = match verdict {
-            Verdict::Apply(changes) => (changes.answer, None),
-            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
-                let error = (Cow::Owned(code.clone()), Cow::Owned(message.clone()));
-                (AnswerIds::default(), Some(error))
-            }
-        };
-        Self { status: verdict.status(), answer, error, duplicate_of: None }
-    }
-
-    fn duplicate(first: &Entry) -> Self {
-        Self {
-            status: EventStatus::Duplicate,
-            answer: first.answer,
-            error: None,
-            duplicate_of: Some(first.event_id),
-        }
-    }
-
-    fn conflict() -> Self {
-        let (code, message) = ID_CONFLICT;
-        Self {
-            status: EventStatus::Invalid,
-            answer: AnswerIds::default(),
-            error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
-            duplicate_of: None,
-        }
-    }
-}
-
-/// What the ledger has on a request id.
-struct Entry {
-    event_id: Uuid,
-    digest: Digest,
-    status: EventStatus,
-    answer: AnswerIds,
+    Ok(admission)
 }
 
 /// The ledger's entry of a request id, with the first event's current state while its row exists.
-fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<Entry>> {
+fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<LedgerEntry>> {
     let found = request_ids::table
         .left_join(webhook_events::table.on(webhook_events::id.eq(request_ids::event_id)))
         .filter(request_ids::request_id.eq(request_id))
@@ -196,8 +139,8 @@ fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<Ent
         .get_result::<(Vec<u8>, String, String, Option<String>)>(conn)
         .optional()?;
     let Some((digest_bytes, event_id, answer, status)) = found else { return Ok(None) };
-    let answer: Answer = json("answer", &answer)?;
-    Ok(Some(Entry {
+    let answer: LedgerAnswer = json("answer", &answer)?;
+    Ok(Some(LedgerEntry {
         event_id: uuid("event_id", &event_id)?,
         digest: digest("digest", &digest_bytes)?,
         status: status.map_or(Ok(answer.status), |status| parse("status", &status))?,
@@ -226,7 +169,7 @@ fn insert_ledger(
             request_ids::request_id.eq(row.arrival.request_id.as_str()),
             request_ids::digest.eq(&row.arrival.digest.as_bytes()[..]),
             request_ids::event_id.eq(&row.event_id),
-            request_ids::answer.eq(Answer::new(outcome.status, outcome.answer).to_json()?),
+            request_ids::answer.eq(to_json(&LedgerAnswer::new(outcome.status, outcome.answer))?),
             request_ids::created_at.eq(&now.text),
         ))
         .execute(conn)?;

@@ -12,12 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arrakis_core::clock::Clock;
+use arrakis_core::store::adapter::share;
 use arrakis_core::store::{Admission, StoreError};
 use diesel::SqliteConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::SqliteConfig;
-use crate::error::{Trouble, is_data, is_locked, share, store_error, unavailable};
+use crate::error::{Trouble, is_data, is_locked, store_error, unavailable};
 use crate::file::DatabaseFile;
 use crate::pool;
 use crate::row::{Now, Prepared};

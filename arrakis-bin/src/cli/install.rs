@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use arrakis_transport_http::client::is_local;
 use clap::Args;
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::Context;
 use super::output::{self, text};
 use crate::claude_settings::edit::HOOK_PROGRAM;
 use crate::claude_settings::{self, Report, Scope, SettingsFiles};
+use crate::config::{Config, process_env};
 
 /// The arguments of `arrakis install`.
 #[derive(Debug, Clone, Default, Args)]
@@ -130,6 +132,10 @@ fn write_human(
     report: &Report,
     context: &mut Context,
 ) -> io::Result<()> {
+    let (config, _) = Config::load(&context.home, &process_env);
+    // Whoever has chosen a server elsewhere needs none here.
+    let elsewhere = config.url_is_set && !is_local(&config.url);
+    let next = if elsewhere { "arrakis doctor" } else { "arrakis up" };
     let terminal = context.terminal;
     let out = &mut context.out;
     let file = text::one_line(&report.file.to_string_lossy());
@@ -166,7 +172,7 @@ fn write_human(
     if report.changed && !args.dry_run {
         let project = if args.project { " --project" } else { "" };
         writeln!(out)?;
-        writeln!(out, "Next: run `arrakis up`, then start a new Claude Code session.")?;
+        writeln!(out, "Next: run `{next}`, then start a new Claude Code session.")?;
         writeln!(out, "Undo: `arrakis uninstall{project}`")?;
     }
     Ok(())

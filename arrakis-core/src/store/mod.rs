@@ -1,5 +1,6 @@
 //! Storing events exactly once: [`EventStore`], [`EventReader`] and [`KeyStore`].
 
+pub mod adapter;
 mod memory;
 mod types;
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::AnswerIds;
+use arrakis_core::store::adapter::Outcome;
 use arrakis_core::store::{
     Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
 };
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Binary, Jsonb, Nullable, Text, Timestamptz};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::value::{At, JsonText, State, shown};
@@ -67,15 +67,6 @@ impl Prepared {
             refusal: Some(shown(&error.to_string()).into_owned()),
         }
     }
-}
-
-/// What has been decided about an arrival.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) status: EventStatus,
-    pub(crate) answer: AnswerIds,
-    pub(crate) error: Option<(Cow<'static, str>, Cow<'static, str>)>,
-    pub(crate) duplicate_of: Option<Uuid>,
 }
 
 const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
@@ -158,34 +149,6 @@ fn metadata<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> JsonText<'a> {
         // What else the envelope says, the first row has.
         Some(first) => JsonText(format!("{{\"duplicateOf\":\"{first}\"}}").into()),
         None => row.metadata.clone(),
-    }
-}
-
-/// What the ledger answers a repeat: `request_ids.answer`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
-    /// The state when the ledger was last written; the audit row's own counts while there is one.
-    pub(crate) status: EventStatus,
-    pub(crate) conversation_id: Option<Uuid>,
-    pub(crate) message_id: Option<Uuid>,
-    pub(crate) tool_use_id: Option<Uuid>,
-}
-
-impl Answer {
-    /// The answer of an event in this state, about these.
-    pub(crate) fn new(status: EventStatus, ids: AnswerIds) -> Self {
-        let AnswerIds { conversation_id, message_id, tool_use_id } = ids;
-        Self { status, conversation_id, message_id, tool_use_id }
-    }
-
-    /// The ids.
-    pub(crate) fn ids(self) -> AnswerIds {
-        AnswerIds {
-            conversation_id: self.conversation_id,
-            message_id: self.message_id,
-            tool_use_id: self.tool_use_id,
-        }
     }
 }
 

@@ -16,8 +16,7 @@ pub(crate) use conversation::{
     insert_tool_uses, update_conversations, update_messages, update_tool_uses,
 };
 pub(crate) use event::{
-    Answer, ArrivalRow, DetailRow, Outcome, Prepared, SummaryRow, TransitionRow, body_of,
-    insert_events,
+    ArrivalRow, DetailRow, Prepared, SummaryRow, TransitionRow, body_of, insert_events,
 };
 pub(crate) use value::{At, JsonText, State, shown};
 

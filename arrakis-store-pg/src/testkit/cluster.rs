@@ -103,6 +103,13 @@ impl Cluster {
         format!("postgres://postgres@{folder}/{database}")
     }
 
+    /// What the server has logged so far, with `logging_collector=on` among its settings.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let files = fs::read_dir(self.data().join("log")).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
+    }
+
     /// Kills every process of the server at once, as a power cut would.
     pub fn kill(&mut self) {
         let mut pids = vec![self.postmaster()];

@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::AnswerIds;
+use arrakis_core::store::adapter::Outcome;
 use arrakis_core::store::{
     Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
 };
 use bytes::Bytes;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::{digest, json, maybe_time, maybe_uuid, parse, time, to_json, uuid};
 use crate::body::{self, BodyColumns};
@@ -132,15 +131,6 @@ impl Now {
     }
 }
 
-/// What has been decided about an arrival.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) status: EventStatus,
-    pub(crate) answer: AnswerIds,
-    pub(crate) error: Option<(Cow<'static, str>, Cow<'static, str>)>,
-    pub(crate) duplicate_of: Option<Uuid>,
-}
-
 /// A row of `webhook_events` as it is first written.
 #[derive(Debug, Insertable)]
 #[diesel(table_name = webhook_events, treat_none_as_default_value = false)]
@@ -169,39 +159,6 @@ pub(crate) struct NewEvent<'a> {
     metadata: Cow<'a, str>,
     created_at: &'a str,
     updated_at: &'a str,
-}
-
-/// What the ledger answers a repeat: `request_ids.answer`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Answer {
-    /// The state when the ledger was last written; the audit row's own counts while there is one.
-    pub(crate) status: EventStatus,
-    pub(crate) conversation_id: Option<Uuid>,
-    pub(crate) message_id: Option<Uuid>,
-    pub(crate) tool_use_id: Option<Uuid>,
-}
-
-impl Answer {
-    /// The answer of an event in this state, about these.
-    pub(crate) fn new(status: EventStatus, ids: AnswerIds) -> Self {
-        let AnswerIds { conversation_id, message_id, tool_use_id } = ids;
-        Self { status, conversation_id, message_id, tool_use_id }
-    }
-
-    /// The ids.
-    pub(crate) fn ids(self) -> AnswerIds {
-        AnswerIds {
-            conversation_id: self.conversation_id,
-            message_id: self.message_id,
-            tool_use_id: self.tool_use_id,
-        }
-    }
-
-    /// The column's text.
-    pub(crate) fn to_json(self) -> QueryResult<String> {
-        to_json(&self)
-    }
 }
 
 /// What a list shows of an audit row.

@@ -13,9 +13,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
 pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
-pub(crate) use event::{
-    Answer, ArrivalRow, DetailRow, Now, Outcome, Prepared, SummaryRow, TransitionRow, body_of,
-};
+pub(crate) use event::{ArrivalRow, DetailRow, Now, Prepared, SummaryRow, TransitionRow, body_of};
 
 use crate::error::unreadable;
 
