@@ -28,10 +28,14 @@ const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// How a transaction that writes begins.
 pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
+/// Why a transaction was given up.
+const SLOW: &str = "the database took too long to answer";
+
 /// Why there was no connection in time: they are all in use, or opening one takes too long.
 const BUSY: &str = "no connection to the database is free";
 
-/// A few connections, for one transaction at a time each.
+/// A few connections, for one transaction at a time each. Cloning is cheap.
+#[derive(Clone)]
 pub(crate) struct Connections {
     pool: Pool<AsyncPgConnection>,
     size: usize,
@@ -101,17 +105,17 @@ impl Connections {
         begin: &'static str,
         work: impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        let limit = self.limit;
-        let mut conn = self.begun(what, begin).await?;
+        let connections = self.clone();
         // A task of its own, because the caller may go away at any time, and a connection with half a
         // transaction is of no use to the next.
         let working = tokio::spawn(async move {
-            let done = tokio::time::timeout(limit, tried(&mut conn, begin, &work)).await;
-            match done {
+            let mut conn = connections.begun(what, begin).await?;
+            let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
+            match done.await {
                 Ok(done) => done.map_err(|trouble| trouble.into_store(what)),
                 Err(_) => {
                     drop(Object::take(conn));
-                    Err(unavailable(what, "the database took too long to answer"))
+                    Err(unavailable(what, SLOW))
                 }
             }
         });
@@ -125,23 +129,22 @@ impl Connections {
         what: &'static str,
         begin: &'static str,
     ) -> Result<Object<AsyncPgConnection>, StoreError> {
-        let mut tries = 0;
+        let mut closed = 0;
         loop {
             let conn = tokio::time::timeout(self.patience, self.pool.get()).await;
             let conn = conn.map_err(|_| unavailable(what, BUSY))?;
             let mut conn = conn.map_err(|error| unavailable(what, error))?;
-            match tokio::time::timeout(self.limit, begin_with(&mut conn, begin)).await {
-                Ok(Ok(())) => return Ok(conn),
-                done => {
-                    drop(Object::take(conn));
-                    tries += 1;
-                    if tries > self.size {
-                        return Err(match done {
-                            Ok(Err(error)) => unavailable(what, error),
-                            _ => unavailable(what, "the database took too long to answer"),
-                        });
-                    }
-                }
+            let begun = tokio::time::timeout(self.limit, begin_with(&mut conn, begin)).await;
+            if let Ok(Ok(())) = begun {
+                return Ok(conn);
+            }
+            drop(Object::take(conn));
+            let error = begun.map_err(|_| unavailable(what, SLOW))?;
+            closed += 1;
+            if let Err(error) = error
+                && closed > self.size
+            {
+                return Err(unavailable(what, error));
             }
         }
     }

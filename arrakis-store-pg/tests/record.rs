@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::error::Retryable;
-use arrakis_core::store::{AdmissionKind, EventKey, EventReader, EventStore, Verdict};
+use arrakis_core::store::{AdmissionKind, EventKey, EventReader, EventStore, KeyStore, Verdict};
 use arrakis_core::testkit::event_store::hook;
 use arrakis_store_pg::PgConfig;
 use arrakis_store_pg::testkit::{Cluster, Database};
@@ -145,6 +145,28 @@ async fn a_table_that_somebody_holds_is_unavailable_and_later_it_is_not() {
 }
 
 #[tokio::test]
+async fn an_exhausted_pool_is_unavailable_and_later_it_is_not() {
+    let queue_wait = Duration::from_millis(500);
+    let config = PgConfig { pool: 1, queue_wait, ..PgConfig::default() };
+    let home = Home::with(Database::create().await, config).await;
+    let mut holder = home.database.connect().await;
+    holder.batch_execute("BEGIN; LOCK TABLE webhook_events").await.unwrap();
+    let store = Arc::clone(&home.store);
+    let stuck = tokio::spawn(async move { store.counts().await });
+    // The only connection is busy once it waits for the table.
+    let waits = "DO $$ BEGIN ASSERT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d
+        ON d.oid = l.database WHERE d.datname = current_database() AND NOT l.granted); END $$";
+    let mut watcher = home.database.connect().await;
+    while watcher.batch_execute(waits).await.is_err() {
+        assert!(!stuck.is_finished());
+    }
+    assert!(home.store.keys().await.unwrap_err().is_retryable());
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert!(stuck.await.unwrap().unwrap().is_empty());
+    home.store.keys().await.unwrap();
+}
+
+#[tokio::test]
 async fn killed_backends_are_replaced() {
     let mut home = Home::new().await;
     record_one(&home.store, home.arrivals.prompt("a", "s")).await;
@@ -198,12 +220,13 @@ async fn a_transaction_has_the_same_few_statements_for_one_event_as_for_hundreds
     let database = Database::create_in(&cluster.url("postgres")).await;
     let mut home = Home::with(database, PgConfig { writers: 1, ..PgConfig::default() }).await;
     let mut counts = Vec::new();
-    for size in [1, 400] {
+    // The first transaction also looks up what its connection does not know yet.
+    for (round, size) in [1, 1, 400].into_iter().enumerate() {
         let batch = (0..size)
-            .map(|n| home.arrivals.prompt(&format!("{size}-{n}"), &format!("s{size}-{n}")));
+            .map(|n| home.arrivals.prompt(&format!("{round}-{n}"), &format!("s{round}-{n}")));
         let batch = batch.collect();
-        let begin = format!("SELECT 'begin {}'", counts.len());
-        let end = format!("SELECT 'end {}'", counts.len());
+        let begin = format!("SELECT 'begin {round}'");
+        let end = format!("SELECT 'end {round}'");
         home.database.run_sql(&begin).await;
         home.store.record(batch).await.unwrap();
         home.database.run_sql(&end).await;
@@ -220,8 +243,8 @@ async fn a_transaction_has_the_same_few_statements_for_one_event_as_for_hundreds
             |line: &&str| line.contains("statement: BEGIN") || line.contains("execute ");
         counts.push(during.lines().filter(is_statement).count());
     }
-    assert_eq!(counts[0], counts[1]);
-    assert!((5..=8).contains(&counts[0]), "{counts:?}");
+    assert_eq!(counts[1], counts[2]);
+    assert!((5..=10).contains(&counts[1]), "{counts:?}");
 }
 
 #[tokio::test]
