@@ -6,6 +6,7 @@
 //! it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use arrakis_core::clock::Clock;
 use arrakis_core::store::adapter::share;
 use arrakis_core::store::{Admission, StoreError};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -120,7 +122,11 @@ impl Lane {
     async fn run(mut self, mut inbox: mpsc::Receiver<Call>) {
         while let Some(first) = inbox.recv().await {
             let group = self.gather(first, &mut inbox);
-            self.record(group).await;
+            // A lane outlives what it cannot handle; those calls are told that the writer stopped.
+            if AssertUnwindSafe(self.record(group)).catch_unwind().await.is_err() {
+                self.conn = None;
+                tracing::error!("a group of events made its writer panic");
+            }
         }
     }
 
