@@ -1,6 +1,7 @@
 //! Fakes that the suites and the tests of this workspace share.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -54,13 +55,14 @@ pub enum Fault {
 pub struct FaultyStore {
     inner: Arc<dyn EventStore>,
     fault: Mutex<Fault>,
+    met: AtomicUsize,
 }
 
 impl FaultyStore {
     /// A store without a fault.
     #[must_use]
     pub fn new(inner: Arc<dyn EventStore>) -> Self {
-        Self { inner, fault: Mutex::new(Fault::None) }
+        Self { inner, fault: Mutex::new(Fault::None), met: AtomicUsize::new(0) }
     }
 
     /// From now on it behaves so.
@@ -68,9 +70,18 @@ impl FaultyStore {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
+    /// How many calls met a fault so far.
+    #[must_use]
+    pub fn met(&self) -> usize {
+        self.met.load(Ordering::Relaxed)
+    }
+
     /// The store inside, unless there is a fault.
     async fn inner(&self) -> Result<&dyn EventStore, StoreError> {
         let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if fault != Fault::None {
+            self.met.fetch_add(1, Ordering::Relaxed);
+        }
         match fault {
             Fault::None => Ok(&*self.inner),
             Fault::Unavailable => Err(StoreError::Unavailable {

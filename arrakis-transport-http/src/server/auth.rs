@@ -87,7 +87,7 @@ impl Authenticator {
             return Ok(Some(principal.clone()));
         }
         let found = tokio::time::timeout(self.patience, self.keys.key(id)).await;
-        let found = found.map_err(|_| HttpError::busy("the store takes too long to answer"))?;
+        let found = found.map_err(|_| HttpError::store_hangs())?;
         let key = found?.filter(|key| key.accepts(presented));
         let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });
         if let Some(principal) = &principal {

@@ -33,6 +33,17 @@ impl HttpError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// The store did not answer in time.
+    pub(super) fn store_hangs() -> Self {
+        tracing::error!(target: "arrakis::server", "the store takes too long to answer");
+        Self::busy("the store takes too long to answer")
+    }
+
+    /// Whether the same request may succeed later.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     pub(super) fn too_large(limit: usize) -> Self {
         let message = format!("the body has more than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,8 +19,13 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
+use super::live::Endless;
+use super::stall::Stall;
 use super::tls::Tls;
 
 /// How many connections may wait to be accepted: twenty hooks at once open twenty, and many users
@@ -67,35 +74,31 @@ const HEAD_MAX_BYTES: usize = 64 * 1024;
 /// Most requests of one HTTP/2 connection at one time.
 const STREAMS_MAX: u32 = 256;
 
-/// Serves `router` until `shutdown`; then accepts nobody, lets requests under way end, and returns.
+/// How long a client has to take the rest of its answer, once no request is under way any more.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves `router` until `shutdown`; then accepts nobody, lets requests under way end for as long as
+/// the grace lasts, and returns. No connection is open afterwards.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: ServeConfig,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
-        .max_buf_size(HEAD_MAX_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(HEAD_MAX_BYTES).unwrap_or(u32::MAX))
-        .keep_alive_interval(Some(config.header_timeout));
-    let connections = Arc::new(Semaphore::new(config.connections));
+    let builder = builder(&config);
+    let places = Arc::new(Semaphore::new(config.connections));
     let graceful = GracefulShutdown::new();
-    let under_way = Arc::new(AtomicUsize::new(0));
+    let (connections, requests) = (TaskTracker::new(), TaskTracker::new());
+    // Whoever drops this future ends its connections, too.
+    let given_up = CancellationToken::new();
+    let end = given_up.clone().drop_guard();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let (stream, peer, permit) = match accepted {
+        let (stream, peer, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or a client that went: neither is a reason to stop.
@@ -112,21 +115,65 @@ pub async fn serve(
             watcher: graceful.watcher(),
             limit: config.header_timeout,
             asked: Arc::default(),
-            under_way: Arc::clone(&under_way),
+            requests: requests.clone(),
         };
-        let tls = config.tls.clone();
-        tokio::spawn(async move {
-            match tls {
-                None => connection.serve(stream).await,
-                Some(tls) => connection.serve_tls(stream, &tls).await,
-            }
-            drop(permit);
+        let (tls, given_up) = (config.tls.clone(), given_up.clone());
+        connections.spawn(async move {
+            let stream = Stall::new(stream);
+            let served = async {
+                match tls {
+                    None => connection.serve(stream).await,
+                    Some(tls) => connection.serve_tls(stream, &tls).await,
+                }
+            };
+            given_up.run_until_cancelled(served).await;
+            drop(place);
         });
     }
     drop(listener);
-    if tokio::time::timeout(config.grace, graceful.shutdown()).await.is_err() {
-        let requests = under_way.load(Ordering::Relaxed);
-        tracing::warn!(target: "arrakis::server", requests, "gave up requests that took too long to end");
+    requests.close();
+    tokio::select! {
+        biased;
+        () = graceful.shutdown() => {}
+        () = quiet(&requests) => {}
+        () = tokio::time::sleep(config.grace) => {
+            let requests = requests.len();
+            if requests > 0 {
+                tracing::warn!(target: "arrakis::server", requests,
+                    "gave up requests that took too long to end");
+            }
+        }
+    }
+    drop(end);
+    connections.close();
+    connections.wait().await;
+}
+
+fn builder(config: &ServeConfig) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(HEAD_MAX_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_MAX_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(config.header_timeout));
+    builder
+}
+
+/// Waits until no request is under way and none came for a moment: what is open then are clients that
+/// ask nothing, or that do not take what they asked for.
+async fn quiet(requests: &TaskTracker) {
+    loop {
+        requests.wait().await;
+        tokio::time::sleep(LINGER).await;
+        if requests.is_empty() {
+            return;
+        }
     }
 }
 
@@ -139,33 +186,33 @@ struct Connection {
     limit: Duration,
     /// Whether the client has sent a request.
     asked: Arc<AtomicBool>,
-    /// Counts requests that are not answered yet.
-    under_way: Arc<AtomicUsize>,
+    /// The requests that are not answered yet.
+    requests: TaskTracker,
 }
 
 impl Connection {
-    async fn serve_tls(self, stream: TcpStream, tls: &Tls) {
+    async fn serve_tls(self, stream: Stall<TcpStream>, tls: &Tls) {
         let handshake = tls.acceptor().accept(stream);
         // How a handshake fails is the client's matter.
-        if let Ok(Ok(stream)) = tokio::time::timeout(self.limit, handshake).await {
-            self.serve(stream).await;
+        match tokio::time::timeout(self.limit, handshake).await {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Err(error)) => {
+                tracing::debug!(target: "arrakis::server", peer = %self.peer, %error, "no TLS");
+            }
+            Err(_) => {}
         }
     }
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self { peer, router, builder, watcher, limit, asked, under_way } = self;
+        let Self { peer, router, builder, watcher, limit, asked, requests } = self;
         let seen = Arc::clone(&asked);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             seen.store(true, Ordering::Relaxed);
-            let counted = Counted::new(&under_way);
+            let under_way = requests.token();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
-            async move {
-                let answer = answer.await;
-                drop(counted);
-                answer
-            }
+            async move { answer.await.map(|answer| until_sent(answer, under_way)) }
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(watcher.watch(connection));
@@ -181,27 +228,24 @@ impl Connection {
     }
 }
 
-/// Counts one while it exists.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
+/// The answer, whose body holds the request under way until it was sent; one without an end does not.
+fn until_sent(answer: Response, under_way: TaskTrackerToken) -> Response {
+    if answer.extensions().get::<Endless>().is_some() {
+        return answer;
     }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    answer.map(|body| {
+        Body::new(body.map_err(move |error| {
+            let _held = &under_way;
+            error
+        }))
+    })
 }
 
 async fn accept(
     listener: &TcpListener,
-    connections: &Arc<Semaphore>,
+    places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, permit))
+    Ok((stream, peer, place))
 }

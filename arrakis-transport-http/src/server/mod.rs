@@ -7,7 +7,9 @@ mod error;
 mod ingest;
 mod listen;
 mod live;
+mod news;
 mod readiness;
+mod stall;
 mod tls;
 
 use std::net::IpAddr;
@@ -83,7 +85,7 @@ impl Inner {
     /// What the store answers, unless that takes too long.
     async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, HttpError> {
         let answer = tokio::time::timeout(self.store_timeout, answer).await;
-        answer.map_err(|_| HttpError::busy("the store takes too long to answer"))
+        answer.map_err(|_| HttpError::store_hangs())
     }
 }
 
@@ -98,15 +100,15 @@ impl ServerState {
         config: ServerConfig,
     ) -> Self {
         Self(Arc::new(Inner {
-            store,
             authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
             clock,
             redactor,
             budget: Budget::default(),
             trusted_proxies: config.trusted_proxies,
             store_timeout: config.store_timeout,
-            readiness: Readiness::default(),
-            live: Live::new(config.shutdown),
+            readiness: Readiness::new(Arc::clone(&store)),
+            live: Live::new(Arc::clone(&store), config.store_timeout, config.shutdown),
+            store,
         }))
     }
 }
@@ -132,9 +134,9 @@ async fn healthz() -> Json<serde_json::Value> {
 
 /// The store takes writes.
 async fn readyz(State(state): State<ServerState>) -> Response {
-    match state.0.readiness.check(&*state.0.store).await {
+    match state.0.readiness.check().await {
         Ok(()) => Json(json!({ "status": "ok" })).into_response(),
-        Err(why) => HttpError::busy(&why).into_response(),
+        Err(why) => HttpError::busy(why).into_response(),
     }
 }
 

@@ -1,43 +1,95 @@
 //! Whether the store takes writes, asked no more often than it helps.
+//!
+//! The store is asked in a task of its own: a probe that goes away takes nothing with it, so that of
+//! many impatient probes of a store that hangs still only one question is under way.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrakis_core::store::EventStore;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-
-/// How long the store may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 /// How long an answer holds: probes come from several sides, and each is a write.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// The last answer. Whoever asks while the store is being asked waits for that answer.
-#[derive(Debug, Default)]
-pub(super) struct Readiness(Mutex<Option<(Instant, Result<(), String>)>>);
+/// How long the store may take to answer. With [`FRESH`] this is less than two seconds, in which
+/// readiness must notice a store that hangs.
+const PATIENCE: Duration = Duration::from_millis(1400);
+
+/// When a question is given up that the store never answered, so that another can be asked.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// Why the store takes no writes, for whoever asked.
+type Answer = Result<(), &'static str>;
+
+/// How far a question to the store has come.
+#[derive(Debug, Clone, Copy)]
+enum Progress {
+    Asked,
+    /// No answer within [`PATIENCE`]; one may still come.
+    Hanging,
+    Answered(Answer, Instant),
+}
+
+/// Asks the store for whoever wants to know.
+#[derive(Debug)]
+pub(super) struct Readiness {
+    store: Arc<dyn EventStore>,
+    question: Mutex<Option<watch::Receiver<Progress>>>,
+}
 
 impl Readiness {
-    /// Whether the store takes writes, and why not.
-    pub(super) async fn check(&self, store: &dyn EventStore) -> Result<(), String> {
-        let mut last = self.0.lock().await;
-        if let Some((at, answer)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return answer.clone();
-        }
-        let answer = match tokio::time::timeout(PATIENCE, store.ping()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(target: "arrakis::server", %error, cause, "the store takes no writes");
-                Err("the store is not available at the moment".to_owned())
-            }
-            Err(_) => {
-                tracing::error!(target: "arrakis::server", "the store does not answer");
-                Err("the store takes too long to answer".to_owned())
-            }
-        };
-        *last = Some((Instant::now(), answer.clone()));
-        answer
+    pub(super) fn new(store: Arc<dyn EventStore>) -> Self {
+        Self { store, question: Mutex::default() }
     }
+
+    /// Whether the store takes writes, and why not.
+    pub(super) async fn check(&self) -> Answer {
+        let mut question = self.question();
+        let progress = question.wait_for(|progress| !matches!(progress, Progress::Asked)).await;
+        match progress.as_deref() {
+            Ok(Progress::Answered(answer, _)) => *answer,
+            Ok(_) => Err("the store takes too long to answer"),
+            Err(_) => Err("the store failed"),
+        }
+    }
+
+    /// The question that is under way or was just answered, else a new one.
+    fn question(&self) -> watch::Receiver<Progress> {
+        let mut question = self.question.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(current) = question.as_ref().filter(|question| is_current(question)) {
+            return current.clone();
+        }
+        let (progress, asked) = watch::channel(Progress::Asked);
+        tokio::spawn(ask(Arc::clone(&self.store), progress));
+        question.insert(asked).clone()
+    }
+}
+
+fn is_current(question: &watch::Receiver<Progress>) -> bool {
+    match *question.borrow() {
+        Progress::Answered(_, at) => at.elapsed() < FRESH,
+        // Whoever asked has gone: the question was given up.
+        Progress::Asked | Progress::Hanging => question.has_changed().is_ok(),
+    }
+}
+
+async fn ask(store: Arc<dyn EventStore>, progress: watch::Sender<Progress>) {
+    let mut ping = store.ping();
+    let answer = match timeout(PATIENCE, &mut ping).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tracing::error!(target: "arrakis::server", "the store does not answer");
+            progress.send_replace(Progress::Hanging);
+            let Ok(answer) = timeout(GIVE_UP, ping).await else { return };
+            answer
+        }
+    };
+    let answer = answer.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(target: "arrakis::server", %error, cause, "the store takes no writes");
+        "the store is not available at the moment"
+    });
+    progress.send_replace(Progress::Answered(answer, Instant::now()));
 }

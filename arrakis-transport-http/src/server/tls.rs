@@ -18,7 +18,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub enum TlsError {
     /// A file cannot be read, or holds something else.
-    #[error("cannot read a {what} in {}: {source}; it must be in PEM form", path.display())]
+    #[error("cannot read the {what} in {}; give a PEM file that the server may read", path.display())]
     File {
         /// What it should hold.
         what: &'static str,
@@ -29,7 +29,7 @@ pub enum TlsError {
     },
     /// The key does not belong to the certificate, or cannot be used.
     #[error(
-        "the certificate in {} and the key in {} cannot be used together: {source}",
+        "cannot use the certificate in {} with the key in {}; give the key that it was issued for",
         certificate.display(), key.display()
     )]
     Mismatch {
@@ -66,8 +66,9 @@ impl std::fmt::Debug for Loaded {
     }
 }
 
-/// When the two files were last written.
-type Stamp = [Option<SystemTime>; 2];
+/// When the two files were last written, and their lengths: not every file system tells two moments
+/// apart that are close.
+type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Tls {
     /// Reads a certificate chain and a private key, both in PEM form.
@@ -110,7 +111,8 @@ impl Tls {
         if due()
             && let Err(error) = self.reload()
         {
-            tracing::warn!(target: "arrakis::server", %error, "the old certificate stays");
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(target: "arrakis::server", %error, cause, "the old certificate stays");
         }
         self.lock().acceptor.clone()
     }
@@ -121,7 +123,10 @@ impl Tls {
 }
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
-    let written = |path: &Path| -> io::Result<SystemTime> { path.metadata()?.modified() };
+    let written = |path: &Path| -> io::Result<(SystemTime, u64)> {
+        let metadata = path.metadata()?;
+        Ok((metadata.modified()?, metadata.len()))
+    };
     [written(certificate).ok(), written(key).ok()]
 }
 
@@ -136,7 +141,9 @@ fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     if chain.is_empty() {
         return Err(file("certificate", certificate)(pem::Error::NoItemsFound));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(file("private key", key))?;
+    // A key that is encrypted is none that can be used, and is not found here.
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(file("private key (not encrypted)", key))?;
     let mismatch = |source| TlsError::Mismatch {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
