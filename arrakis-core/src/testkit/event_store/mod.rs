@@ -1,0 +1,210 @@
+//! The conformance suite of [`EventStore`] and [`EventReader`](crate::store::EventReader).
+
+mod feed;
+mod read;
+mod record;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+pub use feed::{
+    the_feed_continues_where_it_was_left, the_feed_shows_every_commit_and_every_change_of_state,
+};
+pub use read::{
+    a_conversation_is_read_whole, counts_are_by_state,
+    lists_are_newest_first_and_continue_without_gap, lists_can_be_filtered,
+    messages_are_found_by_their_words, payloads_are_found_by_their_words,
+};
+pub use record::{
+    a_body_that_is_json_is_kept_as_that_json, a_body_that_is_not_json_is_kept_byte_for_byte,
+    a_repeat_gets_the_first_answer_and_leaves_a_duplicate_row,
+    a_repeat_with_another_digest_is_told_and_changes_nothing,
+    an_arrival_outside_the_ledger_leaves_its_id_free, changes_merge_in_any_order,
+    every_text_is_kept_as_it_is, many_senders_of_one_id_have_one_first,
+    repeats_inside_one_batch_are_treated_as_repeats_across_batches,
+    the_first_arrival_is_admitted_with_its_changes,
+};
+pub use work::{
+    a_claim_can_be_rescued_and_its_row_run_out_of_retries, a_claim_that_was_lost_changes_nothing,
+    a_row_that_failed_is_claimed_once_when_it_is_due,
+    only_legal_transitions_happen_and_each_leaves_a_trail, pruning_keeps_the_ledger,
+};
+
+use crate::audit::EventStatus;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::envelope::{Envelope, Source};
+use crate::id::uuid_v7;
+use crate::ingest::{Form, Incoming, Reception, admit};
+use crate::store::{
+    Admission, Arrival, DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, Page, Verdict,
+};
+
+/// An empty store, and the clock that it reads.
+pub trait EventStoreFixture: Send + Sync {
+    /// The store.
+    fn store(&self) -> Arc<dyn EventStore>;
+
+    /// The clock.
+    fn clock(&self) -> Arc<ManualClock>;
+}
+
+/// Makes one `#[tokio::test]` of each case of the suite; `$make` is an async function without
+/// arguments that returns a fresh [`EventStoreFixture`].
+#[macro_export]
+macro_rules! event_store_conformance {
+    ($make:path) => {
+        $crate::event_store_conformance!(@cases $make:
+            the_first_arrival_is_admitted_with_its_changes,
+            a_repeat_gets_the_first_answer_and_leaves_a_duplicate_row,
+            a_repeat_with_another_digest_is_told_and_changes_nothing,
+            repeats_inside_one_batch_are_treated_as_repeats_across_batches,
+            many_senders_of_one_id_have_one_first,
+            an_arrival_outside_the_ledger_leaves_its_id_free,
+            changes_merge_in_any_order,
+            a_body_that_is_not_json_is_kept_byte_for_byte,
+            a_body_that_is_json_is_kept_as_that_json,
+            every_text_is_kept_as_it_is,
+            a_row_that_failed_is_claimed_once_when_it_is_due,
+            a_claim_that_was_lost_changes_nothing,
+            a_claim_can_be_rescued_and_its_row_run_out_of_retries,
+            only_legal_transitions_happen_and_each_leaves_a_trail,
+            pruning_keeps_the_ledger,
+            lists_are_newest_first_and_continue_without_gap,
+            lists_can_be_filtered,
+            a_conversation_is_read_whole,
+            counts_are_by_state,
+            payloads_are_found_by_their_words,
+            messages_are_found_by_their_words,
+            the_feed_shows_every_commit_and_every_change_of_state,
+            the_feed_continues_where_it_was_left,
+        );
+    };
+    (@cases $make:path: $($case:ident,)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                $crate::testkit::event_store::$case(&$make().await).await;
+            }
+        )*
+    };
+}
+
+const START: Timestamp = Timestamp::EPOCH;
+
+/// Makes arrivals one after the other, as a server would.
+#[derive(Debug)]
+pub struct Arrivals {
+    clock: Arc<ManualClock>,
+    count: u64,
+}
+
+impl Arrivals {
+    /// Arrivals that are received when `clock` says.
+    #[must_use]
+    pub fn new(clock: Arc<ManualClock>) -> Self {
+        Self { clock, count: 0 }
+    }
+
+    /// An envelope with this id and payload, judged.
+    pub fn next(&mut self, id: &str, payload: impl Into<Bytes>) -> (Arrival, Verdict) {
+        self.count += 1;
+        self.clock.advance(Duration::from_millis(1));
+        let now = self.clock.now();
+        let id = id.parse().expect("a valid request id");
+        let envelope = Envelope::new(id, now, "http://h/", Source::default(), payload);
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&self.count.to_be_bytes());
+        let reception = Reception {
+            event_id: uuid_v7(now, random),
+            received_at: now,
+            workspace: DEFAULT_WORKSPACE.to_owned(),
+            headers: [("user-agent".to_owned(), "test/1 \"quoted\"".to_owned())].into(),
+            ip_address: Some([192, 0, 2, 7].into()),
+        };
+        let incoming = Incoming {
+            form: Form::Envelope,
+            request_id: envelope.header.request_id.clone(),
+            digest: envelope.header.digest,
+            body: envelope.payload,
+            header: Some(envelope.header),
+        };
+        admit(incoming, reception)
+    }
+
+    /// The id of one more row.
+    pub fn event_id(&mut self) -> Uuid {
+        self.next("unused", "").0.event_id
+    }
+
+    /// A prompt of a session.
+    pub fn prompt(&mut self, id: &str, session: &str) -> (Arrival, Verdict) {
+        self.next(id, hook(session, "UserPromptSubmit", &format!(r#","prompt":"prompt {id}""#)))
+    }
+}
+
+/// A hook payload with the common fields and `more`.
+#[must_use]
+pub fn hook(session: &str, event: &str, more: &str) -> String {
+    let session = serde_json::to_string(session).expect("text");
+    format!(r#"{{"session_id":{session},"cwd":"/p","hook_event_name":"{event}"{more}}}"#)
+}
+
+fn failed(arrival: Arrival) -> (Arrival, Verdict) {
+    let (code, message) = ("too_deep".to_owned(), "it nests too deep".to_owned());
+    (arrival, Verdict::Failed { code, message })
+}
+
+async fn record_one(store: &dyn EventStore, one: (Arrival, Verdict)) -> Admission {
+    let mut admissions = store.record(vec![one]).await.expect("record");
+    assert_eq!(admissions.len(), 1);
+    admissions.remove(0)
+}
+
+async fn status_of(store: &dyn EventStore, id: Uuid) -> EventStatus {
+    let event = store.event(EventKey::Id(id)).await.expect("event");
+    event.expect("the row is there").summary.status
+}
+
+async fn all(store: &dyn EventStore, filter: EventFilter) -> Vec<(String, EventStatus)> {
+    let rows = store.events(filter, Page::first(1000)).await.expect("events");
+    rows.into_iter().map(|row| (row.request_id.to_string(), row.status)).collect()
+}
+
+/// JSON without what its spacing and the order of its keys add; anything else as it is.
+fn normalized(body: &[u8]) -> String {
+    serde_json::from_slice::<serde_json::Value>(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |json| json.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+
+    struct Fixture {
+        clock: Arc<ManualClock>,
+        store: Arc<MemoryStore>,
+    }
+
+    impl EventStoreFixture for Fixture {
+        fn store(&self) -> Arc<dyn EventStore> {
+            Arc::<MemoryStore>::clone(&self.store)
+        }
+
+        fn clock(&self) -> Arc<ManualClock> {
+            Arc::clone(&self.clock)
+        }
+    }
+
+    async fn make() -> Fixture {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let store = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
+        Fixture { clock, store }
+    }
+
+    event_store_conformance!(make);
+}

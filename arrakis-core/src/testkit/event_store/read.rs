@@ -1,0 +1,169 @@
+//! Lists, details, searches and counts.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::{Arrivals, EventStoreFixture, all, failed, hook, record_one};
+use crate::audit::EventStatus;
+use crate::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, MessageFilter, Page};
+
+/// A list read in parts is the list.
+pub async fn lists_are_newest_first_and_continue_without_gap(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let batch =
+        (0..25).map(|n| arrivals.prompt(&format!("e{n:02}"), &format!("s{n:02}"))).collect();
+    store.record(batch).await.expect("record");
+    let mut events = Vec::new();
+    let mut page = Page::first(10);
+    loop {
+        let part = store.events(EventFilter::default(), page).await.expect("events");
+        let Some(last) = part.last() else { break };
+        page.after = Some(last.id);
+        events.extend(part.into_iter().map(|event| event.request_id.to_string()));
+    }
+    let expected: Vec<_> = (0..25).rev().map(|n| format!("e{n:02}")).collect();
+    assert_eq!(events, expected);
+
+    let mut sessions = Vec::new();
+    let mut page = Page::first(10);
+    loop {
+        let part = store.conversations(DEFAULT_WORKSPACE, page).await.expect("conversations");
+        let Some(last) = part.last() else { break };
+        page.after = Some(last.conversation.id);
+        sessions.extend(part.into_iter().map(|one| one.conversation.session_id));
+    }
+    let expected: Vec<_> = (0..25).rev().map(|n| format!("s{n:02}")).collect();
+    assert_eq!(sessions, expected);
+}
+
+/// Each filter by itself, and together.
+pub async fn lists_can_be_filtered(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let batch = vec![
+        arrivals.prompt("a", "one"),
+        arrivals.prompt("b", "two"),
+        arrivals.next("c", hook("one", "Stop", "")),
+        arrivals.next("d", "not json"),
+    ];
+    store.record(batch).await.expect("record");
+    let ids = |rows: Vec<(String, EventStatus)>| {
+        rows.into_iter().map(|(id, _)| id).collect::<Vec<_>>().join(" ")
+    };
+    let session = EventFilter { session_id: Some("one".to_owned()), ..Default::default() };
+    assert_eq!(ids(all(&*store, session.clone()).await), "c a");
+    let kind = EventFilter { event_type: Some("Stop".to_owned()), ..session };
+    assert_eq!(ids(all(&*store, kind).await), "c");
+    let status = EventFilter { status: Some(EventStatus::Invalid), ..Default::default() };
+    assert_eq!(ids(all(&*store, status).await), "d");
+    let request = EventFilter { request_id: "b".parse().ok(), ..Default::default() };
+    assert_eq!(ids(all(&*store, request).await), "b");
+    let workspace = EventFilter { workspace: Some("other".to_owned()), ..Default::default() };
+    assert_eq!(ids(all(&*store, workspace).await), "");
+}
+
+/// Messages, tool uses and the timeline, each in order; by session id and by its own.
+pub async fn a_conversation_is_read_whole(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let tool = |id: &str| format!(r#","tool_name":"Read","tool_use_id":"{id}","tool_input":{{}}"#);
+    let batch = vec![
+        arrivals.next("e0", hook("s", "SessionStart", "")),
+        arrivals.prompt("e1", "s"),
+        arrivals.next("e2", hook("s", "PreToolUse", &tool("t1"))),
+        arrivals.next("e3", hook("s", "PreToolUse", &tool("t2"))),
+        arrivals.next("e4", hook("s", "Stop", r#","last_assistant_message":"done""#)),
+        arrivals.next("e4", hook("s", "Stop", r#","last_assistant_message":"done""#)),
+        arrivals.prompt("x", "another"),
+    ];
+    store.record(batch).await.expect("record");
+    let detail = store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read").expect("there");
+    let words: Vec<_> = detail.messages.iter().map(|m| m.content.value.as_str()).collect();
+    assert_eq!(words, ["prompt e1", "done"]);
+    let tools: Vec<_> = detail.tool_uses.iter().filter_map(|t| t.tool_use_id.clone()).collect();
+    assert_eq!(tools, ["t1", "t2"]);
+    let timeline: Vec<_> = detail.events.iter().map(|e| e.request_id.to_string()).collect();
+    assert_eq!(timeline, ["e0", "e1", "e2", "e3", "e4"]);
+    let by_id = store.conversation(DEFAULT_WORKSPACE, &detail.conversation.id.to_string()).await;
+    assert_eq!(by_id.expect("read"), Some(detail));
+    assert_eq!(store.conversation("other", "s").await.expect("read"), None);
+    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(10)).await.expect("list");
+    let counts: Vec<_> = list.iter().map(|one| (one.messages, one.tool_uses)).collect();
+    assert_eq!(counts, [(1, 0), (2, 2)]);
+}
+
+/// The event log, searched.
+pub async fn payloads_are_found_by_their_words(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let prompt = |text: &str| hook("s", "UserPromptSubmit", &format!(r#","prompt":"{text}""#));
+    let batch = vec![
+        arrivals.next("a", prompt("Fix src/main.rs, quickly")),
+        arrivals.next("b", prompt(r"tests\nfail in MAIN")),
+        arrivals.next("c", "no JSON, but it mentions main"),
+        arrivals.next("a", prompt("Fix src/main.rs, quickly")),
+    ];
+    store.record(batch).await.expect("record");
+    index(&*store).await;
+    for (text, expected) in [
+        ("main", "c b a"),
+        ("main.rs", "a"),
+        ("Tests FAIL", "b"),
+        ("fail quickly", ""),
+        ("mai", ""),
+        ("prompt", ""),
+        ("'\" & | ! ( * :", ""),
+    ] {
+        let filter = EventFilter { text: Some(text.to_owned()), ..Default::default() };
+        let found: Vec<_> = all(&*store, filter).await.into_iter().map(|(id, _)| id).collect();
+        assert_eq!(found.join(" "), expected, "{text}");
+    }
+    let stop = Some("Stop".to_owned());
+    let filter =
+        EventFilter { text: Some("main".to_owned()), event_type: stop, ..Default::default() };
+    assert!(all(&*store, filter).await.is_empty());
+}
+
+/// Conversations, searched; also after a message has changed.
+pub async fn messages_are_found_by_their_words(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let prompt = |text: &str| {
+        hook("s", "UserPromptSubmit", &format!(r#","prompt":"{text}","prompt_id":"{text}""#))
+    };
+    let batch = (0..5).map(|n| arrivals.next(&format!("e{n}"), prompt(&format!("number {n}"))));
+    store.record(batch.collect()).await.expect("record");
+    index(&*store).await;
+    let stop = hook("s", "Stop", r#","last_assistant_message":"a number of things""#);
+    record_one(&*store, arrivals.next("stop", stop)).await;
+    index(&*store).await;
+    let find = async |text: &str, workspace: &str, page: Page| {
+        let (workspace, text) = (workspace.to_owned(), text.to_owned());
+        let found = store.messages(MessageFilter { workspace, text }, page).await;
+        found.expect("messages").into_iter().map(|m| (m.id, m.content.value)).collect::<Vec<_>>()
+    };
+    let texts = |found: &[(Uuid, String)]| {
+        found.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(texts(&find("3", "main", Page::first(9)).await), "number 3");
+    assert!(find("number", "other", Page::first(9)).await.is_empty());
+    assert!(find("", "main", Page::first(9)).await.is_empty());
+    let first = find("Number", "main", Page::first(2)).await;
+    assert_eq!(texts(&first), "a number of things; number 4");
+    let rest = find("Number", "main", Page { after: Some(first[1].0), limit: 9 }).await;
+    assert_eq!(texts(&rest), "number 3; number 2; number 1; number 0");
+}
+
+/// Counts follow the rows.
+pub async fn counts_are_by_state(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    assert!(store.counts().await.expect("counts").is_empty());
+    let (arrival, _) = arrivals.prompt("f", "s");
+    let batch = vec![arrivals.prompt("a", "s"), arrivals.next("b", "x"), failed(arrival)];
+    store.record(batch).await.expect("record");
+    use EventStatus::{Error, Invalid, Success};
+    let expected = BTreeMap::from([(Success, 1), (Invalid, 1), (Error, 1)]);
+    assert_eq!(store.counts().await.expect("counts"), expected);
+    store.ping().await.expect("it works");
+}
+
+async fn index(store: &dyn EventStore) {
+    while store.index(2).await.expect("index") == 2 {}
+}

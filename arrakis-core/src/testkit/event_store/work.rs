@@ -1,0 +1,124 @@
+//! What happens to rows after they are recorded: claims, changes of state, pruning.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Arrivals, EventStoreFixture, START, failed, hook, normalized, record_one, status_of};
+use crate::audit::EventStatus;
+use crate::clock::Clock;
+use crate::store::{
+    Admission, AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, FIRST_RETRY_DELAY,
+};
+
+/// A row in `ERROR` waits, is claimed by one worker, and is applied.
+pub async fn a_row_that_failed_is_claimed_once_when_it_is_due(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let (arrival, verdict) = arrivals.prompt("a", "s");
+    let admission = record_one(&*store, failed(arrival.clone())).await;
+    assert_eq!(admission.status, EventStatus::Error);
+    let now = fixture.clock().now();
+    assert!(store.claim_due(now, START, 10).await.expect("claim").is_empty());
+
+    let due = now.plus(FIRST_RETRY_DELAY);
+    let mut claims = store.claim_due(due, START, 10).await.expect("claim");
+    assert_eq!(claims.len(), 1);
+    assert!(store.claim_due(due, START, 10).await.expect("claim").is_empty());
+    let claimed = Arrival { body: arrival.body.clone(), ..claims[0].arrival.clone() };
+    assert_eq!(claimed, arrival);
+    assert_eq!(normalized(&claims[0].arrival.body), normalized(&arrival.body));
+    assert_eq!(claims[0].retry_count, 0);
+    assert_eq!(status_of(&*store, arrival.event_id).await, EventStatus::Processing);
+    assert!(store.complete(claims.remove(0), verdict, None).await.expect("complete"));
+    assert_eq!(status_of(&*store, arrival.event_id).await, EventStatus::Success);
+    assert!(store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read").is_some());
+
+    let (mut repeat, verdict) = arrivals.prompt("b", "s");
+    (repeat.request_id, repeat.digest) = (arrival.request_id, arrival.digest);
+    let answer = record_one(&*store, (repeat, verdict)).await;
+    assert_eq!((answer.kind, answer.status), (AdmissionKind::Duplicate, EventStatus::Success));
+    assert!(answer.answer.conversation_id.is_some(), "the answer is the row's, as it is now");
+}
+
+/// A worker that comes back after its claim went to another.
+pub async fn a_claim_that_was_lost_changes_nothing(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let (arrival, verdict) = arrivals.prompt("a", "s");
+    record_one(&*store, failed(arrival.clone())).await;
+    let due = fixture.clock().now().plus(FIRST_RETRY_DELAY);
+    let lost = store.claim_due(due, START, 1).await.expect("claim").remove(0);
+    let later = due.plus(Duration::from_secs(3600));
+    let held = store.claim_due(later, later, 1).await.expect("claim").remove(0);
+    assert!(!store.complete(lost, verdict.clone(), None).await.expect("complete"));
+    assert_eq!(status_of(&*store, arrival.event_id).await, EventStatus::Processing);
+    assert!(store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read").is_none());
+    assert!(store.complete(held, verdict, None).await.expect("complete"));
+}
+
+/// Tries until there are none left.
+pub async fn a_claim_can_be_rescued_and_its_row_run_out_of_retries(
+    fixture: &impl EventStoreFixture,
+) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let (arrival, _) = arrivals.prompt("a", "s");
+    let id = arrival.event_id;
+    let (_, failure) = failed(arrival.clone());
+    record_one(&*store, (arrival, failure.clone())).await;
+    let mut now = fixture.clock().now().plus(FIRST_RETRY_DELAY);
+    for tries in 0..3 {
+        let claim = store.claim_due(now, START, 1).await.expect("claim").remove(0);
+        assert_eq!(claim.retry_count, tries);
+        let next = (tries < 2).then(|| now.plus(Duration::from_secs(300)));
+        assert!(store.complete(claim, failure.clone(), next).await.expect("complete"));
+        assert!(store.claim_due(now, START, 1).await.expect("claim").is_empty());
+        let expected = if tries < 2 { EventStatus::PendingRetry } else { EventStatus::Failed };
+        assert_eq!(status_of(&*store, id).await, expected);
+        now = now.plus(Duration::from_secs(300));
+    }
+    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    assert_eq!(row.summary.error_code.as_deref(), Some("too_deep"));
+    for pair in row.transitions.windows(2) {
+        assert_eq!(pair[0].to, pair[1].from);
+    }
+    assert!(row.transitions.iter().all(|step| step.from.may_become(step.to)));
+}
+
+/// What a person does to a row.
+pub async fn only_legal_transitions_happen_and_each_leaves_a_trail(
+    fixture: &impl EventStoreFixture,
+) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let (arrival, verdict) = arrivals.next("a", "not json");
+    let id = arrival.event_id;
+    record_one(&*store, (arrival, verdict)).await;
+    assert!(store.transition(id, EventStatus::Success, "me", "why not").await.is_err());
+    store.transition(id, EventStatus::Pending, "me", "please").await.expect("a redrive");
+    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    assert_eq!(row.summary.status, EventStatus::Pending);
+    assert_eq!(row.transitions.len(), 1);
+    let step = &row.transitions[0];
+    assert_eq!((step.from, step.to), (EventStatus::Invalid, EventStatus::Pending));
+    assert_eq!((step.actor.as_str(), step.reason.as_str()), ("me", "please"));
+    assert!(store.transition(Uuid::nil(), EventStatus::Pending, "me", "").await.is_err());
+    let claims = store.claim_due(fixture.clock().now(), START, 10).await.expect("claim");
+    assert_eq!(claims.len(), 1, "a redriven row is due");
+}
+
+/// Old rows go; that their ids were used stays known.
+pub async fn pruning_keeps_the_ledger(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let payload = hook("s", "Stop", "");
+    let first = record_one(&*store, arrivals.next("a", payload.clone())).await;
+    let (waiting, _) = arrivals.prompt("waits", "s");
+    let waiting_id = waiting.event_id;
+    record_one(&*store, failed(waiting)).await;
+    fixture.clock().advance(Duration::from_secs(1));
+    let cut = fixture.clock().now();
+    let young = record_one(&*store, arrivals.next("b", hook("s", "Stop", ""))).await;
+    assert_eq!(store.prune(cut, 100).await.expect("prune"), 1);
+    assert!(store.event(EventKey::Id(first.event_id)).await.expect("event").is_none());
+    assert_eq!(status_of(&*store, waiting_id).await, EventStatus::Error);
+    assert_eq!(status_of(&*store, young.event_id).await, EventStatus::Success);
+    let repeat = record_one(&*store, arrivals.next("a", payload)).await;
+    assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..first });
+}
