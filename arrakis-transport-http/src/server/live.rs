@@ -188,7 +188,6 @@ impl Listener {
                 return false; // the key was revoked
             }
         }
-        self.bell.silence();
         let inner = &*self.state.0;
         let read = inner.store.feed(Some(self.cursor.clone()), PAGE);
         match timeout(inner.store_timeout, read).await {

@@ -62,15 +62,10 @@ impl News {
 }
 
 impl Bell {
-    /// Waits until something happened since [`silence`](Self::silence); returns whether the lookout
-    /// goes on.
+    /// Waits until something happened since it last rang; returns whether the lookout goes on. Whoever
+    /// reads the feed afterwards misses nothing: what happens during the read rings again.
     pub(super) async fn ring(&mut self) -> bool {
         self.rung.changed().await.is_ok()
-    }
-
-    /// To be called before the feed is read: what happens during the read rings again.
-    pub(super) fn silence(&mut self) {
-        self.rung.mark_unchanged();
     }
 }
 

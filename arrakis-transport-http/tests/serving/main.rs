@@ -10,6 +10,7 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::clock::{SystemClock, Timestamp};
 use arrakis_core::key::{ApiKey, Scope};
@@ -23,8 +24,7 @@ use axum::http::{Request, Response};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -33,6 +33,9 @@ const HOOK: &str = r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","pr
 
 /// What is asked where the answer does not matter.
 const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// When a test gives up that waits for what does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in this process, and what a test does to it.
 struct Server {
@@ -106,10 +109,11 @@ fn raw_post() -> String {
     )
 }
 
-/// What comes until the connection ends.
-async fn everything(mut stream: TcpStream) -> String {
+/// What comes until the connection ends, which it must.
+async fn everything(mut stream: impl AsyncRead + Unpin) -> String {
     let mut text = Vec::new();
+    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await;
     // A connection that is reset has ended too.
-    stream.read_to_end(&mut text).await.ok();
+    assert!(end.is_ok(), "the connection is still open: {}", String::from_utf8_lossy(&text));
     String::from_utf8_lossy(&text).into_owned()
 }

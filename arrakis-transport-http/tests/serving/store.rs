@@ -35,9 +35,8 @@ async fn readiness_turns_red_when_the_store_is_away_or_hangs_and_green_again() {
     }
     server.store.set(Fault::None);
     // The question that hangs is given up, and the next one is answered.
-    while server.ask(get("/readyz")).await.status() != 200 {
-        sleep(Duration::from_secs(1)).await;
-    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.ask(get("/readyz")).await.status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,6 +88,7 @@ async fn a_body_that_trickles_in_is_not_waited_for_for_ever() {
         sleep(Duration::from_secs(5)).await;
         Ok::<_, Infallible>(byte)
     });
-    let answer = server.ask(post(Body::from_stream(drops))).await;
+    let trickle = server.ask(post(Body::from_stream(drops)));
+    let answer = tokio::time::timeout(Duration::from_secs(120), trickle).await.unwrap();
     assert_eq!(answer.status(), 503);
 }
