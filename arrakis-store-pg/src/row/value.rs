@@ -81,6 +81,9 @@ impl FromSql<Jsonb, Pg> for JsonText<'static> {
     }
 }
 
+/// How U+0000 stands in JSON.
+const NUL_ESCAPE: &str = "\\u0000";
+
 /// The key of the wrapper around JSON that JSONB cannot hold as it is.
 const WRAPPER_KEY: &str = "$json";
 
@@ -98,7 +101,11 @@ impl<'a> JsonText<'a> {
     pub(crate) fn of<T: Serialize>(value: &T) -> diesel::QueryResult<Self> {
         let json = serde_json::to_string(value)
             .map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
-        Ok(Self::wrapping(json))
+        // What is serialized here has no key twice and no number out of range, so two looks tell enough.
+        if json.contains(NUL_ESCAPE) || json.contains(WRAPPER_KEY) {
+            return Ok(Self::wrapping(json));
+        }
+        Ok(Self(json.into()))
     }
 
     /// The JSON that was wrapped, or the text itself.
@@ -144,6 +151,12 @@ mod tests {
             "null",
         ] {
             assert_eq!(JsonText(JsonText::wrapping(json).0).unwrapped(), json);
+        }
+        for text in ["plain", "a \0 b", "\\u0000", "$json"] {
+            let column = JsonText::of(&text).unwrap();
+            assert!(is_plain_json(column.0.as_bytes()));
+            let back: String = serde_json::from_str(&column.unwrapped()).unwrap();
+            assert_eq!(back, text);
         }
         assert_eq!(JsonText::wrapping(r#"{"a":1}"#).0, r#"{"a":1}"#);
         assert!(is_plain_json(JsonText::wrapping(r#""\u0000""#).0.as_bytes()));
