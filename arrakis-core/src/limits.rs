@@ -46,6 +46,10 @@ pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);
 /// Longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// Most receivers whose circuits are remembered; beyond it those that are well are forgotten. A person
+/// has one or two, and their state is kept in a file.
+pub const RECEIVERS_MAX: usize = 100;
+
 /// Most files that a spool holds before it refuses new events.
 pub const SPOOL_MAX_FILES: u64 = 2_000_000;
 

@@ -16,6 +16,7 @@
 //!     full                present while the spool refuses new events
 //!     reserve             space that is given up when the disk is full
 //!     drainer.lock        held by the one drainer
+//!     receivers.json      what the circuit breaker knows about the receivers
 //! ```
 //!
 //! Directories are 0700 and files 0600. An event is one file:
@@ -138,6 +139,12 @@ impl Layout {
     #[must_use]
     pub fn drainer_lock(&self) -> PathBuf {
         self.home.join("queue/drainer.lock")
+    }
+
+    /// The file that keeps what the circuit breaker knows.
+    #[must_use]
+    pub fn receivers(&self) -> PathBuf {
+        self.home.join("queue/receivers.json")
     }
 
     /// The file whose appearance asks a drainer to try everything now.

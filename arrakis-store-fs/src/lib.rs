@@ -23,6 +23,8 @@ mod owner;
 mod quarantine;
 #[cfg(feature = "queue")]
 mod queue;
+#[cfg(feature = "queue")]
+pub mod receivers;
 
 pub use layout::Layout;
 pub use lock::{DrainerLock, is_drainer_running};

@@ -1,6 +1,7 @@
 //! What stands between the drain loop and a transport: plain tower layers, and the one place that
 //! puts them in order.
 
+pub mod breaker;
 mod retry;
 mod trace;
 
@@ -14,6 +15,9 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 pub use retry::AttemptPolicy;
 pub use trace::{Trace, TraceLayer};
 
+use breaker::{BreakerHandle, BreakerLayer};
+
+use crate::clock::SystemClock;
 use crate::retry::{FixedRetry, Jitter, RetryPolicy};
 use crate::transport::{
     Batch, Outcome, ServiceTransport, Transport, TransportError, TransportService,
@@ -31,13 +35,17 @@ pub struct DeliveryConfig {
     pub timeout: Duration,
     /// Spreads the attempts.
     pub jitter: Jitter,
+    /// The circuits of the receivers. Stacks that share it let through no more than one would.
+    pub breaker: BreakerHandle,
 }
 
 impl DeliveryConfig {
-    /// Three attempts one second apart, ten seconds each.
+    /// Three attempts one second apart, ten seconds each, and circuits of its own.
     #[must_use]
     pub fn new(jitter: Jitter) -> Self {
-        Self { attempts: Arc::new(FixedRetry::default()), timeout: Duration::from_secs(10), jitter }
+        let breaker = BreakerHandle::new(Arc::new(SystemClock), jitter.clone());
+        let attempts = Arc::new(FixedRetry::default());
+        Self { attempts, timeout: Duration::from_secs(10), jitter, breaker }
     }
 }
 
@@ -45,18 +53,18 @@ impl DeliveryConfig {
 ///
 /// 1. **trace** sees a round as the drain loop does: one call, one result, all its attempts inside;
 /// 2. **retry** repeats an attempt that failed as a whole;
-/// 3. **timeout** bounds one attempt. Outside of retry it would bound the round, and a receiver that
+/// 3. **breaker** lets nothing through to a receiver that is ill. Inside of retry, so that it counts
+///    each attempt and stops the next; outside of timeout, so that a receiver that hangs is ill;
+/// 4. **timeout** bounds one attempt. Outside of retry it would bound the round, and a receiver that
 ///    hangs once would cost all three attempts;
-/// 4. the transport.
-///
-/// A circuit breaker belongs between 2 and 3: inside retry, so that it counts each attempt and stops
-/// the next; outside of timeout, so that a receiver that hangs counts as failing.
+/// 5. the transport.
 #[must_use]
 pub fn delivery_stack(transport: Arc<dyn Transport>, config: DeliveryConfig) -> DeliveryStack {
-    let DeliveryConfig { attempts, timeout, jitter } = config;
+    let DeliveryConfig { attempts, timeout, jitter, breaker } = config;
     let service = ServiceBuilder::new()
         .layer(TraceLayer)
         .retry(AttemptPolicy::new(attempts, jitter))
+        .layer(BreakerLayer::new(breaker))
         .map_err(move |error| transport_error(error, timeout))
         .layer(TimeoutLayer::new(timeout))
         .service(TransportService::new(transport));

@@ -169,8 +169,13 @@ pub enum TransportError {
         remedy: String,
     },
     /// Nothing was sent: the circuit breaker is open.
-    #[error("nothing was sent: the circuit breaker is open")]
-    BreakerOpen,
+    #[error("nothing was sent: the circuit breaker is open, as the last attempt met: {last}")]
+    BreakerOpen {
+        /// How long nothing will be let through.
+        retry_after: Duration,
+        /// What went wrong last.
+        last: String,
+    },
 }
 
 /// Whose fault a failed attempt is; decides what happens to the events in it.
@@ -193,7 +198,7 @@ impl TransportError {
             Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Unavailable { .. }
-            | Self::BreakerOpen => Fault::Receiver,
+            | Self::BreakerOpen { .. } => Fault::Receiver,
             Self::Failed { .. } | Self::Refused { .. } => Fault::Event,
             Self::Misconfigured { .. } => Fault::Configuration,
         }
@@ -216,7 +221,7 @@ impl TransportError {
             Self::Failed { .. } => "receiver_failed",
             Self::Refused { .. } => "refused",
             Self::Misconfigured { .. } => "misconfigured",
-            Self::BreakerOpen => "breaker_open",
+            Self::BreakerOpen { .. } => "breaker_open",
         }
     }
 }
@@ -228,13 +233,14 @@ impl Retryable for TransportError {
             | Self::Timeout { .. }
             | Self::Unavailable { .. }
             | Self::Failed { .. } => true,
-            Self::Refused { .. } | Self::Misconfigured { .. } | Self::BreakerOpen => false,
+            Self::Refused { .. } | Self::Misconfigured { .. } | Self::BreakerOpen { .. } => false,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::BreakerOpen { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
     }
