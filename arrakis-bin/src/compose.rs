@@ -9,12 +9,13 @@ use arrakis_core::clock::{Clock, SystemClock};
 use arrakis_core::drain::{DrainConfig, Drainer};
 use arrakis_core::job::index::IndexJob;
 use arrakis_core::job::retry::RetryJob;
-use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
+use arrakis_core::middleware::breaker::BreakerHandle;
+use arrakis_core::middleware::{DeliveryConfig, DeliveryStack, delivery_stack};
 use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::store::{EventStore, KeyStore};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
@@ -155,23 +156,26 @@ pub async fn run_server(
     );
 }
 
-/// A drainer of the spool of `layout`, and the endpoints that it delivers to.
+/// The way to the receivers: one for all drainers of a process, so that none knocks where another
+/// has found nobody.
+#[derive(Debug)]
+pub struct Delivery {
+    stack: Arc<DeliveryStack>,
+    jitter: Jitter,
+    /// What is known about the receivers.
+    pub breaker: BreakerHandle,
+}
+
+/// The way to the receivers of `endpoints`, with what an earlier drainer of `home` knew about them.
 ///
 /// # Errors
 ///
-/// The spool cannot be opened, or the HTTP client cannot be set up.
-pub fn drainer(
-    layout: &Layout,
+/// The HTTP client cannot be set up.
+pub fn delivery(
+    home: &Layout,
     config: &Config,
     endpoints: Arc<ConfiguredEndpoints>,
-) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let queue_config = FsQueueConfig {
-        max_files: config.spool.max_files,
-        max_bytes: config.spool.max_bytes,
-        ..FsQueueConfig::default()
-    };
-    let queue = Arc::new(FsQueue::open(layout.clone(), clock, queue_config)?);
+) -> anyhow::Result<Delivery> {
     let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
     let transport = Arc::new(HttpTransport::new(http, endpoints)?);
     let jitter = Jitter::new(StdRng::from_seed(rand::random()));
@@ -182,10 +186,32 @@ pub fn drainer(
     let delivery = DeliveryConfig {
         attempts: Arc::new(attempts),
         timeout: config.timeout,
-        jitter: jitter.clone(),
+        ..DeliveryConfig::new(jitter.clone())
     };
-    let stack = Arc::new(delivery_stack(transport, delivery));
-    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, DrainConfig::new(jitter));
+    let breaker = delivery.breaker.clone();
+    breaker.restore(receivers::load(home));
+    Ok(Delivery { stack: Arc::new(delivery_stack(transport, delivery)), jitter, breaker })
+}
+
+/// A drainer of the spool of `layout`, and its queue.
+///
+/// # Errors
+///
+/// The spool cannot be opened.
+pub fn drainer(
+    layout: &Layout,
+    config: &Config,
+    delivery: &Delivery,
+) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
+    let queue_config = FsQueueConfig {
+        max_files: config.spool.max_files,
+        max_bytes: config.spool.max_bytes,
+        ..FsQueueConfig::default()
+    };
+    let queue = Arc::new(FsQueue::open(layout.clone(), Arc::new(SystemClock), queue_config)?);
+    let stack = Arc::<DeliveryStack>::clone(&delivery.stack);
+    let drain = DrainConfig::new(delivery.jitter.clone());
+    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain);
     Ok((queue, drainer))
 }
 

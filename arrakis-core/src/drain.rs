@@ -10,11 +10,17 @@
 //!
 //! * the receiver's: the event goes back as it was and the gate closes, for the delays of the
 //!   schedule one after the other; the last one repeats. The first success opens it, and all that
-//!   waited is due at once;
+//!   waited is due at once. Each client waits a random time longer than the delay, so that those who
+//!   lost a receiver together come back one by one;
 //! * the configuration's: the event goes back as it was and the gate is held, with one warning; it is
 //!   tried again every minute, and at once when somebody pokes;
 //! * an event's own: a batch is taken apart to find it; found, it loses a round. Out of rounds it
 //!   becomes a dead letter.
+//!
+//! The gate says when events are leased for a receiver again; whether an attempt may leave is the
+//! [circuit breaker](crate::middleware::breaker)'s to say. While that is not closed, 5xx is taken for the
+//! receiver's fault, and it is asked with single events taken at random: no event can keep the others
+//! from showing that the receiver is back.
 
 mod deliver;
 mod gate;

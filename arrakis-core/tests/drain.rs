@@ -13,6 +13,7 @@ use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
 use arrakis_core::queue::{DeadLetters, Depth, MemoryQueue, Queue};
 use arrakis_core::retry::Jitter;
 use arrakis_core::testkit::fakes::TokioClock;
+use arrakis_core::testkit::receiver::FaultyReceiver;
 use arrakis_core::transport::{Batch, Loopback, Outcome, Reason, Transport, TransportError};
 use async_trait::async_trait;
 use rand::SeedableRng;
@@ -80,7 +81,7 @@ fn away() -> TransportError {
 }
 
 fn failed() -> TransportError {
-    TransportError::Failed { status: 500, message: "oops".to_owned() }
+    arrakis_core::testkit::receiver::failed(500)
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,21 +119,6 @@ async fn a_round_has_three_attempts() {
     let report = world.run(Until::NothingDue).await;
     assert_eq!(report.delivered, 1);
     assert_eq!(world.receiver.attempts().len(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_outage_of_days_burns_no_round_and_ends_with_everything_delivered() {
-    let world = World::new();
-    world.push(numbered(700)).await;
-    // 2 h and up to half of it more between two rounds of three attempts.
-    for _ in 0..3 * 24 {
-        world.receiver.script(Err(away()));
-    }
-    let started = Instant::now();
-    let report = world.run(Until::Idle).await;
-    assert!(started.elapsed() > Duration::from_secs(36 * 3600));
-    assert_eq!((report.delivered, report.retried, report.dead_lettered), (700, 0, 0));
-    assert_eq!(world.depth().await, Depth::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,18 +168,59 @@ async fn a_poison_event_is_found_and_its_neighbours_go_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_fails_alone_becomes_a_dead_letter_after_the_last_round() {
+async fn an_event_that_fails_while_others_go_through_becomes_a_dead_letter_after_the_last_round() {
     let world = World::with(Arc::new(Poisoned::new("e000")), Arc::default());
     world.push(numbered(1)).await;
     let started = Instant::now();
-    let report = world.run(Until::Idle).await;
-    assert_eq!((report.retried, report.dead_lettered), (5, 1));
-    let hours = started.elapsed().as_secs_f64() / 3600.0;
-    assert!((3.35..5.1).contains(&hours), "1 + 5 + 15 + 60 + 120 minutes and jitter: {hours} h");
+    let others = async {
+        for n in 0..400 {
+            world.push([format!("other{n}")]).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    };
+    let (report, ()) = tokio::join!(world.run(Until::Idle), others);
+    assert_eq!((report.delivered, report.retried, report.dead_lettered), (400, 5, 1));
     let detail = world.queue.show(&"e000".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(detail.history.len(), 6);
     assert!(detail.history.iter().all(|failure| failure.code == "receiver_failed"));
     assert_eq!(detail.history.iter().map(|f| f.round).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    let waits = detail.history.windows(2).map(|pair| pair[1].at.since(pair[0].at));
+    for (wait, minutes) in waits.zip([1, 5, 15, 60, 120]) {
+        let delay = Duration::from_secs(60 * minutes);
+        // A round of three attempts takes up to 3 s, and due times are told to the millisecond.
+        let latest = delay.mul_f64(1.5) + Duration::from_secs(5);
+        assert!((delay..latest).contains(&wait), "{minutes} min: {wait:?}");
+    }
+    assert!(started.elapsed() > Duration::from_secs(3 * 3600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_nothing_got_through_beside_is_not_given_up() {
+    let world = World::with(Arc::new(Poisoned::new("e000")), Arc::default());
+    world.push(numbered(1)).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(48 * 3600)).await;
+        assert_eq!(world.depth().await, Depth { pending: 1, ..Default::default() });
+        world.shutdown.cancel();
+    };
+    let (report, ()) = tokio::join!(world.run(Until::Idle), later);
+    assert_eq!((report.retried, report.dead_lettered), (3, 0), "the tenth failure in a row opens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_fails_on_some_events_takes_all_others() {
+    // Every third: far more than would leave a batch of 300 whole.
+    let fails = |batch: &Batch| {
+        let poison = |id: &RequestId| id.as_str()[1..].parse::<u32>().unwrap().is_multiple_of(3);
+        let any = batch.envelopes().iter().any(|envelope| poison(envelope.request_id()));
+        any.then(failed)
+    };
+    let receiver = Arc::<FaultyReceiver>::default();
+    receiver.fail(fails);
+    let world = World::with(Arc::<FaultyReceiver>::clone(&receiver), Arc::default());
+    world.push(numbered(300)).await;
+    let report = world.run(Until::Idle).await;
+    assert_eq!((report.delivered, report.dead_lettered), (200, 100));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use arrakis_core::drain::{DrainReport, Drainer, Until};
 use arrakis_core::id::RequestId;
+use arrakis_core::middleware::breaker::BreakerHandle;
 use arrakis_core::queue::Queue;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::{DrainerLock, Layout, Spool};
+use arrakis_store_fs::{DrainerLock, Layout, Spool, receivers};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use crate::compose::{ConfiguredEndpoints, drainer};
+use crate::compose::{ConfiguredEndpoints, Delivery, delivery, drainer};
 use crate::config::{Config, fallback_home, process_env};
 use crate::{shutdown, telemetry};
 
@@ -61,87 +62,132 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
         tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
     }
     let shutdown = shutdown::on_signal()?;
-    let endpoints = Arc::new(ConfiguredEndpoints::new(&config));
-
-    let mut spools = vec![home.clone()];
-    let fallback = Layout::new(fallback_home(&process_env));
-    let uid = nix::unistd::getuid().as_raw();
-    let is_own = || arrakis_store_fs::spool::check_private(fallback.home(), uid).is_ok();
-    if fallback != home && fallback.pending().is_dir() && is_own() {
-        spools.push(fallback);
-    }
-    let mut report = DrainReport::default();
-    let mut failure = None;
-    let draining = spools.iter().map(|spool| {
-        drain_spool(&args, spool, (&home, config_time), &config, Arc::clone(&endpoints), &shutdown)
-    });
-    for drained in futures_util::future::join_all(draining).await {
-        match drained {
-            Ok(Some(one)) => add(&mut report, one),
-            Ok(None) => {}
-            // A home that cannot be drained must not keep the fallback home from it.
-            Err(error) => failure = Some(error),
-        }
-    }
-    if let Some(error) = failure {
-        tracing::error!(target: "arrakis::queue", error = format!("{error:#}"), "cannot drain a spool");
-        return Err(error);
-    }
+    let drain =
+        Drain { args: &args, home: &home, config_time, config: &config, shutdown: &shutdown };
+    let report = drain.run().await.inspect_err(|error| {
+        let error = format!("{error:#}");
+        tracing::error!(target: "arrakis::queue", error, "cannot drain a spool");
+    })?;
     tell(report, context)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Drains one spool; `None` if that is left to another drainer.
-async fn drain_spool(
-    args: &DrainArgs,
-    spool: &Layout,
-    (home, config_time): (&Layout, Option<SystemTime>),
-    config: &Config,
-    endpoints: Arc<ConfiguredEndpoints>,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Option<DrainReport>> {
-    Spool::new(spool.clone()).create()?;
-    let beside = args.parallel || args.once || args.only.is_some();
-    let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
-    if lock.is_none() && !beside {
-        return Ok(None);
-    }
-    let (queue, drainer) = drainer(spool, config, Arc::clone(&endpoints))?;
-    // Space that is missing now is missing for more than this file; captures go on without it.
-    if let Err(error) = Spool::new(spool.clone()).reserve() {
-        tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
-    }
-    let until = match (&args.only, args.once) {
-        (Some(id), _) => Until::Tried(id.clone()),
-        (None, true) => Until::NothingDue,
-        (None, false) => Until::Idle,
-    };
-    let watched = watch_config(home, config_time, &drainer, &endpoints);
-    let drained = async {
-        loop {
-            let report = drainer.run(until.clone(), shutdown).await;
-            if let Until::Tried(id) = &until {
-                wait_while_leased(spool, id, config, shutdown).await;
-            }
-            if until != Until::Idle || shutdown.is_cancelled() {
-                return Ok(Some(report));
-            }
-            // A hook that saw the lock taken did not start a drainer. So: let go, look once more, and
-            // take it again if there is something.
-            drop(lock.take());
-            if queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
-                return Ok(Some(report));
-            }
-            lock = acquire(spool, Duration::ZERO).await?;
-            if lock.is_none() && !args.parallel {
-                return Ok(Some(report));
+/// What the drainers of all spools have in common.
+struct Drain<'a> {
+    args: &'a DrainArgs,
+    home: &'a Layout,
+    /// When `config.toml` was changed before it was read.
+    config_time: Option<SystemTime>,
+    config: &'a Config,
+    shutdown: &'a CancellationToken,
+}
+
+impl Drain<'_> {
+    async fn run(&self) -> anyhow::Result<DrainReport> {
+        let endpoints = Arc::new(ConfiguredEndpoints::new(self.config));
+        let delivery = delivery(self.home, self.config, Arc::clone(&endpoints))?;
+        let mut spools = vec![self.home.clone()];
+        let fallback = Layout::new(fallback_home(&process_env));
+        let uid = nix::unistd::getuid().as_raw();
+        let is_own = || arrakis_store_fs::spool::check_private(fallback.home(), uid).is_ok();
+        if fallback != *self.home && fallback.pending().is_dir() && is_own() {
+            spools.push(fallback);
+        }
+        let draining = spools.iter().map(|spool| self.spool(spool, &endpoints, &delivery));
+        let news = delivery.breaker.changes();
+        let drained = tokio::select! {
+            drained = futures_util::future::join_all(draining) => drained,
+            () = keep_receivers(self.home, &delivery.breaker) => Vec::new(),
+        };
+        if news.has_changed().unwrap_or_default() {
+            save_receivers(self.home, &delivery.breaker).await.ok();
+        }
+        let mut report = DrainReport::default();
+        let mut failure = None;
+        for drained in drained {
+            match drained {
+                Ok(Some(one)) => add(&mut report, one),
+                Ok(None) => {}
+                // A home that cannot be drained must not keep the fallback home from it.
+                Err(error) => failure = Some(error),
             }
         }
-    };
-    tokio::select! {
-        report = drained => report,
-        () = watched => Ok(None),
+        failure.map_or(Ok(report), Err)
     }
+
+    /// Drains one spool; `None` if that is left to another drainer.
+    async fn spool(
+        &self,
+        spool: &Layout,
+        endpoints: &ConfiguredEndpoints,
+        delivery: &Delivery,
+    ) -> anyhow::Result<Option<DrainReport>> {
+        let Self { args, config, shutdown, .. } = self;
+        Spool::new(spool.clone()).create()?;
+        let beside = args.parallel || args.once || args.only.is_some();
+        let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
+        if lock.is_none() && !beside {
+            return Ok(None);
+        }
+        let (queue, drainer) = drainer(spool, config, delivery)?;
+        // Space that is missing now is missing for more than this file; captures go on without it.
+        if let Err(error) = Spool::new(spool.clone()).reserve() {
+            tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
+        }
+        let until = match (&args.only, args.once) {
+            (Some(id), _) => Until::Tried(id.clone()),
+            (None, true) => Until::NothingDue,
+            (None, false) => Until::Idle,
+        };
+        let watched = watch_config(self.home, self.config_time, &drainer, endpoints);
+        let drained = async {
+            loop {
+                let report = drainer.run(until.clone(), shutdown).await;
+                if let Until::Tried(id) = &until {
+                    wait_while_leased(spool, id, config, shutdown).await;
+                }
+                if until != Until::Idle || shutdown.is_cancelled() {
+                    return Ok(Some(report));
+                }
+                // A hook that saw the lock taken did not start a drainer. So: let go, look once more,
+                // and take it again if there is something.
+                drop(lock.take());
+                if queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
+                    return Ok(Some(report));
+                }
+                lock = acquire(spool, Duration::ZERO).await?;
+                if lock.is_none() && !args.parallel {
+                    return Ok(Some(report));
+                }
+            }
+        };
+        tokio::select! {
+            report = drained => report,
+            () = watched => Ok(None),
+        }
+    }
+}
+
+/// Keeps what is known about the receivers for the next drainer, whenever it changes.
+async fn keep_receivers(home: &Layout, breaker: &BreakerHandle) {
+    let mut changes = breaker.changes();
+    let mut warned = false;
+    while changes.changed().await.is_ok() {
+        match save_receivers(home, breaker).await {
+            Err(error) if !warned => {
+                warned = true;
+                tracing::warn!(target: "arrakis::queue", %error,
+                    "cannot keep what is known about the receivers; the next drainer finds out anew");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn save_receivers(home: &Layout, breaker: &BreakerHandle) -> io::Result<()> {
+    let (home, snapshot) = (home.clone(), breaker.snapshot());
+    let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &snapshot));
+    saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 /// Waits while another drainer has the event: whoever asks for one event wants to know it tried. Not

@@ -32,6 +32,11 @@ impl Drainer {
     async fn deliver_to_one(&self, leases: Vec<Lease>, shutdown: &CancellationToken) {
         let mut parts = vec![leases];
         while let Some(mut part) = parts.pop() {
+            let ill = part.first().is_some_and(|lease| self.is_ill(lease));
+            if ill && part.len() > 1 {
+                let probe = part.swap_remove(self.config.jitter.pick(part.len()));
+                parts.push(std::mem::replace(&mut part, vec![probe]));
+            }
             let envelopes = part.iter().map(|lease| lease.envelope.clone()).collect();
             let Some(batch) = Batch::new(envelopes) else { continue };
             let destination = batch.destination().to_owned();
@@ -51,7 +56,7 @@ impl Drainer {
                     let rest = part.split_off(if hangs { 1 } else { part.len() / 2 });
                     parts.extend([rest, part]);
                 }
-                Err(error) if error.fault() == Fault::Event => {
+                Err(error) if error.fault() == Fault::Event && !self.is_ill(&part[0]) => {
                     for lease in part {
                         let disposition = self.lost_round(&lease, error.code(), &error);
                         self.settle(vec![(lease, disposition)]).await;
@@ -67,6 +72,11 @@ impl Drainer {
         for part in parts {
             self.release(part).await;
         }
+    }
+
+    /// Whether the receiver of an event is known to be ill, so that failures are its own.
+    fn is_ill(&self, lease: &Lease) -> bool {
+        self.transport.is_ill(&lease.envelope.header.destination)
     }
 
     /// One round of delivery; `None` if it was given up for the shutdown.

@@ -1,4 +1,4 @@
-//! What is known about each receiver: whether it is worth trying now.
+//! When events are leased for a receiver again.
 //!
 //! ```text
 //!            success                      failure of the receiver
@@ -8,9 +8,10 @@
 //!     └─ configuration's fault ──► held (one minute, repeats)
 //! ```
 //!
-//! A gate that is away or held lets nothing through until its time has come; then everything, as one
-//! probe: the outcome opens it or closes it again. An event captured meanwhile brings the time of a
-//! gate that is away forward, to five seconds after the last attempt.
+//! A gate that is away or held lets nothing through until its time has come; the outcome of what goes
+//! then opens it or closes it again. An event captured meanwhile brings the time of a gate that is
+//! away forward, to five seconds after the last attempt or what `Retry-After` asked for. Where the
+//! circuit breaker let nothing go, the gate only waits until it will.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -20,14 +21,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Retryable;
+use crate::limits::RETRY_AFTER_MAX;
+use crate::middleware::breaker::PROBE_INTERVAL;
 use crate::retry::{Jitter, RetrySchedule};
 use crate::transport::{Fault, TransportError};
 
 /// Time between two probes of a receiver that is held for its configuration.
 const HELD_PROBE: Duration = Duration::from_secs(60);
-
-/// Least time between two probes of a receiver that is away, however many events are captured.
-const FRESH_PROBE: Duration = Duration::from_secs(5);
 
 /// One gate per destination.
 #[derive(Debug)]
@@ -41,16 +41,18 @@ pub(super) struct Gates {
 #[derive(Debug, Clone, Copy)]
 struct Gate {
     cause: Cause,
-    /// When it was last tried.
-    tried: Instant,
     /// When it is worth trying again.
     until: Instant,
+    /// The same for an event that is captured meanwhile.
+    fresh_until: Instant,
+    /// Whether an attempt has closed it, and not the circuit breaker.
+    tried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The receiver is away, and was found so this many times.
-    Away(NonZeroU32),
+    /// The receiver is away, and attempts have found it so this many times.
+    Away(u32),
     Held,
 }
 
@@ -91,7 +93,7 @@ impl Gates {
     /// Lets a fresh event probe receivers that are away, not more often than it is decent.
     pub(super) fn fresh_arrival(&self) {
         for gate in self.gates().values_mut().filter(|gate| gate.cause != Cause::Held) {
-            gate.until = gate.until.min(gate.tried + FRESH_PROBE);
+            gate.until = gate.until.min(gate.fresh_until);
         }
     }
 
@@ -105,26 +107,30 @@ impl Gates {
     /// The receiver, or the way to it, does not work.
     pub(super) fn failed(&self, destination: &str, error: &TransportError) {
         let now = Instant::now();
+        let tried = !matches!(error, TransportError::BreakerOpen { .. });
         let mut gates = self.gates();
         let before = gates.get(destination).copied();
         // Two lanes may find out about the same outage; the second adds nothing to the first.
-        if before.is_some_and(|gate| gate.until > now) {
+        if before.is_some_and(|gate| gate.until > now && (gate.tried || !tried)) {
             return;
         }
         let before = before.map(|gate| gate.cause);
+        let times = match before {
+            Some(Cause::Away(times)) => times,
+            Some(Cause::Held) | None => 0,
+        };
+        let asked = error.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX);
         let (cause, delay) = match error.fault() {
-            Fault::Configuration => (Cause::Held, HELD_PROBE),
+            _ if !tried => (before.unwrap_or(Cause::Away(0)), asked),
+            Fault::Configuration => (Cause::Held, self.jitter.apply(HELD_PROBE)),
             Fault::Receiver | Fault::Event => {
-                let times = match before {
-                    Some(Cause::Away(times)) => times.saturating_add(1),
-                    Some(Cause::Held) | None => NonZeroU32::MIN,
-                };
-                let asked = error.retry_after().unwrap_or_default();
-                (Cause::Away(times), self.schedule.delay_after(times).max(asked))
+                let delay = self.schedule.delay_after(NonZeroU32::MIN.saturating_add(times));
+                (Cause::Away(times.saturating_add(1)), self.jitter.apply(delay.max(asked)))
             }
         };
-        let delay = self.jitter.apply(delay);
-        gates.insert(destination.to_owned(), Gate { cause, tried: now, until: now + delay });
+        let fresh = self.jitter.apply(PROBE_INTERVAL.max(asked)).min(delay);
+        let gate = Gate { cause, until: now + delay, fresh_until: now + fresh, tried };
+        gates.insert(destination.to_owned(), gate);
         drop(gates);
         let held = cause == Cause::Held;
         if before.is_some_and(|before| (before == Cause::Held) == held) {

@@ -8,6 +8,7 @@ mod trace;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
@@ -15,7 +16,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 pub use retry::AttemptPolicy;
 pub use trace::{Trace, TraceLayer};
 
-use breaker::{BreakerHandle, BreakerLayer};
+use breaker::{BreakerHandle, BreakerLayer, BreakerState};
 
 use crate::clock::SystemClock;
 use crate::retry::{FixedRetry, Jitter, RetryPolicy};
@@ -24,7 +25,22 @@ use crate::transport::{
 };
 
 /// A transport with the whole stack around it, itself a [`Transport`].
-pub type DeliveryStack = ServiceTransport<BoxCloneSyncService<Batch, Vec<Outcome>, TransportError>>;
+#[derive(Debug)]
+pub struct DeliveryStack {
+    service: ServiceTransport<BoxCloneSyncService<Batch, Vec<Outcome>, TransportError>>,
+    breaker: BreakerHandle,
+}
+
+#[async_trait]
+impl Transport for DeliveryStack {
+    async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
+        self.service.deliver(batch).await
+    }
+
+    fn is_ill(&self, destination: &str) -> bool {
+        self.breaker.state(destination) != BreakerState::Closed
+    }
+}
 
 /// The settings of [`delivery_stack`].
 #[derive(Debug, Clone)]
@@ -64,11 +80,12 @@ pub fn delivery_stack(transport: Arc<dyn Transport>, config: DeliveryConfig) -> 
     let service = ServiceBuilder::new()
         .layer(TraceLayer)
         .retry(AttemptPolicy::new(attempts, jitter))
-        .layer(BreakerLayer::new(breaker))
+        .layer(BreakerLayer::new(breaker.clone()))
         .map_err(move |error| transport_error(error, timeout))
         .layer(TimeoutLayer::new(timeout))
         .service(TransportService::new(transport));
-    ServiceTransport::new(BoxCloneSyncService::new(service.map_future(Box::pin)))
+    let service = BoxCloneSyncService::new(service.map_future(Box::pin));
+    DeliveryStack { service: ServiceTransport::new(service), breaker }
 }
 
 /// Back from tower's boxed error, which the timeout layer speaks, to ours.

@@ -52,6 +52,13 @@ impl Jitter {
         let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         delay + delay.mul_f64(rng.random_range(0.0..0.5))
     }
+
+    /// One of `count` things, each as likely as the others; 0 where there are none.
+    #[must_use]
+    pub fn pick(&self, count: usize) -> usize {
+        let mut rng = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rng.random_range(0..count.max(1))
+    }
 }
 
 impl fmt::Debug for Jitter {

@@ -153,7 +153,7 @@ impl Circuit {
                 *succeeded += 1;
                 if *succeeded >= SECOND_PROBES {
                     self.since = wall;
-                    self.window = Window::new(now);
+                    self.window.slots = Default::default();
                     self.enter(State::Closed);
                 } else if *succeeded == *probes {
                     (*probes, *succeeded) = (SECOND_PROBES, 0);
@@ -253,7 +253,7 @@ struct Slot {
 
 impl Window {
     fn new(origin: Instant) -> Self {
-        Self { origin, slots: [Slot::default(); WINDOW_SECONDS as usize] }
+        Self { origin, slots: Default::default() }
     }
 
     fn count(&mut self, now: Instant, failed: bool) {
