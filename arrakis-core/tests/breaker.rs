@@ -234,11 +234,13 @@ async fn what_the_receiver_is_not_to_blame_for_opens_nothing() {
         }
         assert_eq!(world.state(), Closed);
     }
-    for fault in [|| failed(500), || TransportError::Timeout { after: Duration::ZERO }] {
+    let timeout = || TransportError::Timeout { after: Duration::ZERO };
+    let asked = || TransportError::Unavailable { status: 429, retry_after: None };
+    for fault in [|| failed(500), || failed(599), timeout, asked] {
         let world = World::new();
         world.receiver.fail(move |_| Some(fault()));
-        for _ in 0..100 {
-            world.attempt().await.unwrap_err();
+        for n in 0..10 {
+            world.attempt_with(&[&n.to_string()]).await.unwrap_err();
         }
         assert_eq!(world.state(), Open);
     }
@@ -279,21 +281,22 @@ async fn an_attempt_that_is_given_up_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn taking_a_batch_apart_is_one_failure() {
+async fn an_event_that_the_receiver_fails_on_is_one_failure() {
     let world = World::new();
     world.receiver.fail(|_| Some(failed(500)));
     let ids: Vec<String> = (0..500).map(|n| format!("e{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    for _ in 0..3 {
-        for size in [500, 250, 125, 63, 32, 16, 8, 4, 2] {
+    for size in [500, 250, 125, 63, 32, 16, 8, 4, 2, 1, 1, 1] {
+        for _ in 0..3 {
             assert_eq!(world.attempt_with(&ids[..size]).await, Err("receiver_failed"));
         }
     }
     assert_eq!(world.handle.snapshot().receivers[0].failures_in_a_row, 1);
-    for _ in 0..9 {
-        assert_eq!(world.attempt_with(&ids[..1]).await, Err("receiver_failed"));
+    for id in &ids[1..10] {
+        assert_eq!(world.state(), Closed);
+        assert_eq!(world.attempt_with(&[id]).await, Err("receiver_failed"));
     }
-    assert_eq!(world.state(), Open, "one event alone counts each time");
+    assert_eq!(world.state(), Open, "ten events in a row");
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,18 +168,11 @@ async fn a_poison_event_is_found_and_its_neighbours_go_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_fails_while_others_go_through_becomes_a_dead_letter_after_the_last_round() {
+async fn an_event_that_fails_alone_becomes_a_dead_letter_after_the_last_round() {
     let world = World::with(Arc::new(Poisoned::new("e000")), Arc::default());
     world.push(numbered(1)).await;
-    let started = Instant::now();
-    let others = async {
-        for n in 0..400 {
-            world.push([format!("other{n}")]).await;
-            tokio::time::sleep(Duration::from_secs(60)).await;
-        }
-    };
-    let (report, ()) = tokio::join!(world.run(Until::Idle), others);
-    assert_eq!((report.delivered, report.retried, report.dead_lettered), (400, 5, 1));
+    let report = world.run(Until::Idle).await;
+    assert_eq!((report.retried, report.dead_lettered), (5, 1));
     let detail = world.queue.show(&"e000".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(detail.history.len(), 6);
     assert!(detail.history.iter().all(|failure| failure.code == "receiver_failed"));
@@ -187,40 +180,33 @@ async fn an_event_that_fails_while_others_go_through_becomes_a_dead_letter_after
     let waits = detail.history.windows(2).map(|pair| pair[1].at.since(pair[0].at));
     for (wait, minutes) in waits.zip([1, 5, 15, 60, 120]) {
         let delay = Duration::from_secs(60 * minutes);
-        // A round of three attempts takes up to 3 s, and due times are told to the millisecond.
-        let latest = delay.mul_f64(1.5) + Duration::from_secs(5);
+        // A round of three attempts takes up to 3 s, and the loop looks at the clock now and then.
+        let latest = delay.mul_f64(1.5) + Duration::from_secs(33);
         assert!((delay..latest).contains(&wait), "{minutes} min: {wait:?}");
     }
-    assert!(started.elapsed() > Duration::from_secs(3 * 3600));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_nothing_got_through_beside_is_not_given_up() {
-    let world = World::with(Arc::new(Poisoned::new("e000")), Arc::default());
-    world.push(numbered(1)).await;
-    let later = async {
-        tokio::time::sleep(Duration::from_secs(48 * 3600)).await;
-        assert_eq!(world.depth().await, Depth { pending: 1, ..Default::default() });
-        world.shutdown.cancel();
-    };
-    let (report, ()) = tokio::join!(world.run(Until::Idle), later);
-    assert_eq!((report.retried, report.dead_lettered), (3, 0), "the tenth failure in a row opens");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_receiver_that_fails_on_some_events_takes_all_others() {
-    // Every third: far more than would leave a batch of 300 whole.
-    let fails = |batch: &Batch| {
-        let poison = |id: &RequestId| id.as_str()[1..].parse::<u32>().unwrap().is_multiple_of(3);
-        let any = batch.envelopes().iter().any(|envelope| poison(envelope.request_id()));
-        any.then(failed)
-    };
-    let receiver = Arc::<FaultyReceiver>::default();
-    receiver.fail(fails);
-    let world = World::with(Arc::<FaultyReceiver>::clone(&receiver), Arc::default());
-    world.push(numbered(300)).await;
-    let report = world.run(Until::Idle).await;
-    assert_eq!((report.delivered, report.dead_lettered), (200, 100));
+async fn a_receiver_that_fails_on_many_events_takes_all_others() {
+    for every in [3, 2] {
+        let poison = move |id: &RequestId| id.as_str()[1..].parse::<u32>().unwrap() % every == 0;
+        let receiver = Arc::<FaultyReceiver>::default();
+        receiver.fail(move |batch| {
+            batch.envelopes().iter().any(|one| poison(one.request_id())).then(failed)
+        });
+        let world = World::with(Arc::<FaultyReceiver>::clone(&receiver), Arc::default());
+        world.push(numbered(300)).await;
+        let started = Instant::now();
+        let all = 300 - 300 / every as usize;
+        let stop = async {
+            while receiver.stored() < all && started.elapsed() < Duration::from_secs(3600) {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            world.shutdown.cancel();
+        };
+        tokio::join!(world.run(Until::Idle), stop);
+        assert_eq!(receiver.stored(), all, "within an hour");
+    }
 }
 
 #[tokio::test(start_paused = true)]

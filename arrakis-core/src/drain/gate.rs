@@ -123,7 +123,11 @@ impl Gates {
         let (cause, delay) = match error.fault() {
             _ if !tried => (before.unwrap_or(Cause::Away(0)), asked),
             Fault::Configuration => (Cause::Held, self.jitter.apply(HELD_PROBE)),
-            Fault::Receiver | Fault::Event => {
+            // It answers, if not well: another event may fare better, and that soon.
+            Fault::Event => {
+                (Cause::Away(1), self.jitter.apply(self.schedule.delay_after(NonZeroU32::MIN)))
+            }
+            Fault::Receiver => {
                 let delay = self.schedule.delay_after(NonZeroU32::MIN.saturating_add(times));
                 (Cause::Away(times.saturating_add(1)), self.jitter.apply(delay.max(asked)))
             }

@@ -15,8 +15,9 @@
 //! or answers 500. An answer that refuses events shows that it is well; a fault of the configuration
 //! shows nothing.
 //!
-//! A batch that is taken apart to find the event that breaks it fails many times for one reason: a
-//! part of a batch that has failed with 500 counts no further failure, unless it is one event alone.
+//! A 500 may be an event's fault, and the receiver well. So in a closed circuit it counts only where one
+//! event was alone in its request, and once for an event that is tried again and again: it takes ten
+//! events in a row to blame the receiver.
 
 mod circuit;
 
@@ -230,10 +231,7 @@ fn verdict(
 ) -> Verdict {
     match result {
         Some(Ok(_) | Err(TransportError::Refused { .. })) => Verdict::Well,
-        Some(Err(TransportError::Failed { .. })) if circuit.is_taken_apart(batch) => {
-            Verdict::Nothing
-        }
-        Some(Err(TransportError::Failed { .. })) => Verdict::Ill,
+        Some(Err(TransportError::Failed { .. })) => circuit.blame(batch),
         Some(Err(error)) if error.fault() == Fault::Receiver => Verdict::Ill,
         Some(Err(_)) | None => Verdict::Nothing,
     }

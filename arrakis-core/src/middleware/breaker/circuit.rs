@@ -1,6 +1,5 @@
 //! The circuit of one receiver: the diagram of the breaker as code, without a clock or lock of its own.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -43,8 +42,8 @@ pub(super) struct Circuit {
     since: Timestamp,
     failures_in_a_row: u32,
     window: Window,
-    /// The events of a batch that has failed and may be taken apart now.
-    taken_apart: HashSet<RequestId>,
+    /// The event that the receiver has failed on last.
+    failed_on: Option<RequestId>,
     pub(super) last_failure: Option<LastFailure>,
 }
 
@@ -63,7 +62,7 @@ impl Circuit {
             since: wall,
             failures_in_a_row: 0,
             window: Window::new(now),
-            taken_apart: HashSet::new(),
+            failed_on: None,
             last_failure: None,
         }
     }
@@ -170,18 +169,14 @@ impl Circuit {
         before != (self.epoch, self.failures_in_a_row)
     }
 
-    /// Whether the batch is a part of one that has failed before, so that its failure is no news.
-    /// Else it is remembered as one that has.
-    pub(super) fn is_taken_apart(&mut self, batch: &Batch) -> bool {
-        if batch.len() == 1 || !matches!(self.state, State::Closed) {
-            return false;
+    /// What it shows that the receiver has failed on these events.
+    pub(super) fn blame(&mut self, batch: &Batch) -> Verdict {
+        if !matches!(self.state, State::Closed) {
+            return Verdict::Ill;
         }
-        let ids = || batch.envelopes().iter().map(|envelope| envelope.request_id());
-        let part = ids().all(|id| self.taken_apart.contains(id));
-        if !part {
-            self.taken_apart = ids().cloned().collect();
-        }
-        part
+        let [alone] = batch.envelopes() else { return Verdict::Nothing };
+        let before = self.failed_on.replace(alone.request_id().clone());
+        if before.as_ref() == Some(alone.request_id()) { Verdict::Nothing } else { Verdict::Ill }
     }
 
     pub(super) fn health(
@@ -232,7 +227,6 @@ impl Circuit {
     fn enter(&mut self, state: State) {
         self.state = state;
         self.epoch += 1;
-        self.taken_apart.clear();
     }
 }
 

@@ -1,0 +1,129 @@
+//! An outage of two days with a real spool, and what is kept about the receivers meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![cfg(feature = "queue")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::clock::{Clock, SystemClock, Timestamp};
+use arrakis_core::drain::{DrainConfig, Drainer, Until};
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::middleware::breaker::{BreakerHandle, BreakerSnapshot, BreakerState};
+use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
+use arrakis_core::queue::{Depth, Queue};
+use arrakis_core::retry::Jitter;
+use arrakis_core::testkit::fakes::TokioClock;
+use arrakis_core::testkit::receiver::{FaultyReceiver, unreachable};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, receivers};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tempfile::TempDir;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_two_days_ends_with_everything_delivered_and_nothing_failed() {
+    let directory = TempDir::new().unwrap();
+    let layout = Layout::new(directory.path().join("home"));
+    let clock: Arc<dyn Clock> =
+        Arc::new(TokioClock::new(Timestamp::from_millis(1_800_000_000_000)));
+    let receiver = Arc::<FaultyReceiver>::default();
+    receiver.fail(|_| Some(unreachable()));
+    let mut retried = 0;
+    for restart in 0..5 {
+        let jitter = Jitter::new(StdRng::seed_from_u64(restart));
+        let breaker = BreakerHandle::new(Arc::clone(&clock), jitter.clone());
+        breaker.restore(receivers::load(&layout));
+        let delivery =
+            DeliveryConfig { breaker: breaker.clone(), ..DeliveryConfig::new(jitter.clone()) };
+        let stack = delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery);
+        let config = FsQueueConfig::default();
+        let queue = FsQueue::open(layout.clone(), Arc::clone(&clock), config).unwrap();
+        let queue = Arc::new(queue);
+        let config = DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter) };
+        let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), config);
+        let shutdown = CancellationToken::new();
+        let spool = Spool::new(layout.clone());
+        let world = async {
+            for n in 0..12 {
+                spool.write(&envelope(&format!("e{restart}-{n}"))).unwrap();
+                sleep(Duration::from_secs(3600)).await;
+            }
+            shutdown.cancel();
+        };
+        if restart < 4 {
+            let (report, ()) = tokio::join!(drainer.run(Until::Idle, &shutdown), world);
+            retried += report.retried;
+            assert_eq!(breaker.state("http://receiver/"), BreakerState::Open);
+            receivers::save(&layout, &breaker.snapshot()).unwrap();
+        } else {
+            receiver.recover();
+            retried += drainer.run(Until::Idle, &shutdown).await.retried;
+            assert_eq!(queue.depth().await.unwrap(), Depth::default());
+        }
+    }
+    assert_eq!((receiver.stored(), retried), (48, 0));
+    assert!(receiver.attempts().len() > 48, "it was tried all the time");
+}
+
+#[tokio::test]
+async fn what_is_known_about_receivers_is_kept_for_the_owner_alone() {
+    let directory = TempDir::new().unwrap();
+    let layout = Layout::new(directory.path());
+    Spool::new(layout.clone()).create().unwrap();
+    assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
+    let first = one("http://first/");
+    receivers::save(&layout, &first).unwrap();
+    assert_eq!(receivers::load(&layout), first);
+    let second = one("http://second/");
+    receivers::save(&layout, &second).unwrap();
+    assert_eq!(receivers::load(&layout), second);
+    let mode = std::fs::metadata(layout.receivers()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(beside(&layout.queue()), ["receivers.json"], "nothing is left beside it");
+}
+
+#[tokio::test]
+async fn a_broken_file_is_passed_over_and_replaced() {
+    let directory = TempDir::new().unwrap();
+    let layout = Layout::new(directory.path());
+    Spool::new(layout.clone()).create().unwrap();
+    let whole = serde_json::to_vec(&one("http://a/")).unwrap();
+    let broken: [&[u8]; 6] =
+        [b"", b"{", b"null", &whole[..whole.len() / 2], &[0; 4096], b"{\"receivers\":[{}]}"];
+    for bytes in broken {
+        std::fs::write(layout.receivers(), bytes).unwrap();
+        assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
+        receivers::save(&layout, &one("http://a/")).unwrap();
+        assert_eq!(receivers::load(&layout), one("http://a/"));
+    }
+    std::fs::remove_file(layout.receivers()).unwrap();
+    std::fs::create_dir(layout.receivers()).unwrap();
+    assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
+    assert!(receivers::save(&layout, &one("http://a/")).is_err());
+}
+
+fn envelope(id: &str) -> Envelope {
+    let at = Timestamp::from_millis(1_800_000_000_000);
+    Envelope::new(id.parse().unwrap(), at, "http://receiver/", Source::default(), &b"{}"[..])
+}
+
+/// What is known after one attempt at a receiver that is away.
+fn one(destination: &str) -> BreakerSnapshot {
+    let now = SystemClock.now();
+    let text = serde_json::json!({ "receivers": [{
+        "destination": destination, "state": "open", "since": now, "failuresInARow": 10,
+        "recentAttempts": 10, "recentFailures": 10, "nextProbe": now,
+        "lastFailure": { "at": now, "code": "unreachable", "message": "connection refused" },
+    }]});
+    serde_json::from_value(text).unwrap()
+}
+
+fn beside(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.path().is_file());
+    files.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
