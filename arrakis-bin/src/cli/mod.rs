@@ -33,7 +33,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::compose::{Store, open_embedded, open_store};
-use crate::config::process_env;
+use crate::config::{env_text, process_env};
 
 use output::{Terminal, text};
 
@@ -125,7 +125,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
 /// not make one: an empty store would only hide that the home is the wrong one.
 async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
-    if let Some(url) = process_env("DATABASE_URL").filter(|url| !url.is_empty()) {
+    if let Some(url) = env_text(&process_env, "DATABASE_URL") {
         return open_store(&url).await;
     }
     let layout = Layout::new(&context.home);

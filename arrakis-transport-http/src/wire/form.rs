@@ -101,8 +101,8 @@ pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
 }
 
 fn original(body: &Bytes) -> Result<Parsed, WireError> {
-    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body)
-        .map_err(|error| WireError::Malformed(error.to_string()))?;
+    let mut fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).map_err(|error| WireError::Malformed(error.to_string()))?;
     let trace = fields.remove("_trace").and_then(tree);
     let request_id = trace.as_ref().and_then(|trace| trace.get("requestId")?.as_str());
     let request_id = request_id.map(|id| {
