@@ -45,15 +45,10 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
 
-    /// Where configuration, spool, logs and the embedded store are [default: ~/.arrakis].
-    #[arg(
-        long,
-        global = true,
-        env = "ARRAKIS_HOME",
-        value_name = "DIR",
-        hide_env_values = true,
-        help_heading = "Everywhere"
-    )]
+    /// Where configuration, spool, logs and the embedded store are [default: ARRAKIS_HOME, else
+    /// ~/.arrakis].
+    // Read by hand: for clap an empty variable is an error, for the hook it is none.
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
 
     /// What to do.
