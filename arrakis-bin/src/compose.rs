@@ -25,7 +25,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DEFAULT_URL, process_env};
+use crate::config::{Config, DEFAULT_URL, env_text, process_env};
 
 /// Everything that a store here can do.
 pub trait Store: EventStore + KeyStore + DeadLetters {}
@@ -131,8 +131,7 @@ pub async fn run_server(
         trusted_proxies: config.trusted_proxies.clone(),
         ingest_keys: environment
             .into_iter()
-            .filter_map(process_env)
-            .filter(|key| !key.is_empty())
+            .filter_map(|name| env_text(&process_env, name))
             .map(Into::into)
             .collect(),
         shutdown: shutdown.clone(),

@@ -4,6 +4,8 @@
 //! hook with a broken configuration still captures.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,8 +19,11 @@ use url::Url;
 /// Where events go unless something else is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:3000/api/claude-hooks";
 
+/// Largest `config.toml` that is read: 1 MiB. Real ones have a few hundred bytes.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Looks a variable of the environment up.
-pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The settings of one home.
 #[derive(Debug, Clone)]
@@ -189,9 +194,9 @@ impl File {
             problems.push(ConfigProblem(format!("{}: {what}; defaults are used", path.display())));
             Self::default()
         };
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_text(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::default(),
             Err(error) => return problem(error.to_string()),
         };
         match toml::from_str::<Self>(&text) {
@@ -211,6 +216,19 @@ impl File {
     }
 }
 
+fn read_text(path: &Path) -> io::Result<String> {
+    // Opening a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_MAX_BYTES {
+        return Err(io::Error::other("it has more than 1 MiB"));
+    }
+    Ok(text)
+}
+
 /// Reads the environment, keeping account of what cannot be used.
 struct Environment<'a> {
     env: Env<'a>,
@@ -219,8 +237,14 @@ struct Environment<'a> {
 
 impl Environment<'_> {
     /// The first of these variables that is set and not empty.
-    fn text(&self, names: &[&str]) -> Option<String> {
-        names.iter().find_map(|name| (self.env)(name).filter(|value| !value.is_empty()))
+    fn text(&mut self, names: &[&str]) -> Option<String> {
+        let value = |name| (self.env)(name).filter(|value| !value.is_empty());
+        let (name, value) = names.iter().find_map(|&name| Some((name, value(name)?)))?;
+        let text = value.into_string().ok();
+        if text.is_none() {
+            self.problems.push(ConfigProblem(format!("{name} is not UTF-8")));
+        }
+        text
     }
 
     fn number<T: std::str::FromStr>(&mut self, names: &[&str]) -> Option<T> {
@@ -292,8 +316,14 @@ pub fn fallback_home(env: Env<'_>) -> PathBuf {
 
 /// The process's own environment.
 #[must_use]
-pub fn process_env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+pub fn process_env(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// The value of a variable, if it is text and not empty.
+#[must_use]
+pub fn env_text(env: Env<'_>, name: &str) -> Option<String> {
+    env(name)?.into_string().ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -305,9 +335,8 @@ mod tests {
     fn load(file: &str, env: &[(&str, &str)]) -> (Config, Vec<ConfigProblem>) {
         let home = tempfile::TempDir::new().unwrap();
         std::fs::write(home.path().join("config.toml"), file).unwrap();
-        let env = |name: &str| {
-            env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        };
+        let env =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         Config::load(home.path(), &env)
     }
 
@@ -343,6 +372,30 @@ mod tests {
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(config.enabled);
         assert_eq!(config.timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_file_that_is_none_or_has_no_end_is_told_and_not_read() {
+        let home = tempfile::TempDir::new().unwrap();
+        let path = home.path().join("config.toml");
+        let problem = || {
+            let (config, problems) = Config::load(home.path(), &|_| None);
+            assert_eq!(config.url, DEFAULT_URL);
+            problems[0].to_string()
+        };
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(problem().contains("not a regular file"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, " ".repeat(2 << 20)).unwrap();
+        assert!(problem().contains("more than 1 MiB"));
+    }
+
+    #[test]
+    fn a_home_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let named = OsString::from_vec(b"/h\xff".to_vec());
+        let env = |name: &str| (name == "ARRAKIS_HOME").then(|| named.clone());
+        assert_eq!(home(&env), PathBuf::from(&named));
     }
 
     #[test]

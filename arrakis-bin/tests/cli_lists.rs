@@ -408,6 +408,8 @@ ID        SCOPE   STATE   CREATED (UTC)        WORKSPACE  NAME
 #[tokio::test]
 async fn a_key_as_json_has_its_secret_beside_it() {
     let mut desk = Desk::new();
+    let unnamed = desk.json("keys create --scope ingest").await;
+    assert_eq!(unnamed["key"]["name"], "ingest");
     let created = desk.json("keys create --name ci --scope admin --workspace w").await;
     assert_eq!(created["key"]["workspace"], "w");
     assert_eq!(created["key"]["id"], ApiKey::id_of(created["secret"].as_str().unwrap()).unwrap());

@@ -233,6 +233,41 @@ fn the_first_start_sets_everything_up_and_later_ones_leave_it() {
 }
 
 #[test]
+fn a_server_on_all_interfaces_is_reached_by_its_own_machine_and_may_move() {
+    let world = World::new();
+    world.up_at("0.0.0.0:0").stop();
+    let config = world.home().join("config.toml");
+    let read = || std::fs::read_to_string(&config).unwrap();
+    let first = read();
+    assert!(first.contains("url = \"http://127.0.0.1:"), "{first}");
+    std::fs::write(&config, first.replace("127.0.0.1", "0.0.0.0")).unwrap();
+    let up = world.up();
+    assert!(read().contains(&up.url), "it moved, and hooks follow it");
+}
+
+#[test]
+fn the_doctor_finds_the_chain_whole_where_the_server_keeps_another_store() {
+    let elsewhere = World::new();
+    let _up = elsewhere.up();
+    let world = World::new();
+    world.up().stop();
+    std::fs::copy(elsewhere.home().join("config.toml"), world.home().join("config.toml")).unwrap();
+    let doctor = world.arrakis(&["doctor"]);
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
+    assert_eq!((stored(&elsewhere), stored(&world)), (1, 0));
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let world = World::new();
+    let mut status = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    let status = status.env("ARRAKIS_HOME", "").args(["status", "--json"]).output().unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let default = world.directory.path().join(".arrakis");
+    assert_eq!(status["home"], default.to_str().unwrap());
+}
+
+#[test]
 fn the_production_server_runs_on_the_same_store() {
     let world = World::new();
     world.up().stop();

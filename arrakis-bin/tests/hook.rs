@@ -76,11 +76,16 @@ fn unknown_events_and_fields_survive_and_the_header_tells_what_is_known() {
 
 #[test]
 fn what_is_no_event_is_kept_as_it_came() {
-    for payload in [&b""[..], b"{\"broken\":", b"plain text", b"\xff\xfe\x00\x01", b"{}\n\n"] {
+    for payload in [&b""[..], b"{\"broken\":", b"null", b"plain text", b"\xff\xfe\x00\x01"] {
         let world = World::new();
         feed(world.lone_hook(), payload);
         assert_eq!(&only(&world).payload[..], captured(payload));
+        assert_eq!(codes(&world.home()), ["payload"], "and that is told");
     }
+    let world = World::new();
+    feed(world.lone_hook(), b"{}\n\n");
+    assert_eq!(&only(&world).payload[..], b"{}\n");
+    assert!(troubles(&world.home()).is_empty());
 }
 
 #[test]

@@ -37,8 +37,9 @@ impl Machine {
         fs::write(path("bin/arrakis-hook"), "").unwrap();
         fs::set_permissions(path("bin/arrakis-hook"), PermissionsExt::from_mode(0o755)).unwrap();
         let settings = SettingsFiles::new(&path("home"), None, &path("project"));
-        let surroundings = Surroundings { settings, hook: path("bin/arrakis-hook") };
-        let bench = bench(&path("home/.arrakis"));
+        let (hook, default_home) = (path("bin/arrakis-hook"), path("home/.arrakis"));
+        let bench = bench(&default_home);
+        let surroundings = Surroundings { settings, hook, default_home };
         Self { dir, surroundings, bench }
     }
 
@@ -304,6 +305,14 @@ fn a_broken_file_of_another_scope_is_a_warning() {
     let told = machine.install(false).unwrap();
     assert!(told.contains("warning: ") && told.contains("line 1, column 1"), "{told}");
     assert_eq!(machine.read(Scope::Project), "{");
+}
+
+#[test]
+fn a_home_that_the_hook_does_not_find_by_itself_is_told() {
+    let mut machine = Machine::new();
+    assert!(!machine.install(false).unwrap().contains("warning"));
+    machine.bench.context.home = "/elsewhere".into();
+    assert!(machine.install(false).unwrap().contains("ARRAKIS_HOME=/elsewhere"));
 }
 
 #[test]

@@ -136,6 +136,20 @@ impl Envelope {
     ) -> Self {
         let payload = payload.into();
         let glance = Glance::of(&payload);
+        Self::with_glance(request_id, captured_at, destination, source, payload, glance)
+    }
+
+    /// The same for a payload that was looked at already.
+    #[must_use]
+    pub fn with_glance(
+        request_id: RequestId,
+        captured_at: Timestamp,
+        destination: impl Into<String>,
+        source: Source,
+        payload: impl Into<Bytes>,
+        glance: Glance,
+    ) -> Self {
+        let payload = payload.into();
         let source = Source { project_dir: source.project_dir.or(glance.cwd), ..source };
         Self {
             header: Header {

@@ -31,8 +31,8 @@ struct Arguments {
     #[arg(long, env = "ARRAKIS_NO_MIGRATE")]
     no_migrate: bool,
 
-    /// Where configuration and logs are [default: ~/.arrakis].
-    #[arg(long, env = "ARRAKIS_HOME", value_name = "DIR")]
+    /// Where configuration and logs are [default: ARRAKIS_HOME, else ~/.arrakis].
+    #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
 
     /// Speak HTTPS, with the certificate chain in this PEM file. A renewed one is noticed.

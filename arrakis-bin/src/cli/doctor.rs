@@ -10,12 +10,12 @@ use arrakis_store_fs::{Layout, Spool};
 use clap::Args;
 use serde::Serialize;
 
-use super::Context;
 use super::install::Surroundings;
 use super::output::{self, text};
 use super::status::{SpoolStatus, health};
+use super::{Context, existing_store};
 use crate::claude_settings::registrations;
-use crate::compose::open_embedded;
+use crate::compose::Store;
 use crate::config::{Config, process_env};
 
 /// The arguments of `arrakis doctor`.
@@ -104,7 +104,8 @@ pub async fn run(_: &DoctorArgs, context: &mut Context) -> anyhow::Result<ExitCo
     });
     checks.push(spool(&layout));
     if surroundings.hook.is_file() {
-        checks.push(chain(&layout, &surroundings.hook, server.ok).await);
+        let store = existing_store(context).await.ok();
+        checks.push(chain(&layout, &surroundings.hook, server.ok, store.as_deref()).await);
     }
 
     let broken = checks.iter().any(|check| check.outcome == Outcome::Broken);
@@ -183,7 +184,7 @@ fn spool(layout: &Layout) -> Check {
 }
 
 /// Sends an event through the real hook and looks for it at the other end.
-async fn chain(layout: &Layout, hook: &Path, server_ok: bool) -> Check {
+async fn chain(layout: &Layout, hook: &Path, server_ok: bool, store: Option<&dyn Store>) -> Check {
     let name = "chain";
     let before = Spool::new(layout.clone()).captured();
     let nonce = uuid::Uuid::now_v7().to_string();
@@ -202,7 +203,7 @@ async fn chain(layout: &Layout, hook: &Path, server_ok: bool) -> Check {
     }
     let started = tokio::time::Instant::now();
     while started.elapsed() < DELIVERY_PATIENCE {
-        if arrived(layout, &nonce).await {
+        if arrived(layout, store, &nonce).await {
             let ms = started.elapsed().as_millis();
             return Check::ok(name, format!("an event went from the hook to the store in {ms} ms"));
         }
@@ -228,13 +229,13 @@ fn run_hook(hook: &Path, layout: &Layout, payload: &str) -> io::Result<()> {
     child.wait().map(drop)
 }
 
-/// Whether the event is stored, where the store is the embedded one; else whether the spool is empty:
-/// a drainer removes an event only for a receipt.
-async fn arrived(layout: &Layout, nonce: &str) -> bool {
-    if !layout.database().exists() {
-        return SpoolStatus::of(layout).is_some_and(|spool| spool.pending + spool.processing == 0);
+/// Whether the spool is empty, for a drainer removes an event only for a receipt; or the event is in
+/// the store that this machine can look into, which need not be that of the server.
+async fn arrived(layout: &Layout, store: Option<&dyn Store>, nonce: &str) -> bool {
+    if SpoolStatus::of(layout).is_some_and(|spool| spool.pending + spool.processing == 0) {
+        return true;
     }
-    let Ok(store) = open_embedded(layout) else { return false };
+    let Some(store) = store else { return false };
     let filter = EventFilter { event_type: Some(EVENT_TYPE.to_owned()), ..EventFilter::default() };
     let Ok(events) = store.events(filter, Page::first(5)).await else { return false };
     for event in events {

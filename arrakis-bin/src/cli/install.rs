@@ -15,7 +15,7 @@ use super::Context;
 use super::output::{self, text};
 use crate::claude_settings::edit::HOOK_PROGRAM;
 use crate::claude_settings::{self, Report, Scope, SettingsFiles};
-use crate::config::{Config, process_env};
+use crate::config::{self, Config, process_env};
 
 /// The arguments of `arrakis install`.
 #[derive(Debug, Clone, Default, Args)]
@@ -36,6 +36,8 @@ pub struct Surroundings {
     pub settings: SettingsFiles,
     /// Where the hook is expected: beside this program.
     pub hook: PathBuf,
+    /// The home that the hook uses where nothing else is said.
+    pub default_home: PathBuf,
 }
 
 impl Surroundings {
@@ -56,6 +58,9 @@ impl Surroundings {
         Ok(Self {
             settings: SettingsFiles::new(&home, config_dir.as_deref(), &cwd),
             hook: hook_beside(&called_as, &search_path, &cwd, &exe),
+            default_home: config::home(&|name| {
+                process_env(name).filter(|_| name != "ARRAKIS_HOME")
+            }),
         })
     }
 }
@@ -90,8 +95,15 @@ pub fn run(
     let hook = checked_hook(&surroundings.hook)?;
     let scope = if args.project { Scope::Project } else { Scope::User };
     let now = context.clock.now();
-    let report =
+    let mut report =
         claude_settings::register(&surroundings.settings, scope, &hook, now, args.dry_run)?;
+    if context.home != surroundings.default_home {
+        let home = context.home.display();
+        report.warnings.push(format!(
+            "this home is not the default one: the hook finds it only where Claude Code runs with \
+             ARRAKIS_HOME={home}"
+        ));
+    }
     if context.json {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]

@@ -45,9 +45,9 @@ pub enum KeysCommand {
 /// The arguments of `arrakis keys create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
-    /// What the key is called in lists, such as the machine that it is for.
+    /// What the key is called in lists, such as the machine that it is for [default: its scope].
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub name: String,
+    pub name: Option<String>,
 
     /// What it allows: ingest (send events), read (see what is stored) or admin (everything).
     #[arg(long, value_name = "SCOPE")]
@@ -97,7 +97,8 @@ async fn create(
         secret: &'a str,
     }
     let now = context.clock.now();
-    let (secret, key) = ApiKey::generate(&args.name, args.scope, &args.workspace, now, rng);
+    let name = args.name.as_deref().unwrap_or(args.scope.as_str());
+    let (secret, key) = ApiKey::generate(name, args.scope, &args.workspace, now, rng);
     store.create_key(key.clone()).await.context("no key was created")?;
     let secret = secret.expose_secret();
     if context.json {
@@ -120,9 +121,7 @@ async fn list(store: &Arc<dyn KeyStore>, context: &mut Context) -> anyhow::Resul
         return Ok(());
     }
     if keys.is_empty() {
-        context.remark(
-            "No keys yet. Create one with `arrakis keys create --name NAME --scope ingest`.",
-        )?;
+        context.remark("No keys yet. Create one with `arrakis keys create --scope ingest`.")?;
         return Ok(());
     }
     let mut table = Table::new(vec![

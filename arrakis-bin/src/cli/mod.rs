@@ -33,7 +33,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::compose::{Store, open_embedded, open_store};
-use crate::config::process_env;
+use crate::config::{env_text, process_env};
 
 use output::{Terminal, text};
 
@@ -45,15 +45,10 @@ pub struct Cli {
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
 
-    /// Where configuration, spool, logs and the embedded store are [default: ~/.arrakis].
-    #[arg(
-        long,
-        global = true,
-        env = "ARRAKIS_HOME",
-        value_name = "DIR",
-        hide_env_values = true,
-        help_heading = "Everywhere"
-    )]
+    /// Where configuration, spool, logs and the embedded store are [default: ARRAKIS_HOME, else
+    /// ~/.arrakis].
+    // Read by hand: for clap an empty variable is an error, for the hook it is none.
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     pub home: Option<PathBuf>,
 
     /// What to do.
@@ -125,7 +120,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
 /// not make one: an empty store would only hide that the home is the wrong one.
 async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
-    if let Some(url) = process_env("DATABASE_URL").filter(|url| !url.is_empty()) {
+    if let Some(url) = env_text(&process_env, "DATABASE_URL") {
         return open_store(&url).await;
     }
     let layout = Layout::new(&context.home);

@@ -1,7 +1,7 @@
 //! `arrakis up`: the server on the embedded store, with all set-up on the first run.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
@@ -63,7 +63,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     let listener = bind(address).with_context(|| {
         format!("cannot listen at {address}; is `arrakis up` running already? Try --listen")
     })?;
-    let url = format!("http://{}{EVENT_PATH}", listener.local_addr()?);
+    let url = format!("http://{}{EVENT_PATH}", reachable(listener.local_addr()?));
     let store = open_embedded(&layout)?;
     let clock = std::sync::Arc::clone(&context.clock);
     let admin_key = set_up(&layout, &config, &*store, &url, &*clock).await?;
@@ -91,6 +91,16 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where programs of this machine reach a listener: one on all interfaces has no address of its own.
+fn reachable(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 /// Makes the keys that are missing, and writes into `config.toml` what hooks of this home need.

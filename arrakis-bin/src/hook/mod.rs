@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use arrakis_core::clock::{Clock, SystemClock};
 use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::event::Glance;
 use arrakis_core::id::RequestId;
 use arrakis_core::redact::Redactor;
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 
-use crate::config::{Config, Delivery, Env, fallback_home, home};
+use crate::config::{Config, Delivery, Env, env_text, fallback_home, home};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
 use trouble::Troubles;
@@ -58,8 +59,14 @@ pub fn run(env: Env<'_>) {
             [head, redactor.redact(tail).into_owned()].concat()
         }
     };
+    let glance = Glance::of(&payload);
+    if !glance.is_object && truncated.is_none() {
+        let details = format!("{} bytes are kept as they came", payload.len());
+        troubles.add("payload", "the event is not a JSON object", details);
+    }
+    let url = config.url.clone();
     let mut envelope =
-        Envelope::new(request_id.clone(), now, config.url.clone(), source(env), payload);
+        Envelope::with_glance(request_id.clone(), now, url, source(env), payload, glance);
     envelope.header.truncated = truncated;
 
     match capture(&home, &envelope, env, &mut troubles) {
@@ -157,10 +164,10 @@ fn source(env: Env<'_>) -> Source {
     let host = nix::unistd::gethostname().ok();
     Source {
         host: host.map(|host| host.to_string_lossy().into_owned()),
-        user: env("USER").or_else(|| env("LOGNAME")),
+        user: env_text(env, "USER").or_else(|| env_text(env, "LOGNAME")),
         os: Some(std::env::consts::OS.to_owned()),
-        project_dir: env("CLAUDE_PROJECT_DIR").filter(|path| !path.is_empty()),
-        cli_version: env("CLAUDE_CODE_VERSION"),
+        project_dir: env_text(env, "CLAUDE_PROJECT_DIR"),
+        cli_version: env_text(env, "CLAUDE_CODE_VERSION"),
     }
 }
 

@@ -14,7 +14,8 @@
 //! | 1xx, 3xx, 401, 403, 404, 405, any other 4xx | `Misconfigured` |
 //!
 //! In a batch each event has a result of its own; one that is missing, or that names another id or
-//! digest, means that the event is to be tried again.
+//! digest, means that the event is to be tried again. Where not one result names its event, whoever
+//! answers is not Arrakis.
 
 use std::time::{Duration, SystemTime};
 
@@ -102,12 +103,16 @@ fn receipts(batch: &Batch, body: &[u8]) -> Result<Vec<Outcome>, TransportError> 
             Some(EventResult::Refused(error)) => refused(envelope, error),
             None => None,
         }
-        .unwrap_or_else(|| {
-            let message = "the reply has no result that names this event and its digest";
-            Outcome::TryAgain(Reason { code: "no_receipt".to_owned(), message: message.to_owned() })
-        })
     };
-    Ok(batch.envelopes().iter().map(outcome).collect())
+    let outcomes: Vec<_> = batch.envelopes().iter().map(outcome).collect();
+    if outcomes.iter().all(Option::is_none) {
+        return Err(not_arrakis(body));
+    }
+    let no_receipt = || {
+        let message = "the reply has no result that names this event and its digest";
+        Outcome::TryAgain(Reason { code: "no_receipt".to_owned(), message: message.to_owned() })
+    };
+    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(no_receipt)).collect())
 }
 
 /// The receipt in an answer, if it is one for this very event and payload.
@@ -233,6 +238,10 @@ mod tests {
                 let error = judge(1, status, body).unwrap_err();
                 assert_eq!(error.fault(), Fault::Configuration, "{status} {body}");
             }
+        }
+        for results in [serde_json::json!([]), serde_json::json!([answer(7), {}])] {
+            let body = serde_json::json!({ "success": true, "results": results }).to_string();
+            assert_eq!(judge(2, 200, &body).unwrap_err().fault(), Fault::Configuration, "{body}");
         }
         let accepted = judge(1, 200, &answer(0).to_string()).unwrap();
         assert!(matches!(accepted[..], [Outcome::Accepted(_)]));

@@ -168,13 +168,13 @@ impl Transport for HttpTransport {
     }
 }
 
-/// Whether a URL leads to this very machine.
+/// Whether a URL leads to this very machine, be it as the address of all its interfaces.
 #[must_use]
 pub fn is_local(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback() || ip.is_unspecified(),
         Some(url::Host::Domain(name)) => name == "localhost",
         None => false,
     }

@@ -5,7 +5,7 @@ use arrakis_core::envelope::{Envelope, Header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::WireError;
@@ -50,7 +50,7 @@ pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Payload<'a> {
-        #[serde(borrow, default)]
+        #[serde(borrow, default, deserialize_with = "present")]
         payload: Option<&'a RawValue>,
         #[serde(default)]
         payload_text: Option<String>,
@@ -80,6 +80,11 @@ pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
     Ok(Envelope { header, payload })
 }
 
+/// A value that is there, even if it is `null`: that is a payload too.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(json).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use arrakis_core::clock::Timestamp;
@@ -94,12 +99,13 @@ mod tests {
 
     #[test]
     fn every_payload_comes_back_byte_for_byte_and_json_stands_in_the_open() {
-        let open: [&[u8]; 5] = [
+        let open: [&[u8]; 6] = [
             br#"{"a":1,"a":2,"b":[1.0, 2e9 ,1e999]}"#,
             br#"{"half":"\ud800","nul":"\u0000"}"#,
             "{\"text\":\"\u{2028} \u{1f41b}\"}".as_bytes(),
             b"\"text\"",
             b"12.50",
+            b"null",
         ];
         let closed: [&[u8]; 6] = [b"", b" {}", b"{}\t", b"{\n}", b"not json", b"\xff\xfe\x00"];
         for (payload, is_open) in

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::decode_envelope;
 
@@ -100,11 +101,9 @@ pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
 }
 
 fn original(body: &Bytes) -> Result<Parsed, WireError> {
-    // What a tree cannot hold (a number out of range, deep nesting) has no sorted form either.
-    let Ok(Value::Object(mut object)) = serde_json::from_slice(body) else {
-        return Ok(Parsed::Original { request_id: None, digest: Digest::of(body) });
-    };
-    let trace = object.remove("_trace");
+    let mut fields: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(body).map_err(|error| WireError::Malformed(error.to_string()))?;
+    let trace = fields.remove("_trace").and_then(tree);
     let request_id = trace.as_ref().and_then(|trace| trace.get("requestId")?.as_str());
     let request_id = request_id.map(|id| {
         id.parse().map_err(|error: arrakis_core::id::InvalidRequestId| WireError::Invalid {
@@ -112,11 +111,20 @@ fn original(body: &Bytes) -> Result<Parsed, WireError> {
             message: format!("_trace.requestId: {error}"),
         })
     });
-    let sorted = sorted(Value::Object(object)).to_string();
+    let fields = fields.into_iter().map(|(name, value)| {
+        // What a tree cannot hold (a number out of range, deep nesting) stays as it was sent.
+        let value = tree(value).map_or_else(|| value.to_string(), |tree| sorted(tree).to_string());
+        format!("{}:{value}", Value::String(name))
+    });
+    let sorted = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
     Ok(Parsed::Original {
         request_id: request_id.transpose()?,
         digest: Digest::of(sorted.as_bytes()),
     })
+}
+
+fn tree(json: &RawValue) -> Option<Value> {
+    serde_json::from_str(json.get()).ok()
 }
 
 /// The value with the keys of every object in order.
@@ -150,6 +158,22 @@ mod tests {
         assert_ne!(parsed(first), parsed(other));
         let Ok(Parsed::Original { request_id, .. }) = parsed(first) else { panic!("form (b)") };
         assert_eq!(request_id, "r".parse().ok());
+    }
+
+    #[test]
+    fn the_original_form_is_known_again_even_where_a_tree_cannot_hold_it() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        for value in ["1e999", &deep] {
+            let sent = |trace| {
+                let json = format!(
+                    r#"{{"event":"Stop","sessionId":"s","x":{value},"_trace":{{"requestId":"r","timestamp":{trace}}}}}"#
+                );
+                parse(&json.into()).unwrap()
+            };
+            assert_eq!(sent(1), sent(2));
+            let Parsed::Original { request_id, .. } = sent(1) else { panic!("form (b)") };
+            assert_eq!(request_id, "r".parse().ok());
+        }
     }
 
     #[test]
