@@ -37,10 +37,53 @@ impl<'a> BodyColumns<'a> {
 }
 
 /// Whether `body` is JSON that JSONB holds whole: no U+0000, no key twice in one object, every number
-/// within the range of a double, nested no deeper than the parser follows (128).
+/// within the range of a double and of few digits, nested no deeper than the parser follows (128).
 pub(crate) fn is_plain_json(body: &[u8]) -> bool {
     let mut json = serde_json::Deserializer::from_slice(body);
-    Plain.deserialize(&mut json).and_then(|()| json.end()).is_ok()
+    Plain.deserialize(&mut json).and_then(|()| json.end()).is_ok() && has_short_numbers(body)
+}
+
+/// Most characters of a number, and its largest exponent: JSONB keeps numbers digit by digit and refuses
+/// more than 16,383 behind the point, where a double is merely rounded.
+const NUMBER_MAX: usize = 1000;
+
+/// Whether no number of the valid JSON `body` has more digits than JSONB keeps.
+fn has_short_numbers(body: &[u8]) -> bool {
+    let mut rest = body;
+    while let Some(start) = rest.iter().position(|byte| matches!(byte, b'"' | b'-' | b'0'..=b'9')) {
+        rest = &rest[start..];
+        let end = if rest[0] == b'"' { string_end(rest) } else { number_end(rest) };
+        if rest[0] != b'"' && !is_short(&rest[..end]) {
+            return false;
+        }
+        rest = &rest[end..];
+    }
+    true
+}
+
+fn string_end(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+fn number_end(text: &[u8]) -> usize {
+    let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    text.iter().position(|byte| !is_part(byte)).unwrap_or(text.len())
+}
+
+fn is_short(number: &[u8]) -> bool {
+    let exponent = number.iter().position(|byte| matches!(byte, b'e' | b'E'));
+    let exponent = exponent.and_then(|at| std::str::from_utf8(&number[at + 1..]).ok());
+    let is_small =
+        |text: &str| text.parse::<i64>().is_ok_and(|n| n.unsigned_abs() <= NUMBER_MAX as u64);
+    number.len() <= NUMBER_MAX && exponent.is_none_or(is_small)
 }
 
 /// What of a raw body is shown, in bytes.
@@ -151,7 +194,9 @@ mod tests {
     #[test]
     fn what_jsonb_holds_is_plain() {
         let many = (0..100).map(|n| format!("\"k{n}\":{n}")).collect::<Vec<_>>().join(",");
-        for body in [r#" {"b":1,"a":"é\ud83d\udc1b\\u0000","c":[2.50,-1,true,null]} "#, "1e308"] {
+        let digits = format!(r#"["{}\"",1]"#, "7".repeat(20_000));
+        let odd = r#" {"b":1,"a":"é\ud83d\udc1b\\u0000","c":[2.50,-1,true,null,0.0,1e-300]} "#;
+        for body in [odd, "1e308", &digits] {
             assert!(is_plain_json(body.as_bytes()), "{body}");
         }
         assert!(is_plain_json(format!("{{{many}}}").as_bytes()));
@@ -161,7 +206,8 @@ mod tests {
     #[test]
     fn what_jsonb_would_lose_or_refuse_is_kept_as_bytes() {
         let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
-        let bodies: [&[u8]; 11] = [
+        let long = format!(r#"{{"a":"1","b":0.{}}}"#, "7".repeat(20_000));
+        let bodies: [&[u8]; 14] = [
             b"",
             b"text",
             b"{\"a\":\"\xff\"}",
@@ -171,6 +217,9 @@ mod tests {
             br#""\ud800""#,
             br#"{"a":1,"\u0061":2}"#,
             b"1e400",
+            b"1e-20000",
+            b"[0E-99999999999999999999]",
+            long.as_bytes(),
             b"[1",
             deep.as_bytes(),
         ];

@@ -35,10 +35,9 @@ impl From<DbError> for Trouble {
 impl Trouble {
     /// Whether another transaction got in the way.
     pub(crate) fn is_raced(&self) -> bool {
-        use DatabaseErrorKind::SerializationFailure;
         match self {
             Self::Raced => true,
-            Self::Db(DbError::DatabaseError(kind, _)) => matches!(kind, SerializationFailure),
+            Self::Db(error) => is_raced(error),
             _ => false,
         }
     }
@@ -83,6 +82,18 @@ pub(crate) fn is_data(error: &DbError) -> bool {
     }
 }
 
+/// Whether the database certainly failed because of another transaction. A deadlock has no kind of its
+/// own in Diesel, and is found in a server that speaks English; in another it is unclear.
+fn is_raced(error: &DbError) -> bool {
+    match error {
+        DbError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => true,
+        DbError::DatabaseError(DatabaseErrorKind::Unknown, told) => {
+            told.message() == "deadlock detected"
+        }
+        _ => false,
+    }
+}
+
 /// Whether the connection is gone.
 pub(crate) fn is_lost(error: &DbError) -> bool {
     !matches!(error, DbError::DatabaseError(kind, _) if !matches!(
@@ -94,7 +105,7 @@ pub(crate) fn is_lost(error: &DbError) -> bool {
 /// Whether the database answered, but Diesel does not say what the matter is: it may be the data, a
 /// deadlock, a timeout, a full disk.
 pub(crate) fn is_unclear(error: &DbError) -> bool {
-    matches!(error, DbError::DatabaseError(DatabaseErrorKind::Unknown, _))
+    matches!(error, DbError::DatabaseError(DatabaseErrorKind::Unknown, _)) && !is_raced(error)
 }
 
 /// The store's error where the database cannot be reached.

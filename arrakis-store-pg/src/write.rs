@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::apply::Applying;
 use crate::error::{Trouble, is_data, is_unclear};
-use crate::feed::{self, Touched};
+use crate::feed::Touched;
 use crate::pool;
 use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json};
 use crate::schema::{request_ids, webhook_events};
@@ -152,8 +152,15 @@ async fn alone(
         Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
         Err(trouble) => return Err(trouble),
     };
-    // Either nothing can be written now, or this arrival alone cannot.
-    feed::probe(conn, now).await?;
+    // Either nothing of its size can be written now, or this arrival alone cannot.
+    pool::begin_part(conn).await?;
+    let harmless = row.harmless();
+    let written = match offer(conn, &[&harmless], now).await {
+        Ok(taken) => store(conn, &[&harmless], &taken, now).await,
+        Err(trouble) => Err(trouble),
+    };
+    pool::undo_part(conn).await?;
+    written?;
     Err(Trouble::Culprit { index, error })
 }
 
@@ -186,6 +193,10 @@ async fn admit<'a>(
         let arrival = &row.arrival;
         let id = arrival.request_id.as_str();
         let (admission, outcome) = match known.get(id) {
+            // Recorded before, by a commit whose answer was lost: what is written again changes nothing.
+            Some(first) if first.event_id == arrival.event_id => {
+                (first.admission(AdmissionKind::New), Outcome::of(&row.verdict))
+            }
             Some(first) => first.repeated(arrival.digest),
             None if arrival.in_ledger && !taken.contains(id) => {
                 // Somebody held this id and gave it up since: the ledger was pruned this very moment.

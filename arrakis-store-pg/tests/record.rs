@@ -188,13 +188,19 @@ async fn killed_backends_are_replaced() {
 #[tokio::test]
 async fn what_jsonb_cannot_hold_never_fails_a_neighbour() {
     let mut home = Home::new().await;
-    let payloads: [&[u8]; 6] = [
+    let long = format!(
+        r#"{{"session_id":"s","hook_event_name":"Notification","message":"m","n":0.{}}}"#,
+        "7".repeat(20_000)
+    );
+    let payloads: [&[u8]; 8] = [
         br#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":"a \u0000 b"}"#,
         br#"{"session_id":"s","hook_event_name":"PreToolUse","tool_name":"T\u0000","tool_use_id":"t","tool_input":{"\u0000":1e400}}"#,
         br#"{"session_id":"s","hook_event_name":"Stop","last_assistant_message":"\ud800"}"#,
         b"\x00\xff",
         br#"{"session_id":"s\u0000","hook_event_name":"SessionStart\u0000","cwd":"/\u0000"}"#,
         br#"{"session_id":"s","hook_event_name":"Stop","last_assistant_message":"fine"}"#,
+        br#"{"session_id":"s","hook_event_name":"PreToolUse","tool_name":"T","tool_use_id":"u","tool_input":{"n":1e-20000}}"#,
+        long.as_bytes(),
     ];
     let batch = payloads.into_iter().enumerate();
     let batch: Vec<_> =

@@ -10,8 +10,9 @@ use crate::store::{EventStore, StoreError};
 /// How often the store is asked: what was stored is found a second later.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the job leaves a store alone that failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// How long the job leaves a store alone that failed: less than the five seconds in which what was stored
+/// is found, also after an outage.
+const AFTER_FAILURE: Duration = Duration::from_secs(3);
 
 /// Commits that are taken at one time.
 const BATCH: usize = 100;

@@ -67,6 +67,28 @@ impl Prepared {
             refusal: Some(shown(&error.to_string()).into_owned()),
         }
     }
+
+    /// An arrival of the same size, of which the database has nothing to refuse. It is only tried.
+    pub(crate) fn harmless(&self) -> Self {
+        let empty = || JsonText("{}".into());
+        let request_id = self.arrival.event_id.to_string().parse();
+        Self {
+            arrival: Arrival {
+                request_id: request_id.unwrap_or_else(|_| self.arrival.request_id.clone()),
+                workspace: String::new(),
+                event_type: String::new(),
+                session_id: None,
+                in_ledger: false,
+                ..self.arrival.clone()
+            },
+            verdict: Verdict::Failed { code: String::new(), message: String::new() },
+            headers: empty(),
+            metadata: empty(),
+            ip_address: None,
+            plain_json: false,
+            refusal: None,
+        }
+    }
 }
 
 const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
@@ -74,7 +96,7 @@ const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, dig
     processed_at, processing_time, conversation_id, message_id, tool_use_id, error_code, \
     error_message, error_stack, retry_after, metadata, created_at, updated_at) \
     SELECT *, ?, ? FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-    ORDER BY 1";
+    ORDER BY 1 ON CONFLICT (id) DO NOTHING";
 
 /// The statement that writes the rows of these arrivals at `now`.
 pub(crate) fn insert_events<'a>(

@@ -2,7 +2,8 @@
 //!
 //! [`Database::create`] gives a new, empty database. The first call in a process starts a server of its
 //! own in a temporary folder, which ends and is deleted when the process does, however it ends. With
-//! `ARRAKIS_TEST_DATABASE_URL` set, databases are made in that server instead.
+//! `ARRAKIS_TEST_DATABASE_URL` set, databases are made in that server instead, and deleted when they are
+//! dropped.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -13,6 +14,7 @@
 
 mod cluster;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
@@ -25,13 +27,18 @@ pub use cluster::{Cluster, ClusterError};
 /// Names the server in which tests make their databases, instead of one of their own.
 pub const URL_VARIABLE: &str = "ARRAKIS_TEST_DATABASE_URL";
 
-/// A new database; it stays until its server ends, or, in a server that was given, until it is dropped by
-/// [`Database::drop_now`].
+/// A new database; it stays until its server ends, or, in a server that was given, until the last clone
+/// of this is dropped.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     admin_url: String,
     name: String,
     url: String,
+    /// Whether its server goes on when the tests have ended.
+    is_guest: bool,
 }
 
 impl Database {
@@ -41,14 +48,13 @@ impl Database {
     ///
     /// There is no server and none can be started; the message says what to install.
     pub async fn create() -> Self {
-        let admin_url = match std::env::var(URL_VARIABLE) {
-            Ok(url) => url,
+        match std::env::var(URL_VARIABLE) {
+            Ok(url) => Self::make(&url, true).await,
             Err(_) => match Cluster::shared() {
-                Ok(cluster) => cluster.url("postgres"),
+                Ok(cluster) => Self::create_in(&cluster.url("postgres")).await,
                 Err(error) => panic!("{error}"),
             },
-        };
-        Self::create_in(&admin_url).await
+        }
     }
 
     /// Makes an empty database in the server of `admin_url`.
@@ -57,6 +63,10 @@ impl Database {
     ///
     /// The server cannot be reached, or refuses.
     pub async fn create_in(admin_url: &str) -> Self {
+        Self::make(admin_url, false).await
+    }
+
+    async fn make(admin_url: &str, is_guest: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let moment = std::time::SystemTime::now()
@@ -65,13 +75,13 @@ impl Database {
         let name = format!("arrakis_test_{}_{count}_{moment}", std::process::id());
         execute(admin_url, &format!("CREATE DATABASE {name}")).await;
         let url = with_database(admin_url, &name);
-        Self { admin_url: admin_url.to_owned(), name, url }
+        Self(Arc::new(Inner { admin_url: admin_url.to_owned(), name, url, is_guest }))
     }
 
     /// Where it is.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        &self.0.url
     }
 
     /// A plain connection to it.
@@ -80,7 +90,7 @@ impl Database {
     ///
     /// The server cannot be reached.
     pub async fn connect(&self) -> AsyncPgConnection {
-        let connector = Connector::new(&self.url, &PgConfig::default());
+        let connector = Connector::new(&self.0.url, &PgConfig::default());
         let connector = connector.unwrap_or_else(|error| panic!("{error}"));
         connector.connect().await.unwrap_or_else(|error| panic!("cannot connect: {error}"))
     }
@@ -91,16 +101,25 @@ impl Database {
     ///
     /// The SQL fails.
     pub async fn run_sql(&self, sql: &str) {
-        execute(&self.url, sql).await;
+        execute(&self.0.url, sql).await;
     }
+}
 
-    /// Deletes it, and closes whatever connections it has.
-    ///
-    /// # Panics
-    ///
-    /// The server refuses.
-    pub async fn drop_now(self) {
-        execute(&self.admin_url, &format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+/// Deletes the database of a server that was given, and closes whatever connections it has.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.is_guest {
+            return;
+        }
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        let url = self.admin_url.clone();
+        // Whoever drops this may be in a runtime, which cannot be waited in.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(execute(&url, &sql)))
+        });
+        // What cannot be deleted is the server's owner's; the test has had its result.
+        dropping.join().ok();
     }
 }
 
@@ -124,7 +143,26 @@ fn with_database(url: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::with_database;
+    use super::{Cluster, Database, with_database};
+
+    #[tokio::test]
+    async fn a_guest_leaves_nothing_behind() {
+        let admin_url = match std::env::var(super::URL_VARIABLE) {
+            Ok(url) => url,
+            Err(_) => Cluster::shared().unwrap().url("postgres"),
+        };
+        let database = Database::make(&admin_url, true).await;
+        let _connected = database.connect().await;
+        let name = database.0.name.clone();
+        drop(database.clone());
+        database.run_sql("SELECT 1").await;
+        drop(database);
+        let gone = format!(
+            "DO $$ BEGIN ASSERT NOT EXISTS \
+             (SELECT FROM pg_database WHERE datname = '{name}'); END $$"
+        );
+        super::execute(&admin_url, &gone).await;
+    }
 
     #[test]
     fn a_url_gets_another_database() {
