@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, unavailable};
+use crate::error::{Trouble, is_read_only, unavailable};
 
 /// What is done in a transaction.
 pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
@@ -25,8 +25,9 @@ pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
 /// How a transaction that only reads begins: all of its statements see one state.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// How a transaction that writes begins.
-pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// How a transaction that writes begins. Whether it may is the database's to say: it is made to only read
+/// by hand, or by its host when its disk is almost full.
+pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Why a transaction was given up.
 const SLOW: &str = "the database took too long to answer";
@@ -112,7 +113,13 @@ impl Connections {
             let mut conn = connections.begun(what, begin).await?;
             let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
             match done.await {
-                Ok(done) => done.map_err(|trouble| trouble.into_store(what)),
+                Ok(done) => {
+                    // The database may take writes again, but this session would not.
+                    if matches!(&done, Err(Trouble::Db(error)) if is_read_only(error)) {
+                        drop(Object::take(conn));
+                    }
+                    done.map_err(|trouble| trouble.into_store(what))
+                }
                 Err(_) => {
                     drop(Object::take(conn));
                     Err(unavailable(what, SLOW))

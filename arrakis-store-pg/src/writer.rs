@@ -47,6 +47,7 @@ impl Writer {
                 clock: Arc::clone(clock),
                 config: config.clone(),
                 conn: None,
+                is_hopeful: true,
             };
             tokio::spawn(lane.run(inbox));
             calls
@@ -107,6 +108,8 @@ struct Lane {
     config: PgConfig,
     /// None before it is needed, and after a failure that leaves the connection in doubt.
     conn: Option<AsyncPgConnection>,
+    /// Whether the last group had no repeats in it, so that the next may have none either.
+    is_hopeful: bool,
 }
 
 /// All statements of a lane go by keys, and their plans are made once. The planner must not take a table
@@ -115,12 +118,16 @@ struct Lane {
 const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 
+/// How often a lane lets others go first: many are under way at one time, and each only needs its turn.
+const LINGERS_MAX: usize = 16;
+
 /// A failure that took longer than this to come was no refusal of what was written.
 const QUICK: Duration = Duration::from_secs(2);
 
 impl Lane {
     async fn run(mut self, mut inbox: mpsc::Receiver<Call>) {
         while let Some(first) = inbox.recv().await {
+            linger(&inbox).await;
             let group = self.gather(first, &mut inbox);
             // A lane outlives what it cannot handle; those calls are told that the writer stopped.
             if AssertUnwindSafe(self.record(group)).catch_unwind().await.is_err() {
@@ -223,7 +230,7 @@ impl Lane {
         let done = if bisect {
             write::record_bisecting(&conn, rows, now).await
         } else {
-            write::record(&conn, rows, now).await
+            write::record(&conn, rows, now, &mut self.is_hopeful).await
         };
         let is_sound = match &done {
             Err(trouble @ Trouble::Db(error)) => is_data(error) || trouble.is_raced(),
@@ -233,6 +240,18 @@ impl Lane {
             self.conn = Some(conn);
         }
         done
+    }
+}
+
+/// Lets whoever is about to call do so, as long as more and more do: a group costs the same however many
+/// there are in it. Where nobody else is about to, this takes no time.
+async fn linger(inbox: &mpsc::Receiver<Call>) {
+    for _ in 0..LINGERS_MAX {
+        let waiting = inbox.len();
+        tokio::task::yield_now().await;
+        if inbox.len() == waiting {
+            return;
+        }
     }
 }
 
