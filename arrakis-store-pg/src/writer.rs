@@ -74,10 +74,13 @@ impl Writer {
         }
     }
 
-    /// The lane of these arrivals. A session keeps to one, so that lanes do not wait for each other's
-    /// conversations; batches, which are of many sessions, take turns.
+    /// The lane of these arrivals. Single events share the first one while it keeps up. Beyond that a session
+    /// keeps to one, so that lanes do not wait for each other's conversations; batches, which are of many
+    /// sessions, take turns.
     fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call> {
+        let first = &self.lanes[0];
         let number = match rows {
+            [_] if first.max_capacity() - first.capacity() < FIRST_LANE_CALLS => 0,
             [row] => {
                 let mut hasher = DefaultHasher::new();
                 row.arrival.session_id.hash(&mut hasher);
@@ -118,8 +121,13 @@ struct Lane {
 const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 
-/// How often a lane lets others go first: many are under way at one time, and each only needs its turn.
-const LINGERS_MAX: usize = 16;
+/// How often a lane lets others go first at most, and how often while nobody comes of it.
+const LINGER_TURNS: usize = 64;
+const LINGER_IDLE_TURNS: usize = 16;
+
+/// How many calls may wait for the first lane before single events go to the others, too. Below this their
+/// cost is that of the transactions, so fewer and fuller ones are quicker.
+const FIRST_LANE_CALLS: usize = 64;
 
 /// A failure that took longer than this to come was no refusal of what was written.
 const QUICK: Duration = Duration::from_secs(2);
@@ -243,13 +251,15 @@ impl Lane {
     }
 }
 
-/// Lets whoever is about to call do so, as long as more and more do: a group costs the same however many
-/// there are in it. Where nobody else is about to, this takes no time.
+/// Lets whoever is about to call do so: a group costs almost the same however many there are in it. Where
+/// nobody else is about to, this takes some microseconds.
 async fn linger(inbox: &mpsc::Receiver<Call>) {
-    for _ in 0..LINGERS_MAX {
-        let waiting = inbox.len();
+    let (mut waiting, mut idle) = (inbox.len(), 0);
+    for _ in 0..LINGER_TURNS {
         tokio::task::yield_now().await;
-        if inbox.len() == waiting {
+        idle = if inbox.len() == waiting { idle + 1 } else { 0 };
+        waiting = inbox.len();
+        if idle == LINGER_IDLE_TURNS {
             return;
         }
     }
