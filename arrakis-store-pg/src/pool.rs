@@ -110,19 +110,24 @@ impl Connections {
         // A task of its own, because the caller may go away at any time, and a connection with half a
         // transaction is of no use to the next.
         let working = tokio::spawn(async move {
-            let mut conn = connections.begun(what, begin).await?;
-            let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
-            match done.await {
-                Ok(done) => {
-                    // The database may take writes again, but this session would not.
-                    if matches!(&done, Err(Trouble::Db(error)) if is_read_only(error)) {
+            loop {
+                let mut conn = connections.begun(what, begin).await?;
+                let is_reused = Object::metrics(&conn).recycle_count > 0;
+                let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
+                match done.await {
+                    Ok(Err(Trouble::Db(error))) if is_read_only(&error) => {
+                        // The database may take writes again, but sessions that are older would not.
                         drop(Object::take(conn));
+                        connections.pool.retain(|_, _| false);
+                        if !is_reused {
+                            return Err(unavailable(what, error));
+                        }
                     }
-                    done.map_err(|trouble| trouble.into_store(what))
-                }
-                Err(_) => {
-                    drop(Object::take(conn));
-                    Err(unavailable(what, SLOW))
+                    Ok(done) => return done.map_err(|trouble| trouble.into_store(what)),
+                    Err(_) => {
+                        drop(Object::take(conn));
+                        return Err(unavailable(what, SLOW));
+                    }
                 }
             }
         });

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_data, is_lost, is_unclear, unavailable};
+use crate::error::{Trouble, is_data, is_lost, is_read_only, is_unclear, unavailable};
 use crate::pool::TRIES;
 use crate::row::Prepared;
 use crate::write;
@@ -208,9 +208,9 @@ impl Lane {
             Err(Trouble::Refused(unavailable(WHAT, source)))
         });
         match done {
-            // The server may have closed the connection since it was last used. Should it have committed
-            // before, the same again does no harm.
-            Err(Trouble::Db(error)) if is_reused && is_lost(&error) => {
+            // The server may have closed the connection since it was last used, or have become one that only
+            // reads, or no longer be one. Should it have committed before, the same again does no harm.
+            Err(Trouble::Db(error)) if is_reused && (is_lost(&error) || is_read_only(&error)) => {
                 let again = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
                 again.unwrap_or(Err(Trouble::Db(error)))
             }
