@@ -40,7 +40,7 @@ pub(crate) async fn record(
     now: Timestamp,
     is_hopeful: &mut bool,
 ) -> Result<Vec<Admission>, Trouble> {
-    let mut begin = &*conn;
+    let mut begin = conn;
     let begin = begin.batch_execute(pool::WRITE);
     if std::mem::replace(is_hopeful, true) && may_be_new(rows) {
         let plan = Plan::of_new(rows);
