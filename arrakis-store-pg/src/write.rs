@@ -3,8 +3,9 @@
 //!
 //! However many arrivals there are, the number of statements is the same: the ledger is offered all new
 //! request ids and says which it took; who holds the others is looked up; then the audit rows, and what
-//! `apply` does. As long as no repeats come, these do not wait for the ledger's word. In each statement rows are in the order of their keys, and tables follow each other in
-//! one order, so servers that record the same things wait for each other and do not deadlock.
+//! `apply` does. As long as no repeats come, these do not wait for the ledger's word. In each statement
+//! rows are in the order of their keys, and tables follow each other in one order, so servers that record
+//! the same things wait for each other and do not deadlock.
 
 use std::collections::{HashMap, HashSet};
 
