@@ -10,6 +10,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrakis_core::clock::{Clock, SystemClock};
 use serde_json::Value;
@@ -49,13 +51,26 @@ pub struct LogFile {
     directory: PathBuf,
     name: &'static str,
     limits: LogLimits,
+    open: Mutex<Option<Open>>,
 }
+
+/// The file as it was found last.
+#[derive(Debug)]
+struct Open {
+    file: File,
+    bytes: u64,
+    since: Instant,
+}
+
+/// How long a file stays open: opening it for each line costs a busy server more than the line does, and
+/// others rotate it meanwhile.
+const STAYS_OPEN: Duration = Duration::from_secs(1);
 
 impl LogFile {
     /// The file `<name>.log` in `directory`.
     #[must_use]
     pub fn new(directory: &Path, name: &'static str, limits: LogLimits) -> Self {
-        Self { directory: directory.to_owned(), name, limits }
+        Self { directory: directory.to_owned(), name, limits, open: Mutex::default() }
     }
 
     /// Appends one line, and rotates the file if that filled it.
@@ -67,19 +82,28 @@ impl LogFile {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         let path = self.directory.join(format!("{}.log", self.name));
-        let mut file = match append_to(&path) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = open.take().filter(|open| open.since.elapsed() < STAYS_OPEN);
+        let mut current = current.map_or_else(|| self.open(&path), Ok)?;
+        current.file.write_all(&bytes)?;
+        current.bytes += bytes.len() as u64;
+        if current.bytes >= self.limits.max_bytes {
+            return self.rotate(&path);
+        }
+        *open = Some(current);
+        Ok(())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Open> {
+        let file = match append_to(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 use std::os::unix::fs::DirBuilderExt;
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-                append_to(&path)?
+                append_to(path)?
             }
             opened => opened?,
         };
-        file.write_all(&bytes)?;
-        if file.metadata()?.len() >= self.limits.max_bytes {
-            self.rotate(&path)?;
-        }
-        Ok(())
+        Ok(Open { bytes: file.metadata()?.len(), file, since: Instant::now() })
     }
 
     fn rotate(&self, path: &Path) -> io::Result<()> {

@@ -94,6 +94,11 @@ fn is_raced(error: &DbError) -> bool {
     }
 }
 
+/// Whether the session may only read.
+pub(crate) fn is_read_only(error: &DbError) -> bool {
+    matches!(error, DbError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _))
+}
+
 /// Whether the connection is gone.
 pub(crate) fn is_lost(error: &DbError) -> bool {
     !matches!(error, DbError::DatabaseError(kind, _) if !matches!(

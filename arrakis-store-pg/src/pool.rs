@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, unavailable};
+use crate::error::{Trouble, is_read_only, unavailable};
 
 /// What is done in a transaction.
 pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
@@ -25,8 +25,9 @@ pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
 /// How a transaction that only reads begins: all of its statements see one state.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// How a transaction that writes begins.
-pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+/// How a transaction that writes begins. Whether it may is the database's to say: it is made to only read
+/// by hand, or by its host when its disk is almost full.
+pub(crate) const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// Why a transaction was given up.
 const SLOW: &str = "the database took too long to answer";
@@ -109,13 +110,24 @@ impl Connections {
         // A task of its own, because the caller may go away at any time, and a connection with half a
         // transaction is of no use to the next.
         let working = tokio::spawn(async move {
-            let mut conn = connections.begun(what, begin).await?;
-            let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
-            match done.await {
-                Ok(done) => done.map_err(|trouble| trouble.into_store(what)),
-                Err(_) => {
-                    drop(Object::take(conn));
-                    Err(unavailable(what, SLOW))
+            loop {
+                let mut conn = connections.begun(what, begin).await?;
+                let is_reused = Object::metrics(&conn).recycle_count > 0;
+                let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
+                match done.await {
+                    Ok(Err(Trouble::Db(error))) if is_read_only(&error) => {
+                        // The database may take writes again, but sessions that are older would not.
+                        drop(Object::take(conn));
+                        connections.pool.retain(|_, _| false);
+                        if !is_reused {
+                            return Err(unavailable(what, error));
+                        }
+                    }
+                    Ok(done) => return done.map_err(|trouble| trouble.into_store(what)),
+                    Err(_) => {
+                        drop(Object::take(conn));
+                        return Err(unavailable(what, SLOW));
+                    }
                 }
             }
         });

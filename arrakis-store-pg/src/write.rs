@@ -3,8 +3,9 @@
 //!
 //! However many arrivals there are, the number of statements is the same: the ledger is offered all new
 //! request ids and says which it took; who holds the others is looked up; then the audit rows, and what
-//! `apply` does. In each statement rows are in the order of their keys, and tables follow each other in
-//! one order, so servers that record the same things wait for each other and do not deadlock.
+//! `apply` does. As long as no repeats come, these do not wait for the ledger's word. In each statement
+//! rows are in the order of their keys, and tables follow each other in one order, so servers that record
+//! the same things wait for each other and do not deadlock.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,10 +17,10 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join};
+use futures_util::future::{BoxFuture, join, join3};
 use uuid::Uuid;
 
-use crate::apply::Applying;
+use crate::apply::{Applying, Started};
 use crate::error::{Trouble, is_data, is_unclear};
 use crate::feed::Touched;
 use crate::pool;
@@ -27,7 +28,9 @@ use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json};
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
 
-/// Stores arrivals in one transaction; returns one admission each, in order.
+/// Stores arrivals in one transaction; returns one admission each, in order. `is_hopeful` says, and is
+/// told, whether repeats are not to be expected: then everything goes out with the offer to the ledger,
+/// and is undone where the ledger does not take it all.
 ///
 /// # Errors
 ///
@@ -36,16 +39,43 @@ pub(crate) async fn record(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
+    is_hopeful: &mut bool,
 ) -> Result<Vec<Admission>, Trouble> {
-    // The first statement does not wait for the transaction to have begun.
-    let (begun, taken) =
-        join((&mut &*conn).batch_execute(pool::WRITE), offer(conn, rows, now)).await;
+    let mut begin = conn;
+    let begin = begin.batch_execute(pool::WRITE);
+    if std::mem::replace(is_hopeful, true) && may_be_new(rows) {
+        let plan = Plan::of_new(rows);
+        // The statements do not wait for the transaction to have begun, nor for each other.
+        let (begun, taken, started) =
+            join3(begin, offer(conn, rows, now), plan.start(conn, now)).await;
+        begun?;
+        let done = match (taken, started) {
+            (Ok(taken), Ok(started)) if taken.len() == rows.len() => {
+                plan.finish(conn, started, now).await
+            }
+            (Ok(taken), _) if taken.len() < rows.len() => Err(Trouble::Raced),
+            (Err(trouble), _) | (_, Err(trouble)) => Err(trouble),
+            (Ok(_), Ok(_)) => Err(Trouble::Raced),
+        };
+        *is_hopeful = !matches!(done, Err(Trouble::Raced));
+        return end(conn, done).await;
+    }
+    let (begun, taken) = join(begin, offer(conn, rows, now)).await;
     begun?;
     let done = match taken {
-        Ok(taken) => store(conn, rows, &taken, now).await,
+        Ok(taken) => {
+            *is_hopeful = taken.len() == rows.len();
+            store(conn, rows, &taken, now).await
+        }
         Err(trouble) => Err(trouble),
     };
     end(conn, done).await
+}
+
+/// Whether nothing in these arrivals themselves speaks against all of them being new.
+fn may_be_new(rows: &[&Prepared]) -> bool {
+    let mut seen = HashSet::new();
+    rows.iter().all(|row| row.arrival.in_ledger && seen.insert(row.arrival.request_id.as_str()))
 }
 
 /// Stores arrivals of whose request ids the ledger took `taken`.
@@ -56,24 +86,66 @@ async fn store(
     now: Timestamp,
 ) -> Result<Vec<Admission>, Trouble> {
     let (admissions, decided) = admit(conn, rows, taken).await?;
-    let mut applying = Applying::default();
-    for ((row, _), admission) in decided.iter().zip(&admissions) {
-        if admission.kind == AdmissionKind::New
-            && let Verdict::Apply(changes) = &row.verdict
-        {
-            applying.0.add(&row.arrival.workspace, changes);
+    let plan = Plan::new(admissions, decided);
+    let started = plan.start(conn, now).await?;
+    plan.finish(conn, started, now).await
+}
+
+/// What is written of arrivals that have been decided about.
+struct Plan<'a> {
+    admissions: Vec<Admission>,
+    decided: Decided<'a>,
+    applying: Applying<'a>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(admissions: Vec<Admission>, decided: Decided<'a>) -> Self {
+        let mut applying = Applying::default();
+        for ((row, _), admission) in decided.iter().zip(&admissions) {
+            if admission.kind == AdmissionKind::New
+                && let Verdict::Apply(changes) = &row.verdict
+            {
+                applying.0.add(&row.arrival.workspace, changes);
+            }
         }
+        Self { admissions, decided, applying }
     }
-    let inserting = insert_events(&decided, now);
-    let (inserted, started) = join(inserting.execute(&mut &*conn), applying.start(conn)).await;
-    inserted?;
-    let touched = Touched {
-        events: rows.iter().map(|row| row.arrival.event_id).collect(),
-        bytes: rows.iter().map(|row| row.arrival.body.len()).sum(),
-        ..Touched::default()
-    };
-    applying.finish(conn, started?, touched, now).await?;
-    Ok(admissions)
+
+    /// The plan where each arrival is the first of its id.
+    fn of_new(rows: &[&'a Prepared]) -> Self {
+        let decide = |row: &&'a Prepared| {
+            let outcome = Outcome::of(&row.verdict);
+            let first = LedgerEntry::of(&row.arrival, &outcome);
+            (first.admission(AdmissionKind::New), (*row, outcome))
+        };
+        let (admissions, decided) = rows.iter().map(decide).unzip();
+        Self::new(admissions, decided)
+    }
+
+    /// Writes the audit rows, and begins with the changes. The statements go out together.
+    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, Trouble> {
+        let inserting = insert_events(&self.decided, now);
+        let (inserted, started) =
+            join(inserting.execute(&mut &*conn), self.applying.start(conn)).await;
+        inserted?;
+        started
+    }
+
+    async fn finish(
+        self,
+        conn: &AsyncPgConnection,
+        started: Started,
+        now: Timestamp,
+    ) -> Result<Vec<Admission>, Trouble> {
+        let arrivals = || self.decided.iter().map(|(row, _)| &row.arrival);
+        let touched = Touched {
+            events: arrivals().map(|arrival| arrival.event_id).collect(),
+            bytes: arrivals().map(|arrival| arrival.body.len()).sum(),
+            ..Touched::default()
+        };
+        self.applying.finish(conn, started, touched, now).await?;
+        Ok(self.admissions)
+    }
 }
 
 /// Ends the transaction.

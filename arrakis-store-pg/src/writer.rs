@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_data, is_lost, is_unclear, unavailable};
+use crate::error::{Trouble, is_data, is_lost, is_read_only, is_unclear, unavailable};
 use crate::pool::TRIES;
 use crate::row::Prepared;
 use crate::write;
@@ -47,6 +47,7 @@ impl Writer {
                 clock: Arc::clone(clock),
                 config: config.clone(),
                 conn: None,
+                is_hopeful: true,
             };
             tokio::spawn(lane.run(inbox));
             calls
@@ -73,10 +74,13 @@ impl Writer {
         }
     }
 
-    /// The lane of these arrivals. A session keeps to one, so that lanes do not wait for each other's
-    /// conversations; batches, which are of many sessions, take turns.
+    /// The lane of these arrivals. Single events share the first one while it keeps up. Beyond that a session
+    /// keeps to one, so that lanes do not wait for each other's conversations; batches, which are of many
+    /// sessions, take turns.
     fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call> {
+        let first = &self.lanes[0];
         let number = match rows {
+            [_] if first.max_capacity() - first.capacity() < FIRST_LANE_CALLS => 0,
             [row] => {
                 let mut hasher = DefaultHasher::new();
                 row.arrival.session_id.hash(&mut hasher);
@@ -107,6 +111,8 @@ struct Lane {
     config: PgConfig,
     /// None before it is needed, and after a failure that leaves the connection in doubt.
     conn: Option<AsyncPgConnection>,
+    /// Whether the last group had no repeats in it, so that the next may have none either.
+    is_hopeful: bool,
 }
 
 /// All statements of a lane go by keys, and their plans are made once. The planner must not take a table
@@ -115,12 +121,21 @@ struct Lane {
 const LANE_SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; \
     SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan";
 
+/// How often a lane lets others go first at most, and how often while nobody comes of it.
+const LINGER_TURNS: usize = 64;
+const LINGER_IDLE_TURNS: usize = 16;
+
+/// How many calls may wait for the first lane before single events go to the others, too. Below this their
+/// cost is that of the transactions, so fewer and fuller ones are quicker.
+const FIRST_LANE_CALLS: usize = 64;
+
 /// A failure that took longer than this to come was no refusal of what was written.
 const QUICK: Duration = Duration::from_secs(2);
 
 impl Lane {
     async fn run(mut self, mut inbox: mpsc::Receiver<Call>) {
         while let Some(first) = inbox.recv().await {
+            linger(&inbox).await;
             let group = self.gather(first, &mut inbox);
             // A lane outlives what it cannot handle; those calls are told that the writer stopped.
             if AssertUnwindSafe(self.record(group)).catch_unwind().await.is_err() {
@@ -193,9 +208,9 @@ impl Lane {
             Err(Trouble::Refused(unavailable(WHAT, source)))
         });
         match done {
-            // The server may have closed the connection since it was last used. Should it have committed
-            // before, the same again does no harm.
-            Err(Trouble::Db(error)) if is_reused && is_lost(&error) => {
+            // The server may have closed the connection since it was last used, or have become one that only
+            // reads, or no longer be one. Should it have committed before, the same again does no harm.
+            Err(Trouble::Db(error)) if is_reused && (is_lost(&error) || is_read_only(&error)) => {
                 let again = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
                 again.unwrap_or(Err(Trouble::Db(error)))
             }
@@ -223,7 +238,7 @@ impl Lane {
         let done = if bisect {
             write::record_bisecting(&conn, rows, now).await
         } else {
-            write::record(&conn, rows, now).await
+            write::record(&conn, rows, now, &mut self.is_hopeful).await
         };
         let is_sound = match &done {
             Err(trouble @ Trouble::Db(error)) => is_data(error) || trouble.is_raced(),
@@ -233,6 +248,20 @@ impl Lane {
             self.conn = Some(conn);
         }
         done
+    }
+}
+
+/// Lets whoever is about to call do so: a group costs almost the same however many there are in it. Where
+/// nobody else is about to, this takes some microseconds.
+async fn linger(inbox: &mpsc::Receiver<Call>) {
+    let (mut waiting, mut idle) = (inbox.len(), 0);
+    for _ in 0..LINGER_TURNS {
+        tokio::task::yield_now().await;
+        idle = if inbox.len() == waiting { idle + 1 } else { 0 };
+        waiting = inbox.len();
+        if idle == LINGER_IDLE_TURNS {
+            return;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrakis_core::audit::EventStatus;
+use arrakis_core::error::Retryable;
 use arrakis_core::store::{AdmissionKind, EventReader, EventStore};
 use arrakis_core::testkit::event_store::hook;
 use arrakis_store_pg::testkit::{Cluster, Database};
@@ -76,6 +77,31 @@ async fn deadlocks_are_tried_again_and_never_held_against_an_event() {
     assert_eq!(recording.await.unwrap().status, EventStatus::Success);
     let trail = home.store.counts().await.unwrap();
     assert_eq!(trail[&EventStatus::Success], 2, "{trail:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_only_reads_is_unavailable_and_later_it_is_not() {
+    let mut home = Home::new().await;
+    let database = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {}', current_database()); END $$";
+    // Sessions have the setting of the moment that they began in.
+    let reconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let read_only = "SET default_transaction_read_only = on";
+    home.database.run_sql(&database.replace("{}", read_only)).await;
+    home.database.run_sql(reconnect).await;
+    let one = home.arrivals.prompt("r", "s");
+    for _ in 0..2 {
+        assert!(home.store.record(vec![one.clone()]).await.unwrap_err().is_retryable());
+        assert!(home.store.ping().await.unwrap_err().is_retryable());
+        assert!(home.store.counts().await.unwrap().is_empty());
+    }
+    let mut conn = home.database.connect().await;
+    conn.batch_execute("SET default_transaction_read_only = off").await.unwrap();
+    conn.batch_execute(&database.replace("{}", "RESET default_transaction_read_only"))
+        .await
+        .unwrap();
+    home.store.ping().await.unwrap();
+    assert_eq!(record_one(&home.store, one).await.status, EventStatus::Success);
 }
 
 /// A transaction that has the only tool use, and is the last to find out about a deadlock.

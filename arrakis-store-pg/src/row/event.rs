@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::value::{At, JsonText, State, shown};
 use super::{digest, json, parse};
 use crate::body::{self, BodyColumns};
-use crate::schema::{event_transitions, sql_types, webhook_events};
+use crate::schema::{event_transitions, webhook_events};
 use crate::statement::Statement;
 
 /// An arrival with everything serialized that can be before its turn comes.
@@ -91,12 +91,21 @@ impl Prepared {
     }
 }
 
+/// States come as text: Diesel would write every value twice to find out where the number of a type of the
+/// database's own stands among them.
 const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
     session_id, received_at, request_body, raw_body, request_headers, ip_address, status, \
     processed_at, processing_time, conversation_id, message_id, tool_use_id, error_code, \
     error_message, error_stack, retry_after, metadata, created_at, updated_at) \
-    SELECT *, ?, ? FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-    ORDER BY 1 ON CONFLICT (id) DO NOTHING";
+    SELECT id, workspace, request_id, digest, event_type, session_id, received_at, request_body, \
+    raw_body, request_headers, ip_address, status::event_status, processed_at, processing_time, \
+    conversation_id, message_id, tool_use_id, error_code, error_message, error_stack, retry_after, \
+    metadata, now, now \
+    FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) AS v (id, workspace, \
+    request_id, digest, event_type, session_id, received_at, request_body, raw_body, \
+    request_headers, ip_address, status, processed_at, processing_time, conversation_id, message_id, \
+    tool_use_id, error_code, error_message, error_stack, retry_after, metadata), \
+    (SELECT ? AS now) AS n ORDER BY id ON CONFLICT (id) DO NOTHING";
 
 /// The statement that writes the rows of these arrivals at `now`.
 pub(crate) fn insert_events<'a>(
@@ -125,8 +134,6 @@ pub(crate) fn insert_events<'a>(
     let settled = |outcome: &Outcome| (!waits(outcome)).then_some(At(now));
     let retry = |outcome: &Outcome| waits(outcome).then_some(first_retry);
     Statement::new(INSERT)
-        .bind::<Timestamptz>(At(now))
-        .bind::<Timestamptz>(At(now))
         .bind::<Array<diesel::sql_types::Uuid>>(
             arrivals().map(|one| one.event_id).collect::<Vec<_>>(),
         )
@@ -144,9 +151,7 @@ pub(crate) fn insert_events<'a>(
         .bind::<Array<Nullable<Binary>>>(raw)
         .bind::<Array<Jsonb>>(rows.iter().map(|(row, _)| row.headers.clone()).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>>(addresses)
-        .bind::<Array<sql_types::EventStatus>>(
-            outcomes().map(|one| State(one.status)).collect::<Vec<_>>(),
-        )
+        .bind::<Array<Text>>(outcomes().map(|one| one.status.as_str()).collect::<Vec<_>>())
         .bind::<Array<Nullable<Timestamptz>>>(outcomes().map(settled).collect::<Vec<_>>())
         .bind::<Array<BigInt>>(arrivals().map(elapsed).collect::<Vec<_>>())
         .bind::<Array<Nullable<diesel::sql_types::Uuid>>>(ids(|answer| answer.conversation_id))
@@ -157,6 +162,7 @@ pub(crate) fn insert_events<'a>(
         .bind::<Array<Nullable<Text>>>(refusals)
         .bind::<Array<Nullable<Timestamptz>>>(outcomes().map(retry).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(rows.iter().map(metadata).collect::<Vec<_>>())
+        .bind::<Timestamptz>(At(now))
 }
 
 fn body_columns<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> BodyColumns<'a> {

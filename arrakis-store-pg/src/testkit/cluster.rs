@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
 
 /// A server could not be started.
@@ -119,17 +120,20 @@ impl Cluster {
 
     /// Kills every process of the server at once, as a power cut would.
     pub fn kill(&mut self) {
-        let mut pids = vec![self.postmaster()];
-        pids.extend(self.backends());
-        for pid in pids.into_iter().flatten() {
+        let signal = |pid: i32, signal: Signal| {
             // One that has gone meanwhile is as good as killed.
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGKILL,
-            )
-            .ok();
-        }
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).ok();
+        };
+        let postmaster = self.postmaster();
+        // It must not start another while those that it has are counted.
+        postmaster.into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
+        let pids: Vec<i32> = postmaster.into_iter().chain(self.backends()).collect();
+        pids.iter().for_each(|&pid| signal(pid, Signal::SIGKILL));
         self.reap();
+        // One that waits for the disk lives on, and no server starts while it has the old one's memory.
+        while pids.iter().any(|&pid| is_alive(pid)) {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Starts the server again after [`kill`](Self::kill).
@@ -210,11 +214,11 @@ impl Cluster {
     }
 
     /// The server's other processes, where the system tells.
-    fn backends(&self) -> Vec<Option<i32>> {
+    fn backends(&self) -> Vec<i32> {
         let Some(postmaster) = self.postmaster() else { return Vec::new() };
         let children = format!("/proc/{postmaster}/task/{postmaster}/children");
         let text = fs::read_to_string(children).unwrap_or_default();
-        text.split_whitespace().map(|pid| pid.parse().ok()).collect()
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
     /// A program of the server (a shell for none), run by a user that Postgres accepts.
@@ -236,6 +240,12 @@ impl Drop for Cluster {
             child.wait().ok();
         }
     }
+}
+
+/// Whether a process runs, where the system tells.
+fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 /// The folder of the newest server binaries.

@@ -258,7 +258,9 @@ async fn record(
         return Err(HttpError::new(StatusCode::BAD_REQUEST, "empty_batch", message));
     }
     // What takes too long may still be stored; then a repeat is answered as one.
-    let admissions = state.in_time(state.store.record(batch)).await??;
+    let recorded = state.in_time(state.store.record(batch)).await.and_then(|done| Ok(done?));
+    state.readiness.took_events(!recorded.as_ref().is_err_and(HttpError::is_temporary));
+    let admissions = recorded?;
     let now = state.clock.now();
     let results = senders.into_iter().zip(admissions).map(|((id, received_at, refusal), admission)| {
         for done in ["check duplicate", "record", "process", "finish"] {

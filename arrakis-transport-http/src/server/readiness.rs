@@ -1,5 +1,8 @@
 //! Whether the store takes writes, asked no more often than it helps.
 //!
+//! Asking is a small write, and a disk that is full may have room for that: so what became of the latest
+//! events counts as well.
+//!
 //! The store is asked in a task of its own: a probe that goes away takes nothing with it, so that of
 //! many impatient probes of a store that hangs still only one question is under way.
 
@@ -20,6 +23,10 @@ const PATIENCE: Duration = Duration::from_millis(1400);
 /// When a question is given up that the store never answered, so that another can be asked.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
+/// How long the store is not ready after it took no events, unless it took some since. It ends by itself,
+/// because a load balancer sends none to who is not ready.
+const REFUSED: Duration = Duration::from_secs(3);
+
 /// Why the store takes no writes, for whoever asked.
 type Answer = Result<(), &'static str>;
 
@@ -37,15 +44,25 @@ enum Progress {
 pub(super) struct Readiness {
     store: Arc<dyn EventStore>,
     question: Mutex<Option<watch::Receiver<Progress>>>,
+    /// When events were last refused, unless some were taken since.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl Readiness {
     pub(super) fn new(store: Arc<dyn EventStore>) -> Self {
-        Self { store, question: Mutex::default() }
+        Self { store, question: Mutex::default(), refused: Mutex::default() }
+    }
+
+    /// Tells whether the store took events just now.
+    pub(super) fn took_events(&self, took: bool) {
+        *self.refused() = (!took).then(Instant::now);
     }
 
     /// Whether the store takes writes, and why not.
     pub(super) async fn check(&self) -> Answer {
+        if self.refused().is_some_and(|at| at.elapsed() < REFUSED) {
+            return Err("the store does not take events at the moment");
+        }
         let mut question = self.question();
         let progress = question.wait_for(|progress| !matches!(progress, Progress::Asked)).await;
         match progress.as_deref() {
@@ -53,6 +70,10 @@ impl Readiness {
             Ok(_) => Err("the store takes too long to answer"),
             Err(_) => Err("the store failed"),
         }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The question that is under way or was just answered, else a new one.

@@ -40,6 +40,23 @@ async fn readiness_turns_red_when_the_store_is_away_or_hangs_and_green_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_events_is_not_ready_even_if_it_has_room_for_a_probe() {
+    let server = Server::new();
+    for taken_since in [false, true] {
+        server.store.set(Fault::Unavailable);
+        assert_eq!(server.ask(post(HOOK)).await.status(), 503);
+        server.store.set(Fault::None);
+        assert_eq!(server.ask(get("/readyz")).await.status(), 503);
+        if taken_since {
+            assert_eq!(server.ask(post(HOOK)).await.status(), 200);
+        } else {
+            sleep(Duration::from_secs(4)).await;
+        }
+        assert_eq!(server.ask(get("/readyz")).await.status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn impatient_probes_of_a_store_that_hangs_do_not_pile_up() {
     let server = Server::new();
     server.store.set(Fault::Hanging);

@@ -15,29 +15,24 @@ use tokio::net::TcpStream;
 use super::Failure;
 use super::server::KEY;
 
-/// Connections to one server.
+/// A number of clients of one server.
 pub(crate) struct Load {
-    connections: Vec<BufStream<TcpStream>>,
+    address: SocketAddr,
+    connections: usize,
     head: Arc<str>,
 }
 
 impl Load {
-    pub(crate) async fn connect(address: SocketAddr, connections: usize) -> Result<Self, Failure> {
-        let mut open = Vec::new();
-        for _ in 0..connections {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            open.push(BufStream::with_capacity(16 * 1024, 16 * 1024, stream));
-        }
+    pub(crate) fn new(address: SocketAddr, connections: usize) -> Self {
         let head = format!(
             "Host: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {KEY}\r\n"
         );
-        Ok(Self { connections: open, head: head.into() })
+        Self { address, connections, head: head.into() }
     }
 
     /// Sends this many events, one a request; how long each took.
     pub(crate) async fn singles(
-        &mut self,
+        &self,
         events: usize,
         prefix: &str,
     ) -> Result<Vec<Duration>, Failure> {
@@ -51,7 +46,7 @@ impl Load {
 
     /// Sends this many batches of envelopes.
     pub(crate) async fn batches(
-        &mut self,
+        &self,
         batches: usize,
         size: usize,
         prefix: &str,
@@ -68,20 +63,24 @@ impl Load {
 
     /// Divides requests among the connections, each of which sends its next when it is answered.
     async fn spread(
-        &mut self,
+        &self,
         requests: usize,
         make: impl Fn(usize) -> (&'static str, String, String) + Send + Sync + 'static,
     ) -> Result<Vec<Duration>, Failure> {
         let (next, make) = (Arc::new(AtomicUsize::new(0)), Arc::new(make));
         let mut sending = tokio::task::JoinSet::new();
-        for mut connection in self.connections.drain(..) {
+        for _ in 0..self.connections {
+            // A server closes connections that ask nothing for long, as between two turns.
+            let stream = TcpStream::connect(self.address).await?;
+            stream.set_nodelay(true)?;
+            let mut connection = BufStream::with_capacity(16 * 1024, 16 * 1024, stream);
             let (next, make, head) = (Arc::clone(&next), Arc::clone(&make), Arc::clone(&self.head));
             sending.spawn(async move {
                 let mut times = Vec::new();
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     if n >= requests {
-                        return Ok::<_, Failure>((connection, times));
+                        return Ok::<_, Failure>(times);
                     }
                     let (path, headers, body) = make(n);
                     let started = Instant::now();
@@ -99,9 +98,7 @@ impl Load {
         }
         let mut times = Vec::new();
         while let Some(sent) = sending.join_next().await {
-            let (connection, mine) = sent??;
-            self.connections.push(connection);
-            times.extend(mine);
+            times.extend(sent??);
         }
         Ok(times)
     }

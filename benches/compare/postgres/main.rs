@@ -67,8 +67,8 @@ async fn main() -> Result<(), Failure> {
 /// Single events over many connections, against the original's way on its own tables.
 async fn singles(server: &Server, database: &Database, connections: usize) -> Result<(), Failure> {
     let original = Original::start(database, connections).await?;
-    let mut load = Load::connect(server.address(), connections).await?;
-    let mut load_of_original = Load::connect(original.address(), connections).await?;
+    let load = Load::new(server.address(), connections);
+    let load_of_original = Load::new(original.address(), connections);
     let (mut ours, mut theirs, mut latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());
     for turn in 0..TURNS {
         let started = Instant::now();
@@ -100,7 +100,7 @@ async fn singles(server: &Server, database: &Database, connections: usize) -> Re
 /// The batch endpoint, against plain SQL that inserts the same rows into the same tables.
 async fn batches(server: &Server, database: &Database) -> Result<(), Failure> {
     let mut bulk = bulk::Bulk::open(database).await?;
-    let mut load = Load::connect(server.address(), 4).await?;
+    let load = Load::new(server.address(), 4);
     let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
     for turn in 0..TURNS {
         let started = Instant::now();
@@ -125,11 +125,10 @@ async fn batches(server: &Server, database: &Database) -> Result<(), Failure> {
 
 /// Single events into a database with many rows, against one with few.
 async fn growth(few: &Server, many: &Server, rows: usize) -> Result<(), Failure> {
-    let mut loads =
-        [Load::connect(few.address(), 16).await?, Load::connect(many.address(), 16).await?];
+    let loads = [Load::new(few.address(), 16), Load::new(many.address(), 16)];
     let mut times = [Duration::ZERO; 2];
     for turn in 0..=TURNS {
-        for (n, (load, time)) in loads.iter_mut().zip(&mut times).enumerate() {
+        for (n, (load, time)) in loads.iter().zip(&mut times).enumerate() {
             let started = Instant::now();
             load.singles(EVENTS, &format!("g{n}-{turn}")).await?;
             // The first turn warms both up.
