@@ -46,6 +46,10 @@ pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);
 /// Longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// How long an event may wait for its receiver, in time that a drainer has watched pass: a week
+/// covers holidays. After it the event is a dead letter, until the receiver is back.
+pub const PENDING_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Most files that a spool holds before it refuses new events.
 pub const SPOOL_MAX_FILES: u64 = 2_000_000;
 
