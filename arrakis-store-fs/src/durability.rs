@@ -221,7 +221,10 @@ fn create_with_parents(fs: &dyn FileSystem, directory: &Path) -> io::Result<()> 
         result => result?,
     }
     match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs.sync_directory(parent),
+        Some(parent) if !parent.as_os_str().is_empty() => {
+            // One that may not last must not be taken for one that does.
+            fs.sync_directory(parent).inspect_err(|_| drop(fs.remove_directory(directory)))
+        }
         _ => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ pub(crate) struct Watch {
     shared: Arc<Shared>,
     poke: PathBuf,
     pending: PathBuf,
+    wanted: bool,
     poll: Duration,
     watched: Mutex<Watched>,
 }
@@ -61,11 +62,11 @@ struct State {
 
 impl Watch {
     /// A watch for events that are captured after `now`.
-    pub(crate) fn new(layout: &Layout, poll: Duration, now: Timestamp) -> Self {
+    pub(crate) fn new(layout: &Layout, wanted: bool, poll: Duration, now: Timestamp) -> Self {
         let shared = Arc::<Shared>::default();
         shared.state().newest = now;
         let (poke, pending) = (layout.poke(), layout.pending());
-        let watch = Self { shared, poke, pending, poll, watched: Mutex::default() };
+        let watch = Self { shared, poke, pending, wanted, poll, watched: Mutex::default() };
         watch.mend();
         watch.shared.state().missed = false;
         watch
@@ -80,9 +81,10 @@ impl Watch {
             return;
         }
         watched.directory = directory;
-        watched.watcher = match self.watcher() {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
+        watched.watcher = match self.wanted.then(|| self.watcher()) {
+            None => None,
+            Some(Ok(watcher)) => Some(watcher),
+            Some(Err(error)) => {
                 tracing::warn!(target: "arrakis::queue", %error, poll_ms = self.poll.as_millis(),
                     "cannot watch the spool; looking at it now and then instead");
                 None

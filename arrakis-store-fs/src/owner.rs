@@ -138,16 +138,27 @@ impl Drop for Owner {
 }
 
 fn hold(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<Held> {
-    let Some(held) = take_over(layout, fs, machine)? else {
-        return make(layout, fs, machine, now);
+    let held = match take_over(layout, fs, machine)? {
+        Some(held) => {
+            sign(&held, fs, machine, now)?;
+            held
+        }
+        None => make(layout, fs, machine, now)?,
     };
+    // Durable before an event is moved into it, whoever made it.
+    fs.sync_directory(&layout.processing())?;
+    Ok(held)
+}
+
+/// Says whose a directory is that was another's.
+fn sign(held: &Held, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<()> {
     // A full disk must neither keep this process from starting nor leave half of a file.
     let (new, file) = (held.directory.join(NEW_OWNER), held.directory.join(OWNER));
     let written = fs.write(&new, &owner_file(machine, now)?).and_then(|()| fs.rename(&new, &file));
     if written.is_err() {
         fs.remove(&new).ok();
     }
-    Ok(held)
+    Ok(())
 }
 
 /// Takes the first directory whose owner is dead and whose events can be put back.
@@ -179,8 +190,6 @@ fn make(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> 
                 .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             fs.write(&hidden.join(OWNER), &owner_file(machine, now)?)?;
             fs.rename(&hidden, &directory)?;
-            // Durable before an event is moved into it.
-            fs.sync_directory(&layout.processing())?;
             Ok(Held { directory, lock })
         })();
         match made {

@@ -30,7 +30,10 @@ use crate::spool::{Spool, SpoolError, Survey, survey};
 /// The settings of an [`FsQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FsQueueConfig {
-    /// How often the spool is looked at where it cannot be watched.
+    /// Whether the system is asked to tell of changes. Where it is not, as for a shared home whose
+    /// events come from other machines, the spool is looked at.
+    pub watch: bool,
+    /// How often the spool is looked at where it is not watched.
     pub poll: Duration,
     /// Most events before the spool refuses new ones.
     pub max_files: u64,
@@ -41,7 +44,7 @@ pub struct FsQueueConfig {
 impl Default for FsQueueConfig {
     fn default() -> Self {
         let poll = Duration::from_secs(1);
-        Self { poll, max_files: SPOOL_MAX_FILES, max_bytes: SPOOL_MAX_BYTES }
+        Self { watch: true, poll, max_files: SPOOL_MAX_FILES, max_bytes: SPOOL_MAX_BYTES }
     }
 }
 
@@ -100,7 +103,7 @@ impl FsQueue {
         let owner = Owner::new(&layout, Arc::clone(&fs), now).map_err(|error| {
             medium(format!("create a directory in {}", layout.processing().display()), error)
         })?;
-        let watch = Watch::new(&layout, config.poll, now);
+        let watch = Watch::new(&layout, config.watch, config.poll, now);
         let census = Census::new(&layout);
         let (scan, leased, unsettled) = Default::default();
         let inner = Inner {

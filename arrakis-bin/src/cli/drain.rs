@@ -9,7 +9,7 @@ use arrakis_core::drain::{DrainReport, Drainer, Until};
 use arrakis_core::id::RequestId;
 use arrakis_core::queue::Queue;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::{DrainerLock, Layout, Spool};
+use arrakis_store_fs::{DrainerLock, Layout, Spool, is_idle};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it tries.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a spool is tried that cannot be opened.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether another drainer still has the one event.
 const LEASE_INTERVAL: Duration = Duration::from_millis(5);
@@ -106,11 +109,17 @@ async fn drain_spool(
     if lock.is_none() && !beside {
         return Ok(None);
     }
-    let (queue, drainer) = drainer(spool, config, Arc::clone(&endpoints))?;
-    // Space that is missing now is missing for more than this file; captures go on without it.
-    if let Err(error) = Spool::new(spool.clone()).reserve() {
-        tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
-    }
+    let (queue, drainer) = loop {
+        match drainer(spool, config, Arc::clone(&endpoints)) {
+            Ok(opened) => break opened,
+            // A full or failing disk gets better; who comes only for one event does not wait for it.
+            Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => return Err(error),
+            Err(error) => {
+                tracing::error!(target: "arrakis::queue", error = format!("{error:#}"), "cannot open the spool yet");
+                tokio::time::sleep(OPEN_INTERVAL).await;
+            }
+        }
+    };
     let until = match (&args.only, args.once) {
         (Some(id), _) => Until::Tried(id.clone()),
         (None, true) => Until::NothingDue,
@@ -129,7 +138,7 @@ async fn drain_spool(
             // A hook that saw the lock taken did not start a drainer. So: let go, look once more, and
             // take it again if there is something.
             drop(lock.take());
-            if queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
+            if queue.is_idle().await.unwrap_or(false) {
                 return Ok(Some(report));
             }
             lock = acquire(spool, Duration::ZERO).await?;
