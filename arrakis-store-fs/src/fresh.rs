@@ -64,11 +64,12 @@ impl Watch {
     /// A watch for events that are captured after `now`.
     pub(crate) fn new(layout: &Layout, wanted: bool, poll: Duration, now: Timestamp) -> Self {
         let shared = Arc::<Shared>::default();
-        shared.state().newest = now;
         let (poke, pending) = (layout.poke(), layout.pending());
         let watch = Self { shared, poke, pending, wanted, poll, watched: Mutex::default() };
         watch.mend();
-        watch.shared.state().missed = false;
+        let mut state = watch.shared.state();
+        (state.missed, state.newest) = (false, now);
+        drop(state);
         watch
     }
 
@@ -90,7 +91,10 @@ impl Watch {
                 None
             }
         };
-        self.shared.state().missed = true;
+        let mut state = self.shared.state();
+        // All that is in another directory is new.
+        (state.missed, state.newest) = (true, Timestamp::EPOCH);
+        drop(state);
         self.shared.changed.notify_one();
     }
 

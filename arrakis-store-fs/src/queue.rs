@@ -208,7 +208,7 @@ impl Inner {
     /// so until something is captured.
     pub(crate) fn mend(&self) -> io::Result<()> {
         if self.layout.queue().exists() {
-            if !self.layout.pending().exists() || !self.layout.processing().exists() {
+            if self.layout.directories().iter().any(|directory| !directory.exists()) {
                 self.spool.create().map_err(io::Error::other)?;
             }
             self.owner.renew(self.clock.now())?;
