@@ -230,8 +230,8 @@ impl Inner {
     fn settle(&self, lease: &Lease, disposition: &Disposition) -> Result<(), QueueError> {
         let id = lease.envelope.request_id();
         let held = self.owner.directory().join(&lease.token);
-        let name = EntryName::parse(&lease.token).filter(|_| held.exists());
-        let Some(name) = name else {
+        let found = held.symlink_metadata().ok();
+        let Some((name, found)) = EntryName::parse(&lease.token).zip(found) else {
             self.leased().remove(id);
             return Err(QueueError::NotLeased(id.clone()));
         };
@@ -255,7 +255,7 @@ impl Inner {
         settled.map_err(|error| medium(format!("settle {}", held.display()), error))?;
         self.leased().remove(id);
         if matches!(disposition, Disposition::Delivered | Disposition::DeadLetter { .. }) {
-            self.census.left(self, lease.envelope.payload.len() as u64);
+            self.census.left(self, found.len());
         }
         Ok(())
     }
