@@ -113,7 +113,9 @@ async fn drain_spool(
         match drainer(spool, config, Arc::clone(&endpoints)) {
             Ok(opened) => break opened,
             // A full or failing disk gets better; who comes only for one event does not wait for it.
-            Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => return Err(error),
+            Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::error!(target: "arrakis::queue", error = format!("{error:#}"), "cannot open the spool yet");
                 tokio::time::sleep(OPEN_INTERVAL).await;
