@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, SystemClock};
 use crate::id::RequestId;
 use crate::limits::{BATCH_MAX_EVENTS, BATCH_MAX_PAYLOAD_BYTES};
-use crate::queue::{Lane, LeaseRequest, Leased, Queue, Wake};
+use crate::queue::{Aged, Lane, LeaseRequest, Leased, Queue, Wake};
 use crate::retry::{Jitter, RetrySchedule};
 use crate::transport::Transport;
 
@@ -222,7 +222,7 @@ impl Drainer {
                 Step::Progress => continue,
                 Step::Trouble => QUEUE_TROUBLE_DELAY,
                 Step::Nothing { next_due } => {
-                    if self.queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
+                    if self.queue.is_idle().await.unwrap_or(false) {
                         let since = *idle_since.get_or_insert_with(Instant::now);
                         match self.config.idle.checked_sub(since.elapsed()) {
                             Some(rest) if !rest.is_zero() => rest,
@@ -244,11 +244,29 @@ impl Drainer {
     }
 
     async fn reaper(&self, done: &CancellationToken) {
+        let mut before = Instant::now();
         loop {
             tokio::select! {
                 () = done.cancelled() => return,
                 () = tokio::time::sleep(REAP_INTERVAL) => self.reap().await,
             }
+            let now = Instant::now();
+            // What waits for the configuration to be mended does not grow old by it.
+            let by = if self.gates.is_any_held() { Duration::ZERO } else { now - before };
+            self.age(by).await;
+            before = now;
+        }
+    }
+
+    async fn age(&self, by: Duration) {
+        match self.queue.age(by).await {
+            Ok(Aged { revived: 0, .. }) => {}
+            Ok(Aged { revived, .. }) => {
+                tracing::info!(target: "arrakis::queue", events = revived,
+                    "a receiver is back, and so are the events that had waited for it too long");
+                self.backlog.notify_one();
+            }
+            Err(error) => trouble(&error),
         }
     }
 

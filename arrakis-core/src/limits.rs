@@ -49,6 +49,9 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Most receivers whose circuits are remembered; beyond it those that are well are forgotten. A person
 /// has one or two, and their state is kept in a file.
 pub const RECEIVERS_MAX: usize = 100;
+/// How long an event may wait for its receiver, in time that a drainer has watched pass: a week
+/// covers holidays. After it the event is a dead letter, until the receiver is back.
+pub const PENDING_MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Most files that a spool holds before it refuses new events.
 pub const SPOOL_MAX_FILES: u64 = 2_000_000;

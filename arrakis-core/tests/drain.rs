@@ -122,6 +122,41 @@ async fn a_round_has_three_attempts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waited_too_long_is_kept_and_delivered_with_the_next_success() {
+    let world = World::new();
+    world.push(numbered(3)).await;
+    for _ in 0..3 * 24 * 9 {
+        world.receiver.script(Err(away()));
+    }
+    let started = Instant::now();
+    let report = world.run(Until::Idle).await;
+    let days = started.elapsed().as_secs_f64() / 86_400.0;
+    assert!((7.0..7.1).contains(&days), "given up after {days} days");
+    assert_eq!((report.delivered, report.dead_lettered), (0, 0));
+    assert_eq!(world.depth().await, Depth { failed: 3, ..Depth::default() });
+
+    while world.receiver.attempts().len() < 3 * 24 * 9 {
+        world.receiver.deliver(Batch::one(Arc::new(envelope("probe", "x")))).await.ok();
+    }
+    world.push(["next".to_owned()]).await;
+    let report = world.run(Until::Idle).await;
+    assert_eq!(report.delivered, 4);
+    assert_eq!(world.depth().await, Depth::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_which_delivery_is_held_makes_nothing_old() {
+    let world = World::with(Arc::new(WrongKey), Arc::default());
+    world.push(numbered(1)).await;
+    let days = async {
+        tokio::time::sleep(Duration::from_secs(8 * 86_400)).await;
+        world.shutdown.cancel();
+    };
+    tokio::join!(world.run(Until::Idle), days);
+    assert_eq!(world.depth().await, Depth { pending: 1, ..Depth::default() });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fresh_event_probes_a_receiver_that_was_away() {
     let world = World::new();
     world.push(numbered(10)).await;
@@ -306,6 +341,18 @@ struct Hanging;
 impl Transport for Hanging {
     async fn deliver(&self, _: Batch) -> Result<Vec<Outcome>, TransportError> {
         std::future::pending().await
+    }
+}
+
+/// Is configured with a key that the receiver does not know.
+#[derive(Debug)]
+struct WrongKey;
+
+#[async_trait]
+impl Transport for WrongKey {
+    async fn deliver(&self, _: Batch) -> Result<Vec<Outcome>, TransportError> {
+        let problem = "the key is not known".to_owned();
+        Err(TransportError::Misconfigured { problem, remedy: "set api_key".to_owned() })
     }
 }
 

@@ -5,29 +5,59 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use arrakis_core::envelope::Envelope;
+use arrakis_core::envelope::{Envelope, Header};
 use nix::fcntl::OFlag;
 
-use crate::layout::{FILE_MAX_BYTES, Layout, Unreadable, decode};
-use crate::owner::Owner;
+use crate::layout::{EntryName, FILE_MAX_BYTES, Unreadable, decode};
 use crate::quarantine::quarantine;
+use crate::queue::Inner;
 
-/// Takes the event of this name. `None` if somebody else was quicker, or if it cannot be read and is
-/// in quarantine now.
-pub(crate) fn claim(layout: &Layout, owner: &Owner, name: &str) -> io::Result<Option<Envelope>> {
-    let claimed = owner.directory().join(name);
-    match std::fs::rename(layout.pending().join(name), &claimed) {
-        Ok(()) => {}
+/// Takes the event of this name, to `held`. `None` if somebody else was quicker, or if it cannot be
+/// read and is in quarantine now.
+pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option<Envelope>> {
+    let pending = inner.layout.pending().join(name);
+    match inner.fs.rename(&pending, held) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        renamed => renamed?,
     }
-    match read(&claimed)? {
-        Ok(envelope) => Ok(Some(envelope)),
-        Err(reason) => {
-            quarantine(layout, &claimed, &reason)?;
-            Ok(None)
+    let reason = match read(held) {
+        Ok(Ok(envelope)) => match check(inner, name, &envelope.header) {
+            Ok(()) => return Ok(Some(envelope)),
+            Err(reason) => reason,
+        },
+        Ok(Err(reason)) => reason,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_passing(&error) => {
+            inner.put_back(held, name)?;
+            return Err(error);
         }
+        Err(error) => Unreadable(format!("it cannot be read: {error}")),
+    };
+    if let Err(error) = quarantine(&inner.layout, held, &reason) {
+        inner.put_back(held, name)?;
+        return Err(error);
     }
+    Ok(None)
+}
+
+/// Whether a file is the one event that its name says.
+fn check(inner: &Inner, name: &str, header: &Header) -> Result<(), Unreadable> {
+    let (named, own) = (EntryName::parse(name), EntryName::of(header));
+    if named.is_none_or(|named| named.request_id != own.request_id || named.tag != own.tag) {
+        let id = &own.request_id;
+        return Err(Unreadable(format!("its name is not the one of its event, {id}")));
+    }
+    if !inner.leased().insert(own.request_id) {
+        return Err(Unreadable("its event is being delivered from another file".to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether a failure says something about this process, and nothing about the file.
+fn is_passing(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let codes = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EINTR];
+    codes.iter().any(|code| error.raw_os_error() == Some(*code as i32))
 }
 
 /// Reads an event's file. Nothing but a regular file is opened for good: a link is not followed and a

@@ -76,7 +76,7 @@ impl DeadLetters for FsQueue {
 impl Inner {
     fn dead_letter(&self, id: &RequestId) -> io::Result<Option<DeadLetterDetail>> {
         let Some(name) = find(&self.layout.failed(), id)? else { return Ok(None) };
-        let path = self.layout.failed().join(name);
+        let path = self.layout.failed().join(&name);
         let envelope = match read(&path)? {
             Ok(envelope) => envelope,
             Err(reason) => {
@@ -84,7 +84,8 @@ impl Inner {
                 return Ok(None);
             }
         };
-        let history = history::read(&self.layout, id);
+        let mut history = history::read(&self.layout, id);
+        history.extend(EntryName::parse(&name).and_then(|name| history::expiry(&path, &name)));
         let letter = DeadLetter {
             request_id: id.clone(),
             event_type: envelope.header.event_type.clone(),

@@ -17,7 +17,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// The calls that writing an event makes.
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::statvfs::statvfs;
+use nix::sys::time::TimeSpec;
+
+/// The calls that change a spool on its way through capture, lease, settlement and inheritance. What only
+/// looks goes to the machine's own file system.
 pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     /// Creates a file that is not there yet, 0600.
     ///
@@ -53,6 +59,34 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     ///
     /// As the operating system says.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Writes a small file, 0600, in place of what it held. It is not durable.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Sets when a file was last modified, in seconds since 1970. A link is not followed.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn set_modified(&self, path: &Path, seconds: i64) -> io::Result<()>;
+
+    /// How many bytes this user may still write where `path` is.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// A file that is being written.
@@ -99,6 +133,26 @@ impl FileSystem for RealFileSystem {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             result => result,
         }
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        Write::write_all(&mut file, bytes)
+    }
+
+    fn set_modified(&self, path: &Path, seconds: i64) -> io::Result<()> {
+        let (omit, modified) = (TimeSpec::UTIME_OMIT, TimeSpec::new(seconds, 0));
+        Ok(utimensat(AT_FDCWD, path, &omit, &modified, UtimensatFlags::NoFollowSymlink)?)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let found = statvfs(path)?;
+        Ok(u64::from(found.blocks_available()) * u64::from(found.fragment_size()))
     }
 }
 
@@ -167,7 +221,10 @@ fn create_with_parents(fs: &dyn FileSystem, directory: &Path) -> io::Result<()> 
         result => result?,
     }
     match directory.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs.sync_directory(parent),
+        Some(parent) if !parent.as_os_str().is_empty() => {
+            // One that may not last must not be taken for one that does.
+            fs.sync_directory(parent).inspect_err(|_| drop(fs.remove_directory(directory)))
+        }
         _ => Ok(()),
     }
 }

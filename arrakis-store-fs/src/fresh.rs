@@ -1,12 +1,17 @@
 //! Hearing of new events: a watch on `pending/`, and a look at it now and then where the watch fails.
 
 use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arrakis_core::clock::Timestamp;
 use arrakis_core::queue::Wake;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{ModifyKind, RenameMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
 use crate::layout::{EntryName, Layout};
@@ -20,7 +25,16 @@ pub(crate) struct Watch {
     shared: Arc<Shared>,
     poke: PathBuf,
     pending: PathBuf,
+    wanted: bool,
     poll: Duration,
+    watched: Mutex<Watched>,
+}
+
+/// What is watched.
+#[derive(Debug, Default)]
+struct Watched {
+    /// The directory, told from another of the same name.
+    directory: Option<(u64, u64)>,
     /// Stops watching when dropped; `None` where the system has no watches left.
     watcher: Option<RecommendedWatcher>,
 }
@@ -36,33 +50,98 @@ struct State {
     fresh: VecDeque<String>,
     /// Names that this process puts into `pending/` itself: they are nothing new.
     own: HashSet<String>,
+    /// When the directory was last modified, at the last look.
     seen: Option<SystemTime>,
+    /// The capture of the newest event that was heard of.
+    newest: Timestamp,
+    /// Whether there may be new events that were not heard of.
+    missed: bool,
+    /// Whether the directory that was watched is gone.
+    lost: bool,
 }
 
 impl Watch {
-    pub(crate) fn new(layout: &Layout, poll: Duration) -> Self {
+    /// A watch for events that are captured after `now`.
+    pub(crate) fn new(layout: &Layout, wanted: bool, poll: Duration, now: Timestamp) -> Self {
         let shared = Arc::<Shared>::default();
-        let heard = Arc::clone(&shared);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if let Ok(event) = event {
-                for path in &event.paths {
-                    heard.hear(path, &event.kind);
-                }
-            }
-        });
-        let watcher = watcher.and_then(|mut watcher| {
-            watcher.watch(&layout.pending(), RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = match watcher {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                tracing::warn!(target: "arrakis::queue", %error, poll_ms = poll.as_millis(),
+        let (poke, pending) = (layout.poke(), layout.pending());
+        let watch = Self { shared, poke, pending, wanted, poll, watched: Mutex::default() };
+        watch.mend();
+        let mut state = watch.shared.state();
+        (state.missed, state.newest) = (false, now);
+        drop(state);
+        watch
+    }
+
+    /// Watches `pending/` anew if it is another directory than before.
+    pub(crate) fn mend(&self) {
+        let directory = fs::metadata(&self.pending).map(|found| (found.dev(), found.ino())).ok();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = std::mem::take(&mut self.shared.state().lost);
+        if directory.is_none() || (directory == watched.directory && !lost) {
+            return;
+        }
+        watched.directory = directory;
+        watched.watcher = match self.wanted.then(|| self.watcher()) {
+            None => None,
+            Some(Ok(watcher)) => Some(watcher),
+            Some(Err(error)) => {
+                tracing::warn!(target: "arrakis::queue", %error, poll_ms = self.poll.as_millis(),
                     "cannot watch the spool; looking at it now and then instead");
                 None
             }
         };
-        Self { shared, poke: layout.poke(), pending: layout.pending(), poll, watcher }
+        let mut state = self.shared.state();
+        // All that is in another directory is new.
+        (state.missed, state.newest) = (true, Timestamp::EPOCH);
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+
+    fn watcher(&self) -> notify::Result<RecommendedWatcher> {
+        let (heard, pending) = (Arc::clone(&self.shared), self.pending.clone());
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                let Ok(event) = event else { return };
+                if event.need_rescan() {
+                    heard.miss();
+                }
+                for path in &event.paths {
+                    if *path == pending {
+                        heard.hear_of_directory(event.kind);
+                    } else {
+                        heard.hear(path, event.kind);
+                    }
+                }
+            })?;
+        watcher.watch(&self.pending, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    }
+
+    fn is_watching(&self) -> bool {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.watcher.is_some()
+    }
+
+    /// Looks for new events that were not heard of, if there may be some: those that were captured
+    /// after the newest that was. `now` bounds what a clock that was ahead has named the newest.
+    pub(crate) fn catch_up(&self, now: Timestamp) -> io::Result<()> {
+        if !std::mem::take(&mut self.shared.state().missed) {
+            return Ok(());
+        }
+        let after = self.shared.state().newest.min(now);
+        let mut newest = after;
+        for entry in fs::read_dir(&self.pending)? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let found = EntryName::parse(name).filter(|found| found.rounds == 0);
+            if let Some(found) = found.filter(|found| found.due > after) {
+                newest = newest.max(found.due);
+                self.shared.state().remember(name);
+            }
+        }
+        self.shared.state().newest = newest;
+        Ok(())
     }
 
     /// Takes the oldest name that was heard of.
@@ -72,19 +151,21 @@ impl Watch {
 
     /// Announces that this process is about to put `name` into `pending/`.
     pub(crate) fn expect_own(&self, name: &str) {
-        let mut state = self.shared.state();
-        if self.watcher.is_some() && state.own.len() < FRESH_MAX {
-            state.own.insert(name.to_owned());
+        if self.is_watching() {
+            let mut state = self.shared.state();
+            if state.own.len() < FRESH_MAX {
+                state.own.insert(name.to_owned());
+            }
         }
     }
 
     /// Waits until something new was heard of, or seen.
     pub(crate) async fn wait(&self) -> Wake {
         loop {
-            if std::fs::remove_file(&self.poke).is_ok() {
+            if fs::remove_file(&self.poke).is_ok() {
                 return Wake::Poked;
             }
-            if !self.shared.state().fresh.is_empty() {
+            if self.shared.state().has_news() {
                 return Wake::Pushed;
             }
             tokio::select! {
@@ -100,8 +181,12 @@ impl Watch {
 
     /// Whether the directory has changed since the last look.
     fn has_changed(&self) -> bool {
-        let now = std::fs::metadata(&self.pending).and_then(|found| found.modified()).ok();
-        std::mem::replace(&mut self.shared.state().seen, now) != now
+        let now = fs::metadata(&self.pending).and_then(|found| found.modified()).ok();
+        let is_watching = self.is_watching();
+        let mut state = self.shared.state();
+        let changed = std::mem::replace(&mut state.seen, now) != now;
+        state.missed |= changed && !is_watching;
+        changed
     }
 }
 
@@ -110,24 +195,35 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, path: &Path, kind: &notify::EventKind) {
-        if kind.is_remove() || kind.is_access() {
+    /// More happened than could be told.
+    fn miss(&self) {
+        let mut state = self.state();
+        state.missed = true;
+        // What was announced may have been among it.
+        state.own.clear();
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn hear_of_directory(&self, kind: EventKind) {
+        if kind.is_remove() || is_renamed_away(kind) {
+            self.state().lost = true;
+        }
+    }
+
+    fn hear(&self, path: &Path, kind: EventKind) {
+        if !may_bring(kind) {
             return;
         }
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
         let mut state = self.state();
         if let Some(entry) = EntryName::parse(name) {
-            let renamed_away = matches!(
-                kind,
-                notify::EventKind::Modify(notify::event::ModifyKind::Name(
-                    notify::event::RenameMode::From
-                ))
-            );
-            if renamed_away || state.own.remove(name) || entry.rounds > 0 {
+            if state.own.remove(name) || entry.rounds > 0 {
                 return;
             }
-            if state.fresh.len() < FRESH_MAX && state.fresh.back().is_none_or(|last| last != name) {
-                state.fresh.push_back(name.to_owned());
+            state.newest = state.newest.max(entry.due);
+            if state.fresh.back().is_none_or(|last| last != name) {
+                state.remember(name);
             }
         } else if name != "poke" {
             return;
@@ -135,4 +231,26 @@ impl Shared {
         drop(state);
         self.changed.notify_one();
     }
+}
+
+impl State {
+    fn has_news(&self) -> bool {
+        self.missed || !self.fresh.is_empty()
+    }
+
+    fn remember(&mut self, name: &str) {
+        if self.fresh.len() < FRESH_MAX {
+            self.fresh.push_back(name.to_owned());
+        }
+    }
+}
+
+/// Whether a file may have come with this.
+fn may_bring(kind: EventKind) -> bool {
+    let changed = matches!(kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+    !(kind.is_remove() || kind.is_access() || changed || is_renamed_away(kind))
+}
+
+fn is_renamed_away(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Modify(ModifyKind::Name(RenameMode::From)))
 }

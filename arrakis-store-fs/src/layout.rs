@@ -13,6 +13,7 @@
 //!     quarantine/         entries that could not be read, each with a `.reason`
 //!     attempts/           the rounds that an event lost, one JSON line each, by request id
 //!     captured            one byte per captured event
+//!     observed            how many seconds drainers have watched pass; held by the one that does
 //!     full                present while the spool refuses new events
 //!     reserve             space that is given up when the disk is full
 //!     drainer.lock        held by the one drainer
@@ -29,9 +30,16 @@
 //! ```
 //!
 //! so that a listing tells what is due, and for whom, without reading. The file holds one line of
-//! JSON, the envelope's header and the payload's `length`, then the payload bytes. It is written
-//! once; every later step is a rename. With no round lost the due time is the time of capture, and
-//! the event is due whatever the clock says.
+//! JSON, then the payload bytes. The line holds the envelope's header, the payload's `length`, and as
+//! its last field `check`, the first sixteen hexadecimal digits of the SHA-256 of all that stands before
+//! it. (Files of the first version have no `check`; their line ends with `length`.) The content is
+//! written once; every later step is a rename. With no round lost the due time is the time of capture, and
+//! the event is due whatever the clock says. The end of all times that fit into a name is the due time
+//! of an event that waited for too long and is in `failed/` until its receiver is back.
+//!
+//! When an event was first seen by a drainer is kept as its file's time of modification, in seconds of
+//! the time that drainers have watched pass (`observed`) after [`OBSERVED_EPOCH`]: it costs no file, and no
+//! clock that is set changes it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -55,6 +63,17 @@ pub const HEADER_MAX_BYTES: usize = 64 * 1024;
 
 /// Longest event file, in bytes.
 pub const FILE_MAX_BYTES: u64 = (HEADER_MAX_BYTES + PAYLOAD_MAX_BYTES + 1) as u64;
+
+/// Which time of modification, in seconds since 1970, stands for the first second that a drainer has
+/// watched: in 1973, where no clock shows.
+pub const OBSERVED_EPOCH: i64 = 100_000_000;
+
+/// The latest due time that fits into a name.
+const MAX_DUE_MS: i64 = 9_999_999_999_999;
+
+/// What stands before the check at the end of a header line, and how many digits it has.
+const CHECK_FIELD: &[u8] = b",\"check\":\"";
+const CHECK_DIGITS: usize = 16;
 
 /// The paths of one home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +140,12 @@ impl Layout {
     #[must_use]
     pub fn captured(&self) -> PathBuf {
         self.home.join("queue/captured")
+    }
+
+    /// The file that counts the seconds that drainers have watched pass.
+    #[must_use]
+    pub fn observed(&self) -> PathBuf {
+        self.home.join("queue/observed")
     }
 
     /// The file that is there while the spool refuses new events.
@@ -230,6 +255,18 @@ impl EntryName {
         })
     }
 
+    /// The name of the event once it has waited for too long.
+    #[must_use]
+    pub fn expired(self) -> Self {
+        Self { due: Timestamp::from_millis(MAX_DUE_MS), ..self }
+    }
+
+    /// Whether the event has waited for too long.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.due.as_millis() == MAX_DUE_MS
+    }
+
     /// Whether the event is to be tried at `now`.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
@@ -239,7 +276,7 @@ impl EntryName {
 
 impl fmt::Display for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let due = self.due.as_millis().clamp(0, 9_999_999_999_999);
+        let due = self.due.as_millis().clamp(0, MAX_DUE_MS);
         let rounds = self.rounds.min(99);
         write!(f, "{due:013}-{rounds:02}-{}-{}{EVENT_SUFFIX}", self.tag, self.request_id)
     }
@@ -268,11 +305,36 @@ struct HeaderLine<H> {
 pub fn encode_header(envelope: &Envelope) -> Result<Vec<u8>, Unreadable> {
     let line = HeaderLine { header: &envelope.header, length: envelope.payload.len() as u64 };
     let mut line = serde_json::to_vec(&line).map_err(|error| Unreadable(error.to_string()))?;
-    line.push(b'\n');
+    line.pop(); // the closing brace
+    let check = check_of(&line);
+    line.extend_from_slice(CHECK_FIELD);
+    line.extend_from_slice(check.as_bytes());
+    line.extend_from_slice(b"\"}\n");
     if line.len() > HEADER_MAX_BYTES {
         return Err(Unreadable(format!("its header has more than {HEADER_MAX_BYTES} bytes")));
     }
     Ok(line)
+}
+
+/// The digits that stand for `bytes` in a header line.
+fn check_of(bytes: &[u8]) -> String {
+    let mut digits = Digest::of(bytes).to_string();
+    digits.truncate(CHECK_DIGITS);
+    digits
+}
+
+/// Whether a header line is as it was written. Lines of the first version end with the length and
+/// have no check.
+fn is_intact(line: &[u8]) -> bool {
+    let at = line.len().saturating_sub(CHECK_FIELD.len() + CHECK_DIGITS + 2);
+    let (covered, check) = line.split_at(at);
+    let digits = check.strip_prefix(CHECK_FIELD).and_then(|rest| rest.strip_suffix(b"\"}"));
+    if let Some(digits) = digits {
+        return digits == check_of(covered).as_bytes();
+    }
+    let rest = line.strip_suffix(b"}").unwrap_or_default();
+    let length = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    length > 0 && rest[..rest.len() - length].ends_with(b",\"length\":")
 }
 
 /// Why a file is not an event.
@@ -306,6 +368,9 @@ fn decode_header(file: &[u8]) -> Result<HeaderLine<Header>, Unreadable> {
     if line.header.version > arrakis_core::envelope::ENVELOPE_VERSION {
         let version = line.header.version;
         return Err(Unreadable(format!("it was written by a newer version (format {version})")));
+    }
+    if !is_intact(&file[..end]) {
+        return Err(Unreadable("its header does not match its check".to_owned()));
     }
     Ok(line)
 }
@@ -359,10 +424,26 @@ mod tests {
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(read) = decode(&damaged.into()) {
-                // A header field may change into another valid one; the payload may not.
-                assert_eq!(read.payload, envelope().payload, "bit {bit}");
-            }
+            assert!(decode(&damaged.into()).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn files_of_the_first_version_are_read() {
+        let whole = file(&envelope());
+        let text = String::from_utf8(whole).unwrap();
+        let (before, after) = text.split_once(",\"check\":\"").unwrap();
+        let first = format!("{before}{}", &after[CHECK_DIGITS + 1..]);
+        assert!(first.starts_with(&format!("{before}}}\n")));
+        assert_eq!(decode(&first.into_bytes().into()), Ok(envelope()));
+    }
+
+    #[test]
+    fn an_event_that_waited_too_long_keeps_its_rounds_and_is_due_if_it_comes_back() {
+        let name = EntryName { rounds: 3, ..EntryName::of(&envelope().header) };
+        assert!(!name.is_expired());
+        let expired = EntryName::parse(&name.expired().to_string()).unwrap();
+        assert!(expired.is_expired() && expired.is_due(Timestamp::from_millis(1)));
+        assert_eq!(expired.rounds, 3);
     }
 }

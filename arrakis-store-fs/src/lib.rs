@@ -10,6 +10,8 @@ pub mod lock;
 pub mod spool;
 
 #[cfg(feature = "queue")]
+mod census;
+#[cfg(feature = "queue")]
 mod claim;
 #[cfg(feature = "queue")]
 mod dead_letter;
@@ -17,6 +19,8 @@ mod dead_letter;
 mod fresh;
 #[cfg(feature = "queue")]
 mod history;
+#[cfg(feature = "queue")]
+mod lease;
 #[cfg(feature = "queue")]
 mod owner;
 #[cfg(feature = "queue")]
@@ -29,5 +33,5 @@ pub mod receivers;
 pub use layout::Layout;
 pub use lock::{DrainerLock, is_drainer_running};
 #[cfg(feature = "queue")]
-pub use queue::{FsQueue, FsQueueConfig};
+pub use queue::{FsQueue, FsQueueConfig, is_idle};
 pub use spool::{Spool, SpoolError};

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::layout::Layout;
@@ -36,17 +36,29 @@ pub fn is_drainer_running(layout: &Layout) -> bool {
     matches!(looked, Ok(Err(TryLockError::WouldBlock)))
 }
 
-/// Opens and locks a file; `None` if another process has it locked.
+/// Opens and locks a file; `None` if another process has it locked, or has removed it meanwhile.
 pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(is_at(&file, path).then_some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
+/// Whether the open file is still the one at `path`.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let there = path.symlink_metadata().map(identity);
+    there.is_ok_and(|there| file.metadata().map(identity).is_ok_and(|open| open == there))
+}
+
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    match options.open(path) {
+        // A lock holds on a file system that cannot be written for now, too.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+        opened => opened,
+    }
 }

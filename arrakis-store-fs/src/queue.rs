@@ -1,32 +1,39 @@
 //! The filesystem [`Queue`].
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrakis_core::clock::{Clock, Timestamp};
+use arrakis_core::clock::Clock;
 use arrakis_core::envelope::Envelope;
 use arrakis_core::id::RequestId;
 use arrakis_core::limits::{SPOOL_MAX_BYTES, SPOOL_MAX_FILES};
 use arrakis_core::queue::{
-    Depth, Disposition, Lane, Lease, LeaseRequest, Leased, Queue, QueueError, Wake,
+    Aged, Depth, Disposition, Failure, Lease, LeaseRequest, Leased, Queue, QueueError, Wake,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::claim::claim;
+use crate::census::Census;
+use crate::durability::{FileSystem, RealFileSystem};
 use crate::fresh::Watch;
 use crate::history;
-use crate::layout::{EVENT_SUFFIX, EntryName, Layout, Unreadable, destination_tag};
-use crate::owner::Owner;
+use crate::layout::{EVENT_SUFFIX, EntryName, Layout};
+use crate::lease::Scan;
+use crate::owner::{Owner, is_elsewhere};
 use crate::quarantine::quarantine;
 use crate::spool::{Spool, SpoolError, Survey, survey};
 
 /// The settings of an [`FsQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FsQueueConfig {
-    /// How often the spool is looked at where it cannot be watched.
+    /// Whether the system is asked to tell of changes. Where it is not, as for a shared home whose
+    /// events come from other machines, the spool is looked at.
+    pub watch: bool,
+    /// How often the spool is looked at where it is not watched.
     pub poll: Duration,
     /// Most events before the spool refuses new ones.
     pub max_files: u64,
@@ -36,8 +43,8 @@ pub struct FsQueueConfig {
 
 impl Default for FsQueueConfig {
     fn default() -> Self {
-        let poll = Duration::from_secs(2);
-        Self { poll, max_files: SPOOL_MAX_FILES, max_bytes: SPOOL_MAX_BYTES }
+        let poll = Duration::from_secs(1);
+        Self { watch: true, poll, max_files: SPOOL_MAX_FILES, max_bytes: SPOOL_MAX_BYTES }
     }
 }
 
@@ -51,20 +58,18 @@ pub struct FsQueue {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) layout: Layout,
+    pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) watch: Watch,
-    spool: Spool,
-    config: FsQueueConfig,
-    owner: Owner,
-    scan: Mutex<Scan>,
-}
-
-/// A pass through `pending/` that goes on from one lease to the next, so that a million files cost no
-/// memory and the first of them no wait.
-#[derive(Debug, Default)]
-struct Scan {
-    entries: Option<fs::ReadDir>,
-    next_due: Option<Timestamp>,
+    pub(crate) owner: Owner,
+    pub(crate) config: FsQueueConfig,
+    pub(crate) scan: Mutex<Scan>,
+    pub(crate) census: Census,
+    pub(crate) spool: Spool,
+    /// The events that are leased here, so that none is twice.
+    leased: Mutex<HashSet<RequestId>>,
+    /// Settlements that the medium did not take.
+    unsettled: Mutex<Vec<(Lease, Disposition)>>,
 }
 
 impl FsQueue {
@@ -78,14 +83,42 @@ impl FsQueue {
         clock: Arc<dyn Clock>,
         config: FsQueueConfig,
     ) -> Result<Self, QueueError> {
-        let spool = Spool::new(layout.clone());
+        Self::open_on(layout, Arc::new(RealFileSystem), clock, config)
+    }
+
+    /// Opens the spool of `layout`; what changes it goes through `fs`.
+    ///
+    /// # Errors
+    ///
+    /// The spool cannot be created or written.
+    pub fn open_on(
+        layout: Layout,
+        fs: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+        config: FsQueueConfig,
+    ) -> Result<Self, QueueError> {
+        let spool = Spool::with_file_system(layout.clone(), Arc::clone(&fs));
         spool.create().map_err(spool_error)?;
-        let owner = Owner::new(&layout, clock.now()).map_err(|error| {
+        let now = clock.now();
+        let owner = Owner::new(&layout, Arc::clone(&fs), now).map_err(|error| {
             medium(format!("create a directory in {}", layout.processing().display()), error)
         })?;
-        let watch = Watch::new(&layout, config.poll);
-        let scan = Mutex::default();
-        let inner = Inner { layout, clock, watch, spool, config, owner, scan };
+        let watch = Watch::new(&layout, config.watch, config.poll, now);
+        let census = Census::new(&layout);
+        let (scan, leased, unsettled) = Default::default();
+        let inner = Inner {
+            layout,
+            fs,
+            clock,
+            watch,
+            owner,
+            config,
+            scan,
+            census,
+            spool,
+            leased,
+            unsettled,
+        };
         inner.sweep_tmp();
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -130,7 +163,10 @@ impl Queue for FsQueue {
         let settled = tokio::task::spawn_blocking(move || {
             let mut result = Ok(());
             for (lease, disposition) in settlements {
-                if let Err(error) = inner.settle(&lease, disposition) {
+                if let Err(error) = inner.settle(&lease, &disposition) {
+                    if !matches!(error, QueueError::NotLeased(_)) {
+                        inner.settle_later(&lease, disposition);
+                    }
                     result = Err(error);
                 }
             }
@@ -142,11 +178,24 @@ impl Queue for FsQueue {
     }
 
     async fn reap(&self) -> Result<u64, QueueError> {
-        self.blocking("reap", |inner| inner.owner.reap()).await
+        self.blocking("reap", |inner| {
+            inner.mend()?;
+            inner.settle_at_last();
+            if inner.layout.processing().exists() { inner.owner.reap() } else { Ok(0) }
+        })
+        .await
     }
 
     async fn depth(&self) -> Result<Depth, QueueError> {
         self.blocking("count the events of", Inner::depth).await
+    }
+
+    async fn is_idle(&self) -> Result<bool, QueueError> {
+        self.blocking("look into", |inner| is_idle(&inner.layout)).await
+    }
+
+    async fn age(&self, by: Duration) -> Result<Aged, QueueError> {
+        self.blocking("look through", move |inner| inner.age(by)).await
     }
 
     async fn wait(&self) -> Wake {
@@ -155,125 +204,99 @@ impl Queue for FsQueue {
 }
 
 impl Inner {
-    fn lease(&self, request: &LeaseRequest) -> io::Result<Leased> {
-        let mut lessee = Lessee {
-            inner: self,
-            closed: request.closed.iter().map(|d| destination_tag(d)).collect(),
-            now: self.clock.now(),
-            room_events: request.events,
-            room_bytes: request.bytes,
-            leases: Vec::new(),
-        };
-        let mut next_due = None;
-        match &request.lane {
-            Lane::Fresh => {
-                while lessee.has_room() {
-                    let Some(name) = self.watch.next() else { break };
-                    lessee.offer(&name)?;
-                }
+    /// Makes anew what somebody has removed under this process. A spool that is gone altogether stays
+    /// so until something is captured.
+    pub(crate) fn mend(&self) -> io::Result<()> {
+        if self.layout.queue().exists() {
+            if self.layout.directories().iter().any(|directory| !directory.exists()) {
+                self.spool.create().map_err(io::Error::other)?;
             }
-            Lane::Any => {
-                let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
-                next_due = self.scan(&mut scan, &mut lessee)?;
-            }
-            Lane::One(id) => {
-                if let Some(name) = find(&self.layout.pending(), id)? {
-                    lessee.take(&name)?;
-                }
-            }
+            self.owner.renew(self.clock.now())?;
         }
-        let next_due = if lessee.leases.is_empty() { next_due } else { None };
-        Ok(Leased { leases: lessee.leases, next_due })
+        self.watch.mend();
+        Ok(())
     }
 
-    /// Goes on through `pending/` until there is no room left or a whole pass was made; returns the
-    /// earliest due time that a whole pass has met.
-    fn scan(&self, scan: &mut Scan, lessee: &mut Lessee<'_>) -> io::Result<Option<Timestamp>> {
-        let mut whole_pass = false;
-        loop {
-            if scan.entries.is_none() {
-                if whole_pass {
-                    return Ok(scan.next_due);
-                }
-                *scan =
-                    Scan { entries: Some(fs::read_dir(self.layout.pending())?), next_due: None };
-                whole_pass = true;
-            }
-            while lessee.has_room() {
-                let Some(entry) = scan.entries.as_mut().and_then(Iterator::next) else {
-                    scan.entries = None;
-                    break;
-                };
-                let name = entry?.file_name();
-                let Some(name) = name.to_str() else {
-                    if name.as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes()) {
-                        self.set_aside(self.layout.pending().join(&name))?;
-                    }
-                    continue;
-                };
-                if let Offer::Later(due) = lessee.offer(name)? {
-                    scan.next_due = Some(scan.next_due.map_or(due, |next| next.min(due)));
-                }
-            }
-            if !lessee.has_room() {
-                return Ok(scan.next_due);
-            }
-        }
+    pub(crate) fn leased(&self) -> MutexGuard<'_, HashSet<RequestId>> {
+        self.leased.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_aside(&self, path: PathBuf) -> io::Result<()> {
-        quarantine(&self.layout, &path, &Unreadable("its name is not one of an event".to_owned()))
+    /// Moves what is held to `pending/`, under this name.
+    pub(crate) fn put_back(&self, held: &Path, name: &str) -> io::Result<()> {
+        self.watch.expect_own(name);
+        self.fs.rename(held, &self.layout.pending().join(name))
     }
 
-    fn settle(&self, lease: &Lease, disposition: Disposition) -> Result<(), QueueError> {
+    fn settle(&self, lease: &Lease, disposition: &Disposition) -> Result<(), QueueError> {
         let id = lease.envelope.request_id();
         let held = self.owner.directory().join(&lease.token);
-        let name = EntryName::parse(&lease.token).filter(|_| held.exists());
-        let name = name.ok_or_else(|| QueueError::NotLeased(id.clone()))?;
-        let settled = match disposition {
-            Disposition::Delivered => {
-                fs::remove_file(&held).map(|()| history::remove(&self.layout, id))
-            }
-            Disposition::Released => self.give_back(&held, &name),
-            Disposition::RetryAt { due, failure } => history::append(&self.layout, id, &failure)
-                .and_then(|()| {
-                    self.give_back(&held, &EntryName { due, rounds: name.rounds + 1, ..name })
-                }),
-            Disposition::DeadLetter { failure } => history::append(&self.layout, id, &failure)
-                .and_then(|()| {
-                    let name = EntryName { rounds: name.rounds + 1, ..name };
-                    fs::rename(&held, self.layout.failed().join(name.to_string()))
-                }),
+        let found = held.symlink_metadata().ok();
+        let Some((name, found)) = EntryName::parse(&lease.token).zip(found) else {
+            self.leased().remove(id);
+            return Err(QueueError::NotLeased(id.clone()));
         };
-        settled.map_err(|error| medium(format!("settle {}", held.display()), error))
+        let settled = match disposition {
+            Disposition::Delivered => self.fs.remove(&held).map(|()| {
+                history::remove(&self.layout, id);
+                self.census.reached(&name.tag);
+            }),
+            Disposition::Released => self.put_back(&held, &lease.token),
+            Disposition::RetryAt { due, failure } => {
+                self.remember(id, failure);
+                let name = EntryName { due: *due, rounds: name.rounds + 1, ..name };
+                self.put_back(&held, &name.to_string())
+            }
+            Disposition::DeadLetter { failure } => {
+                self.remember(id, failure);
+                let name = EntryName { rounds: name.rounds + 1, ..name };
+                self.fs.rename(&held, &self.layout.failed().join(name.to_string()))
+            }
+        };
+        settled.map_err(|error| medium(format!("settle {}", held.display()), error))?;
+        self.leased().remove(id);
+        if matches!(disposition, Disposition::Delivered | Disposition::DeadLetter { .. }) {
+            self.census.left(self, found.len());
+        }
+        Ok(())
     }
 
-    fn give_back(&self, held: &Path, name: &EntryName) -> io::Result<()> {
-        let name = name.to_string();
-        self.watch.expect_own(&name);
-        fs::rename(held, self.layout.pending().join(name))
+    /// Writes a failure into the history of an event. That is worth less than settling the event, which
+    /// is possible on a full disk.
+    fn remember(&self, id: &RequestId, failure: &Failure) {
+        if let Err(error) = history::append(&self.layout, id, failure) {
+            tracing::warn!(target: "arrakis::queue", request_id = %id, %error, code = failure.code,
+                "cannot write a failure into the history of an event");
+        }
+    }
+
+    /// Keeps a settlement for when the medium works again, without the payload.
+    fn settle_later(&self, lease: &Lease, disposition: Disposition) {
+        let header = lease.envelope.header.clone();
+        let envelope = Arc::new(Envelope { header, payload: Bytes::new() });
+        let lease = Lease { envelope, token: lease.token.clone(), ..*lease };
+        self.unsettled().push((lease, disposition));
+    }
+
+    /// Tries the settlements again that the medium did not take.
+    fn settle_at_last(&self) {
+        let waiting = std::mem::take(&mut *self.unsettled());
+        for (lease, disposition) in waiting {
+            match self.settle(&lease, &disposition) {
+                Err(QueueError::NotLeased(_)) | Ok(()) => {}
+                Err(_) => self.unsettled().push((lease, disposition)),
+            }
+        }
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Vec<(Lease, Disposition)>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn depth(&self) -> io::Result<Depth> {
         let Survey { pending, processing, failed, quarantined, pending_bytes, .. } =
             survey(&self.layout)?;
-        self.mark_full(pending + processing, pending_bytes)?;
+        self.census.counted(self, pending + processing, pending_bytes)?;
         Ok(Depth { pending, processing, failed, quarantined })
-    }
-
-    /// Sets or takes away the flag that has the spool refuse new events.
-    fn mark_full(&self, files: u64, bytes: u64) -> io::Result<()> {
-        let flag = self.layout.full();
-        let full = files >= self.config.max_files || bytes >= self.config.max_bytes;
-        if full && !flag.exists() {
-            tracing::error!(target: "arrakis::queue", files, bytes,
-                "the spool is full and refuses new events until its receiver is back");
-            fs::write(flag, b"")
-        } else if !full && flag.exists() {
-            fs::remove_file(flag)
-        } else {
-            Ok(())
-        }
     }
 
     /// Whether the event is here already. A name of its own would be taken for another event once the
@@ -300,7 +323,7 @@ impl Inner {
             let swept = match crate::claim::read(&path) {
                 Ok(Ok(envelope)) => {
                     let name = EntryName::of(&envelope.header).to_string();
-                    fs::rename(&path, self.layout.pending().join(name))
+                    self.fs.rename(&path, &self.layout.pending().join(name))
                 }
                 Ok(Err(reason)) => quarantine(&self.layout, &path, &reason),
                 Err(error) => Err(error),
@@ -312,64 +335,39 @@ impl Inner {
     }
 }
 
-/// A lease request that is being filled.
-struct Lessee<'a> {
-    inner: &'a Inner,
-    closed: Vec<String>,
-    now: Timestamp,
-    room_events: usize,
-    room_bytes: usize,
-    leases: Vec<Lease>,
+/// Whether nothing waits in a spool and nothing is leased, but for what drainers on other machines
+/// have. It stops looking at the first event.
+///
+/// # Errors
+///
+/// A directory cannot be read.
+pub fn is_idle(layout: &Layout) -> io::Result<bool> {
+    if has_event(&layout.pending())? {
+        return Ok(false);
+    }
+    let owners = match fs::read_dir(layout.processing()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        owners => owners?,
+    };
+    for owner in owners {
+        let owner = owner?.path();
+        if has_event(&owner)? && !is_elsewhere(&owner) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
-/// What became of a name.
-enum Offer {
-    /// It was taken, or is none of ours.
-    Done,
-    /// It is due later.
-    Later(Timestamp),
-}
-
-impl Lessee<'_> {
-    fn has_room(&self) -> bool {
-        self.leases.is_empty() || (self.room_events > 0 && self.room_bytes > 0)
-    }
-
-    fn offer(&mut self, name: &str) -> io::Result<Offer> {
-        let Some(entry) = EntryName::parse(name) else {
-            if name.ends_with(EVENT_SUFFIX) {
-                self.inner.set_aside(self.inner.layout.pending().join(name))?;
-            }
-            return Ok(Offer::Done);
-        };
-        if self.closed.contains(&entry.tag) {
-            return Ok(Offer::Done);
-        }
-        if !entry.is_due(self.now) {
-            return Ok(Offer::Later(entry.due));
-        }
-        self.take(name)?;
-        Ok(Offer::Done)
-    }
-
-    fn take(&mut self, name: &str) -> io::Result<()> {
-        let inner = self.inner;
-        let Some(envelope) = claim(&inner.layout, &inner.owner, name)? else { return Ok(()) };
-        let size = envelope.payload.len();
-        if size > self.room_bytes && !self.leases.is_empty() {
-            self.room_bytes = 0;
-            inner.watch.expect_own(name);
-            return fs::rename(
-                inner.owner.directory().join(name),
-                inner.layout.pending().join(name),
-            );
-        }
-        self.room_events = self.room_events.saturating_sub(1);
-        self.room_bytes = self.room_bytes.saturating_sub(size);
-        let rounds_burnt = EntryName::parse(name).map_or(0, |entry| entry.rounds);
-        let token = name.to_owned();
-        self.leases.push(Lease { envelope: Arc::new(envelope), rounds_burnt, token });
-        Ok(())
+/// A directory that is not there has none.
+fn has_event(directory: &Path) -> io::Result<bool> {
+    let is_none = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    };
+    match fs::read_dir(directory) {
+        Err(error) if is_none(&error) => Ok(false),
+        entries => Ok(entries?
+            .flatten()
+            .any(|entry| entry.file_name().as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes()))),
     }
 }
 

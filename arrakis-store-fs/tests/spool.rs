@@ -6,17 +6,22 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 
 use arrakis_core::clock::{ManualClock, Timestamp};
 use arrakis_core::queue::{Depth, Lane, LeaseRequest, Queue, QueueError};
 use arrakis_core::testkit::queue::envelope;
-use arrakis_store_fs::durability::{FileSystem, NewFile, RealFileSystem};
 use arrakis_store_fs::{DrainerLock, FsQueue, FsQueueConfig, Layout, Spool, SpoolError};
 use arrakis_store_fs::{is_drainer_running, layout};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
+
+#[path = "support/faulty.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod faulty;
+
+use faulty::Faulty;
 
 fn home() -> (TempDir, Layout) {
     let directory = TempDir::new().unwrap();
@@ -41,111 +46,15 @@ async fn leased(queue: &FsQueue) -> Vec<String> {
     ids
 }
 
-/// Counts the calls to a real file system, and fails or stops at one of them.
-#[derive(Debug)]
-struct Scripted {
-    calls: Arc<Mutex<Vec<String>>>,
-    fail_at: Option<usize>,
-    error: io::ErrorKind,
-    /// Whether everything fails from there on, as after a crash.
-    crash: bool,
-}
-
-impl Scripted {
-    fn new(fail_at: Option<usize>, error: io::ErrorKind, crash: bool) -> Self {
-        Self { calls: Arc::default(), fail_at, error, crash }
-    }
-
-    fn call(&self, what: &str, path: &Path) -> io::Result<()> {
-        record(&self.calls, self.fail_at, self.error, self.crash, what, path)
-    }
-}
-
-fn record(
-    calls: &Mutex<Vec<String>>,
-    fail_at: Option<usize>,
-    error: io::ErrorKind,
-    crash: bool,
-    what: &str,
-    path: &Path,
-) -> io::Result<()> {
-    let mut calls = calls.lock().unwrap();
-    let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
-    calls.push(format!("{what} {}", parent.to_string_lossy()));
-    let now = calls.len() - 1;
-    match fail_at {
-        Some(at) if now == at || (crash && now > at) => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-struct ScriptedFile {
-    file: Box<dyn NewFile>,
-    path: PathBuf,
-    calls: Arc<Mutex<Vec<String>>>,
-    fail_at: Option<usize>,
-    error: io::ErrorKind,
-    crash: bool,
-}
-
-impl ScriptedFile {
-    fn call(&self, what: &str) -> io::Result<()> {
-        record(&self.calls, self.fail_at, self.error, self.crash, what, &self.path)
-    }
-}
-
-impl NewFile for ScriptedFile {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.call("write")?;
-        self.file.write_all(bytes)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.call("sync")?;
-        self.file.sync()
-    }
-}
-
-impl FileSystem for Scripted {
-    fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        self.call("create", path)?;
-        let file = RealFileSystem.create_new(path)?;
-        let (calls, path) = (Arc::clone(&self.calls), path.to_owned());
-        let Self { fail_at, error, crash, .. } = *self;
-        Ok(Box::new(ScriptedFile { file, path, calls, fail_at, error, crash }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call("rename", to)?;
-        RealFileSystem.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call("remove", path)?;
-        RealFileSystem.remove(path)
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.call("sync_directory", &path.join("x"))?;
-        RealFileSystem.sync_directory(path)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.call("create_directory", path)?;
-        RealFileSystem.create_directory(path)
-    }
-}
-
 #[test]
 fn a_capture_is_durable_before_it_is_visible_and_costs_six_calls() {
     let (_guard, layout) = home();
     Spool::new(layout.clone()).create().unwrap();
-    let fs = Scripted::new(None, io::ErrorKind::Other, false);
-    let calls = Arc::clone(&fs.calls);
-    let spool = Spool::with_file_system(layout, Arc::new(fs));
+    let fs = Faulty::sound();
+    let spool = Spool::with_file_system(layout, Arc::new(fs.clone()));
     spool.capture(&envelope("a", b"{}")).unwrap();
     assert_eq!(
-        *calls.lock().unwrap(),
+        fs.calls(),
         [
             "create tmp",
             "write tmp",
@@ -161,10 +70,9 @@ fn a_capture_is_durable_before_it_is_visible_and_costs_six_calls() {
 #[test]
 fn missing_directories_are_made_durable_before_anything_is_put_into_them() {
     let (_guard, layout) = home();
-    let fs = Scripted::new(None, io::ErrorKind::Other, false);
-    let calls = Arc::clone(&fs.calls);
-    Spool::with_file_system(layout, Arc::new(fs)).capture(&envelope("a", b"{}")).unwrap();
-    let calls = calls.lock().unwrap();
+    let fs = Faulty::sound();
+    Spool::with_file_system(layout, Arc::new(fs.clone())).capture(&envelope("a", b"{}")).unwrap();
+    let calls = fs.calls();
     let position = |call: &str| calls.iter().rposition(|c| c == call).unwrap();
     assert!(position("create_directory queue") < position("sync_directory queue"));
     assert!(position("sync_directory queue") < position("rename pending"));
@@ -175,7 +83,7 @@ async fn a_crash_at_any_call_leaves_the_whole_event_or_none() {
     for at in 0..6 {
         let (_guard, layout) = home();
         Spool::new(layout.clone()).create().unwrap();
-        let fs = Scripted::new(Some(at), io::ErrorKind::Other, true);
+        let fs = Faulty::at(at, io::ErrorKind::Other, true);
         let spool = Spool::with_file_system(layout.clone(), Arc::new(fs));
         assert!(spool.capture(&envelope("a", b"{}")).is_err(), "crashed at call {at}");
         let queue = open(&layout);
@@ -190,11 +98,10 @@ async fn a_failure_of_any_single_call_is_overcome_with_a_new_file() {
     for at in 0..6 {
         let (_guard, layout) = home();
         Spool::new(layout.clone()).create().unwrap();
-        let fs = Scripted::new(Some(at), io::ErrorKind::Other, false);
-        let calls = Arc::clone(&fs.calls);
-        let spool = Spool::with_file_system(layout.clone(), Arc::new(fs));
+        let fs = Faulty::at(at, io::ErrorKind::Other, false);
+        let spool = Spool::with_file_system(layout.clone(), Arc::new(fs.clone()));
         spool.capture(&envelope("a", b"{}")).unwrap();
-        let creations = calls.lock().unwrap().iter().filter(|c| *c == "create tmp").count();
+        let creations = fs.calls().iter().filter(|call| *call == "create tmp").count();
         assert_eq!(creations, 2, "failed at call {at}");
         assert_eq!(leased(&open(&layout)).await, ["a"]);
     }
@@ -209,12 +116,12 @@ fn a_full_disk_is_overcome_with_the_reserve() {
     let reserved = fs::metadata(layout.reserve()).unwrap();
     assert_eq!(reserved.len(), arrakis_store_fs::spool::RESERVE_BYTES as u64);
 
-    let full = Scripted::new(Some(1), io::ErrorKind::StorageFull, false);
+    let full = Faulty::at(1, io::ErrorKind::StorageFull, false);
     let spool = Spool::with_file_system(layout.clone(), Arc::new(full));
     spool.capture(&envelope("a", b"{}")).unwrap();
     assert!(!layout.reserve().exists(), "the reserve was given up");
 
-    let still_full = Scripted::new(Some(0), io::ErrorKind::StorageFull, true);
+    let still_full = Faulty::at(0, io::ErrorKind::StorageFull, true);
     let spool = Spool::with_file_system(layout, Arc::new(still_full));
     let error = spool.capture(&envelope("b", b"{}")).unwrap_err();
     assert!(matches!(error, SpoolError::Io { .. }), "{error}");

@@ -10,7 +10,7 @@ use arrakis_core::id::RequestId;
 use arrakis_core::middleware::breaker::BreakerHandle;
 use arrakis_core::queue::Queue;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::{DrainerLock, Layout, Spool, receivers};
+use arrakis_store_fs::{DrainerLock, Layout, Spool, is_idle, receivers};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often it tries.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a spool is tried that cannot be opened.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether another drainer still has the one event.
 const LEASE_INTERVAL: Duration = Duration::from_millis(5);
@@ -129,11 +132,19 @@ impl Drain<'_> {
         if lock.is_none() && !beside {
             return Ok(None);
         }
-        let (queue, drainer) = drainer(spool, config, delivery)?;
-        // Space that is missing now is missing for more than this file; captures go on without it.
-        if let Err(error) = Spool::new(spool.clone()).reserve() {
-            tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
-        }
+        let (queue, drainer) = loop {
+            match drainer(spool, config, delivery) {
+                Ok(opened) => break opened,
+                // A full or failing disk gets better; who comes only for one event does not wait for it.
+                Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!(target: "arrakis::queue", error = format!("{error:#}"), "cannot open the spool yet");
+                    tokio::time::sleep(OPEN_INTERVAL).await;
+                }
+            }
+        };
         let until = match (&args.only, args.once) {
             (Some(id), _) => Until::Tried(id.clone()),
             (None, true) => Until::NothingDue,
@@ -152,7 +163,7 @@ impl Drain<'_> {
                 // A hook that saw the lock taken did not start a drainer. So: let go, look once more,
                 // and take it again if there is something.
                 drop(lock.take());
-                if queue.depth().await.is_ok_and(|depth| depth.is_idle()) {
+                if queue.is_idle().await.unwrap_or(false) {
                     return Ok(Some(report));
                 }
                 lock = acquire(spool, Duration::ZERO).await?;

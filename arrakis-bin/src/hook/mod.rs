@@ -70,7 +70,8 @@ pub fn run(env: Env<'_>) {
     envelope.header.truncated = truncated;
 
     match capture(&home, &envelope, env, &mut troubles) {
-        None => {}
+        // A spool that is full needs its drainer most.
+        None => wake(&home, &home, &mut troubles),
         Some(_) if config.delivery == Delivery::Direct => {
             deliver_now(&home, &request_id, &mut troubles);
         }

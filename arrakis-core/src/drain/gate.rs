@@ -82,6 +82,11 @@ impl Gates {
         openings.min().map(|until| until - now)
     }
 
+    /// Whether a receiver is held for its configuration.
+    pub(super) fn is_any_held(&self) -> bool {
+        self.gates().values().any(|gate| gate.cause == Cause::Held)
+    }
+
     /// Has every receiver tried at once.
     pub(super) fn poke(&self) {
         let now = Instant::now();

@@ -1,21 +1,22 @@
 //! A queue in memory: for embedding where nothing must survive the process, and the yardstick of the
 //! conformance suite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::{
-    DeadLetter, DeadLetterDetail, DeadLetters, Depth, Disposition, Failure, Lane, Lease,
+    Aged, DeadLetter, DeadLetterDetail, DeadLetters, Depth, Disposition, Failure, Lane, Lease,
     LeaseRequest, Leased, Queue, QueueError, Wake,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::envelope::Envelope;
 use crate::id::RequestId;
-use crate::limits::DUE_HORIZON;
+use crate::limits::{DUE_HORIZON, PENDING_MAX_AGE};
 
 /// One owner's handle on a queue in memory. Events that it has leased become free when it is dropped
 /// and another owner reaps.
@@ -29,6 +30,8 @@ pub struct MemoryQueue {
 struct Shared {
     clock: Arc<dyn Clock>,
     entries: Mutex<BTreeMap<RequestId, Entry>>,
+    /// Destinations that something was delivered to since the last call of `age`.
+    reached: Mutex<HashSet<String>>,
     pushed: Notify,
     owners: AtomicU64,
 }
@@ -41,6 +44,8 @@ struct Entry {
     rounds_burnt: u32,
     history: Vec<Failure>,
     fresh: bool,
+    /// How long it has waited, once somebody has looked.
+    waited: Option<Duration>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +57,8 @@ enum State {
     /// Leased by an owner that is gone.
     Orphaned,
     Failed,
+    /// A dead letter because it waited for too long.
+    Expired,
 }
 
 impl MemoryQueue {
@@ -61,6 +68,7 @@ impl MemoryQueue {
         let shared = Shared {
             clock,
             entries: Mutex::default(),
+            reached: Mutex::default(),
             pushed: Notify::new(),
             owners: AtomicU64::new(1),
         };
@@ -72,6 +80,10 @@ impl MemoryQueue {
     pub fn another_owner(&self) -> Self {
         let owner = self.shared.owners.fetch_add(1, Ordering::Relaxed);
         Self { shared: Arc::clone(&self.shared), owner }
+    }
+
+    fn reached(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.shared.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<RequestId, Entry>> {
@@ -100,6 +112,16 @@ impl Entry {
         self.state == State::Pending && wanted && !closed
     }
 
+    fn revive(&mut self, now: Timestamp) {
+        self.state = State::Pending;
+        self.due = now;
+        self.waited = None;
+    }
+
+    fn is_failed(&self) -> bool {
+        matches!(self.state, State::Failed | State::Expired)
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.due <= now || self.due > now.plus(DUE_HORIZON)
     }
@@ -114,6 +136,7 @@ impl Queue for MemoryQueue {
             rounds_burnt: 0,
             history: Vec::new(),
             fresh: true,
+            waited: None,
             envelope: Arc::new(envelope),
         };
         self.entries().entry(entry.envelope.request_id().clone()).or_insert(entry);
@@ -162,6 +185,7 @@ impl Queue for MemoryQueue {
             };
             match disposition {
                 Disposition::Delivered => {
+                    self.reached().insert(entry.envelope.header.destination.clone());
                     entries.remove(id);
                 }
                 Disposition::Released => entry.state = State::Pending,
@@ -196,10 +220,35 @@ impl Queue for MemoryQueue {
             match entry.state {
                 State::Pending => depth.pending += 1,
                 State::Leased { .. } | State::Orphaned => depth.processing += 1,
-                State::Failed => depth.failed += 1,
+                State::Failed | State::Expired => depth.failed += 1,
             }
         }
         Ok(depth)
+    }
+
+    async fn age(&self, by: Duration) -> Result<Aged, QueueError> {
+        let now = self.shared.clock.now();
+        let reached = std::mem::take(&mut *self.reached());
+        let mut aged = Aged::default();
+        for entry in self.entries().values_mut() {
+            match entry.state {
+                State::Pending => {
+                    let waited = entry.waited.map_or(Duration::ZERO, |waited| waited + by);
+                    entry.waited = Some(waited);
+                    if waited >= PENDING_MAX_AGE {
+                        entry.state = State::Expired;
+                        entry.history.push(Failure::expired(now, entry.rounds_burnt));
+                        aged.expired += 1;
+                    }
+                }
+                State::Expired if reached.contains(&entry.envelope.header.destination) => {
+                    entry.revive(now);
+                    aged.revived += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(aged)
     }
 
     async fn wait(&self) -> Wake {
@@ -216,14 +265,14 @@ impl DeadLetters for MemoryQueue {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, QueueError> {
         let entries = self.entries();
-        let failed = entries.iter().filter(|(_, entry)| entry.state == State::Failed);
+        let failed = entries.iter().filter(|(_, entry)| entry.is_failed());
         let later = failed.filter(|(id, _)| after.as_ref().is_none_or(|after| *id > after));
         Ok(later.take(limit).map(|(_, entry)| letter(entry)).collect())
     }
 
     async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
         let entries = self.entries();
-        let failed = entries.get(id).filter(|entry| entry.state == State::Failed);
+        let failed = entries.get(id).filter(|entry| entry.is_failed());
         Ok(failed.map(|entry| DeadLetterDetail {
             letter: letter(entry),
             header: Some(entry.envelope.header.clone()),
@@ -237,9 +286,8 @@ impl DeadLetters for MemoryQueue {
         let mut redriven = 0;
         let mut entries = self.entries();
         for id in ids {
-            if let Some(entry) = entries.get_mut(id).filter(|e| e.state == State::Failed) {
-                entry.state = State::Pending;
-                entry.due = now;
+            if let Some(entry) = entries.get_mut(id).filter(|entry| entry.is_failed()) {
+                entry.revive(now);
                 entry.rounds_burnt = 0;
                 redriven += 1;
             }
@@ -253,7 +301,7 @@ impl DeadLetters for MemoryQueue {
         let mut entries = self.entries();
         let before = entries.len();
         for id in ids {
-            if entries.get(id).is_some_and(|entry| entry.state == State::Failed) {
+            if entries.get(id).is_some_and(Entry::is_failed) {
                 entries.remove(id);
             }
         }

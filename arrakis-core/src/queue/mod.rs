@@ -3,6 +3,7 @@
 mod memory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::envelope::{Envelope, Header};
 use crate::error::{BoxError, Retryable};
 use crate::id::RequestId;
+use crate::limits::PENDING_MAX_AGE;
 
 /// Keeps events until they are settled, at least once.
 ///
@@ -31,6 +33,10 @@ use crate::id::RequestId;
 ///   [`Disposition::DeadLetter`] keeps it among the dead letters with its whole history.
 /// * What cannot be read is set aside and counted in [`Depth::quarantined`]; it delays nothing else.
 /// * [`reap`](Queue::reap) gives the events of dead owners back, and of no living one.
+/// * Whether the queue [is idle](Queue::is_idle) is told without counting.
+/// * An event that has waited through [`PENDING_MAX_AGE`](crate::limits::PENDING_MAX_AGE) of
+///   [`age`](Queue::age) is a dead letter, its last failure [`EXPIRED`]. Its time begins with the first
+///   call that finds it. After a delivery to its destination the next call gives it back.
 /// * [`wait`](Queue::wait) returns after a push; it may return without one, and may be dropped.
 #[async_trait]
 pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
@@ -70,8 +76,54 @@ pub trait Queue: std::fmt::Debug + Send + Sync + 'static {
     /// The queue could not be read.
     async fn depth(&self) -> Result<Depth, QueueError>;
 
+    /// Whether nothing waits and nothing is leased that could come back here.
+    ///
+    /// # Errors
+    ///
+    /// The queue could not be read.
+    async fn is_idle(&self) -> Result<bool, QueueError> {
+        Ok(self.depth().await?.is_idle())
+    }
+
+    /// Tells the events that wait that so much time has passed in which they could have been
+    /// delivered. Time comes as an argument, so that no clock that is set makes events old. A long
+    /// queue may be looked through over several calls.
+    ///
+    /// # Errors
+    ///
+    /// The queue could not be read or written.
+    async fn age(&self, by: Duration) -> Result<Aged, QueueError>;
+
     /// Waits until there may be something new.
     async fn wait(&self) -> Wake;
+}
+
+/// What a call of [`Queue::age`] has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Aged {
+    /// Events that have become dead letters.
+    pub expired: u64,
+    /// Expired events that wait again.
+    pub revived: u64,
+}
+
+/// The code of the failure that an event has which waited for too long.
+pub const EXPIRED: &str = "expired";
+
+impl Failure {
+    /// The failure of an event that waited for too long, having lost `round` rounds.
+    #[must_use]
+    pub fn expired(at: Timestamp, round: u32) -> Self {
+        let days = PENDING_MAX_AGE.as_secs() / (24 * 3600);
+        Self {
+            at,
+            round,
+            code: EXPIRED.to_owned(),
+            message: format!(
+                "its receiver was away for {days} days; it is tried again when the receiver is back"
+            ),
+        }
+    }
 }
 
 /// Why [`Queue::wait`] returned.

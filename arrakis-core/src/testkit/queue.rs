@@ -14,9 +14,10 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::digest::Digest;
 use crate::envelope::{Envelope, Source};
 use crate::id::RequestId;
-use crate::limits::DUE_HORIZON;
+use crate::limits::{DUE_HORIZON, PENDING_MAX_AGE};
 use crate::queue::{
-    DeadLetters, Disposition, Failure, Lane, Lease, LeaseRequest, MemoryQueue, Queue, Wake,
+    Aged, DeadLetters, Disposition, EXPIRED, Failure, Lane, Lease, LeaseRequest, MemoryQueue,
+    Queue, Wake,
 };
 
 /// A medium to open queues on.
@@ -93,6 +94,9 @@ macro_rules! queue_conformance {
             a_dead_letter_is_kept_with_its_whole_history,
             settling_twice_is_told_and_harms_nobody,
             reap_gives_the_events_of_dead_owners_back_and_of_no_living_one,
+            whether_it_is_idle_is_told,
+            an_event_that_waits_too_long_is_a_dead_letter_until_its_receiver_is_back,
+            time_that_does_not_count_makes_no_event_old,
             wait_returns_after_a_push,
         );
     };
@@ -408,6 +412,67 @@ pub async fn reap_gives_the_events_of_dead_owners_back_and_of_no_living_one(
     assert_eq!(living.depth().await.expect("depth").processing, 2);
     for lease in kept {
         settle(&*living, lease, Disposition::Delivered).await;
+    }
+}
+
+/// What waits and what is leased keeps a queue from being idle; dead letters do not.
+pub async fn whether_it_is_idle_is_told(fixture: &impl QueueFixture) {
+    let queue = fixture.open().await;
+    assert!(queue.is_idle().await.expect("is idle"));
+    queue.push(envelope("a", b"x")).await.expect("push");
+    assert!(!queue.is_idle().await.expect("is idle"));
+    let lease = lease_one(&*queue).await;
+    assert!(!fixture.open().await.is_idle().await.expect("is idle"));
+    settle(&*queue, lease, Disposition::DeadLetter { failure: failure(1) }).await;
+    assert!(queue.is_idle().await.expect("is idle"));
+}
+
+/// Its age is the time that was told, whatever the clock says; nothing is lost by it.
+pub async fn an_event_that_waits_too_long_is_a_dead_letter_until_its_receiver_is_back(
+    fixture: &impl QueueFixture,
+) {
+    let queue = fixture.open().await;
+    queue.push(envelope("old", b"x")).await.expect("push");
+    queue.push(envelope_to("other", b"x", "http://other.invalid/")).await.expect("push");
+    let due = fixture.clock().now();
+    let lost = queue.lease(request(Lane::One(id_of("old")))).await.expect("lease").leases.remove(0);
+    settle(&*queue, lost, Disposition::RetryAt { due, failure: failure(1) }).await;
+    let second = Duration::from_secs(1);
+    for by in [PENDING_MAX_AGE, PENDING_MAX_AGE - second] {
+        assert_eq!(queue.age(by).await.expect("age"), Aged::default());
+    }
+    queue.push(envelope("young", b"x")).await.expect("push");
+    let expired = Aged { expired: 2, revived: 0 };
+    // Whoever tells the time, it is the same time.
+    assert_eq!(queue.age(second).await.expect("age"), expired);
+    let letters = fixture.dead_letters().await;
+    let detail = letters.show(&id_of("old")).await.expect("show").expect("it is there");
+    assert_eq!(detail.history.last().map(|failure| failure.code.as_str()), Some(EXPIRED));
+    assert_eq!((&detail.history[0], &detail.payload[..]), (&failure(1), &b"x"[..]));
+
+    let young = lease_one(&*queue).await;
+    assert_eq!(queue.age(second).await.expect("age"), Aged::default());
+    settle(&*queue, young, Disposition::Delivered).await;
+    let revived = Aged { expired: 0, revived: 1 };
+    assert_eq!(queue.age(second).await.expect("age"), revived, "the other receiver is still away");
+    let old = lease_one(&*queue).await;
+    assert_eq!((old.envelope.request_id(), old.rounds_burnt), (&id_of("old"), 1));
+    assert_eq!(queue.depth().await.expect("depth").failed, 1);
+}
+
+/// A clock that is set a year forward or back makes nothing old.
+pub async fn time_that_does_not_count_makes_no_event_old(fixture: &impl QueueFixture) {
+    let queue = fixture.open().await;
+    queue.push(envelope("a", b"x")).await.expect("push");
+    let now = fixture.clock().now();
+    let year = Duration::from_secs(366 * 24 * 3600);
+    for moment in [now, now.plus(year), now.minus(year), now] {
+        fixture.clock().set(moment);
+        for _ in 0..3 {
+            assert_eq!(queue.age(Duration::from_secs(3600)).await.expect("age"), Aged::default());
+        }
+        let lease = lease_one(&*queue).await;
+        settle(&*queue, lease, Disposition::Released).await;
     }
 }
 
