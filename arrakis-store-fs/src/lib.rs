@@ -4,6 +4,7 @@
 //! `queue`) is the drainer's side: the filesystem implementation of
 //! `arrakis_core::queue::Queue`. The format of both is in [`layout`].
 
+pub mod counters;
 pub mod durability;
 pub mod layout;
 pub mod lock;
@@ -17,6 +18,8 @@ mod dead_letter;
 mod fresh;
 #[cfg(feature = "queue")]
 mod history;
+#[cfg(feature = "queue")]
+pub mod look;
 #[cfg(feature = "queue")]
 mod owner;
 #[cfg(feature = "queue")]

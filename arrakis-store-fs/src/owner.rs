@@ -45,7 +45,7 @@ struct OwnerFile {
 impl Owner {
     /// Makes a directory for this process.
     pub(crate) fn new(layout: &Layout, now: Timestamp) -> io::Result<Self> {
-        let machine = first_line("/etc/machine-id").unwrap_or_else(host_name);
+        let machine = this_machine();
         let name = unique_name(now);
         let hidden = layout.processing().join(format!(".{name}"));
         let directory = layout.processing().join(name);
@@ -133,8 +133,13 @@ fn remove(directory: &Path) {
     fs::remove_dir(directory).ok();
 }
 
+/// What this machine is told from others by.
+pub(crate) fn this_machine() -> String {
+    first_line("/etc/machine-id").unwrap_or_else(host_name)
+}
+
 /// The machine that a directory belongs to, if it is another than `machine`.
-fn other_machine(directory: &Path, machine: &str) -> Option<String> {
+pub(crate) fn other_machine(directory: &Path, machine: &str) -> Option<String> {
     let owner: OwnerFile = serde_json::from_slice(&fs::read(directory.join(OWNER)).ok()?).ok()?;
     (owner.machine != machine).then_some(owner.machine)
 }

@@ -16,6 +16,7 @@ use arrakis_core::queue::{
 use async_trait::async_trait;
 
 use crate::claim::claim;
+use crate::counters::{self, Exit, Tallying};
 use crate::fresh::Watch;
 use crate::history;
 use crate::layout::{EVENT_SUFFIX, EntryName, Layout, Unreadable, destination_tag};
@@ -87,6 +88,9 @@ impl FsQueue {
         let scan = Mutex::default();
         let inner = Inner { layout, clock, watch, spool, config, owner, scan };
         inner.sweep_tmp();
+        if let Err(error) = counters::open(&inner.layout) {
+            tracing::warn!(target: "arrakis::queue", %error, "cannot open the counts");
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,10 +133,15 @@ impl Queue for FsQueue {
         let inner = Arc::clone(&self.inner);
         let settled = tokio::task::spawn_blocking(move || {
             let mut result = Ok(());
+            let mut tallying = Tallying::new(&inner.layout);
             for (lease, disposition) in settlements {
-                if let Err(error) = inner.settle(&lease, disposition) {
+                if let Err(error) = inner.settle(&lease, disposition, &mut tallying) {
                     result = Err(error);
                 }
+            }
+            drop(tallying);
+            if let Err(error) = counters::fold_if_long(&inner.layout) {
+                tracing::warn!(target: "arrakis::queue", %error, "cannot fold the counts");
             }
             result
         });
@@ -225,15 +234,24 @@ impl Inner {
         quarantine(&self.layout, &path, &Unreadable("its name is not one of an event".to_owned()))
     }
 
-    fn settle(&self, lease: &Lease, disposition: Disposition) -> Result<(), QueueError> {
+    fn settle(
+        &self,
+        lease: &Lease,
+        disposition: Disposition,
+        tallying: &mut Tallying<'_>,
+    ) -> Result<(), QueueError> {
+        let mut leave = |held: &Path, exit| {
+            tallying.leave(exit, || fs::remove_file(held))?;
+            history::remove(&self.layout, lease.envelope.request_id());
+            Ok(())
+        };
         let id = lease.envelope.request_id();
         let held = self.owner.directory().join(&lease.token);
         let name = EntryName::parse(&lease.token).filter(|_| held.exists());
         let name = name.ok_or_else(|| QueueError::NotLeased(id.clone()))?;
         let settled = match disposition {
-            Disposition::Delivered => {
-                fs::remove_file(&held).map(|()| history::remove(&self.layout, id))
-            }
+            Disposition::Delivered => leave(&held, Exit::Delivered),
+            Disposition::Duplicate => leave(&held, Exit::Duplicate),
             Disposition::Released => self.give_back(&held, &name),
             Disposition::RetryAt { due, failure } => history::append(&self.layout, id, &failure)
                 .and_then(|()| {

@@ -161,7 +161,7 @@ impl Queue for MemoryQueue {
                 continue;
             };
             match disposition {
-                Disposition::Delivered => {
+                Disposition::Delivered | Disposition::Duplicate => {
                     entries.remove(id);
                 }
                 Disposition::Released => entry.state = State::Pending,

@@ -26,9 +26,10 @@ use crate::id::RequestId;
 ///   [`DUE_HORIZON`](crate::limits::DUE_HORIZON) is due now.
 /// * An event for a destination of [`LeaseRequest::closed`] is not leased, and counts for no due time.
 /// * A lease request with room for nothing still gives one event, so that a large one gets through.
-/// * [`Disposition::Delivered`] removes the event; [`Disposition::Released`] gives it back as it was;
-///   [`Disposition::RetryAt`] gives it back with one more round burnt and the failure in its history;
-///   [`Disposition::DeadLetter`] keeps it among the dead letters with its whole history.
+/// * [`Disposition::Delivered`] and [`Disposition::Duplicate`] remove the event;
+///   [`Disposition::Released`] gives it back as it was; [`Disposition::RetryAt`] gives it back with one
+///   more round burnt and the failure in its history; [`Disposition::DeadLetter`] keeps it among the
+///   dead letters with its whole history.
 /// * What cannot be read is set aside and counted in [`Depth::quarantined`]; it delays nothing else.
 /// * [`reap`](Queue::reap) gives the events of dead owners back, and of no living one.
 /// * [`wait`](Queue::wait) returns after a push; it may return without one, and may be dropped.
@@ -132,8 +133,10 @@ pub struct Lease {
 /// How a lease ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
-    /// The receiver has it: forget it.
+    /// The receiver has stored it: forget it.
     Delivered,
+    /// The receiver had it before: forget it. A queue that counts tells the two apart.
+    Duplicate,
     /// It lost a round: give it back, due at this time.
     RetryAt {
         /// When to try again.
