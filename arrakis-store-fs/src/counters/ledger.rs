@@ -119,8 +119,11 @@ impl Ledger {
         })
     }
 
+    /// Writes the file anew, durably. The caller holds the lock.
     fn write(&self, layout: &Layout) -> io::Result<()> {
-        let temporary = layout.tmp().join(format!("counters.{}", Uuid::now_v7()));
+        // Not in `tmp/`, where what a crash leaves would be taken for an event. The lock makes it ours.
+        let temporary = layout.counters().with_extension("json.new");
+        found(fs::remove_file(&temporary))?;
         let json = serde_json::to_vec(self)?;
         write_durably(&RealFileSystem, &temporary, &layout.counters(), &[&json])
     }
