@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use arrakis_core::clock::{Clock, SystemClock};
+use arrakis_core::conservation::SpoolReporter;
 use arrakis_core::drain::{DrainConfig, Drainer};
 use arrakis_core::job::index::IndexJob;
 use arrakis_core::job::retry::RetryJob;
@@ -13,7 +14,7 @@ use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
 use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
-use arrakis_core::store::{EventStore, KeyStore};
+use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
@@ -27,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DEFAULT_URL, process_env};
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + KeyStore + DeadLetters {}
+pub trait Store: EventStore + KeyStore + SpoolReports + DeadLetters {}
 
-impl<T: EventStore + KeyStore + DeadLetters> Store for T {}
+impl<T: EventStore + KeyStore + SpoolReports + DeadLetters> Store for T {}
 
 /// Which database a URL names.
 enum Database<'a> {
@@ -135,6 +136,7 @@ pub async fn run_server(
             .map(Into::into)
             .collect(),
         shutdown: shutdown.clone(),
+        spools: Arc::<dyn Store>::clone(&store),
         ..ServerConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -155,7 +157,7 @@ pub async fn run_server(
     );
 }
 
-/// A drainer of the spool of `layout`, and the endpoints that it delivers to.
+/// A drainer of the spool of `layout` to `endpoints`, which tells them what `reporter` knows of the spool.
 ///
 /// # Errors
 ///
@@ -164,6 +166,7 @@ pub fn drainer(
     layout: &Layout,
     config: &Config,
     endpoints: Arc<ConfiguredEndpoints>,
+    reporter: Arc<dyn SpoolReporter>,
 ) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let queue_config = FsQueueConfig {
@@ -173,7 +176,7 @@ pub fn drainer(
     };
     let queue = Arc::new(FsQueue::open(layout.clone(), clock, queue_config)?);
     let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
-    let transport = Arc::new(HttpTransport::new(http, endpoints)?);
+    let transport = Arc::new(HttpTransport::new(http, endpoints)?.with_reporter(reporter));
     let jitter = Jitter::new(StdRng::from_seed(rand::random()));
     let attempts = FixedRetry {
         attempts: config.retry_attempts.try_into().unwrap_or(std::num::NonZeroU32::MIN),

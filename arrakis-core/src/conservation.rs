@@ -163,19 +163,23 @@ pub struct SpoolReport {
 
 /// What a drainer knows of a receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Receiver {
     /// Its URL.
     pub destination: String,
-    /// The state of its circuit breaker: `closed`, `open` or `half-open`.
-    pub breaker: String,
+    /// The state of its circuit breaker: `closed`, `open` or `half_open`.
+    pub state: String,
+    /// The latest failure since the last success.
+    #[serde(default)]
+    pub last_failure: Option<LastError>,
 }
 
-/// A warning or error of a log.
+/// What went wrong last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {
-    /// When it was logged.
+    /// When.
     pub at: Timestamp,
-    /// What went wrong.
+    /// A sentence for people.
     pub message: String,
 }
 
@@ -194,9 +198,10 @@ impl SpoolReport {
         self.receivers.truncate(RECEIVERS_MAX);
         for receiver in &mut self.receivers {
             shorten(&mut receiver.destination, 256);
-            shorten(&mut receiver.breaker, 32);
+            shorten(&mut receiver.state, 32);
         }
-        self.last_error.iter_mut().for_each(|error| shorten(&mut error.message, 512));
+        let failures = self.receivers.iter_mut().flat_map(|receiver| &mut receiver.last_failure);
+        failures.chain(&mut self.last_error).for_each(|error| shorten(&mut error.message, 256));
         self
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conservation::{Balance, Present, Tally};
+use arrakis_core::conservation::{Balance, Present, Receiver, Tally};
 use uuid::Uuid;
 
 use crate::counters::{self, Counters};
@@ -73,6 +73,18 @@ pub fn look(layout: &Layout) -> io::Result<Look> {
             return Ok(Look { spool_id, tally, present, balance, oldest, full, elsewhere });
         }
     }
+}
+
+/// What the drainers of a spool know of their receivers; nothing where that cannot be read.
+#[must_use]
+pub fn receivers(layout: &Layout) -> Vec<Receiver> {
+    #[derive(serde::Deserialize)]
+    struct Known {
+        receivers: Vec<Receiver>,
+    }
+    let known = fs::read(layout.queue().join("receivers.json")).ok();
+    let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    known.map_or_else(Vec::new, |Known { receivers }| receivers)
 }
 
 struct Glance {

@@ -14,6 +14,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::spool_watch::SpoolWatch;
 use crate::compose::{ConfiguredEndpoints, drainer};
 use crate::config::{Config, fallback_home, process_env};
 use crate::{shutdown, telemetry};
@@ -106,7 +107,9 @@ async fn drain_spool(
     if lock.is_none() && !beside {
         return Ok(None);
     }
-    let (queue, drainer) = drainer(spool, config, Arc::clone(&endpoints))?;
+    let watch = Arc::new(SpoolWatch::new(spool.clone()));
+    let (queue, drainer) =
+        drainer(spool, config, Arc::clone(&endpoints), Arc::<SpoolWatch>::clone(&watch))?;
     // Space that is missing now is missing for more than this file; captures go on without it.
     if let Err(error) = Spool::new(spool.clone()).reserve() {
         tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
@@ -124,7 +127,7 @@ async fn drain_spool(
                 wait_while_leased(spool, id, config, shutdown).await;
             }
             if until != Until::Idle || shutdown.is_cancelled() {
-                return Ok(Some(report));
+                return anyhow::Ok(Some(report));
             }
             // A hook that saw the lock taken did not start a drainer. So: let go, look once more, and
             // take it again if there is something.
@@ -138,10 +141,17 @@ async fn drain_spool(
             }
         }
     };
-    tokio::select! {
-        report = drained => report,
-        () = watched => Ok(None),
+    let report: Option<DrainReport> = tokio::select! {
+        report = drained => report?,
+        () = watched => None,
+        () = watch.run() => None,
+    };
+    // The last word, unless somebody waits for the one event, or there is nobody to hear it.
+    let heard = report.is_some_and(|report| report.delivered + report.duplicates > 0);
+    if heard && args.only.is_none() {
+        watch.tell(&config.url, endpoints).await;
     }
+    Ok(report)
 }
 
 /// Waits while another drainer has the event: whoever asks for one event wants to know it tried. Not

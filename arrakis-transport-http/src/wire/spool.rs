@@ -57,20 +57,26 @@ mod tests {
 
     fn report(text: &str) -> SpoolReport {
         let text = text.to_owned();
+        let error = LastError { at: Timestamp::EPOCH, message: text.clone() };
+        let receiver = Receiver {
+            destination: text.clone(),
+            state: text.clone(),
+            last_failure: Some(error.clone()),
+        };
         SpoolReport {
             spool_id: Uuid::from_u128(7),
             host: Some(text.clone()),
             user: Some(text.clone()),
             home: Some(text.clone()),
-            version: Some(text.clone()),
+            version: Some(text),
             observed_at: Timestamp::from_millis(1_800_000_000_000),
             tally: Tally { captured: u64::MAX, delivered: 1, ..Tally::default() },
             present: Present { pending: 2, ..Present::default() },
             balance: Balance::Within { events: 3 },
             oldest_pending_age_ms: Some(4),
             full: false,
-            receivers: vec![Receiver { destination: text.clone(), breaker: text.clone() }; 9],
-            last_error: Some(LastError { at: Timestamp::EPOCH, message: text }),
+            receivers: vec![receiver; 9],
+            last_error: Some(error),
         }
     }
 
