@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Output;
 
+use arrakis_store_fs::{DrainerLock, Layout, Spool};
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use world::{Up, World, assert_silent, feed, payloads, start};
@@ -119,7 +120,8 @@ fn what_hooks_and_drainers_that_are_killed_leave_adds_up_within_the_kills() {
     assert!(unsure <= hooks_killed, "{unsure} after {hooks_killed} kills");
     let (left, unsure) = (count(&spool, &SETTLED), count(&spool, &["unsureSettled"]));
     assert!((left..=left + unsure).contains(&stored), "{stored} are stored: {spool:#}");
-    assert!(unsure <= drainers_killed, "{unsure} after {drainers_killed} kills");
+    // A drainer settles in two lanes at once.
+    assert!(unsure <= 2 * drainers_killed, "{unsure} after {drainers_killed} kills");
     println!("{hooks_killed} hooks and {drainers_killed} drainers killed: {spool}");
     drop(up);
 }
@@ -172,6 +174,10 @@ fn what_is_refused_is_counted_apart_and_told() {
 #[test]
 fn the_server_shows_the_spool_of_a_drainer_that_has_ended() {
     let world = World::new();
+    let layout = Layout::new(world.home());
+    Spool::new(layout.clone()).create().unwrap();
+    // The drainer that the server wakes finds this lock taken: the test drains.
+    let _lock = DrainerLock::try_acquire(&layout).unwrap().unwrap();
     let up = world.up();
     assert_eq!(spools(&world, &up), json!([]));
     for n in 0..3 {
