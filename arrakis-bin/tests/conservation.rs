@@ -122,7 +122,6 @@ fn what_hooks_and_drainers_that_are_killed_leave_adds_up_within_the_kills() {
     assert!((left..=left + unsure).contains(&stored), "{stored} are stored: {spool:#}");
     // A drainer settles in two lanes at once.
     assert!(unsure <= 2 * drainers_killed, "{unsure} after {drainers_killed} kills");
-    println!("{hooks_killed} hooks and {drainers_killed} drainers killed: {spool}");
     drop(up);
 }
 
