@@ -159,6 +159,11 @@ fn a_capture_that_was_killed_leaves_a_range_wherever_it_was() {
         }
         assert_eq!(home.look().balance, Balance::Within { events: 1 });
         assert_eq!((home.tally().captured, home.tally().unsure_captured), (1, 1));
+        counters::accept(&home.layout, &home.look().present).unwrap();
+        assert_eq!(home.look().balance, Balance::Even);
+        assert_eq!(home.tally().found, u64::from(event_is_there));
+        home.capture("later");
+        assert_eq!(home.look().balance, Balance::Even);
     }
 }
 
@@ -199,6 +204,8 @@ fn zeros_that_a_power_loss_left_widen_the_range() {
     home.capture("b");
     fs::write(home.layout.tally(), b"+c\0\0").unwrap();
     assert_eq!(home.look().balance, Balance::Within { events: 4 });
+    counters::accept(&home.layout, &home.look().present).unwrap();
+    assert_eq!(home.look().balance, Balance::Even);
 }
 
 #[tokio::test]

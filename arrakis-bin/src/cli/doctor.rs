@@ -223,7 +223,8 @@ fn accept_counts(spools: &[Layout], context: &mut Context) -> anyhow::Result<Exi
         if !context.json {
             let home = layout.home().display().to_string();
             let said = match before {
-                Balance::Even | Balance::Within { .. } => "it adds up already".to_owned(),
+                Balance::Even => "it adds up already".to_owned(),
+                Balance::Within { .. } => "it adds up exactly now".to_owned(),
                 Balance::Missing { events } => format!("{events} are counted as lost now"),
                 Balance::Surplus { events } => format!("{events} are counted as found now"),
             };

@@ -89,7 +89,8 @@ impl Letters {
 impl Ledger {
     fn tally(&self) -> Tally {
         let Letters { captured, delivered, duplicate, discarded, refused, .. } = self.letters;
-        let open = |begun: u64, ended: u64| begun.saturating_sub(ended) + self.letters.unreadable;
+        let unreadable = self.letters.unreadable;
+        let open = |begun: u64, ended| begun.saturating_add(unreadable).saturating_sub(ended);
         Tally {
             captured,
             delivered,
@@ -175,8 +176,9 @@ pub fn open(layout: &Layout) -> io::Result<()> {
     fold(layout)
 }
 
-/// Takes the difference that was found as explained, so that the counts add up from now on; returns what
-/// they were short of, if they were.
+/// Takes the difference between the counts and what is there as explained, and what is unsure as decided,
+/// so that the counts add up from now on; returns what they did before. For a spool that is at rest: what
+/// moves meanwhile is taken for a difference.
 ///
 /// # Errors
 ///
@@ -187,16 +189,17 @@ pub fn accept(layout: &Layout, present: &Present) -> io::Result<Balance> {
         io::Error::new(io::ErrorKind::WouldBlock, "the counts are being written; try again")
     })?;
     let tally = read(layout)?.tally;
-    let balance = tally.balance(present, 0);
     let mut ledger = Ledger::read(layout)?
         .unwrap_or_else(|| Ledger { spool_id: Uuid::now_v7(), ..Ledger::default() });
-    match balance {
-        Balance::Even | Balance::Within { .. } => return Ok(balance),
-        Balance::Missing { events } => ledger.lost += events,
-        Balance::Surplus { events } => ledger.found += events,
-    }
+    let came = tally.captured + tally.found;
+    let accounted = tally.settled() + present.total();
+    ledger.lost += came.saturating_sub(accounted);
+    ledger.found += accounted.saturating_sub(came);
+    // Whatever was unsure, it is part of that difference now.
+    ledger.letters.captures_failed += tally.unsure_captured;
+    ledger.letters.exits_failed += tally.unsure_settled;
     ledger.write(layout)?;
-    Ok(balance)
+    Ok(tally.balance(present, 0))
 }
 
 /// Folds the tally if it is long, unless somebody else does.
