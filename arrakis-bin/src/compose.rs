@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
 use arrakis_core::clock::{Clock, SystemClock};
+use arrakis_core::conservation::SpoolReporter;
 use arrakis_core::drain::{DrainConfig, Drainer};
 use arrakis_core::job::index::IndexJob;
 use arrakis_core::job::retry::RetryJob;
 use arrakis_core::middleware::breaker::BreakerHandle;
-use arrakis_core::middleware::{DeliveryConfig, DeliveryStack, delivery_stack};
+use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
 use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
-use arrakis_core::store::{EventStore, KeyStore};
+use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
@@ -28,9 +29,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DEFAULT_URL, env_text, process_env};
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + KeyStore + DeadLetters {}
+pub trait Store: EventStore + KeyStore + SpoolReports + DeadLetters {}
 
-impl<T: EventStore + KeyStore + DeadLetters> Store for T {}
+impl<T: EventStore + KeyStore + SpoolReports + DeadLetters> Store for T {}
 
 /// Which database a URL names.
 enum Database<'a> {
@@ -135,6 +136,7 @@ pub async fn run_server(
             .map(Into::into)
             .collect(),
         shutdown: shutdown.clone(),
+        spools: Arc::<dyn Store>::clone(&store),
         ..ServerConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -155,52 +157,50 @@ pub async fn run_server(
     );
 }
 
-/// The way to the receivers: one for all drainers of a process, so that none knocks where another
-/// has found nobody.
+/// What the drainers of a process have in common on the way to the receivers: the circuits above all,
+/// so that none knocks where another has found nobody.
 #[derive(Debug)]
 pub struct Delivery {
-    stack: Arc<DeliveryStack>,
-    jitter: Jitter,
-    /// What is known about the receivers.
-    pub breaker: BreakerHandle,
-}
-
-/// The way to the receivers of `endpoints`, with what an earlier drainer of `home` knew about them.
-///
-/// # Errors
-///
-/// The HTTP client cannot be set up.
-pub fn delivery(
-    home: &Layout,
-    config: &Config,
     endpoints: Arc<ConfiguredEndpoints>,
-) -> anyhow::Result<Delivery> {
-    let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
-    let transport = Arc::new(HttpTransport::new(http, endpoints)?);
-    let jitter = Jitter::new(StdRng::from_seed(rand::random()));
-    let attempts = FixedRetry {
-        attempts: config.retry_attempts.try_into().unwrap_or(std::num::NonZeroU32::MIN),
-        delay: config.retry_delay,
-    };
-    let delivery = DeliveryConfig {
-        attempts: Arc::new(attempts),
-        timeout: config.timeout,
-        ..DeliveryConfig::new(jitter.clone())
-    };
-    let breaker = delivery.breaker.clone();
-    breaker.restore(receivers::load(home));
-    Ok(Delivery { stack: Arc::new(delivery_stack(transport, delivery)), jitter, breaker })
+    config: DeliveryConfig,
 }
 
-/// A drainer of the spool of `layout`, and its queue.
+impl Delivery {
+    /// The way to the receivers of `endpoints`, with what an earlier drainer of `home` knew about them.
+    #[must_use]
+    pub fn new(home: &Layout, config: &Config, endpoints: Arc<ConfiguredEndpoints>) -> Self {
+        let jitter = Jitter::new(StdRng::from_seed(rand::random()));
+        let attempts = FixedRetry {
+            attempts: config.retry_attempts.try_into().unwrap_or(std::num::NonZeroU32::MIN),
+            delay: config.retry_delay,
+        };
+        let config = DeliveryConfig {
+            attempts: Arc::new(attempts),
+            timeout: config.timeout,
+            ..DeliveryConfig::new(jitter)
+        };
+        config.breaker.restore(receivers::load(home));
+        Self { endpoints, config }
+    }
+
+    /// What is known about the receivers.
+    #[must_use]
+    pub fn breaker(&self) -> &BreakerHandle {
+        &self.config.breaker
+    }
+}
+
+/// A drainer of the spool of `layout`, and its queue. It tells receivers what `reporter` knows of the
+/// spool.
 ///
 /// # Errors
 ///
-/// The spool cannot be opened.
+/// The spool cannot be opened, or the HTTP client cannot be set up.
 pub fn drainer(
     layout: &Layout,
     config: &Config,
     delivery: &Delivery,
+    reporter: Arc<dyn SpoolReporter>,
 ) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
     let queue_config = FsQueueConfig {
         max_files: config.spool.max_files,
@@ -208,8 +208,11 @@ pub fn drainer(
         ..FsQueueConfig::default()
     };
     let queue = Arc::new(FsQueue::open(layout.clone(), Arc::new(SystemClock), queue_config)?);
-    let stack = Arc::<DeliveryStack>::clone(&delivery.stack);
-    let drain = DrainConfig::new(delivery.jitter.clone());
+    let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
+    let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
+    let transport = HttpTransport::new(http, endpoints)?.with_reporter(reporter);
+    let stack = Arc::new(delivery_stack(Arc::new(transport), delivery.config.clone()));
+    let drain = DrainConfig::new(delivery.config.jitter.clone());
     let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain);
     Ok((queue, drainer))
 }

@@ -12,9 +12,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use arrakis_core::conservation::Tally;
 use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, TruncationReason};
 use arrakis_store_fs::layout::decode;
+use arrakis_store_fs::{Layout, counters};
 use serde_json::Value;
 use world::{World, assert_silent, captured, feed, payloads, start};
 
@@ -51,7 +53,8 @@ fn every_real_payload_is_kept_byte_for_byte() {
     kept.sort();
     sent.sort();
     assert_eq!(kept, sent);
-    assert_eq!(fs::metadata(world.home().join("queue/captured")).unwrap().len(), 135);
+    let counted = counters::read(&Layout::new(world.home())).unwrap().tally;
+    assert_eq!(counted, Tally { captured: 135, ..Tally::default() });
     assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(troubles(&world.home()).is_empty());
 }
@@ -209,6 +212,8 @@ fn a_full_spool_refuses_and_says_so() {
     assert_eq!(world.spooled("pending").len(), 1);
     let trouble = &troubles(&world.home())[0];
     assert_eq!((&trouble["level"], &trouble["captured"]), (&"error".into(), &false.into()));
+    let counted = counters::read(&Layout::new(world.home())).unwrap().tally;
+    assert_eq!(counted, Tally { captured: 1, refused: 1, ..Tally::default() });
 }
 
 #[test]

@@ -20,6 +20,7 @@
 
 pub mod audit;
 pub mod clock;
+pub mod conservation;
 pub mod conversation;
 pub mod digest;
 pub mod envelope;

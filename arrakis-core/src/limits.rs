@@ -59,6 +59,14 @@ pub const SPOOL_MAX_FILES: u64 = 2_000_000;
 /// Most bytes that a spool holds before it refuses new events.
 pub const SPOOL_MAX_BYTES: u64 = 10 * 1024 * MIB as u64;
 
+/// Most spools that are known of one workspace: a large company's machines, and enough that one key cannot
+/// fill the store.
+pub const SPOOLS_MAX: usize = 10_000;
+
+/// Longest report of a spool, in bytes: it is a request header, and proxies take 8 KiB of all of them
+/// together.
+pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;
+
 const MIB: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `max` bytes, on a character boundary.

@@ -8,6 +8,7 @@ use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError}
 use async_trait::async_trait;
 
 use crate::claim::read;
+use crate::counters::{Exit, Tallying};
 use crate::history;
 use crate::layout::EntryName;
 use crate::quarantine::quarantine;
@@ -62,9 +63,11 @@ impl DeadLetters for FsQueue {
     async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
         let ids = ids.to_vec();
         self.blocking("discard dead letters of", move |inner| {
+            let mut tallying = Tallying::new(&inner.layout);
             each(&ids, |id| {
                 let Some(name) = find(&inner.layout.failed(), id)? else { return Ok(false) };
-                fs::remove_file(inner.layout.failed().join(name))?;
+                let path = inner.layout.failed().join(name);
+                tallying.leave(Exit::Discarded, || fs::remove_file(path))?;
                 history::remove(&inner.layout, id);
                 Ok(true)
             })
@@ -98,7 +101,10 @@ impl Inner {
 }
 
 /// Does `work` for every id, failures or not; returns how many it did, or the last failure.
-fn each(ids: &[RequestId], work: impl Fn(&RequestId) -> io::Result<bool>) -> io::Result<u64> {
+fn each(
+    ids: &[RequestId],
+    mut work: impl FnMut(&RequestId) -> io::Result<bool>,
+) -> io::Result<u64> {
     let mut result = Ok(0);
     for id in ids {
         match (work(id), &mut result) {

@@ -12,11 +12,13 @@
 //!     failed/             dead letters
 //!     quarantine/         entries that could not be read, each with a `.reason`
 //!     attempts/           the rounds that an event lost, one JSON line each, by request id
-//!     captured            one byte per captured event
+//!     tally, tally.<n>    what became of events, a letter a step; see `counters`
+//!     counters.json       the counts that were folded, and the spool's id
 //!     observed            how many seconds drainers have watched pass; held by the one that does
 //!     full                present while the spool refuses new events
 //!     reserve             space that is given up when the disk is full
 //!     drainer.lock        held by the one drainer
+//!     counters.lock       held by whoever folds the counts
 //!     receivers.json      what the circuit breaker knows about the receivers
 //! ```
 //!
@@ -136,10 +138,26 @@ impl Layout {
         self.home.join("queue/attempts")
     }
 
-    /// The file whose length is the count of captures.
+    /// The file that steps are counted in.
     #[must_use]
-    pub fn captured(&self) -> PathBuf {
-        self.home.join("queue/captured")
+    pub fn tally(&self) -> PathBuf {
+        self.home.join("queue/tally")
+    }
+
+    /// The `number`-th such file, once it is to be folded.
+    pub(crate) fn folding(&self, number: u64) -> PathBuf {
+        self.home.join(format!("queue/tally.{number}"))
+    }
+
+    /// The counts that were folded.
+    #[must_use]
+    pub fn counters(&self) -> PathBuf {
+        self.home.join("queue/counters.json")
+    }
+
+    /// The file that whoever folds holds locked.
+    pub(crate) fn counters_lock(&self) -> PathBuf {
+        self.home.join("queue/counters.lock")
     }
 
     /// The file that counts the seconds that drainers have watched pass.

@@ -4,6 +4,7 @@
 //! `queue`) is the drainer's side: the filesystem implementation of
 //! `arrakis_core::queue::Queue`. The format of both is in [`layout`].
 
+pub mod counters;
 pub mod durability;
 pub mod layout;
 pub mod lock;
@@ -21,6 +22,7 @@ mod fresh;
 mod history;
 #[cfg(feature = "queue")]
 mod lease;
+pub mod look;
 #[cfg(feature = "queue")]
 mod owner;
 #[cfg(feature = "queue")]

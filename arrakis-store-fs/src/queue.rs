@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::census::Census;
+use crate::counters::{self, Exit, Tallying};
 use crate::durability::{FileSystem, RealFileSystem};
 use crate::fresh::Watch;
 use crate::history;
@@ -120,6 +121,9 @@ impl FsQueue {
             unsettled,
         };
         inner.sweep_tmp();
+        if let Err(error) = counters::open(&inner.layout) {
+            tracing::warn!(target: "arrakis::queue", %error, "cannot open the counts");
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -162,13 +166,18 @@ impl Queue for FsQueue {
         let inner = Arc::clone(&self.inner);
         let settled = tokio::task::spawn_blocking(move || {
             let mut result = Ok(());
+            let mut tallying = Tallying::new(&inner.layout);
             for (lease, disposition) in settlements {
-                if let Err(error) = inner.settle(&lease, &disposition) {
+                if let Err(error) = inner.settle(&lease, &disposition, &mut tallying) {
                     if !matches!(error, QueueError::NotLeased(_)) {
                         inner.settle_later(&lease, disposition);
                     }
                     result = Err(error);
                 }
+            }
+            drop(tallying);
+            if let Err(error) = counters::fold_if_long(&inner.layout) {
+                tracing::warn!(target: "arrakis::queue", %error, "cannot fold the counts");
             }
             result
         });
@@ -227,7 +236,12 @@ impl Inner {
         self.fs.rename(held, &self.layout.pending().join(name))
     }
 
-    fn settle(&self, lease: &Lease, disposition: &Disposition) -> Result<(), QueueError> {
+    fn settle(
+        &self,
+        lease: &Lease,
+        disposition: &Disposition,
+        tallying: &mut Tallying<'_>,
+    ) -> Result<(), QueueError> {
         let id = lease.envelope.request_id();
         let held = self.owner.directory().join(&lease.token);
         let found = held.symlink_metadata().ok();
@@ -236,10 +250,14 @@ impl Inner {
             return Err(QueueError::NotLeased(id.clone()));
         };
         let settled = match disposition {
-            Disposition::Delivered => self.fs.remove(&held).map(|()| {
-                history::remove(&self.layout, id);
-                self.census.reached(&name.tag);
-            }),
+            Disposition::Delivered | Disposition::Duplicate => {
+                let delivered = matches!(disposition, Disposition::Delivered);
+                let exit = if delivered { Exit::Delivered } else { Exit::Duplicate };
+                tallying.leave(exit, || self.fs.remove(&held)).map(|()| {
+                    history::remove(&self.layout, id);
+                    self.census.reached(&name.tag);
+                })
+            }
             Disposition::Released => self.put_back(&held, &lease.token),
             Disposition::RetryAt { due, failure } => {
                 self.remember(id, failure);
@@ -254,7 +272,7 @@ impl Inner {
         };
         settled.map_err(|error| medium(format!("settle {}", held.display()), error))?;
         self.leased().remove(id);
-        if matches!(disposition, Disposition::Delivered | Disposition::DeadLetter { .. }) {
+        if !matches!(disposition, Disposition::Released | Disposition::RetryAt { .. }) {
             self.census.left(self, found.len());
         }
         Ok(())
@@ -280,8 +298,9 @@ impl Inner {
     /// Tries the settlements again that the medium did not take.
     fn settle_at_last(&self) {
         let waiting = std::mem::take(&mut *self.unsettled());
+        let mut tallying = Tallying::new(&self.layout);
         for (lease, disposition) in waiting {
-            match self.settle(&lease, &disposition) {
+            match self.settle(&lease, &disposition, &mut tallying) {
                 Err(QueueError::NotLeased(_)) | Ok(()) => {}
                 Err(_) => self.unsettled().push((lease, disposition)),
             }

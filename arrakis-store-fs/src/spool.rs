@@ -10,6 +10,7 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::envelope::Envelope;
 use arrakis_core::id::RequestId;
 
+use crate::counters::{self, Tallying};
 use crate::durability::{FileSystem, RealFileSystem, create_directories, write_durably};
 use crate::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, Unreadable, encode_header};
 
@@ -74,18 +75,13 @@ impl Spool {
         if self.layout.full().exists() {
             return Err(SpoolError::Full(self.layout.queue()));
         }
-        let path = self.write(envelope)?;
-        // The count is worth no fsync and no failure: it is only for status.
-        let mut options = OpenOptions::new();
-        let counter = options.append(true).create(true).mode(0o600).open(self.layout.captured());
-        counter.and_then(|mut file| file.write_all(b".")).ok();
-        Ok(path)
+        self.write(envelope)
     }
 
-    /// How many events were captured here.
+    /// How many events were captured here; nothing where that cannot be read.
     #[must_use]
     pub fn captured(&self) -> u64 {
-        fs::metadata(self.layout.captured()).map_or(0, |file| file.len())
+        counters::read(&self.layout).map_or(0, |counters| counters.tally.captured)
     }
 
     /// Asks a running drainer to try everything that waits, now.
@@ -131,7 +127,17 @@ impl Spool {
         written
     }
 
+    /// Writes an event durably into `pending/`, and counts it.
     pub(crate) fn write(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
+        // After a failure the file may have appeared all the same.
+        let is_there = |error: &SpoolError| match error {
+            SpoolError::Io { path, .. } => path.exists(),
+            _ => false,
+        };
+        Tallying::new(&self.layout).capture(|| self.write_uncounted(envelope), is_there)
+    }
+
+    fn write_uncounted(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
         let header = encode_header(envelope).map_err(SpoolError::Format)?;
         let target = self.layout.pending().join(EntryName::of(&envelope.header).to_string());
         let mut attempt = 0;
@@ -234,7 +240,7 @@ pub fn is_leased(layout: &Layout, id: &RequestId) -> io::Result<bool> {
     Ok(false)
 }
 
-fn is_event(entry: &fs::DirEntry) -> bool {
+pub(crate) fn is_event(entry: &fs::DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes())
 }
 

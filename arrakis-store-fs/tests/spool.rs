@@ -133,7 +133,7 @@ fn files_and_directories_are_closed_to_others() {
     let path = Spool::new(layout.clone()).capture(&envelope("a", b"{}")).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o600);
-    assert_eq!(mode(&layout.captured()), 0o600);
+    assert_eq!(mode(&layout.tally()), 0o600);
     for directory in layout.directories() {
         assert_eq!(mode(&directory), 0o700, "{}", directory.display());
     }

@@ -39,6 +39,7 @@ mod read;
 mod row;
 mod schema;
 mod search;
+mod spools;
 mod statement;
 mod store;
 #[cfg(feature = "testkit")]

@@ -117,6 +117,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    spools (workspace, spool_id) {
+        workspace -> Text,
+        spool_id -> Uuid,
+        heard_at -> Timestamptz,
+        report -> Text,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> Text,
         name -> Text,

@@ -11,8 +11,8 @@ use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, KeyStore, MessageFilter,
-    Page, StoreError, Verdict,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, HeardSpool, KeyStore,
+    MessageFilter, Page, SpoolReports, StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +27,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{keys, migrate, read, search, work};
+use crate::{keys, migrate, read, search, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -271,6 +271,34 @@ impl KeyStore for PgStore {
             .write("revoke a key", move |conn| {
                 let id = id.clone();
                 async move { Ok(keys::revoke(conn, &id, now).await?) }.boxed()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl SpoolReports for PgStore {
+    async fn report_spool(
+        &self,
+        workspace: &str,
+        heard: HeardSpool,
+        max: usize,
+    ) -> Result<(), StoreError> {
+        let call = Arc::new((workspace.to_owned(), heard));
+        self.pool
+            .write("keep the report of a spool", move |conn| {
+                let call = Arc::clone(&call);
+                async move { Ok(spools::report(conn, &call.0, &call.1, max).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn spools(&self, workspace: &str, limit: usize) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.pool
+            .read("list spools", move |conn| {
+                let workspace = workspace.clone();
+                async move { Ok(spools::list(conn, &workspace, limit).await?) }.boxed()
             })
             .await
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arrakis_core::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::id::RequestId;
 use arrakis_core::queue::DeadLetters;
-use arrakis_core::store::{EventStore, KeyStore};
+use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
 use arrakis_core::testkit::dead_letters::DeadLettersFixture;
 use arrakis_core::testkit::event_store::{Arrivals, EventStoreFixture};
 use arrakis_core::testkit::key_store::KeyStoreFixture;
+use arrakis_core::testkit::spool_reports::SpoolReportsFixture;
 use arrakis_store_pg::testkit::Database;
 use arrakis_store_pg::{PgConfig, PgStore};
 use async_trait::async_trait;
@@ -41,6 +42,12 @@ impl EventStoreFixture for Fixture {
 
 impl KeyStoreFixture for Fixture {
     fn keys(&self) -> Arc<dyn KeyStore> {
+        Arc::<PgStore>::clone(&self.store)
+    }
+}
+
+impl SpoolReportsFixture for Fixture {
+    fn reports(&self) -> Arc<dyn SpoolReports> {
         Arc::<PgStore>::clone(&self.store)
     }
 }
@@ -77,6 +84,11 @@ mod event_store {
 mod key_store {
     use super::make;
     arrakis_core::key_store_conformance!(make);
+}
+
+mod spool_reports {
+    use super::make;
+    arrakis_core::spool_reports_conformance!(make);
 }
 
 mod dead_letters {

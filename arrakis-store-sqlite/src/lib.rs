@@ -41,6 +41,7 @@ mod read;
 mod row;
 mod schema;
 mod search;
+mod spools;
 mod store;
 mod work;
 mod write;

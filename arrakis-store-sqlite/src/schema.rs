@@ -102,6 +102,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    spools (workspace, spool_id) {
+        workspace -> Text,
+        spool_id -> Text,
+        heard_at -> Text,
+        report -> Text,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> Text,
         name -> Text,

@@ -12,8 +12,8 @@ use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, KeyStore, MessageFilter,
-    Page, StoreError, Verdict,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, HeardSpool, KeyStore,
+    MessageFilter, Page, SpoolReports, StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +27,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{feed, index, keys, read, search, work};
+use crate::{feed, index, keys, read, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -233,6 +233,25 @@ impl KeyStore for SqliteStore {
         let id = id.to_owned();
         let revoke = move |conn: &mut _, _: &_| Ok(keys::revoke(conn, &id, now)?);
         self.writer.run("revoke a key", revoke).await
+    }
+}
+
+#[async_trait]
+impl SpoolReports for SqliteStore {
+    async fn report_spool(
+        &self,
+        workspace: &str,
+        heard: HeardSpool,
+        max: usize,
+    ) -> Result<(), StoreError> {
+        let workspace = workspace.to_owned();
+        let report = move |conn: &mut _, _: &_| Ok(spools::report(conn, &workspace, &heard, max)?);
+        self.writer.run("keep the report of a spool", report).await
+    }
+
+    async fn spools(&self, workspace: &str, limit: usize) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.readers.read("list spools", move |conn| spools::list(conn, &workspace, limit)).await
     }
 }
 

@@ -13,8 +13,8 @@ use arrakis_core::id::RequestId;
 use arrakis_core::key::{ApiKey, Scope};
 use arrakis_core::redact::Redactor;
 use arrakis_core::store::{
-    DEFAULT_WORKSPACE, EventFilter, EventKey, EventReader, EventSummary, KeyStore, MemoryStore,
-    Page,
+    DEFAULT_WORKSPACE, EventFilter, EventKey, EventReader, EventSummary, KeyStore,
+    MemorySpoolReports, MemoryStore, Page, SpoolReports,
 };
 use arrakis_core::testkit::transport::TransportFixture;
 use arrakis_core::transport::Transport;
@@ -31,6 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// A server on a port of its own.
 struct Server {
     store: Arc<MemoryStore>,
+    spools: Arc<MemorySpoolReports>,
     url: String,
     key: SecretString,
     http: reqwest::Client,
@@ -39,6 +40,7 @@ struct Server {
 
 async fn start() -> Server {
     let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let spools = Arc::new(MemorySpoolReports::default());
     let key = create_key(&store, Scope::Ingest, 1).await;
     let state = ServerState::new(
         Arc::<MemoryStore>::clone(&store),
@@ -48,6 +50,7 @@ async fn start() -> Server {
         ServerConfig {
             trusted_proxies: vec![[127, 0, 0, 1].into()],
             ingest_keys: vec!["key-of-the-environment".into()],
+            spools: Arc::<MemorySpoolReports>::clone(&spools),
             ..ServerConfig::default()
         },
     );
@@ -58,7 +61,7 @@ async fn start() -> Server {
     tokio::spawn(serve(listener, router(state), ServeConfig::default(), stopped));
     rustls::crypto::ring::default_provider().install_default().ok();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    Server { store, url, key, http, _stop: stop.drop_guard() }
+    Server { store, spools, url, key, http, _stop: stop.drop_guard() }
 }
 
 async fn create_key(store: &MemoryStore, scope: Scope, seed: u64) -> SecretString {
@@ -376,6 +379,7 @@ mod transport {
 mod client {
     use super::*;
     use arrakis_core::clock::Timestamp;
+    use arrakis_core::conservation::{Balance, Present, SpoolReport, SpoolReporter, Tally};
     use arrakis_core::envelope::{Envelope, Source};
     use arrakis_core::transport::{Batch, Fault, TransportError};
 
@@ -404,6 +408,46 @@ mod client {
         let transport = HttpTransport::new(HttpConfig::default(), endpoints).unwrap();
         let error = transport.deliver(batch(&url)).await.unwrap_err();
         assert!(matches!(error, TransportError::Unreachable { .. }), "{error:?}");
+    }
+
+    #[derive(Debug)]
+    struct Reporter(SpoolReport);
+
+    impl SpoolReporter for Reporter {
+        fn spool_report(&self) -> Option<SpoolReport> {
+            Some(self.0.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_the_spool_goes_with_a_delivery_and_by_itself() {
+        let server = start().await;
+        let first = SpoolReport {
+            spool_id: uuid::Uuid::from_u128(1),
+            host: Some("h".to_owned()),
+            user: None,
+            home: None,
+            version: None,
+            observed_at: Timestamp::EPOCH,
+            tally: Tally { captured: 3, delivered: 1, ..Tally::default() },
+            present: Present { pending: 2, ..Present::default() },
+            balance: Balance::Even,
+            oldest_pending_age_ms: Some(9),
+            full: false,
+            receivers: Vec::new(),
+            last_error: None,
+        };
+        let endpoints = Arc::new(OneKey(server.key.clone()));
+        let transport = HttpTransport::new(HttpConfig::default(), endpoints).unwrap();
+        let transport = transport.with_reporter(Arc::new(Reporter(first.clone())));
+        transport.deliver(batch(&server.url)).await.unwrap();
+        let last = SpoolReport { full: true, ..first.clone() };
+        transport.report(&server.url, last.clone()).await.unwrap();
+        let spools = server.spools.spools(DEFAULT_WORKSPACE, 10).await.unwrap();
+        let reports: Vec<_> = spools.into_iter().map(|heard| heard.report).collect();
+        assert_eq!(reports, [last]);
+        let wrong = transport.report("http://127.0.0.1:1/", first).await.unwrap_err();
+        assert!(matches!(wrong, TransportError::Unreachable { .. }), "{wrong:?}");
     }
 
     #[tokio::test]

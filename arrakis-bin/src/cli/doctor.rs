@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use anyhow::Context as _;
+use arrakis_core::conservation::{Balance, Present};
 use arrakis_core::store::{EventFilter, EventKey, Page};
-use arrakis_store_fs::{Layout, Spool};
+use arrakis_store_fs::{Layout, Spool, counters};
 use clap::Args;
 use serde::Serialize;
 
@@ -16,11 +18,15 @@ use super::status::{SpoolStatus, health};
 use super::{Context, existing_store};
 use crate::claude_settings::registrations;
 use crate::compose::Store;
-use crate::config::{Config, process_env};
+use crate::config::{Config, fallback_home, process_env};
 
 /// The arguments of `arrakis doctor`.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DoctorArgs {}
+pub struct DoctorArgs {
+    /// Take the counts of the spools as explained where they do not add up, and do nothing else.
+    #[arg(long)]
+    pub accept_counts: bool,
+}
 
 /// The event type of the event that the doctor sends. It names no session, so it is in no
 /// conversation.
@@ -73,8 +79,12 @@ impl Check {
 /// # Errors
 ///
 /// The surroundings are not known, or the output cannot be written.
-pub async fn run(_: &DoctorArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&context.home);
+    let fallback = Layout::new(fallback_home(&process_env));
+    if args.accept_counts {
+        return accept_counts(&[layout, fallback], context);
+    }
     let (config, problems) = Config::load(&context.home, &process_env);
     let surroundings = Surroundings::of_process()?;
 
@@ -103,6 +113,8 @@ pub async fn run(_: &DoctorArgs, context: &mut Context) -> anyhow::Result<ExitCo
         ),
     });
     checks.push(spool(&layout));
+    checks.extend(SpoolStatus::of(&layout).map(|spool| conservation("conservation", &spool)));
+    checks.extend(SpoolStatus::of(&fallback).map(|spool| conservation("fallback", &spool)));
     if surroundings.hook.is_file() {
         let store = existing_store(context).await.ok();
         checks.push(chain(&layout, &surroundings.hook, server.ok, store.as_deref()).await);
@@ -171,7 +183,7 @@ fn spool(layout: &Layout) -> Check {
     let Some(spool) = SpoolStatus::of(layout) else {
         return Check::broken(name, "the spool cannot be read", "check the rights of the home");
     };
-    let SpoolStatus { pending, failed, quarantined, .. } = spool;
+    let Present { pending, failed, quarantined, .. } = spool.present;
     if spool.full {
         let remedy = "bring the server back, or raise [spool] in config.toml";
         return Check::broken(name, "it is full and refuses new events", remedy);
@@ -181,6 +193,49 @@ fn spool(layout: &Layout) -> Check {
         return Check::warning(name, found, "see why with `arrakis logs --level warn`");
     }
     Check::ok(name, format!("{pending} events wait, none failed"))
+}
+
+/// Whether every event is accounted for.
+fn conservation(name: &'static str, spool: &SpoolStatus) -> Check {
+    let refused = spool.tally.refused;
+    match spool.balance {
+        Some(Balance::Even | Balance::Within { .. }) if refused == 0 => {
+            Check::ok(name, spool.balance_says.clone())
+        }
+        Some(Balance::Even | Balance::Within { .. }) => {
+            let found = format!("{}; but {refused} could not be kept", spool.balance_says);
+            Check::warning(name, found, "see why with `arrakis logs --level error`")
+        }
+        Some(Balance::Missing { .. } | Balance::Surplus { .. }) | None => {
+            let remedy = "see `arrakis status` and `arrakis logs --level warn`";
+            Check::warning(name, spool.balance_says.clone(), remedy)
+        }
+    }
+}
+
+/// Takes the difference between counts and what is there as explained.
+fn accept_counts(spools: &[Layout], context: &mut Context) -> anyhow::Result<ExitCode> {
+    let mut accepted = Vec::new();
+    for layout in spools {
+        let Some(present) = SpoolStatus::of(layout).map(|spool| spool.present) else { continue };
+        let before = counters::accept(layout, &present)
+            .with_context(|| format!("cannot accept the counts of {}", layout.home().display()))?;
+        accepted.push(serde_json::json!({ "home": layout.home(), "before": before }));
+        if !context.json {
+            let home = layout.home().display().to_string();
+            let said = match before {
+                Balance::Even => "it adds up already".to_owned(),
+                Balance::Within { .. } => "it adds up exactly now".to_owned(),
+                Balance::Missing { events } => format!("{events} are counted as lost now"),
+                Balance::Surplus { events } => format!("{events} are counted as found now"),
+            };
+            writeln!(context.out, "{}: {said}", text::one_line(&home))?;
+        }
+    }
+    if context.json {
+        context.write_json(&accepted)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Sends an event through the real hook and looks for it at the other end.
@@ -232,7 +287,7 @@ fn run_hook(hook: &Path, layout: &Layout, payload: &str) -> io::Result<()> {
 /// Whether the spool is empty, for a drainer removes an event only for a receipt; or the event is in
 /// the store that this machine can look into, which need not be that of the server.
 async fn arrived(layout: &Layout, store: Option<&dyn Store>, nonce: &str) -> bool {
-    if SpoolStatus::of(layout).is_some_and(|spool| spool.pending + spool.processing == 0) {
+    if SpoolStatus::of(layout).is_some_and(|spool| spool.present.pending + spool.present.processing == 0) {
         return true;
     }
     let Some(store) = store else { return false };

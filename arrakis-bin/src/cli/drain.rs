@@ -15,7 +15,8 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
-use crate::compose::{ConfiguredEndpoints, Delivery, delivery, drainer};
+use super::spool_watch::SpoolWatch;
+use crate::compose::{ConfiguredEndpoints, Delivery, drainer};
 use crate::config::{Config, fallback_home, process_env};
 use crate::{shutdown, telemetry};
 
@@ -88,7 +89,7 @@ struct Drain<'a> {
 impl Drain<'_> {
     async fn run(&self) -> anyhow::Result<DrainReport> {
         let endpoints = Arc::new(ConfiguredEndpoints::new(self.config));
-        let delivery = delivery(self.home, self.config, Arc::clone(&endpoints))?;
+        let delivery = Delivery::new(self.home, self.config, Arc::clone(&endpoints));
         let mut spools = vec![self.home.clone()];
         let fallback = Layout::new(fallback_home(&process_env));
         let uid = nix::unistd::getuid().as_raw();
@@ -97,13 +98,13 @@ impl Drain<'_> {
             spools.push(fallback);
         }
         let draining = spools.iter().map(|spool| self.spool(spool, &endpoints, &delivery));
-        let news = delivery.breaker.changes();
+        let news = delivery.breaker().changes();
         let drained = tokio::select! {
             drained = futures_util::future::join_all(draining) => drained,
-            () = keep_receivers(self.home, &delivery.breaker) => Vec::new(),
+            () = keep_receivers(self.home, delivery.breaker()) => Vec::new(),
         };
         if news.has_changed().unwrap_or_default() {
-            save_receivers(self.home, &delivery.breaker).await.ok();
+            save_receivers(self.home, delivery.breaker()).await.ok();
         }
         let mut report = DrainReport::default();
         let mut failure = None;
@@ -122,7 +123,7 @@ impl Drain<'_> {
     async fn spool(
         &self,
         spool: &Layout,
-        endpoints: &ConfiguredEndpoints,
+        endpoints: &Arc<ConfiguredEndpoints>,
         delivery: &Delivery,
     ) -> anyhow::Result<Option<DrainReport>> {
         let Self { args, config, shutdown, .. } = self;
@@ -132,8 +133,9 @@ impl Drain<'_> {
         if lock.is_none() && !beside {
             return Ok(None);
         }
+        let watch = Arc::new(SpoolWatch::new(spool.clone()));
         let (queue, drainer) = loop {
-            match drainer(spool, config, delivery) {
+            match drainer(spool, config, delivery, Arc::<SpoolWatch>::clone(&watch)) {
                 Ok(opened) => break opened,
                 // A full or failing disk gets better; who comes only for one event does not wait for it.
                 Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => {
@@ -158,7 +160,7 @@ impl Drain<'_> {
                     wait_while_leased(spool, id, config, shutdown).await;
                 }
                 if until != Until::Idle || shutdown.is_cancelled() {
-                    return Ok(Some(report));
+                    return anyhow::Ok(Some(report));
                 }
                 // A hook that saw the lock taken did not start a drainer. So: let go, look once more,
                 // and take it again if there is something.
@@ -172,10 +174,17 @@ impl Drain<'_> {
                 }
             }
         };
-        tokio::select! {
-            report = drained => report,
-            () = watched => Ok(None),
+        let report: Option<DrainReport> = tokio::select! {
+            report = drained => report?,
+            () = watched => None,
+            () = watch.run() => None,
+        };
+        // The last word, unless somebody waits for the one event, or there is nobody to hear it.
+        let heard = report.is_some_and(|report| report.delivered + report.duplicates > 0);
+        if heard && args.only.is_none() {
+            watch.tell(&config.url, Arc::clone(endpoints)).await;
         }
+        Ok(report)
     }
 }
 

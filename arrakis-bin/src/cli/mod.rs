@@ -13,6 +13,7 @@ pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod output;
+pub mod spool_watch;
 pub mod status;
 pub mod uninstall;
 pub mod up;

@@ -14,7 +14,7 @@ use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::event::Glance;
 use arrakis_core::id::RequestId;
 use arrakis_core::redact::Redactor;
-use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use arrakis_store_fs::{Layout, Spool, counters, is_drainer_running};
 
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
@@ -92,11 +92,11 @@ fn capture(
         Err(error) => error,
     };
     troubles.add("spool", "the event could not be spooled in the home", describe(&error));
+    let fallback = Layout::new(fallback_home(env));
     if matches!(error, arrakis_store_fs::SpoolError::Full(_)) {
-        troubles.refused();
+        refuse(home, &fallback, troubles);
         return None;
     }
-    let fallback = Layout::new(fallback_home(env));
     let captured = private(&fallback).and_then(|()| {
         Spool::new(fallback.clone()).capture(envelope).map_err(|error| describe(&error))
     });
@@ -108,9 +108,20 @@ fn capture(
         }
         Err(error) => {
             troubles.add("lost", "the event could not be spooled anywhere and is lost", error);
-            troubles.refused();
+            refuse(home, &fallback, troubles);
             None
         }
+    }
+}
+
+/// Counts an event that is not kept, where that can be written.
+fn refuse(home: &Layout, fallback: &Layout, troubles: &mut Troubles) {
+    troubles.refused();
+    let counted = counters::count_refused(home).is_ok()
+        || (private(fallback).is_ok() && counters::count_refused(fallback).is_ok());
+    if !counted {
+        let details = "neither home can be written".to_owned();
+        troubles.add("uncounted", "the refused event could not be counted", details);
     }
 }
 

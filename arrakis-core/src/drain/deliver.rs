@@ -124,7 +124,7 @@ impl Drainer {
                     self.counters.duplicates.fetch_add(1, Ordering::Relaxed);
                     tracing::info!(target: "arrakis::success", request_id = %receipt.request_id,
                         event_id = %receipt.event_id, "delivered before");
-                    Disposition::Delivered
+                    Disposition::Duplicate
                 }
                 Outcome::Refused(reason) => {
                     let failure = NotTaken { reason: &reason, retryable: false };

@@ -184,7 +184,7 @@ impl Queue for MemoryQueue {
                 continue;
             };
             match disposition {
-                Disposition::Delivered => {
+                Disposition::Delivered | Disposition::Duplicate => {
                     self.reached().insert(entry.envelope.header.destination.clone());
                     entries.remove(id);
                 }

@@ -28,9 +28,10 @@ use crate::limits::PENDING_MAX_AGE;
 ///   [`DUE_HORIZON`](crate::limits::DUE_HORIZON) is due now.
 /// * An event for a destination of [`LeaseRequest::closed`] is not leased, and counts for no due time.
 /// * A lease request with room for nothing still gives one event, so that a large one gets through.
-/// * [`Disposition::Delivered`] removes the event; [`Disposition::Released`] gives it back as it was;
-///   [`Disposition::RetryAt`] gives it back with one more round burnt and the failure in its history;
-///   [`Disposition::DeadLetter`] keeps it among the dead letters with its whole history.
+/// * [`Disposition::Delivered`] and [`Disposition::Duplicate`] remove the event;
+///   [`Disposition::Released`] gives it back as it was; [`Disposition::RetryAt`] gives it back with one
+///   more round burnt and the failure in its history; [`Disposition::DeadLetter`] keeps it among the
+///   dead letters with its whole history.
 /// * What cannot be read is set aside and counted in [`Depth::quarantined`]; it delays nothing else.
 /// * [`reap`](Queue::reap) gives the events of dead owners back, and of no living one.
 /// * Whether the queue [is idle](Queue::is_idle) is told without counting.
@@ -184,8 +185,10 @@ pub struct Lease {
 /// How a lease ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
-    /// The receiver has it: forget it.
+    /// The receiver has stored it: forget it.
     Delivered,
+    /// The receiver had it before: forget it. A queue that counts tells the two apart.
+    Duplicate,
     /// It lost a round: give it back, due at this time.
     RetryAt {
         /// When to try again.

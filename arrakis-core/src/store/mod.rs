@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod memory;
+mod spools;
 mod types;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 pub use memory::MemoryStore;
+pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use types::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
     EventFilter, EventKey, EventSummary, FeedCursor, FeedPage, MessageFilter, Page, Transition,

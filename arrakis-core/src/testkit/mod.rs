@@ -8,4 +8,5 @@ pub mod fakes;
 pub mod key_store;
 pub mod queue;
 pub mod receiver;
+pub mod spool_reports;
 pub mod transport;

@@ -88,7 +88,7 @@ macro_rules! queue_conformance {
             a_lease_request_is_filled_up_to_its_limits,
             one_event_is_leased_by_its_id_due_or_not,
             the_fresh_lane_gives_an_event_once,
-            delivered_removes_the_event,
+            delivered_and_duplicate_remove_the_event,
             released_gives_the_event_back_as_it_was,
             retry_at_gives_the_event_back_with_one_more_round_burnt,
             a_dead_letter_is_kept_with_its_whole_history,
@@ -318,12 +318,14 @@ pub async fn the_fresh_lane_gives_an_event_once(fixture: &impl QueueFixture) {
     lease_one(&*queue).await;
 }
 
-/// A delivered event is gone, everywhere.
-pub async fn delivered_removes_the_event(fixture: &impl QueueFixture) {
+/// A delivered event is gone, everywhere, and so is one that was delivered before.
+pub async fn delivered_and_duplicate_remove_the_event(fixture: &impl QueueFixture) {
     let queue = fixture.open().await;
-    queue.push(envelope("a", b"x")).await.expect("push");
-    let lease = lease_one(&*queue).await;
-    settle(&*queue, lease, Disposition::Delivered).await;
+    for disposition in [Disposition::Delivered, Disposition::Duplicate] {
+        queue.push(envelope("a", b"x")).await.expect("push");
+        let lease = lease_one(&*queue).await;
+        settle(&*queue, lease, disposition).await;
+    }
     assert!(lease_all(&*fixture.open().await).await.is_empty());
     assert_eq!(queue.depth().await.expect("depth"), crate::queue::Depth::default());
 }

@@ -6,15 +6,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrakis_core::conservation::{SpoolReport, SpoolReporter};
 use arrakis_core::transport::{Batch, Outcome, Transport, TransportError};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::wire::{NDJSON, REQUEST_ID_HEADER, TRACEPARENT_HEADER, encode_envelope};
+use crate::wire::{
+    NDJSON, REQUEST_ID_HEADER, SPOOL_HEADER, TRACEPARENT_HEADER, encode_envelope, encode_report,
+};
 
 /// Longest reply that is read: 500 answers of some 500 bytes, ten times over.
 const REPLY_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -56,6 +59,7 @@ pub struct HttpTransport {
     /// For receivers on this machine, which no proxy of the environment may stand before.
     local: Client,
     endpoints: Arc<dyn Endpoints>,
+    reporter: Option<Arc<dyn SpoolReporter>>,
     timeout: Duration,
 }
 
@@ -81,7 +85,47 @@ impl HttpTransport {
             problem: format!("the HTTP client cannot be set up: {error}"),
             remedy: "check the system's TLS certificates and proxy settings".to_owned(),
         })?;
-        Ok(Self { client, local, endpoints, timeout: config.timeout })
+        Ok(Self { client, local, endpoints, reporter: None, timeout: config.timeout })
+    }
+
+    /// The same, and each delivery tells what `reporter` knows of the spool.
+    #[must_use]
+    pub fn with_reporter(mut self, reporter: Arc<dyn SpoolReporter>) -> Self {
+        self.reporter = Some(reporter);
+        self
+    }
+
+    /// Tells the receiver of a destination of a spool, by itself.
+    ///
+    /// # Errors
+    ///
+    /// It did not say that it has heard.
+    pub async fn report(
+        &self,
+        destination: &str,
+        report: SpoolReport,
+    ) -> Result<(), TransportError> {
+        let endpoint = self.known_endpoint(destination)?;
+        // Beside the endpoint for events, wherever that is.
+        let url = Url::parse(&endpoint.url).and_then(|url| url.join("spools"));
+        let url = url.map_err(|error| misconfigured(format!("{}: {error}", endpoint.url)))?;
+        let body = encode_report(report).into_bytes();
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let headers = headers.into_iter().collect();
+        match self.post(url.as_str(), &endpoint.key, headers, body).await {
+            Ok((StatusCode::OK, ..)) => Ok(()),
+            Ok((status, ..)) => {
+                Err(misconfigured(format!("{url} answers HTTP {}", status.as_u16())))
+            }
+            Err(error) => Err(classify::failure(destination, self.timeout, error)),
+        }
+    }
+
+    fn known_endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
+        self.endpoints.endpoint(destination).ok_or_else(|| TransportError::Misconfigured {
+            problem: format!("there is no key for {destination}"),
+            remedy: "put api_key into config.toml, or run `arrakis up` once".to_owned(),
+        })
     }
 
     /// Asks the receiver of a destination whether it is alive.
@@ -90,10 +134,6 @@ impl HttpTransport {
     ///
     /// It did not say so.
     pub async fn check_health(&self, destination: &str) -> Result<(), TransportError> {
-        let misconfigured = |problem: String| TransportError::Misconfigured {
-            problem,
-            remedy: "correct url in config.toml".to_owned(),
-        };
         let url = Url::parse(destination).and_then(|url| url.join("/healthz"));
         let url = url.map_err(|error| misconfigured(format!("{destination}: {error}")))?;
         let client = if is_local(destination) { &self.local } else { &self.client };
@@ -132,22 +172,20 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
         let destination = batch.destination();
-        let Some(endpoint) = self.endpoints.endpoint(destination) else {
-            return Err(TransportError::Misconfigured {
-                problem: format!("there is no key for {destination}"),
-                remedy: "put api_key into config.toml, or run `arrakis up` once".to_owned(),
-            });
-        };
+        let endpoint = self.known_endpoint(destination)?;
         let alone = batch.len() == 1;
         let first = &batch.envelopes()[0].header;
         let mut headers = HeaderMap::new();
         let mut header = |name: &'static str, value: String| {
-            // A request id is made of header characters only, and so is a trace context of ours.
+            // A request id is made of header characters only, and so are trace contexts and reports.
             if let Ok(value) = value.parse() {
                 headers.insert(name, value);
             }
         };
         header(TRACEPARENT_HEADER, first.trace.traceparent());
+        if let Some(report) = self.reporter.as_ref().and_then(|known| known.spool_report()) {
+            header(SPOOL_HEADER, encode_report(report));
+        }
         let (url, body) = if alone {
             header(CONTENT_TYPE.as_str(), "application/json".to_owned());
             header(REQUEST_ID_HEADER, first.request_id.to_string());
@@ -166,6 +204,10 @@ impl Transport for HttpTransport {
             Err(error) => Err(classify::failure(destination, self.timeout, error)),
         }
     }
+}
+
+fn misconfigured(problem: String) -> TransportError {
+    TransportError::Misconfigured { problem, remedy: "correct url in config.toml".to_owned() }
 }
 
 /// Whether a URL leads to this very machine, be it as the address of all its interfaces.

@@ -27,8 +27,8 @@ use super::client_ip::client_ip;
 use super::error::HttpError;
 use super::{Inner, ServerState};
 use crate::wire::{
-    Answer, BatchAnswer, EventResult, Parsed, REQUEST_ID_HEADER, TRACEPARENT_HEADER, WireError,
-    parse,
+    Answer, BatchAnswer, EventResult, Parsed, REQUEST_ID_HEADER, SPOOL_HEADER, TRACEPARENT_HEADER,
+    WireError, parse,
 };
 
 /// `POST /api/claude-hooks`: one event.
@@ -46,6 +46,7 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
         let judged = Judged::of(state, &metadata, &workspace, body.bytes.clone());
         id.clone_from(&judged.arrival.request_id);
         let mut results = record(state, vec![judged]).await?;
+        state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results.remove(0))
     };
     let response = match result.await {
@@ -82,7 +83,9 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
             let metadata = Metadata { request_id, ..metadata.clone() };
             Judged::of(state, &metadata, &workspace, line)
         });
-        record(state, judged.collect()).await
+        let results = record(state, judged.collect()).await?;
+        state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
+        Ok(results)
     };
     let response = match result.await {
         Ok(results) => {

@@ -9,6 +9,7 @@ mod listen;
 mod live;
 mod news;
 mod readiness;
+mod spools;
 mod stall;
 mod tls;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use arrakis_core::clock::Clock;
 use arrakis_core::redact::Redactor;
-use arrakis_core::store::{EventStore, KeyStore};
+use arrakis_core::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -32,12 +33,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use listen::{ServeConfig, bind, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH};
+use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH, SPOOLS_PATH};
 use auth::Authenticator;
 use body::Budget;
 use error::HttpError;
 use live::Live;
 use readiness::Readiness;
+use spools::Spools;
 
 /// The settings of a server.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub struct ServerConfig {
     pub store_timeout: Duration,
     /// Ends the live streams, which have no end of their own.
     pub shutdown: CancellationToken,
+    /// Keeps what drainers tell of their spools; in memory unless told otherwise.
+    pub spools: Arc<dyn SpoolReports>,
 }
 
 impl Default for ServerConfig {
@@ -60,6 +64,7 @@ impl Default for ServerConfig {
             // Longer than a store takes to find out by itself that its database is away.
             store_timeout: Duration::from_secs(30),
             shutdown: CancellationToken::new(),
+            spools: Arc::new(MemorySpoolReports::default()),
         }
     }
 }
@@ -79,6 +84,7 @@ struct Inner {
     store_timeout: Duration,
     readiness: Readiness,
     live: Live,
+    spools: Spools,
 }
 
 impl Inner {
@@ -107,6 +113,7 @@ impl ServerState {
             trusted_proxies: config.trusted_proxies,
             store_timeout: config.store_timeout,
             readiness: Readiness::new(Arc::clone(&store)),
+            spools: Spools::new(config.spools, config.store_timeout),
             live: Live::new(Arc::clone(&store), config.store_timeout, config.shutdown),
             store,
         }))
@@ -119,6 +126,7 @@ pub fn router(state: ServerState) -> Router {
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
         .route(LIVE_PATH, get(live::stream))
+        .route(SPOOLS_PATH, get(spools::list).post(spools::report))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .fallback(not_found)

@@ -15,14 +15,19 @@
 //! Every event is answered with an [`Answer`] or an [`ErrorAnswer`]; a batch with a [`BatchAnswer`]
 //! that has one of them per line, in order. A sender deletes nothing before an answer names the
 //! event's request id and digest.
+//!
+//! A request may tell of the spool that its events come from, in the header `X-Arrakis-Spool`: a report as
+//! JSON in ASCII, up to 4 KiB. What is no report is passed over.
 
 mod answer;
 mod envelope;
 mod form;
+mod spool;
 
 pub use answer::{Answer, BatchAnswer, ErrorAnswer, ErrorBody, EventResult};
 pub use envelope::{decode_envelope, encode_envelope};
 pub use form::{Parsed, WireError, parse};
+pub use spool::{decode_report, encode_report};
 
 /// The path of the endpoint for one event.
 pub const EVENT_PATH: &str = "/api/claude-hooks";
@@ -32,6 +37,12 @@ pub const BATCH_PATH: &str = "/api/claude-hooks/batch";
 
 /// Where what happens can be followed.
 pub const LIVE_PATH: &str = "/api/live";
+
+/// Where spools are reported and shown.
+pub const SPOOLS_PATH: &str = "/api/spools";
+
+/// The header of a delivery that tells of the spool that it comes from.
+pub const SPOOL_HEADER: &str = "x-arrakis-spool";
 
 /// The media type of a batch.
 pub const NDJSON: &str = "application/x-ndjson";

@@ -1,10 +1,11 @@
 //! How the server treats connections and a store that is away: limits, TLS, shutdown, readiness, the
-//! live feed.
+//! live feed, reports of spools.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod connections;
 mod live;
+mod spools;
 mod store;
 mod tls;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 use arrakis_core::clock::{SystemClock, Timestamp};
 use arrakis_core::key::{ApiKey, Scope};
 use arrakis_core::redact::Redactor;
-use arrakis_core::store::{EventStore, KeyStore, MemoryStore};
+use arrakis_core::store::{EventStore, KeyStore, MemorySpoolReports, MemoryStore, SpoolReports};
 use arrakis_core::testkit::fakes::FaultyStore;
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use axum::Router;
@@ -47,12 +48,17 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
+        Self::with_spools(Arc::new(MemorySpoolReports::default()))
+    }
+
+    fn with_spools(spools: Arc<dyn SpoolReports>) -> Self {
         let memory = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
         let store = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn EventStore>));
         let stop = CancellationToken::new();
         let config = ServerConfig {
             ingest_keys: vec!["key".into()],
             shutdown: stop.clone(),
+            spools,
             ..ServerConfig::default()
         };
         let state = ServerState::new(

@@ -1,5 +1,7 @@
 //! `arrakis status`: what the spool holds, what is stored, and what went wrong lately.
 
+mod spool;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -9,8 +11,7 @@ use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
-use arrakis_store_fs::spool::{Survey, survey};
-use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use arrakis_store_fs::Layout;
 use arrakis_transport_http::client::{HttpConfig, HttpTransport};
 use clap::Args;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use super::Context;
 use super::output::{self, text};
 use crate::compose::{ConfiguredEndpoints, open_embedded};
 use crate::config::{Config, fallback_home, process_env};
+pub use spool::SpoolStatus;
 
 /// The arguments of `arrakis status`.
 #[derive(Debug, Clone, Default, Args)]
@@ -71,64 +73,6 @@ pub struct ServerStatus {
     pub problem: Option<String>,
 }
 
-/// What is in a spool.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SpoolStatus {
-    /// The home that it is in.
-    pub home: String,
-    /// Events that were ever captured in it.
-    pub captured: u64,
-    /// Events that wait.
-    pub pending: u64,
-    /// Events that a drainer has leased.
-    pub processing: u64,
-    /// Dead letters.
-    pub failed: u64,
-    /// Entries that could not be read.
-    pub quarantined: u64,
-    /// When the oldest event that waits was captured.
-    pub oldest: Option<Timestamp>,
-    /// Whether a drainer is at work.
-    pub drainer_running: bool,
-    /// Whether it refuses new events.
-    pub full: bool,
-}
-
-impl SpoolStatus {
-    /// Looks at a spool; `None` if there is none.
-    #[must_use]
-    pub fn of(layout: &Layout) -> Option<Self> {
-        let Survey { pending, processing, failed, quarantined, oldest, .. } =
-            survey(layout).ok()?;
-        Some(Self {
-            home: layout.home().display().to_string(),
-            captured: Spool::new(layout.clone()).captured(),
-            pending,
-            processing,
-            failed,
-            quarantined,
-            oldest,
-            drainer_running: is_drainer_running(layout),
-            full: layout.full().exists(),
-        })
-    }
-
-    fn none(layout: &Layout) -> Self {
-        Self {
-            home: layout.home().display().to_string(),
-            captured: 0,
-            pending: 0,
-            processing: 0,
-            failed: 0,
-            quarantined: 0,
-            oldest: None,
-            drainer_running: false,
-            full: false,
-        }
-    }
-}
-
 /// Shows the status.
 ///
 /// # Errors
@@ -172,7 +116,7 @@ async fn gather(context: &Context) -> Status {
 }
 
 /// Asks the configured server whether it is alive.
-pub(super) async fn health(config: &Config) -> ServerStatus {
+pub(in crate::cli) async fn health(config: &Config) -> ServerStatus {
     let http = HttpConfig { timeout: HEALTH_TIMEOUT, connect_timeout: HEALTH_TIMEOUT };
     let endpoints = Arc::new(ConfiguredEndpoints::new(config));
     let checked = match HttpTransport::new(http, endpoints) {
@@ -183,7 +127,7 @@ pub(super) async fn health(config: &Config) -> ServerStatus {
 }
 
 /// The warnings and errors of a home since a moment, from the end of its error log.
-fn recent_troubles(layout: &Layout, since: Timestamp) -> Vec<Value> {
+pub(in crate::cli) fn recent_troubles(layout: &Layout, since: Timestamp) -> Vec<Value> {
     let tail = read_tail(&layout.logs().join("webhook-error.log")).unwrap_or_default();
     let recent = |line: &Value| {
         let at = line["timestamp"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
@@ -219,7 +163,7 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
     writeln!(out, "{}{server}", label("server"))?;
     for (name, spool) in [("spool", Some(&status.spool)), ("fallback", status.fallback.as_ref())] {
         let Some(spool) = spool else { continue };
-        write_spool(&label(name), spool, now, context.terminal, out)?;
+        spool::write(&label(name), spool, now, terminal, out)?;
     }
     if let Some(stored) = &status.stored {
         let counts = stored.iter().map(|(state, count)| {
@@ -247,38 +191,4 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
         writeln!(out, "  {}", terminal.paint(output::WARN, &line))?;
     }
     writeln!(out, "More: `arrakis logs --level warn`")
-}
-
-fn write_spool(
-    label: &str,
-    spool: &SpoolStatus,
-    now: Timestamp,
-    terminal: output::Terminal,
-    out: &mut dyn io::Write,
-) -> io::Result<()> {
-    let bad = |count: u64, what: &str| {
-        let text = format!("{count} {what}");
-        if count > 0 { terminal.paint(output::BAD, &text) } else { text }
-    };
-    write!(
-        out,
-        "{label}{} captured, {} pending, {} processing, {}, {}",
-        spool.captured,
-        spool.pending,
-        spool.processing,
-        bad(spool.failed, "failed"),
-        bad(spool.quarantined, "quarantined"),
-    )?;
-    if let Some(oldest) = spool.oldest {
-        let age = u64::try_from(now.since(oldest).as_millis()).unwrap_or(u64::MAX);
-        write!(out, "; the oldest waits for {}", output::duration(age))?;
-    }
-    let drainer =
-        if spool.drainer_running { "a drainer is at work" } else { "no drainer is at work" };
-    writeln!(out, "; {drainer}")?;
-    if spool.full {
-        let warning = "it is full and refuses new events: bring the server back, or raise [spool] in config.toml";
-        writeln!(out, "{:10}{}", "", terminal.paint(output::BAD, warning))?;
-    }
-    Ok(())
 }

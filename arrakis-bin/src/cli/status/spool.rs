@@ -1,0 +1,259 @@
+//! One spool in `arrakis status`: its counts, whether they add up, and what to do where they do not.
+
+use std::io;
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conservation::{Balance, Present, Receiver, Tally};
+use arrakis_store_fs::look::{Elsewhere, Look, look, receivers};
+use arrakis_store_fs::{Layout, is_drainer_running};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cli::output::{self, Terminal, text};
+
+/// What is in a spool.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpoolStatus {
+    /// The home that it is in.
+    pub home: String,
+    /// Names the spool, once a drainer has opened it.
+    pub spool_id: Option<Uuid>,
+    /// What was counted.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// What is there.
+    #[serde(flatten)]
+    pub present: Present,
+    /// Whether the two add up; `None` where they cannot be told.
+    pub balance: Option<Balance>,
+    /// The same in words.
+    pub balance_says: String,
+    /// When the oldest event that waits was captured.
+    pub oldest: Option<Timestamp>,
+    /// Whether a drainer is at work.
+    pub drainer_running: bool,
+    /// Whether it refuses new events.
+    pub full: bool,
+    /// What drainers on other machines have leased.
+    pub leased_elsewhere: Vec<Elsewhere>,
+    /// What drainers know of their receivers.
+    pub receivers: Vec<Receiver>,
+}
+
+impl SpoolStatus {
+    /// Looks at a spool; `None` if there is none.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Option<Self> {
+        match look(layout) {
+            Ok(found) => Some(Self::found(layout, found)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Self {
+                balance_says: format!("it cannot be read: {error}"),
+                ..Self::none(layout)
+            }),
+        }
+    }
+
+    /// The status of a spool that does not exist.
+    pub(super) fn none(layout: &Layout) -> Self {
+        Self {
+            home: layout.home().display().to_string(),
+            spool_id: None,
+            tally: Tally::default(),
+            present: Present::default(),
+            balance: None,
+            balance_says: "there is nothing yet".to_owned(),
+            oldest: None,
+            drainer_running: false,
+            full: false,
+            leased_elsewhere: Vec::new(),
+            receivers: Vec::new(),
+        }
+    }
+
+    fn found(layout: &Layout, found: Look) -> Self {
+        let Look { spool_id, tally, present, balance, oldest, full, elsewhere } = found;
+        Self {
+            home: layout.home().display().to_string(),
+            spool_id,
+            tally,
+            present,
+            balance: Some(balance),
+            balance_says: explain(balance),
+            oldest,
+            drainer_running: is_drainer_running(layout),
+            full,
+            leased_elsewhere: elsewhere,
+            receivers: receivers(layout),
+        }
+    }
+}
+
+/// Whether the counts add up, in words: by how much not, what it can mean, and what to do.
+fn explain(balance: Balance) -> String {
+    let events = |n: u64| output::count(usize::try_from(n).unwrap_or(usize::MAX), "event");
+    match balance {
+        Balance::Even => "it adds up: every event is accounted for".to_owned(),
+        Balance::Within { events: unsure } => format!(
+            "it adds up to within {}: they were moving while they were counted, or a process was killed \
+             in the middle of a step",
+            events(unsure)
+        ),
+        Balance::Missing { events: missing } => format!(
+            "it does not add up: {} came in that neither left nor {} here. A power loss may have taken \
+             the counts of the last seconds; else files were removed by hand, or the disk has lost them. \
+             See `arrakis logs --level warn`; once it is explained, `arrakis doctor --accept-counts`",
+            events(missing),
+            if missing == 1 { "is" } else { "are" }
+        ),
+        Balance::Surplus { events: surplus } => format!(
+            "it does not add up: {} more left or {} here than came in. None is lost by that: a power loss \
+             or a full disk may have kept counts from being written, or files were put in by hand. Once it \
+             is explained, `arrakis doctor --accept-counts`",
+            events(surplus),
+            if surplus == 1 { "is" } else { "are" }
+        ),
+    }
+}
+
+/// Writes a spool's lines.
+pub(super) fn write(
+    label: &str,
+    spool: &SpoolStatus,
+    now: Timestamp,
+    terminal: Terminal,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
+    let SpoolStatus { tally, present, .. } = spool;
+    let bad = |count: u64, what: &str| {
+        let text = format!("{count} {what}");
+        if count > 0 { terminal.paint(output::BAD, &text) } else { text }
+    };
+    let some = |count: u64, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let came = [Some(format!("{} captured", tally.captured)), some(tally.found, "found")];
+    let became = [
+        Some(format!("{} delivered", tally.delivered)),
+        some(tally.duplicate, "delivered before"),
+        some(tally.discarded, "discarded"),
+        some(tally.lost, "lost"),
+        Some(format!("{} pending", present.pending)),
+        Some(format!("{} processing", present.processing)),
+        Some(bad(present.failed, "failed")),
+        Some(bad(present.quarantined, "quarantined")),
+    ];
+    let sum = |parts: &[Option<String>]| {
+        parts.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" + ")
+    };
+    writeln!(out, "{label}{} = {}", sum(&came), sum(&became))?;
+
+    let mut line = |style: Option<anstyle::Style>, line: &str| {
+        let line = text::one_line(line);
+        let painted = style.map(|style| terminal.paint(style, &line));
+        writeln!(out, "{:10}{}", "", painted.as_deref().unwrap_or(&line))
+    };
+    let style = match spool.balance {
+        Some(Balance::Even | Balance::Within { .. }) => None,
+        Some(Balance::Missing { .. } | Balance::Surplus { .. }) | None => Some(output::BAD),
+    };
+    line(style.filter(|_| spool.spool_id.is_some() || tally.captured > 0), &spool.balance_says)?;
+    if tally.refused > 0 {
+        let refused = output::count(usize::try_from(tally.refused).unwrap_or(usize::MAX), "event");
+        let why = "could not be kept: see `arrakis logs --level error`";
+        line(Some(output::BAD), &format!("{refused} {why}"))?;
+    }
+    let drainer =
+        if spool.drainer_running { "a drainer is at work" } else { "no drainer is at work" };
+    match spool.oldest {
+        Some(oldest) => {
+            let age = u64::try_from(now.since(oldest).as_millis()).unwrap_or(u64::MAX);
+            line(None, &format!("{drainer}; the oldest waits for {}", output::duration(age)))?;
+        }
+        None => line(None, drainer)?,
+    }
+    for Elsewhere { machine, events } in &spool.leased_elsewhere {
+        let text = format!(
+            "{events} of those processing are leased by a drainer on another machine ({machine}); only it \
+             can give them back"
+        );
+        line(Some(output::WARN), &text)?;
+    }
+    for receiver in &spool.receivers {
+        let style = (receiver.state != "closed").then_some(output::WARN);
+        let failure = receiver.last_failure.as_ref();
+        let failure =
+            failure.map(|failure| format!("; last failure {}: {}", failure.at, failure.message));
+        let text = format!(
+            "the circuit breaker of {} is {}{}",
+            receiver.destination,
+            receiver.state.replace('_', "-"),
+            failure.unwrap_or_default()
+        );
+        line(style, &text)?;
+    }
+    if spool.full {
+        let warning = "it is full and refuses new events: bring the server back, or raise [spool] in config.toml";
+        line(Some(output::BAD), warning)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(spool: &SpoolStatus) -> String {
+        let mut out = Vec::new();
+        let now = Timestamp::from_millis(100_000);
+        write("spool     ", spool, now, Terminal::NONE, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn status(tally: Tally, present: Present) -> SpoolStatus {
+        let balance = tally.balance(&present, 0);
+        SpoolStatus {
+            tally,
+            present,
+            balance: Some(balance),
+            balance_says: explain(balance),
+            ..SpoolStatus::none(&Layout::new("/home"))
+        }
+    }
+
+    #[test]
+    fn a_spool_that_adds_up_says_so_in_one_line() {
+        let tally = Tally { captured: 5, delivered: 3, duplicate: 1, ..Tally::default() };
+        let spool = status(tally, Present { pending: 1, ..Present::default() });
+        let spool = SpoolStatus { oldest: Some(Timestamp::from_millis(40_000)), ..spool };
+        assert_eq!(
+            text(&spool),
+            "spool     5 captured = 3 delivered + 1 delivered before + 1 pending + 0 processing + 0 failed + 0 quarantined\n\
+             \x20         it adds up: every event is accounted for\n\
+             \x20         no drainer is at work; the oldest waits for 1 min 0 s\n"
+        );
+    }
+
+    #[test]
+    fn what_does_not_add_up_says_by_how_much_what_it_means_and_what_to_do() {
+        let gone = status(Tally { captured: 3, ..Tally::default() }, Present::default());
+        let gone = text(&gone);
+        for part in [
+            "3 events came in that neither left nor are here",
+            "power loss",
+            "doctor --accept-counts",
+        ] {
+            assert!(gone.contains(part), "{gone}");
+        }
+        let more = status(Tally::default(), Present { failed: 1, ..Present::default() });
+        let more = SpoolStatus { tally: Tally { refused: 2, ..more.tally }, full: true, ..more };
+        let more = text(&more);
+        for part in [
+            "1 event more left or is here",
+            "None is lost",
+            "2 events could not be kept",
+            "it is full",
+        ] {
+            assert!(more.contains(part), "{more}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What drainers tell of their spools: heard with deliveries, or by itself at `POST /api/spools`, and shown at
+//! `GET /api/spools`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::key::Scope;
+use arrakis_core::limits::{SPOOL_REPORT_MAX_BYTES, SPOOLS_MAX};
+use arrakis_core::store::{HeardSpool, SpoolReports, StoreError};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::ServerState;
+use super::error::HttpError;
+use crate::wire::decode_report;
+
+/// Least time between two reports of one spool that come with deliveries and are kept: a delivery must not
+/// cost a second transaction.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Most reports that are being written at one time; others are passed over, and come again.
+const WRITES_MAX: usize = 4;
+
+/// How many spools are listed where nothing else is asked for.
+const LISTED: usize = 1000;
+
+/// Hears of spools.
+#[derive(Debug)]
+pub(super) struct Spools {
+    reports: Arc<dyn SpoolReports>,
+    /// When a report of each spool was kept.
+    kept: Mutex<HashMap<(String, Uuid), Instant>>,
+    writes: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Spools {
+    pub(super) fn new(reports: Arc<dyn SpoolReports>, patience: Duration) -> Self {
+        let writes = Arc::new(Semaphore::new(WRITES_MAX));
+        Self { reports, kept: Mutex::default(), writes, patience }
+    }
+
+    /// Keeps what a delivery said of its spool, beside the delivery: it neither waits for this nor hears
+    /// of a failure.
+    pub(super) fn hear(&self, workspace: &str, header: Option<&HeaderValue>, now: Timestamp) {
+        let report = header.and_then(|header| decode_report(header.as_bytes()));
+        let Some(report) = report.filter(|report| self.is_due(workspace, report.spool_id)) else {
+            return;
+        };
+        let Ok(place) = Arc::clone(&self.writes).try_acquire_owned() else { return };
+        let (reports, workspace) = (Arc::clone(&self.reports), workspace.to_owned());
+        let patience = self.patience;
+        tokio::spawn(async move {
+            let heard = HeardSpool { heard_at: now, report };
+            let writing = reports.report_spool(&workspace, heard, SPOOLS_MAX);
+            let problem = match tokio::time::timeout(patience, writing).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the store took too long".to_owned(),
+            };
+            tracing::warn!(target: "arrakis::server", workspace, problem,
+                "the report of a spool cannot be kept; another will come");
+            drop(place);
+        });
+    }
+
+    fn is_due(&self, workspace: &str, spool: Uuid) -> bool {
+        let now = Instant::now();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = |at: &Instant| now.duration_since(*at) < INTERVAL;
+        if kept.len() >= SPOOLS_MAX {
+            kept.retain(|_, at| lately(at));
+        }
+        let key = (workspace.to_owned(), spool);
+        if kept.get(&key).is_some_and(lately) || kept.len() >= SPOOLS_MAX {
+            return false;
+        }
+        kept.insert(key, now);
+        true
+    }
+}
+
+/// `POST /api/spools`: a report by itself, as a drainer sends it when it ends.
+pub(super) async fn report(State(state): State<ServerState>, request: Request) -> Response {
+    let inner = &*state.0;
+    let reported = async {
+        let principal = inner.authenticator.authenticate(request.headers(), Scope::Ingest).await?;
+        let (parts, body) = request.into_parts();
+        let body = inner.budget.read(&parts.headers, body, SPOOL_REPORT_MAX_BYTES).await?;
+        let report = decode_report(&body.bytes).ok_or_else(|| {
+            let message = "the body is not the report of a spool";
+            HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_report", message)
+        })?;
+        let heard = HeardSpool { heard_at: inner.clock.now(), report };
+        let keeping = inner.spools.reports.report_spool(&principal.workspace, heard, SPOOLS_MAX);
+        inner.in_time(keeping).await??;
+        Ok(Json(json!({ "success": true })))
+    };
+    let reported: Result<_, HttpError> = reported.await;
+    reported.into_response()
+}
+
+/// What a reader may ask for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    limit: Option<usize>,
+}
+
+/// `GET /api/spools`: the spools of the key's workspace, those heard of lately first.
+pub(super) async fn list(
+    State(state): State<ServerState>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let inner = &*state.0;
+    let listed = async {
+        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let limit = wanted.ok().and_then(|Query(Wanted { limit })| limit.or(Some(LISTED)));
+        let limit = limit.filter(|limit| (1..=SPOOLS_MAX).contains(limit)).ok_or_else(|| {
+            let message = format!("limit is a number from 1 to {SPOOLS_MAX}");
+            HttpError::new(StatusCode::BAD_REQUEST, "invalid_limit", message)
+        })?;
+        let spools =
+            inner.in_time(inner.spools.reports.spools(&principal.workspace, limit)).await?;
+        Ok(Json(json!({ "spools": spools.map_err(|error: StoreError| HttpError::from(error))? })))
+    };
+    let listed: Result<_, HttpError> = listed.await;
+    listed.into_response()
+}
