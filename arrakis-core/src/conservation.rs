@@ -174,6 +174,19 @@ pub struct Receiver {
     pub last_failure: Option<LastError>,
 }
 
+#[cfg(feature = "runtime")]
+impl From<crate::middleware::breaker::ReceiverHealth> for Receiver {
+    fn from(health: crate::middleware::breaker::ReceiverHealth) -> Self {
+        Self {
+            destination: health.destination,
+            state: health.state.as_str().to_owned(),
+            last_failure: health
+                .last_failure
+                .map(|failure| LastError { at: failure.at, message: failure.message }),
+        }
+    }
+}
+
 /// What went wrong last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastError {

@@ -78,13 +78,7 @@ pub fn look(layout: &Layout) -> io::Result<Look> {
 /// What the drainers of a spool know of their receivers; nothing where that cannot be read.
 #[must_use]
 pub fn receivers(layout: &Layout) -> Vec<Receiver> {
-    #[derive(serde::Deserialize)]
-    struct Known {
-        receivers: Vec<Receiver>,
-    }
-    let known = fs::read(layout.queue().join("receivers.json")).ok();
-    let known = known.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    known.map_or_else(Vec::new, |Known { receivers }| receivers)
+    crate::receivers::load(layout).receivers.into_iter().map(Into::into).collect()
 }
 
 struct Glance {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::status::recent_troubles;
 use crate::compose::ConfiguredEndpoints;
-use crate::config::process_env;
+use crate::config::{env_text, process_env};
 
 /// Time between two looks at the spool.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -95,7 +95,7 @@ fn report(layout: &Layout) -> std::io::Result<Option<SpoolReport>> {
     let report = SpoolReport {
         spool_id,
         host: host.map(|host| host.to_string_lossy().into_owned()),
-        user: process_env("USER").or_else(|| process_env("LOGNAME")),
+        user: env_text(&process_env, "USER").or_else(|| env_text(&process_env, "LOGNAME")),
         home: Some(layout.home().display().to_string()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         observed_at: now,
