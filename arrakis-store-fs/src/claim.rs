@@ -21,7 +21,7 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
         renamed => renamed?,
     }
     let reason = match read(held) {
-        Ok(Ok(envelope)) => match check(inner, name, &envelope.header) {
+        Ok(Ok(envelope)) => match check(inner, held, name, &envelope.header) {
             Ok(()) => return Ok(Some(envelope)),
             Err(reason) => reason,
         },
@@ -41,15 +41,18 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
 }
 
 /// Whether a file is the one event that its name says.
-fn check(inner: &Inner, name: &str, header: &Header) -> Result<(), Unreadable> {
+fn check(inner: &Inner, held: &Path, name: &str, header: &Header) -> Result<(), Unreadable> {
     let (named, own) = (EntryName::parse(name), EntryName::of(header));
     if named.is_none_or(|named| named.request_id != own.request_id || named.tag != own.tag) {
         let id = &own.request_id;
         return Err(Unreadable(format!("its name is not the one of its event, {id}")));
     }
-    if !inner.leased().insert(own.request_id) {
+    let mut leased = inner.leased();
+    let other = leased.get(&own.request_id).filter(|other| *other != name);
+    if other.is_some_and(|other| held.with_file_name(other).exists()) {
         return Err(Unreadable("its event is being delivered from another file".to_owned()));
     }
+    leased.insert(own.request_id, name.to_owned());
     Ok(())
 }
 

@@ -123,12 +123,9 @@ impl Watch {
         watched.watcher.is_some()
     }
 
-    /// Looks for new events that were not heard of, if there may be some: those that were captured
-    /// after the newest that was. `now` bounds what a clock that was ahead has named the newest.
+    /// Looks for new events that were not heard of: those that were captured after the newest that
+    /// was. `now` bounds what a clock that was ahead has named the newest.
     pub(crate) fn catch_up(&self, now: Timestamp) -> io::Result<()> {
-        if !std::mem::take(&mut self.shared.state().missed) {
-            return Ok(());
-        }
         let after = self.shared.state().newest.min(now);
         let mut newest = after;
         for entry in fs::read_dir(&self.pending)? {
@@ -159,34 +156,32 @@ impl Watch {
         }
     }
 
-    /// Waits until something new was heard of, or seen.
-    pub(crate) async fn wait(&self) -> Wake {
+    /// Waits until something new was heard of; `None` if there may be something that was not.
+    pub(crate) async fn wait(&self) -> Option<Wake> {
         loop {
             if fs::remove_file(&self.poke).is_ok() {
-                return Wake::Poked;
+                return Some(Wake::Poked);
             }
-            if self.shared.state().has_news() {
-                return Wake::Pushed;
+            if !self.shared.state().fresh.is_empty() {
+                return Some(Wake::Pushed);
+            }
+            if std::mem::take(&mut self.shared.state().missed) {
+                return None;
             }
             tokio::select! {
                 () = self.shared.changed.notified() => {}
-                () = tokio::time::sleep(self.poll) => {
-                    if self.has_changed() {
-                        return Wake::Pushed;
-                    }
-                }
+                () = tokio::time::sleep(self.poll) => self.poll(),
             }
         }
     }
 
-    /// Whether the directory has changed since the last look.
-    fn has_changed(&self) -> bool {
-        let now = fs::metadata(&self.pending).and_then(|found| found.modified()).ok();
-        let is_watching = self.is_watching();
-        let mut state = self.shared.state();
-        let changed = std::mem::replace(&mut state.seen, now) != now;
-        state.missed |= changed && !is_watching;
-        changed
+    /// Looks whether the directory has changed since the last look, where it is not watched.
+    fn poll(&self) {
+        if !self.is_watching() {
+            let now = fs::metadata(&self.pending).and_then(|found| found.modified()).ok();
+            let mut state = self.shared.state();
+            state.missed |= std::mem::replace(&mut state.seen, now) != now;
+        }
     }
 }
 
@@ -234,10 +229,6 @@ impl Shared {
 }
 
 impl State {
-    fn has_news(&self) -> bool {
-        self.missed || !self.fresh.is_empty()
-    }
-
     fn remember(&mut self, name: &str) {
         if self.fresh.len() < FRESH_MAX {
             self.fresh.push_back(name.to_owned());

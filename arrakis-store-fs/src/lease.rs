@@ -75,7 +75,6 @@ impl Inner {
         let mut next_due = None;
         match &request.lane {
             Lane::Fresh => {
-                self.watch.catch_up(lessee.now)?;
                 while lessee.has_room() {
                     let Some(name) = self.watch.next() else { break };
                     lessee.offer(&name);

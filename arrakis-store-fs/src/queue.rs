@@ -1,6 +1,6 @@
 //! The filesystem [`Queue`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -67,8 +67,8 @@ pub(crate) struct Inner {
     pub(crate) scan: Mutex<Scan>,
     pub(crate) census: Census,
     pub(crate) spool: Spool,
-    /// The events that are leased here, so that none is twice.
-    leased: Mutex<HashSet<RequestId>>,
+    /// The files of the events that are leased here, so that none is twice.
+    leased: Mutex<HashMap<RequestId, String>>,
     /// Settlements that the medium did not take.
     unsettled: Mutex<Vec<(Lease, Disposition)>>,
 }
@@ -208,7 +208,16 @@ impl Queue for FsQueue {
     }
 
     async fn wait(&self) -> Wake {
-        self.inner.watch.wait().await
+        loop {
+            if let Some(wake) = self.inner.watch.wait().await {
+                return wake;
+            }
+            let look = |inner: &Inner| inner.watch.catch_up(inner.clock.now());
+            if let Err(error) = self.blocking("look for new events in", look).await {
+                // They are left to the scan.
+                tracing::debug!(target: "arrakis::queue", %error, "cannot look for new events");
+            }
+        }
     }
 }
 
@@ -226,7 +235,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn leased(&self) -> MutexGuard<'_, HashSet<RequestId>> {
+    pub(crate) fn leased(&self) -> MutexGuard<'_, HashMap<RequestId, String>> {
         self.leased.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -143,7 +143,6 @@ async fn a_new_event_is_found_beside_a_backlog_where_nothing_can_be_watched() {
         FsQueueConfig { watch: false, poll: Duration::from_millis(1), ..FsQueueConfig::default() };
     let queue = open_on(&layout, Arc::new(RealFileSystem), config);
     let fresh = || LeaseRequest { lane: Lane::Fresh, ..any(10) };
-    queue.wait().await;
     assert!(queue.lease(fresh()).await.unwrap().leases.is_empty(), "the backlog is not new");
     let mut event = envelope("new", b"{}");
     event.header.captured_at = event.header.captured_at.plus(Duration::from_millis(1));
