@@ -17,3 +17,9 @@ pub trait Retryable: std::error::Error {
         None
     }
 }
+
+/// The innermost cause of an error: what the operating system or the other side said.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> Option<String> {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.last().map(ToString::to_string)
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrakis_core::clock::Timestamp;
@@ -191,6 +192,35 @@ async fn a_poke_has_a_receiver_tried_at_once() {
     assert_eq!((report.delivered, report.retried), (1, 0));
     assert_eq!(world.receiver.attempts().len(), 2, "a configuration fault is not retried blindly");
     assert!(started.elapsed() < Duration::from_secs(35));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_fault_holds_the_queue_with_one_warning_and_is_tried_every_minute() {
+    let receiver = Arc::<FaultyReceiver>::default();
+    receiver.fail(|_| {
+        let (problem, remedy) = ("HTTP 401".to_owned(), "set api_key".to_owned());
+        Some(TransportError::Misconfigured { problem, remedy })
+    });
+    let world = World::with(Arc::<FaultyReceiver>::clone(&receiver), Arc::default());
+    let warnings = Warnings::default();
+    let _recording = tracing::subscriber::set_default(warnings.clone());
+    let captures = async {
+        for n in 0..600 {
+            world.push([format!("e{n}")]).await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        world.shutdown.cancel();
+    };
+    let (report, ()) = tokio::join!(world.run(Until::Idle), captures);
+    assert_eq!((report.retried, report.dead_lettered), (0, 0));
+    assert_eq!(world.depth().await.pending, 600);
+    let probes = receiver.attempts();
+    assert!((40..=61).contains(&probes.len()), "{} in an hour", probes.len());
+    for pair in probes.windows(2) {
+        let wait = pair[1].0 - pair[0].0;
+        assert!((60..=91).contains(&wait.as_secs()), "{wait:?}");
+    }
+    assert_eq!(warnings.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,4 +414,36 @@ impl Transport for Slow {
         tokio::time::sleep(self.takes).await;
         Loopback::default().deliver(batch).await
     }
+}
+
+/// Counts what is logged as a warning or worse.
+#[derive(Debug, Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl Warnings {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

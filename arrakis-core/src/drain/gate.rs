@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::Retryable;
+use crate::error::{Retryable, root_cause};
 use crate::limits::RETRY_AFTER_MAX;
 use crate::middleware::breaker::PROBE_INTERVAL;
 use crate::retry::{Jitter, RetrySchedule};
@@ -148,7 +148,7 @@ impl Gates {
             tracing::warn!(target: "arrakis::queue", destination, code = error.code(), %error,
                 "delivery is held until the configuration is mended; no event is lost");
         } else {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
+            let cause = root_cause(error);
             tracing::warn!(target: "arrakis::queue", destination, code = error.code(), %error, cause,
                 retry_ms = delay.as_millis(), "the receiver is away; events wait for it");
         }

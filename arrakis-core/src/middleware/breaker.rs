@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::clock::{Clock, Timestamp};
+use crate::error::root_cause;
 use crate::limits::{RECEIVERS_MAX, cut};
 use crate::retry::Jitter;
 use crate::transport::{Batch, Fault, Outcome, TransportError};
@@ -207,9 +208,10 @@ impl BreakerHandle {
         let interval = || self.0.jitter.apply(PROBE_INTERVAL);
         let mut changed = circuit.settle(verdict, now, wall, interval);
         if let Some(Err(error)) = result {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            let message = [Some(error.to_string()), cause].into_iter().flatten();
-            let message = message.collect::<Vec<_>>().join(": ");
+            let mut message = error.to_string();
+            if let Some(cause) = root_cause(error) {
+                message = format!("{message}: {cause}");
+            }
             let (code, message) = (error.code().to_owned(), cut(&message, MESSAGE_MAX_BYTES));
             let last = circuit.last_failure.as_ref();
             changed |= last.is_none_or(|last| last.code != code || last.message != message);

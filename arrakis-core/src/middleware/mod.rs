@@ -16,9 +16,8 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 pub use retry::AttemptPolicy;
 pub use trace::{Trace, TraceLayer};
 
-use breaker::{BreakerHandle, BreakerLayer, BreakerState};
-
 use crate::clock::SystemClock;
+use crate::middleware::breaker::{BreakerHandle, BreakerLayer, BreakerState};
 use crate::retry::{FixedRetry, Jitter, RetryPolicy};
 use crate::transport::{
     Batch, Outcome, ServiceTransport, Transport, TransportError, TransportService,

@@ -1,17 +1,20 @@
 //! What a reply, or the lack of one, means.
 //!
-//! | what came | means |
-//! |---|---|
-//! | no connection: refused, no route, no name, TLS | `Unreachable` |
-//! | no reply in time | `Timeout` |
-//! | 2xx with our receipt, naming the request id and the digest | accepted, or duplicate |
-//! | 2xx with anything else | `Misconfigured`: whoever answers is not Arrakis |
-//! | 400, 413, 422 with our error for this very request id | the event is refused |
-//! | 400, 413, 422 for a batch | `Refused`: one of its events may be to blame |
-//! | 400, 413, 422 otherwise | `Misconfigured` |
-//! | 429, 502, 503, 504 | `Unavailable`, with its `Retry-After` |
-//! | any other 5xx | `Failed` |
-//! | 1xx, 3xx, 401, 403, 404, 405, any other 4xx | `Misconfigured` |
+//! | what comes back | class | the event |
+//! |---|---|---|
+//! | 200-299 with Arrakis' receipt for its request id and digest | stored | is deleted |
+//! | 200-299 without | configuration | waits, delivery is held |
+//! | 400, 413, 422 with Arrakis' error about its request id | refused | loses a round |
+//! | 400, 413, 422 for a batch | suspect | is tried in halves, until it is alone |
+//! | 400, 413, 422 otherwise | configuration | waits, delivery is held |
+//! | 429, 502-504 | away | waits; `Retry-After` is honoured up to 1 h |
+//! | 500, 501, 505-599 | failed | is tried in halves; alone it loses a round |
+//! | 100-199, 300-399, 401-412, 414-421, 423-428, 430-499, 600-999 | configuration | waits, delivery is held |
+//! | no such name, no route, connection refused, reset or closed | away | waits |
+//! | TLS cannot be agreed on, or the certificate is not trusted | away | waits |
+//! | half a reply, or one that is no HTTP | away | waits |
+//! | no whole reply in time | away | waits, after one of its batch was tried alone |
+//! | nothing was sent: there is no key, or the URL is none | configuration | waits, delivery is held |
 //!
 //! In a batch each event has a result of its own; one that is missing, or that names another id or
 //! digest, means that the event is to be tried again. Where not one result names its event, whoever
@@ -19,15 +22,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use arrakis_core::clock::Timestamp;
 use arrakis_core::envelope::Envelope;
 use arrakis_core::limits::{RETRY_AFTER_MAX, cut};
 use arrakis_core::transport::{Batch, Outcome, Reason, Receipt, TransportError};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 
 use crate::wire::{Answer, ErrorAnswer, EventResult};
 
@@ -53,7 +53,7 @@ pub(super) fn reply(
         },
         429 | 502..=504 => Err(TransportError::Unavailable {
             status: status.as_u16(),
-            retry_after: retry_after(headers, SystemTime::now().into()),
+            retry_after: retry_after(headers, SystemTime::now()),
         }),
         500..=599 => Err(TransportError::Failed { status: status.as_u16(), message: said(body) }),
         _ => Err(misconfigured(status, body)),
@@ -171,16 +171,14 @@ fn said(body: &[u8]) -> String {
     cut(line, 200).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// The wait that `Retry-After` asks for, in seconds or until a date; at most an hour.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// The wait that `Retry-After` asks for, in seconds or until a date in any of HTTP's three forms; at
+/// most an hour. What is neither asks for nothing.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            // An HTTP date is RFC 2822 with GMT for the zone.
-            let date = OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?;
-            Timestamp::from_micros(date.unix_timestamp().saturating_mul(1_000_000)).since(now)
-        }
+    let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }
@@ -189,7 +187,9 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 mod tests {
     use std::sync::Arc;
 
+    use arrakis_core::clock::Timestamp;
     use arrakis_core::envelope::Source;
+    use arrakis_core::error::Retryable;
     use arrakis_core::transport::Fault;
 
     use super::*;
@@ -247,21 +247,82 @@ mod tests {
         assert!(matches!(accepted[..], [Outcome::Accepted(_)]));
     }
 
+    /// The rows of the table in `docs/delivery.md`, cell by cell.
+    fn documented() -> Vec<[&'static str; 3]> {
+        let docs = include_str!("../../../docs/delivery.md").lines();
+        let table = docs.skip_while(|line| !line.starts_with("| what comes back |"));
+        let rows = table.take_while(|line| line.starts_with('|')).skip(2);
+        let cells = |row: &'static str| {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            cells.try_into().unwrap()
+        };
+        rows.map(cells).collect()
+    }
+
+    /// Whether the first cell of a row names a status, alone or in a range.
+    fn names(row: &str, status: u16) -> bool {
+        let words =
+            row.split([' ', ',']).filter(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+        let mut ranges = words.map(|word| word.split_once('-').unwrap_or((word, word)));
+        let number = |text: &str| text.parse::<u16>().unwrap();
+        ranges.any(|(first, last)| (number(first)..=number(last)).contains(&status))
+    }
+
+    fn class(result: &Result<Vec<Outcome>, TransportError>) -> &'static str {
+        match result {
+            Ok(outcomes) if matches!(outcomes[..], [Outcome::Refused(_)]) => "refused",
+            Ok(_) => "stored",
+            Err(TransportError::Refused { .. }) => "suspect",
+            Err(TransportError::Unavailable { .. }) => "away",
+            Err(TransportError::Failed { .. }) => "failed",
+            Err(TransportError::Misconfigured { .. }) => "configuration",
+            Err(other) => panic!("{other}"),
+        }
+    }
+
     #[test]
-    fn every_status_has_its_class() {
-        let class = |count, status| judge(count, status, "oops").unwrap_err();
-        for status in [301, 302, 307, 308, 401, 403, 404, 405, 408, 409, 410, 418, 451] {
-            assert_eq!(class(1, status).fault(), Fault::Configuration, "{status}");
+    fn the_table_here_is_that_of_the_documentation() {
+        let here =
+            include_str!("classify.rs").lines().filter_map(|line| line.strip_prefix("//! |"));
+        let here: Vec<_> = here.skip(2).map(|row| row.trim_end_matches('|')).collect();
+        let docs =
+            documented().iter().map(|row| format!(" {} ", row.join(" | "))).collect::<Vec<_>>();
+        assert_eq!(here, docs);
+    }
+
+    #[test]
+    fn every_status_has_the_class_that_the_table_names() {
+        let error = serde_json::json!({
+            "success": false, "error": { "code": "invalid", "message": "no" }, "requestId": "r0",
+        });
+        let (ours, theirs) = ([answer(0).to_string(), error.to_string()], "<html>Proxy</html>");
+        for status in 100..=999 {
+            let rows: Vec<_> =
+                documented().into_iter().filter(|[what, ..]| names(what, status)).collect();
+            let expected = |words: &[&str]| {
+                let row = rows.iter().find(|[what, ..]| words.iter().any(|w| what.contains(w)));
+                row.or(rows.last().filter(|_| rows.len() == 1)).map(|[_, class, _]| *class)
+            };
+            let ours = &ours[usize::from(status >= 300)];
+            let alone = expected(&["with Arrakis"]);
+            assert_eq!(Some(class(&judge(1, status, ours))), alone, "{status} by Arrakis");
+            let alone = expected(&["without", "otherwise"]);
+            assert_eq!(Some(class(&judge(1, status, theirs))), alone, "{status} by a proxy");
+            let batch = expected(&["without", "for a batch"]);
+            assert_eq!(Some(class(&judge(2, status, theirs))), batch, "{status} for a batch");
         }
-        for status in [429, 502, 503, 504] {
-            assert_eq!(class(1, status).fault(), Fault::Receiver, "{status}");
-        }
-        for status in [500, 501, 505, 507, 599] {
-            assert_eq!(class(1, status).fault(), Fault::Event, "{status}");
-        }
-        for status in [400, 413, 422] {
-            assert_eq!(class(1, status).fault(), Fault::Configuration, "a proxy's {status}");
-            assert!(class(2, status).is_worth_halving(), "{status}");
+    }
+
+    #[test]
+    fn the_class_says_whose_fault_it_is() {
+        for (status, fault, retryable) in [
+            (404, Fault::Configuration, false),
+            (503, Fault::Receiver, true),
+            (500, Fault::Event, true),
+            (413, Fault::Event, false),
+        ] {
+            let error = judge(2, status, "oops").unwrap_err();
+            assert_eq!((error.fault(), error.is_retryable()), (fault, retryable), "{status}");
         }
     }
 
@@ -291,17 +352,42 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms_and_has_a_limit() {
-        let now = "2026-11-24T10:00:00Z".parse().unwrap();
+    fn retry_after_is_read_in_all_its_forms_and_has_a_limit() {
+        let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
+        let now = SystemTime::UNIX_EPOCH + now.since(Timestamp::EPOCH);
         let wait = |text: &str| {
             let headers = [(RETRY_AFTER, text.parse().unwrap())].into_iter().collect();
             retry_after(&headers, now).map(|wait| wait.as_secs())
         };
+        assert_eq!(wait("0"), Some(0));
         assert_eq!(wait("7"), Some(7));
-        assert_eq!(wait("90000"), Some(3600));
+        assert_eq!(wait(" 007 "), Some(7));
+        for long in ["3600", "3601", "90000", "18446744073709551616", &"9".repeat(100)] {
+            assert_eq!(wait(long), Some(3600), "{long}");
+        }
         assert_eq!(wait("Tue, 24 Nov 2026 10:01:30 GMT"), Some(90));
-        assert_eq!(wait("Mon, 23 Nov 2026 10:01:30 GMT"), Some(0));
-        assert_eq!(wait("soon"), None);
-        assert_eq!(wait("-3"), None);
+        assert_eq!(wait("Tuesday, 24-Nov-26 10:01:30 GMT"), Some(90));
+        assert_eq!(wait("Tue Nov 24 10:01:30 2026"), Some(90));
+        assert_eq!(wait("Tue Dec  1 10:01:30 2026"), Some(3600));
+        assert_eq!(wait("Mon, 23 Nov 2026 10:01:30 GMT"), Some(0), "it has passed");
+        for garbage in [
+            "",
+            "soon",
+            "-3",
+            "+3",
+            "1.5",
+            "3 s",
+            "0x10",
+            "٣",
+            "1e3",
+            "NaN",
+            "Tue, 24 Nov 2026 10:01:30 +0000",
+            "24 Nov 2026 10:01:30 GMT",
+            "Tue, 99 Nov 2026 10:01:30 GMT",
+            "2026-11-24T10:01:30Z",
+            "Tue, 24 Nov 2026 10:01",
+        ] {
+            assert_eq!(wait(garbage), None, "{garbage}");
+        }
     }
 }
