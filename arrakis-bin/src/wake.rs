@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{SigHandler, Signal, signal};
+
 /// The program that drains, as this process would call it: `ARRAKIS_BIN` where set, else `arrakis`
 /// beside this program, else `arrakis` in the PATH.
 #[must_use]
@@ -50,15 +52,19 @@ fn drain_command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Has the child leave this process's session and take SIGTERM again, which the hook ignores.
+/// The signals that the hook ignores, so that they do not cost an event.
+pub const IGNORED_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Has the child leave this process's session and take the signals again that the hook ignores.
 #[allow(unsafe_code, reason = "there is no other way to run code between fork and exec")]
 fn detach(command: &mut Command) {
-    use nix::sys::signal::{SigHandler, Signal, signal};
     // SAFETY: between fork and exec only async-signal-safe calls are made: setsid and signal.
     unsafe {
         command.pre_exec(|| {
             nix::unistd::setsid()?;
-            signal(Signal::SIGTERM, SigHandler::SigDfl)?;
+            for ignored in IGNORED_SIGNALS {
+                signal(ignored, SigHandler::SigDfl)?;
+            }
             Ok(())
         });
     }

@@ -160,7 +160,7 @@ fn stdin_that_is_never_closed_is_not_waited_for() {
 }
 
 #[test]
-fn sigterm_does_not_stop_a_capture() {
+fn signals_do_not_stop_a_capture() {
     let world = World::new();
     let mut hook = world.lone_hook();
     let mut child =
@@ -170,7 +170,10 @@ fn sigterm_does_not_stop_a_capture() {
     let payload = vec![b'x'; 1_000_000];
     std::io::Write::write_all(&mut stdin, &payload).unwrap();
     let process = nix::unistd::Pid::from_raw(child.id().cast_signed());
-    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    use nix::sys::signal::Signal;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        nix::sys::signal::kill(process, signal).unwrap();
+    }
     drop(stdin);
     assert_silent(&child.wait_with_output().unwrap());
     assert_eq!(only(&world).payload.len(), payload.len());

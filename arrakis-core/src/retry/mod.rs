@@ -21,7 +21,8 @@ use crate::error::Retryable;
 /// * `attempt` counts what has been tried so far, from 1.
 /// * A failure that is not retryable gives [`Decision::GiveUp`], unless the policy is about something
 ///   else than the failure's own attempt, such as rounds.
-/// * A delay that the other side asked for is never undercut.
+/// * A delay that the other side asked for is never undercut, as far as it is honoured: see
+///   [`RETRY_AFTER_MAX`](crate::limits::RETRY_AFTER_MAX).
 pub trait RetryPolicy: fmt::Debug + Send + Sync + 'static {
     /// Decides after the failure of try number `attempt`.
     fn next(&self, attempt: NonZeroU32, failure: &dyn Retryable) -> Decision;

@@ -9,4 +9,5 @@ pub mod key_store;
 pub mod queue;
 pub mod receiver;
 pub mod spool_reports;
+pub mod retry_policy;
 pub mod transport;
