@@ -24,7 +24,10 @@ use world::{Up, World, feed};
 /// A server, and nobody who drains: the tests start the drainers.
 fn server(world: &World) -> Up {
     let up = world.up();
-    world.kill_drainers();
+    // The server wakes one when it has started.
+    while world.kill_drainers() == 0 {
+        std::thread::yield_now();
+    }
     up
 }
 
@@ -53,6 +56,13 @@ fn signal(process: &Child, signal: Signal) {
 fn end(mut process: Child) {
     process.kill().ok();
     process.wait().unwrap();
+}
+
+/// Takes a directory of the home away at one stroke, as a drainer would put things into it meanwhile.
+fn delete(world: &World, directory: &str) {
+    let away = world.directory.path().join("away");
+    fs::rename(world.home().join(directory), &away).unwrap();
+    fs::remove_dir_all(away).unwrap();
 }
 
 /// Every event was stored, once, and sent once.
@@ -137,11 +147,11 @@ fn a_spool_that_is_deleted_under_a_drainer_works_again_with_the_next_event() {
     let drainer = drain(&world, &[]);
     capture(&world, &up, "first");
     world.wait_until("the first is stored", |world| is_stored(world, 1));
-    fs::remove_dir_all(world.home().join("queue")).unwrap();
+    delete(&world, "queue");
     feed(world.hook(), br#"{"hook_event_name":"Stop"}"#);
     world.wait_until("the second is stored", |world| is_stored(world, 2));
     for victim in ["pending", "processing"] {
-        fs::remove_dir_all(world.home().join("queue").join(victim)).unwrap();
+        delete(&world, &format!("queue/{victim}"));
         feed(world.hook(), br#"{"hook_event_name":"Stop"}"#);
     }
     world.wait_until("all are stored", |world| is_stored(world, 4));
