@@ -28,7 +28,7 @@ fn receiver(status: &'static str) -> (String, Arc<AtomicU64>) {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             count.fetch_add(1, Ordering::SeqCst);
-            stream.read(&mut [0; 1]).unwrap();
+            stream.read_exact(&mut [0; 1]).unwrap();
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 .unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();

@@ -118,11 +118,7 @@ async fn half_of_twenty_attempts_within_thirty_seconds_open_it() {
                 assert_eq!(n, 20, "not before there are twenty");
                 break;
             }
-            if fails {
-                world.receiver.fail(|_| Some(unreachable()))
-            } else {
-                world.receiver.recover()
-            }
+            world.receiver.fail(move |_| fails.then(unreachable));
             fails = !fails;
             world.attempt().await.ok();
             tokio::time::advance(Duration::from_millis(pause_ms)).await;
@@ -135,11 +131,7 @@ async fn half_of_twenty_attempts_within_thirty_seconds_open_it() {
 async fn a_third_of_failures_opens_nothing() {
     let world = World::new();
     for n in 0..300 {
-        if n % 3 == 0 {
-            world.receiver.fail(|_| Some(unreachable()))
-        } else {
-            world.receiver.recover()
-        }
+        world.receiver.fail(move |_| (n % 3 == 0).then(unreachable));
         world.attempt().await.ok();
         tokio::time::advance(Duration::from_millis(100)).await;
     }
@@ -510,7 +502,7 @@ proptest! {
             let mut now = 0;
             for (pause, luck) in steps {
                 let fails = luck < share;
-                if fails { world.receiver.fail(|_| Some(unreachable())) } else { world.receiver.recover() }
+                world.receiver.fail(move |_| fails.then(unreachable));
                 let before = world.receiver.attempts().len();
                 let result = world.attempt().await;
                 let left = world.receiver.attempts().len() > before;

@@ -275,6 +275,27 @@ async fn a_receiver_that_fails_on_many_events_takes_all_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_poison_event_keeps_a_receiver_that_is_back_from_showing_it() {
+    let receiver = Arc::<FaultyReceiver>::default();
+    receiver.fail(|_| Some(away()));
+    let world = World::with(Arc::<FaultyReceiver>::clone(&receiver), Arc::default());
+    world.push(numbered(300)).await;
+    let outage = async {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(world.depth().await.pending, 300);
+        // Now it fails on some: the first one, and some in each batch.
+        let poison = |id: &RequestId| id.as_str().ends_with('0');
+        receiver.fail(move |batch| {
+            batch.envelopes().iter().any(|one| poison(one.request_id())).then(failed)
+        });
+        tokio::time::sleep(Duration::from_secs(12 * 3600)).await;
+        world.shutdown.cancel();
+    };
+    tokio::join!(world.run(Until::Idle), outage);
+    assert_eq!(receiver.stored(), 270);
+}
+
+#[tokio::test(start_paused = true)]
 async fn outcomes_settle_each_event_by_itself() {
     let world = World::new();
     world.push(numbered(3)).await;

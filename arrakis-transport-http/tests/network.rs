@@ -136,7 +136,7 @@ async fn no_reply_in_time_and_half_a_reply_in_time() {
     for words in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{"] {
         let hang = move |mut stream: TcpStream| async move {
             stream.write_all(words.as_bytes()).await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let error = at("http", soon, hang).await;
         assert!(matches!(error, TransportError::Timeout { after } if after == soon), "{error:?}");
