@@ -26,9 +26,8 @@ impl Ids {
         Ok(ids)
     }
 
-    /// Adds an id; false if it was there.
-    pub(crate) fn insert(&mut self, id: &RequestId) -> bool {
-        self.0.insert(key(id))
+    pub(crate) fn insert(&mut self, id: &RequestId) {
+        self.0.insert(key(id));
     }
 
     pub(crate) fn contains(&self, id: &RequestId) -> bool {

@@ -64,13 +64,34 @@ struct Line<'a> {
     history: Vec<Failure>,
 }
 
-/// One entry as a line, with its line break. An entry that is no event has one only if it is in
-/// quarantine and a regular file.
-///
-/// # Errors
-///
-/// The file cannot be read.
-pub fn export(layout: &Layout, entry: &Entry) -> io::Result<Found<Vec<u8>>> {
+/// Makes lines of entries.
+#[derive(Debug, Default)]
+pub struct Exporter {
+    /// What has its line: an event that moves may be met twice.
+    exported: Ids,
+}
+
+impl Exporter {
+    /// One entry as a line, with its line break. An entry that is no event has one only if it is in
+    /// quarantine and a regular file; an event that has its line already counts as gone.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn line(&mut self, layout: &Layout, entry: &Entry) -> io::Result<Found<Vec<u8>>> {
+        let name = entry.named.as_ref().filter(|_| entry.state != State::Quarantined);
+        if name.is_some_and(|name| self.exported.contains(&name.request_id)) {
+            return Ok(Found::Gone);
+        }
+        let line = line(layout, entry)?;
+        if let (Found::Whole(_), Some(name)) = (&line, name) {
+            self.exported.insert(&name.request_id);
+        }
+        Ok(line)
+    }
+}
+
+fn line(layout: &Layout, entry: &Entry) -> io::Result<Found<Vec<u8>>> {
     let file = match entry.bytes()? {
         Found::Whole(file) => file,
         Found::Unreadable(reason) => return Ok(Found::Unreadable(reason)),

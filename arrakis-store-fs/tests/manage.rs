@@ -20,7 +20,7 @@ use arrakis_store_fs::entry::{Entry, Filter, Found, State, entries};
 use arrakis_store_fs::layout::EntryName;
 use arrakis_store_fs::manage::{Action, discard, retry};
 use arrakis_store_fs::repair::repair;
-use arrakis_store_fs::transfer::{self, ImportError, Imported, Importer};
+use arrakis_store_fs::transfer::{Exporter, ImportError, Imported, Importer, read_line};
 use arrakis_store_fs::verify::{Finding, Kind, Step, verify};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
 use tempfile::TempDir;
@@ -248,7 +248,8 @@ async fn an_entry_that_was_met_and_is_gone_is_passed_over() {
     for entry in &met {
         assert_eq!(discard(&home.layout, entry).unwrap(), Action::Gone);
         assert_eq!(entry.read().unwrap(), Found::Gone);
-        assert_eq!(transfer::export(&home.layout, entry).unwrap(), Found::Gone);
+        let line = Exporter::default().line(&home.layout, entry);
+        assert_eq!(line.unwrap(), Found::Gone);
         if entry.id() != "fresh" {
             assert_eq!(retry(&home.layout, entry, home.clock.now()).unwrap(), Action::Gone);
         }
@@ -498,8 +499,13 @@ fn repair_leaves_alone_what_may_be_in_work() {
 /// Everything of a spool as lines.
 fn exported(home: &Home) -> Vec<Vec<u8>> {
     let entries = home.entries(&Filter::default());
-    let line = |entry: &Entry| transfer::export(&home.layout, entry).unwrap().whole();
-    entries.iter().filter_map(line).collect()
+    let mut exporter = Exporter::default();
+    let mut line = |entry: &Entry| exporter.line(&home.layout, entry).unwrap();
+    let lines = entries.iter().filter_map(|entry| line(entry).whole()).collect();
+    for entry in entries.iter().filter(|entry| entry.state != State::Quarantined) {
+        assert_eq!(line(entry), Found::Gone, "an event has one line");
+    }
+    lines
 }
 
 fn imported(home: &Home, lines: &[Vec<u8>]) -> Vec<Imported> {
@@ -565,7 +571,7 @@ fn an_event_that_is_damaged_is_not_exported() {
     let home = Home::new();
     let path = home.capture("a", b"{}");
     fs::write(&path, b"x").unwrap();
-    let found = transfer::export(&home.layout, &home.entry("a")).unwrap();
+    let found = Exporter::default().line(&home.layout, &home.entry("a")).unwrap();
     assert!(matches!(found, Found::Unreadable(_)), "{found:?}");
 }
 
@@ -637,7 +643,7 @@ fn lines_are_read_within_a_limit() {
     input.resize(input.len() + long + 5, b'x');
     input.extend_from_slice(b"\n\nlast");
     let mut input = &input[..];
-    let mut next = || transfer::read_line(&mut input).unwrap();
+    let mut next = || read_line(&mut input).unwrap();
     assert_eq!(next().unwrap().unwrap(), b"one");
     assert!(next().unwrap().unwrap_err().to_string().contains("more than"));
     assert_eq!(next().unwrap().unwrap(), b"");

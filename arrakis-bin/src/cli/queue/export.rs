@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::entry::{Entry, Found, State, entries};
 use arrakis_store_fs::manage::Action;
-use arrakis_store_fs::transfer::{export, remove_exported};
+use arrakis_store_fs::transfer::{Exporter, remove_exported};
 use clap::Args;
 use serde::Serialize;
 
@@ -55,6 +55,7 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
     let spools = spools(context);
     let progress = Progress::new("Exporting");
     let mut tally = Tally::of(&filter);
+    let mut exporter = Exporter::default();
     let mut removed = 0;
     match &args.output {
         None => {
@@ -63,7 +64,9 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
             for spool in &spools {
                 for entry in entries(spool, &filter) {
                     progress.step(1);
-                    let Some((_, line)) = line(spool, entry, &mut tally) else { continue };
+                    let Some((_, line)) = line(spool, entry, &mut exporter, &mut tally) else {
+                        continue;
+                    };
                     if is_terminal {
                         let line = String::from_utf8_lossy(&line);
                         progress.aside(|| write!(context.out, "{}", text::safe_json(&line)))?;
@@ -79,7 +82,9 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
             let written = spools.iter().try_for_each(|spool| {
                 for entry in entries(spool, &filter) {
                     progress.step(1);
-                    let Some((entry, line)) = line(spool, entry, &mut tally) else { continue };
+                    let Some((entry, line)) = line(spool, entry, &mut exporter, &mut tally) else {
+                        continue;
+                    };
                     file.write(&line)?;
                     if args.remove {
                         file.batch.push(entry);
@@ -107,7 +112,12 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
 }
 
 /// The line of an entry; none, and why, where it has none.
-fn line(spool: &Layout, entry: io::Result<Entry>, tally: &mut Tally) -> Option<(Entry, Vec<u8>)> {
+fn line(
+    spool: &Layout,
+    entry: io::Result<Entry>,
+    exporter: &mut Exporter,
+    tally: &mut Tally,
+) -> Option<(Entry, Vec<u8>)> {
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => {
@@ -115,7 +125,7 @@ fn line(spool: &Layout, entry: io::Result<Entry>, tally: &mut Tally) -> Option<(
             return None;
         }
     };
-    let (action, line) = match export(spool, &entry) {
+    let (action, line) = match exporter.line(spool, &entry) {
         Ok(Found::Whole(line)) => (Ok(Action::Done), Some(line)),
         Ok(Found::Unreadable(reason)) => (Ok(Action::Kept(reason.to_string())), None),
         Ok(Found::Gone) => (Ok(Action::Gone), None),
