@@ -117,6 +117,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await
         }
+        Command::Logs(args) if args.follow => logs::follow(&args, context).await,
         Command::Logs(args) => logs::run(&args, context),
         Command::Migrate(args) => migrate::run(&args, context).await,
     }
