@@ -34,11 +34,14 @@ const LEFT_AFTER: Duration = Duration::from_secs(3600);
 /// * Histories without an event go, and reasons without an entry; entries without a reason get one.
 /// * The flag that refuses new events goes if there is room below the limits of `config`.
 ///
+/// With a filter that sets anything, only the entries that match are looked at.
+///
 /// # Errors
 ///
 /// The directories cannot be made.
 pub fn repair(
     layout: &Layout,
+    filter: &Filter,
     now: Timestamp,
     config: FsQueueConfig,
     mut tell: impl FnMut(Step),
@@ -50,12 +53,16 @@ pub fn repair(
         tell(Step::Finding(finding.mended("made")));
     }
     let mut mender = Mender { layout, now, tell: &mut tell };
-    mender.try_each(Kind::Unfinished, &layout.tmp(), Mender::unfinished);
-    mender.orphans();
-    mender.entries();
-    mender.try_each(Kind::LostReason, &layout.quarantine(), Mender::reasons);
-    mender.try_each(Kind::LostHistory, &layout.attempts(), Mender::histories);
-    mender.try_each(Kind::StaleFlag, &layout.full(), |mender| mender.flag(config));
+    if !filter.is_everything() {
+        mender.entries(filter);
+    } else {
+        mender.try_each(Kind::Unfinished, &layout.tmp(), Mender::unfinished);
+        mender.orphans();
+        mender.entries(filter);
+        mender.try_each(Kind::LostReason, &layout.quarantine(), Mender::reasons);
+        mender.try_each(Kind::LostHistory, &layout.attempts(), Mender::histories);
+        mender.try_each(Kind::StaleFlag, &layout.full(), |mender| mender.flag(config));
+    }
     for directory in [layout.pending(), layout.failed(), layout.quarantine()] {
         // What a power loss undoes now is found again.
         RealFileSystem.sync_directory(&directory).ok();
@@ -146,11 +153,11 @@ impl Mender<'_> {
         }
     }
 
-    fn entries(&mut self) {
-        let states = [State::Pending, State::Processing, State::Failed].into();
-        for entry in entries(self.layout, &Filter { states, ..Filter::default() }) {
+    fn entries(&mut self, filter: &Filter) {
+        for entry in entries(self.layout, filter) {
             (self.tell)(Step::Entry);
             match entry {
+                Ok(entry) if entry.state == State::Quarantined => {}
                 Ok(entry) => self.entry(&entry),
                 Err(error) => self.found(Finding::new(Kind::Unread, self.layout.queue(), error)),
             }

@@ -67,17 +67,17 @@ impl Finding {
     }
 }
 
-/// Reads every entry that may be delivered and checks its header, length, digest and name; counts
-/// what is there. It changes nothing, and what drainers move meanwhile is no finding.
+/// Reads every entry that matches and may be delivered, and checks its header, length, digest and name;
+/// counts what is there. It changes nothing, and what drainers move meanwhile is no finding.
 ///
 /// What is in quarantine is counted only: its damage is known.
-pub fn verify(layout: &Layout, mut tell: impl FnMut(Step)) -> Survey {
+pub fn verify(layout: &Layout, filter: &Filter, mut tell: impl FnMut(Step)) -> Survey {
     let missing = layout.directories().into_iter().filter(|directory| !directory.is_dir());
     for directory in missing {
         tell(Step::Finding(Finding::new(Kind::MissingDirectory, directory, "is not there")));
     }
     let mut survey = Survey::default();
-    for entry in entries(layout, &Filter::default()) {
+    for entry in entries(layout, filter) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => {

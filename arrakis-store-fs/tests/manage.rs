@@ -99,7 +99,7 @@ impl Home {
 
     fn verify(&self) -> Vec<Finding> {
         findings(|tell| {
-            verify(&self.layout, tell);
+            verify(&self.layout, &Filter::default(), tell);
         })
     }
 
@@ -108,7 +108,8 @@ impl Home {
         let tomorrow =
             Timestamp::from(std::time::SystemTime::now()).plus(Duration::from_secs(24 * 3600));
         findings(|tell| {
-            repair(&self.layout, tomorrow, FsQueueConfig::default(), tell).unwrap();
+            let (all, config) = Default::default();
+            repair(&self.layout, &all, tomorrow, config, tell).unwrap();
         })
     }
 }
@@ -484,13 +485,32 @@ async fn repair_mends_what_it_can_and_finds_nothing_the_second_time() {
 }
 
 #[test]
+fn verify_and_repair_can_be_about_some_entries_only() {
+    let home = Home::new();
+    for id in ["a", "b"] {
+        let path = home.capture(id, b"{}");
+        fs::write(&path, b"x").unwrap();
+    }
+    fs::write(home.layout.quarantine().join("no reason"), b"x").unwrap();
+    let a = Filter { names: ["a".to_owned()].into(), ..Filter::default() };
+    let found = findings(|tell| drop(verify(&home.layout, &a, tell)));
+    assert_eq!(found.len(), 1);
+    let now = home.clock.now();
+    let mended = findings(|tell| {
+        repair(&home.layout, &a, now, FsQueueConfig::default(), tell).unwrap();
+    });
+    assert_eq!((mended.len(), &mended[0].path), (1, &found[0].path));
+    assert_eq!(home.in_state(State::Pending), ["b"]);
+}
+
+#[test]
 fn repair_leaves_alone_what_may_be_in_work() {
     let home = Home::new();
     fs::write(home.layout.tmp().join("young.0"), b"{").unwrap();
     fs::write(home.layout.attempts().join("young.jsonl"), b"{}\n").unwrap();
     let now = Timestamp::from(std::time::SystemTime::now());
     let found = findings(|tell| {
-        repair(&home.layout, now, FsQueueConfig::default(), tell).unwrap();
+        repair(&home.layout, &Filter::default(), now, FsQueueConfig::default(), tell).unwrap();
     });
     assert_eq!(found, []);
     assert!(home.layout.tmp().join("young.0").exists());

@@ -11,13 +11,21 @@ use arrakis_store_fs::FsQueueConfig;
 use arrakis_store_fs::repair;
 use arrakis_store_fs::spool::Survey;
 use arrakis_store_fs::verify::{self, Finding, Kind, Step};
+use clap::Args;
 use serde::Serialize;
 
 use super::super::Context;
 use super::super::output::{self, text};
 use super::progress::Progress;
-use super::{events, exit, spools};
+use super::{Selection, events, exit, spools};
 use crate::config::{Config, process_env};
+
+/// The arguments of `arrakis queue verify` and `arrakis queue repair`; without any, all is meant.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
 
 /// How many findings JSON output tells one by one; the others are counted.
 const TOLD_FINDINGS: usize = 10_000;
@@ -68,7 +76,8 @@ impl Report {
     }
 }
 
-pub(super) fn verify(context: &mut Context) -> anyhow::Result<ExitCode> {
+pub(super) fn verify(args: &CheckArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let filter = args.selection.filter(context.clock.now());
     let spools = spools(context);
     let progress = Progress::through("Verifying", &spools);
     let mut report = Report::default();
@@ -76,7 +85,7 @@ pub(super) fn verify(context: &mut Context) -> anyhow::Result<ExitCode> {
     for spool in spools.iter().filter(|spool| spool.queue().is_dir()) {
         let mut written = Ok(());
         let Survey { pending, processing, failed, quarantined, .. } =
-            verify::verify(spool, |step| match step {
+            verify::verify(spool, &filter, |step| match step {
                 Step::Entry => progress.step(1),
                 Step::Finding(finding) if written.is_ok() => {
                     written = progress.aside(|| report.add(finding, context));
@@ -110,7 +119,7 @@ pub(super) fn verify(context: &mut Context) -> anyhow::Result<ExitCode> {
     Ok(exit(found == 0))
 }
 
-pub(super) fn repair(context: &mut Context) -> anyhow::Result<ExitCode> {
+pub(super) fn repair(args: &CheckArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let (config, _) = Config::load(&context.home, &process_env);
     let limits = FsQueueConfig {
         max_files: config.spool.max_files,
@@ -121,9 +130,10 @@ pub(super) fn repair(context: &mut Context) -> anyhow::Result<ExitCode> {
     let progress = Progress::through("Repairing", &spools);
     let mut report = Report::default();
     let now = context.clock.now();
+    let filter = args.selection.filter(now);
     for spool in &spools {
         let mut written = Ok(());
-        repair::repair(spool, now, limits, |step| match step {
+        repair::repair(spool, &filter, now, limits, |step| match step {
             Step::Entry => progress.step(1),
             Step::Finding(finding) if written.is_ok() => {
                 written = progress.aside(|| report.add(finding, context));

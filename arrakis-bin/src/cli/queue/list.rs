@@ -108,9 +108,12 @@ fn list_first(args: &ListArgs, context: &mut Context) -> anyhow::Result<ExitCode
             let entry = entry?;
             matching += 1;
             let due = entry.named.as_ref().map(|name| name.due);
-            first.insert((entry.state, due, entry.path.clone()), (n, entry));
-            if first.len() > limit {
+            let key = (entry.state, due, entry.path.clone());
+            if first.len() < limit {
+                first.insert(key, (n, entry));
+            } else if first.last_key_value().is_some_and(|(last, _)| key < *last) {
                 first.pop_last();
+                first.insert(key, (n, entry));
             }
         }
     }

@@ -48,9 +48,9 @@ pub enum QueueCommand {
     /// Give events up for good.
     Discard(discard::DiscardArgs),
     /// Read every entry and tell what is damaged; exit 1 if anything is.
-    Verify,
-    /// Bring the spool in order, without losing a byte.
-    Repair,
+    Verify(check::CheckArgs),
+    /// Bring the spool in order, without losing a byte. With ids or a filter: these entries alone.
+    Repair(check::CheckArgs),
     /// Write entries to a file or standard output, one line of JSON each.
     Export(export::ExportArgs),
     /// Take in what was exported; what is there already is passed over.
@@ -132,8 +132,8 @@ pub fn run(args: &QueueArgs, context: &mut Context) -> anyhow::Result<ExitCode> 
         QueueCommand::Show(args) => show::run(args, context),
         QueueCommand::Retry(args) => retry::run(args, context),
         QueueCommand::Discard(args) => discard::run(args, context),
-        QueueCommand::Verify => check::verify(context),
-        QueueCommand::Repair => check::repair(context),
+        QueueCommand::Verify(args) => check::verify(args, context),
+        QueueCommand::Repair(args) => check::repair(args, context),
         QueueCommand::Export(args) => export::run(args, context),
         QueueCommand::Import(args) => import::run(args, context),
     }
