@@ -15,7 +15,7 @@ use crate::history;
 use crate::ids::Ids;
 use crate::layout::{EntryName, Layout, REASON_SUFFIX, Unreadable};
 use crate::manage::rename_new;
-use crate::owner::Owner;
+use crate::owner::reap;
 use crate::quarantine::{quarantine, reason_path, write_reason};
 use crate::queue::FsQueueConfig;
 use crate::spool::{Spool, SpoolError, survey};
@@ -135,8 +135,7 @@ impl Mender<'_> {
     }
 
     fn orphans(&mut self) {
-        // An owner may reap; on a full disk there may be no room to become one.
-        let reaped = Owner::new(self.layout, self.now).and_then(|owner| owner.reap());
+        let reaped = reap(&RealFileSystem, self.layout, None, |_, _| {});
         let finding =
             |problem: String| Finding::new(Kind::Orphaned, self.layout.processing(), problem);
         match reaped {

@@ -122,7 +122,10 @@ fn line(layout: &Layout, entry: &Entry) -> io::Result<Found<Vec<u8>>> {
             Some(text) => line.payload = Some(text.into()),
             None => line.payload_base64 = Some(BASE64.encode(&payload).into()),
         }
-        line.history = entry.named.as_ref().map_or_else(Vec::new, |name| history::read(layout, &name.request_id));
+        line.history = entry
+            .named
+            .as_ref()
+            .map_or_else(Vec::new, |name| history::read(layout, &name.request_id));
     }
     let mut line = serde_json::to_vec(&line)?;
     line.push(b'\n');

@@ -18,6 +18,7 @@ use arrakis_core::queue::{
 };
 use arrakis_store_fs::entry::{Entry, Filter, Found, State, entries};
 use arrakis_store_fs::layout::EntryName;
+use arrakis_store_fs::look::look;
 use arrakis_store_fs::manage::{Action, discard, retry};
 use arrakis_store_fs::repair::repair;
 use arrakis_store_fs::transfer::{Exporter, ImportError, Imported, Importer, read_line};
@@ -233,6 +234,30 @@ async fn retry_makes_what_waits_and_what_failed_due_at_once() {
 }
 
 #[tokio::test]
+async fn what_had_waited_for_too_long_gets_its_time_anew() {
+    let home = Home::new();
+    let path = home.capture("old", b"{}");
+    let queue = home.queue();
+    let week = Duration::from_secs(7 * 24 * 3600);
+    queue.age(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(queue.age(week).await.unwrap().expired, 1);
+    assert!(!path.exists());
+    let expired = home.entry("old");
+    let history = expired.history(&home.layout);
+    assert_eq!((expired.state, history.len()), (State::Failed, 1), "{history:?}");
+    assert_eq!(history[0].code, "expired");
+
+    // Elsewhere it is told once, too.
+    let other = Home::new();
+    assert_eq!(imported(&other, &exported(&home)), [Imported::New(State::Failed)]);
+    assert_eq!(other.entry("old").history(&other.layout).len(), 1);
+
+    assert_eq!(retry(&home.layout, &expired, home.clock.now()).unwrap(), Action::Done);
+    assert_eq!(queue.age(Duration::from_secs(1)).await.unwrap().expired, 0);
+    assert_eq!(home.in_state(State::Pending), ["old"]);
+}
+
+#[tokio::test]
 async fn an_entry_that_was_met_and_is_gone_is_passed_over() {
     let home = Home::new();
     home.capture_failed("waits", 1, false).await;
@@ -279,6 +304,28 @@ async fn discard_takes_the_entry_and_everything_about_it() {
     assert_eq!(home.ids(&Filter::default()), ["leased"]);
     assert_eq!(fs::read_dir(home.layout.quarantine()).unwrap().count(), 0);
     assert_eq!(fs::read_dir(home.layout.attempts()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_comes_in_and_what_is_given_up_adds_up() {
+    let home = Home::new();
+    for id in ["a", "b", "c"] {
+        home.capture(id, b"{}");
+    }
+    home.capture_failed("dead", 1, true).await;
+    fs::write(home.entry("c").path, b"damaged").unwrap();
+    assert_eq!(home.repair().len(), 1);
+    let other = Home::new();
+    imported(&other, &exported(&home));
+    for home in [&home, &other] {
+        let all = home.entries(&Filter::default());
+        for entry in all.iter().filter(|entry| entry.state != State::Pending) {
+            discard(&home.layout, entry).unwrap();
+            assert_eq!(discard(&home.layout, entry).unwrap(), Action::Gone);
+        }
+        let look = look(&home.layout).unwrap();
+        assert_eq!((look.tally.captured, look.tally.discarded, look.present.pending), (4, 2, 2));
+    }
 }
 
 #[tokio::test]
@@ -436,16 +483,16 @@ async fn repair_mends_what_it_can_and_finds_nothing_the_second_time() {
     fs::write(home.layout.quarantine().join("why.event"), b"x").unwrap();
     fs::write(home.layout.quarantine().join("gone.event.reason"), b"x").unwrap();
     fs::write(home.layout.attempts().join("gone.jsonl"), b"{}\n").unwrap();
+    // One that is alive keeps what it has.
+    home.capture("leased", b"{}");
+    let queue = home.queue();
+    let _held = lease(&queue, "leased").await.unwrap();
     // A drainer that has died: its lock can be taken.
     let orphan = home.capture("orphan", b"{}");
     let owner = home.layout.processing().join("1-1-1-0");
     fs::create_dir(&owner).unwrap();
     fs::write(owner.join("lock"), b"").unwrap();
     fs::rename(&orphan, owner.join(orphan.file_name().unwrap())).unwrap();
-    // One that is alive keeps what it has.
-    home.capture("leased", b"{}");
-    let queue = home.queue();
-    let _held = lease(&queue, "leased").await.unwrap();
     fs::write(home.layout.full(), b"").unwrap();
 
     let found = home.repair();
@@ -493,7 +540,9 @@ fn verify_and_repair_can_be_about_some_entries_only() {
     }
     fs::write(home.layout.quarantine().join("no reason"), b"x").unwrap();
     let a = Filter { names: ["a".to_owned()].into(), ..Filter::default() };
-    let found = findings(|tell| drop(verify(&home.layout, &a, tell)));
+    let found = findings(|tell| {
+        verify(&home.layout, &a, tell);
+    });
     assert_eq!(found.len(), 1);
     let now = home.clock.now();
     let mended = findings(|tell| {
@@ -551,10 +600,12 @@ async fn what_is_exported_comes_in_byte_for_byte_and_once() {
     home.capture("empty", b"");
     home.capture_failed("waits", 2, false).await;
     home.capture_failed("dead", 6, true).await;
-    // A header with a field that this version does not know.
-    let path = home.capture("future", b"{}");
-    let known = fs::read_to_string(&path).unwrap();
-    fs::write(&path, known.replacen('{', "{ \"new\": [1.50, \"\\u00e9\"],", 1)).unwrap();
+    // A header of the first version, which has no check, with a field that no version knows.
+    let path = home.capture("first", b"{}");
+    let text = fs::read_to_string(&path).unwrap();
+    let (line, rest) = text.split_once(",\"check\":\"").unwrap();
+    let line = line.replacen('{', "{ \"new\": [1.50, \"\\u00e9\"],", 1);
+    fs::write(&path, format!("{line}}}{}", &rest[17..].trim_start_matches('}'))).unwrap();
     for (name, bytes) in [("odd", &b"\x00\xff"[..]), ("odd.1", b"more")] {
         fs::write(home.layout.quarantine().join(name), bytes).unwrap();
         fs::write(home.layout.quarantine().join(format!("{name}.reason")), "why\n").unwrap();

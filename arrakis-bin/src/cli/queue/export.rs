@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::entry::{Entry, Found, State, entries};
-use arrakis_store_fs::manage::Action;
-use arrakis_store_fs::transfer::{Exporter, remove_exported};
+use arrakis_store_fs::manage::{Action, discard};
+use arrakis_store_fs::transfer::Exporter;
 use clap::Args;
 use serde::Serialize;
 
@@ -174,7 +174,7 @@ impl Output {
         self.durable = self.written;
         let mut removed = 0;
         for entry in self.batch.drain(..) {
-            match remove_exported(spool, &entry) {
+            match discard(spool, &entry) {
                 Ok(Action::Done) => removed += 1,
                 Ok(Action::Gone) => tally.gone += 1,
                 Ok(Action::Leased) => tally.leased += 1,
