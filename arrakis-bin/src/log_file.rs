@@ -1,19 +1,23 @@
 //! Log files that several processes write at once: one JSON object per line, rotated by size.
 //!
 //! A line is one `write` to a file opened for appending, so lines of different processes do not tear
-//! each other. Whoever finds the file at its limit takes a lock, looks again, and renames it to a name
-//! with the time in it (`webhook-error-20261124T101500.123456Z.log`); a line that another process
-//! writes meanwhile goes into the renamed file and is not lost. Only the newest rotated files are
-//! kept.
+//! each other; what a full disk has torn is ended before the next line. Whoever finds the file at its
+//! limit takes a lock, looks again, and renames it to a name with the time in it
+//! (`webhook-error-20261124T101500.123456Z.log`); a line that another process writes meanwhile goes into
+//! the renamed file and is not lost. Only the newest rotated files are kept.
+//!
+//! Nobody waits: where the lock is taken somebody else is rotating already, and a log that is no
+//! regular file is not written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrakis_core::clock::{Clock, SystemClock};
+use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use crate::config::LogLimits;
@@ -59,6 +63,8 @@ pub struct LogFile {
 struct Open {
     file: File,
     bytes: u64,
+    /// Whether it ends within a line.
+    is_torn: bool,
     since: Instant,
 }
 
@@ -73,24 +79,31 @@ impl LogFile {
         Self { directory: directory.to_owned(), name, limits, open: Mutex::default() }
     }
 
-    /// Appends one line, and rotates the file if that filled it.
+    /// Appends one line, and rotates the file if that filled it. It waits for nobody.
     ///
     /// # Errors
     ///
     /// The line could not be written.
     pub fn append(&self, line: &Value) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(line)?;
-        bytes.push(b'\n');
         let path = self.directory.join(format!("{}.log", self.name));
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let current = open.take().filter(|open| open.since.elapsed() < STAYS_OPEN);
         let mut current = current.map_or_else(|| self.open(&path), Ok)?;
+        let mut bytes = Vec::with_capacity(256);
+        if std::mem::take(&mut current.is_torn) {
+            bytes.push(b'\n');
+        }
+        serde_json::to_writer(&mut bytes, line)?;
+        bytes.push(b'\n');
+        // A file that it could not be written to is looked at again before the next line.
         current.file.write_all(&bytes)?;
         current.bytes += bytes.len() as u64;
-        if current.bytes >= self.limits.max_bytes {
-            return self.rotate(&path);
+        if current.bytes < self.limits.max_bytes {
+            *open = Some(current);
+        } else {
+            // The line is written; a file that could not be rotated now is rotated after another.
+            self.rotate(&path).ok();
         }
-        *open = Some(current);
         Ok(())
     }
 
@@ -103,12 +116,21 @@ impl LogFile {
             }
             opened => opened?,
         };
-        Ok(Open { bytes: file.metadata()?.len(), file, since: Instant::now() })
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("the log is not a regular file"));
+        }
+        let bytes = found.len();
+        let mut last = [b'\n'];
+        let is_read = bytes > 0 && file.read_exact_at(&mut last, bytes - 1).is_ok();
+        Ok(Open { bytes, is_torn: is_read && last != *b"\n", file, since: Instant::now() })
     }
 
     fn rotate(&self, path: &Path) -> io::Result<()> {
         let lock = append_to(&self.directory.join(".rotate.lock"))?;
-        lock.lock()?;
+        if lock.try_lock().is_err() {
+            return Ok(());
+        }
         // Another process may have been quicker, and nobody may have written since.
         match fs::metadata(path) {
             Ok(found) if found.len() >= self.limits.max_bytes => {}
@@ -147,7 +169,10 @@ impl LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let mut options = OpenOptions::new();
+    // A FIFO of this name is not waited for.
+    options.custom_flags(OFlag::O_NONBLOCK.bits());
+    options.read(true).append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]
@@ -188,5 +213,36 @@ mod tests {
         let few = LogFile::new(&logs, "webhook-error", LogLimits { max_bytes: 1, keep: 2 });
         few.append(&serde_json::json!({})).unwrap();
         assert_eq!(few.rotated().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_torn_line_takes_no_other_with_it() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("webhook-error.log");
+        fs::write(&path, "{\"torn\":").unwrap();
+        let log = LogFile::new(directory.path(), "webhook-error", LogLimits::default());
+        log.append(&serde_json::json!({ "n": 1 })).unwrap();
+        log.append(&serde_json::json!({ "n": 2 })).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"torn\":\n{\"n\":1}\n{\"n\":2}\n");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_rotation_or_a_pipe() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let limits = LogLimits { max_bytes: 1, keep: 2 };
+        let log = LogFile::new(directory.path(), "webhook-error", limits);
+        let rotating = append_to(&directory.path().join(".rotate.lock")).unwrap();
+        rotating.lock().unwrap();
+        log.append(&serde_json::json!({ "n": 1 })).unwrap();
+        assert_eq!(log.rotated().unwrap(), [] as [PathBuf; 0]);
+        drop(rotating);
+        log.append(&serde_json::json!({ "n": 2 })).unwrap();
+        let rotated = log.rotated().unwrap();
+        assert_eq!(fs::read_to_string(&rotated[0]).unwrap(), "{\"n\":1}\n{\"n\":2}\n");
+
+        let pipe = directory.path().join("webhook-queue.log");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let log = LogFile::new(directory.path(), "webhook-queue", limits);
+        assert!(log.append(&serde_json::json!({ "n": 1 })).is_err());
     }
 }

@@ -67,6 +67,10 @@ pub const SPOOLS_MAX: usize = 10_000;
 /// together.
 pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;
 
+/// Longest line of an exported spool: a payload of 16 MiB in base64, with room for its header and the
+/// history of thousands of lost rounds.
+pub const SPOOL_LINE_MAX_BYTES: usize = 32 * MIB;
+
 const MIB: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `max` bytes, on a character boundary.

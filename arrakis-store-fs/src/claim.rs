@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use arrakis_core::envelope::{Envelope, Header};
+use bytes::Bytes;
 use nix::fcntl::OFlag;
 
 use crate::layout::{EntryName, FILE_MAX_BYTES, Unreadable, decode};
@@ -63,11 +64,30 @@ fn is_passing(error: &io::Error) -> bool {
     codes.iter().any(|code| error.raw_os_error() == Some(*code as i32))
 }
 
-/// Reads an event's file. Nothing but a regular file is opened for good: a link is not followed and a
-/// FIFO not waited for.
+/// Reads an event's file and checks it.
 pub(crate) fn read(path: &Path) -> io::Result<Result<Envelope, Unreadable>> {
+    Ok(read_bytes(path)?.and_then(|bytes| decode(&bytes)))
+}
+
+/// Reads a file that may be an event.
+pub(crate) fn read_bytes(path: &Path) -> io::Result<Result<Bytes, Unreadable>> {
+    let file = match open(path)? {
+        Ok(file) => file,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let length = file.metadata()?.len();
+    if length > FILE_MAX_BYTES {
+        return Ok(Err(Unreadable(format!("it has more than {FILE_MAX_BYTES} bytes"))));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    file.take(FILE_MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(Ok(bytes.into()))
+}
+
+/// Opens a regular file and nothing else: a link is not followed and a FIFO not waited for.
+pub(crate) fn open(path: &Path) -> io::Result<Result<File, Unreadable>> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file: File = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
             return Ok(Err(Unreadable("it is a symbolic link".to_owned())));
@@ -77,14 +97,8 @@ pub(crate) fn read(path: &Path) -> io::Result<Result<Envelope, Unreadable>> {
         }
         Err(error) => return Err(error),
     };
-    let found = file.metadata()?;
-    if !found.is_file() {
+    if !file.metadata()?.is_file() {
         return Ok(Err(Unreadable("it is not a regular file".to_owned())));
     }
-    if found.len() > FILE_MAX_BYTES {
-        return Ok(Err(Unreadable(format!("it has more than {FILE_MAX_BYTES} bytes"))));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default());
-    file.take(FILE_MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(decode(&bytes.into()))
+    Ok(Ok(file))
 }

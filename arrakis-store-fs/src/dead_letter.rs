@@ -1,18 +1,16 @@
 //! The dead letters of a spool: the files in `failed/`.
 
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use arrakis_core::id::RequestId;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use async_trait::async_trait;
 
-use crate::claim::read;
-use crate::counters::{Exit, Tallying};
-use crate::history;
-use crate::layout::EntryName;
+use crate::entry::{Entry, Filter, Found, State, entries};
+use crate::manage::{Action, discard, retry};
 use crate::quarantine::quarantine;
-use crate::queue::{FsQueue, Inner, find, names};
+use crate::queue::{FsQueue, Inner};
 
 #[async_trait]
 impl DeadLetters for FsQueue {
@@ -22,18 +20,17 @@ impl DeadLetters for FsQueue {
         limit: usize,
     ) -> Result<Vec<DeadLetter>, QueueError> {
         self.blocking("list the dead letters of", move |inner| {
-            let mut ids = Vec::new();
-            for name in names(&inner.layout.failed())? {
-                ids.extend(EntryName::parse(&name?).map(|entry| entry.request_id));
-            }
-            ids.retain(|id| after.as_ref().is_none_or(|after| id > after));
-            ids.sort_unstable();
             let mut letters = Vec::new();
-            for id in ids {
-                if letters.len() == limit {
-                    break;
+            let mut after = after;
+            // What turns out to be unreadable leaves room for more.
+            while letters.len() < limit {
+                let wanted = limit - letters.len();
+                let page = inner.first_dead_letters(after.as_ref(), wanted)?;
+                let Some((last, _)) = page.last_key_value() else { break };
+                after = Some(last.clone());
+                for entry in page.values() {
+                    letters.extend(inner.dead_letter(entry)?.map(|detail| detail.letter));
                 }
-                letters.extend(inner.dead_letter(&id)?.map(|detail| detail.letter));
             }
             Ok(letters)
         })
@@ -41,56 +38,75 @@ impl DeadLetters for FsQueue {
     }
 
     async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
-        let id = id.clone();
-        self.blocking("read a dead letter of", move |inner| inner.dead_letter(&id)).await
+        let filter = dead_letters([id]);
+        self.blocking("read a dead letter of", move |inner| {
+            match entries(&inner.layout, &filter).next().transpose()? {
+                Some(entry) => inner.dead_letter(&entry),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
     async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
-        let ids = ids.to_vec();
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let filter = dead_letters(ids);
         self.blocking("redrive dead letters of", move |inner| {
-            each(&ids, |id| {
-                let Some(name) = find(&inner.layout.failed(), id)? else { return Ok(false) };
-                let Some(entry) = EntryName::parse(&name) else { return Ok(false) };
-                let due = EntryName { due: inner.clock.now(), rounds: 0, ..entry };
-                let target = inner.layout.pending().join(due.to_string());
-                fs::rename(inner.layout.failed().join(name), target)?;
-                Ok(true)
-            })
+            let now = inner.clock.now();
+            each(inner, &filter, |entry| retry(&inner.layout, entry, now))
         })
         .await
     }
 
     async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
-        let ids = ids.to_vec();
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let filter = dead_letters(ids);
         self.blocking("discard dead letters of", move |inner| {
-            let mut tallying = Tallying::new(&inner.layout);
-            each(&ids, |id| {
-                let Some(name) = find(&inner.layout.failed(), id)? else { return Ok(false) };
-                let path = inner.layout.failed().join(name);
-                tallying.leave(Exit::Discarded, || fs::remove_file(path))?;
-                history::remove(&inner.layout, id);
-                Ok(true)
-            })
+            each(inner, &filter, |entry| discard(&inner.layout, entry))
         })
         .await
     }
 }
 
 impl Inner {
-    fn dead_letter(&self, id: &RequestId) -> io::Result<Option<DeadLetterDetail>> {
-        let Some(name) = find(&self.layout.failed(), id)? else { return Ok(None) };
-        let path = self.layout.failed().join(&name);
-        let envelope = match read(&path)? {
-            Ok(envelope) => envelope,
-            Err(reason) => {
-                quarantine(&self.layout, &path, &reason)?;
+    /// The first dead letters after an id, in order. They alone are held in memory.
+    fn first_dead_letters(
+        &self,
+        after: Option<&RequestId>,
+        limit: usize,
+    ) -> io::Result<BTreeMap<RequestId, Entry>> {
+        let mut first = BTreeMap::new();
+        for entry in entries(&self.layout, &dead_letters([])) {
+            let entry = entry?;
+            let Some(id) = entry.named.as_ref().map(|name| name.request_id.clone()) else {
+                continue;
+            };
+            if after.is_none_or(|after| id > *after) {
+                first.insert(id, entry);
+            }
+            if first.len() > limit {
+                first.pop_last();
+            }
+        }
+        Ok(first)
+    }
+
+    fn dead_letter(&self, entry: &Entry) -> io::Result<Option<DeadLetterDetail>> {
+        let envelope = match entry.read()? {
+            Found::Whole(envelope) => envelope,
+            Found::Unreadable(reason) => {
+                quarantine(&self.layout, &entry.path, &reason)?;
                 return Ok(None);
             }
+            Found::Gone => return Ok(None),
         };
-        let mut history = history::read(&self.layout, id);
-        history.extend(EntryName::parse(&name).and_then(|name| history::expiry(&path, &name)));
+        let history = entry.history(&self.layout);
         let letter = DeadLetter {
-            request_id: id.clone(),
+            request_id: envelope.header.request_id.clone(),
             event_type: envelope.header.event_type.clone(),
             session_id: envelope.header.session_id.clone(),
             failure: history.last().cloned(),
@@ -100,15 +116,25 @@ impl Inner {
     }
 }
 
-/// Does `work` for every id, failures or not; returns how many it did, or the last failure.
+/// The dead letters with these ids; all where there are none.
+fn dead_letters<'a>(ids: impl IntoIterator<Item = &'a RequestId>) -> Filter {
+    Filter {
+        states: BTreeSet::from([State::Failed]),
+        names: ids.into_iter().map(RequestId::to_string).collect(),
+        ..Filter::default()
+    }
+}
+
+/// Does `work` for every entry, failures or not; returns how many it did, or the last failure.
 fn each(
-    ids: &[RequestId],
-    mut work: impl FnMut(&RequestId) -> io::Result<bool>,
+    inner: &Inner,
+    filter: &Filter,
+    work: impl Fn(&Entry) -> io::Result<Action>,
 ) -> io::Result<u64> {
     let mut result = Ok(0);
-    for id in ids {
-        match (work(id), &mut result) {
-            (Ok(true), Ok(done)) => *done += 1,
+    for entry in entries(&inner.layout, filter) {
+        match (entry.and_then(|entry| work(&entry)), &mut result) {
+            (Ok(Action::Done), Ok(done)) => *done += 1,
             (Ok(_), _) => {}
             (Err(error), _) => result = Err(error),
         }

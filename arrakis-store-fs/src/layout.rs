@@ -366,20 +366,26 @@ pub struct Unreadable(pub String);
 ///
 /// The bytes are not a whole, undamaged event.
 pub fn decode(file: &Bytes) -> Result<Envelope, Unreadable> {
-    let header = decode_header(file)?;
-    let start = memchr_newline(file).map_or(file.len(), |end| end + 1);
-    let payload = file.slice(start..);
-    if payload.len() as u64 != header.length {
-        let (is, should) = (payload.len(), header.length);
-        return Err(Unreadable(format!("its payload has {is} bytes instead of {should}")));
+    let (header, length) = decode_header(file)?;
+    let (_, payload) = split(file);
+    if payload.len() as u64 != length {
+        let is = payload.len();
+        return Err(Unreadable(format!("its payload has {is} bytes instead of {length}")));
     }
-    if Digest::of(&payload) != header.header.digest {
+    if Digest::of(&payload) != header.digest {
         return Err(Unreadable("its payload does not match its digest".to_owned()));
     }
-    Ok(Envelope { header: header.header, payload })
+    Ok(Envelope { header, payload })
 }
 
-fn decode_header(file: &[u8]) -> Result<HeaderLine<Header>, Unreadable> {
+/// The header line without its newline, and the payload. A file without a newline is all header.
+pub(crate) fn split(file: &Bytes) -> (Bytes, Bytes) {
+    let end = memchr_newline(file).unwrap_or(file.len());
+    (file.slice(..end), file.slice((end + 1).min(file.len())..))
+}
+
+/// Reads the header, and the length that the payload should have.
+pub(crate) fn decode_header(file: &[u8]) -> Result<(Header, u64), Unreadable> {
     let end = memchr_newline(file).ok_or_else(|| Unreadable("it has no header line".to_owned()))?;
     let line: HeaderLine<Header> = serde_json::from_slice(&file[..end])
         .map_err(|error| Unreadable(format!("its header cannot be read: {error}")))?;
@@ -390,7 +396,7 @@ fn decode_header(file: &[u8]) -> Result<HeaderLine<Header>, Unreadable> {
     if !is_intact(&file[..end]) {
         return Err(Unreadable("its header does not match its check".to_owned()));
     }
-    Ok(line)
+    Ok((line.header, line.length))
 }
 
 fn memchr_newline(bytes: &[u8]) -> Option<usize> {

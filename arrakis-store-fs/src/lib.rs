@@ -2,7 +2,8 @@
 //!
 //! [`Spool`] is what the hook links: synchronous, without a runtime. `FsQueue` (feature
 //! `queue`) is the drainer's side: the filesystem implementation of
-//! `arrakis_core::queue::Queue`. The format of both is in [`layout`].
+//! `arrakis_core::queue::Queue`. The format of both is in [`layout`]. People look after a spool with
+//! `entry`, `manage`, `verify`, `repair` and `transfer`.
 
 pub mod counters;
 pub mod durability;
@@ -17,12 +18,19 @@ mod claim;
 #[cfg(feature = "queue")]
 mod dead_letter;
 #[cfg(feature = "queue")]
+pub mod entry;
+#[cfg(feature = "queue")]
 mod fresh;
 #[cfg(feature = "queue")]
 mod history;
 #[cfg(feature = "queue")]
+mod ids;
+#[cfg(feature = "queue")]
 mod lease;
+#[cfg(feature = "queue")]
 pub mod look;
+#[cfg(feature = "queue")]
+pub mod manage;
 #[cfg(feature = "queue")]
 mod owner;
 #[cfg(feature = "queue")]
@@ -31,6 +39,12 @@ mod quarantine;
 mod queue;
 #[cfg(feature = "queue")]
 pub mod receivers;
+#[cfg(feature = "queue")]
+pub mod repair;
+#[cfg(feature = "queue")]
+pub mod transfer;
+#[cfg(feature = "queue")]
+pub mod verify;
 
 pub use layout::Layout;
 pub use lock::{DrainerLock, is_drainer_running};

@@ -87,33 +87,8 @@ impl Owner {
     /// Puts the events of dead owners back into `pending/`; returns how many. What cannot be put back
     /// now stays for the next time, and keeps nothing else from its place.
     pub(crate) fn reap(&self) -> io::Result<u64> {
-        let own = self.directory();
-        let mut reaped = 0;
-        for entry in fs::read_dir(self.layout.processing())? {
-            let directory = entry?.path();
-            if directory == own || !directory.is_dir() {
-                continue;
-            }
-            if let Some(machine) = other_machine(&directory, &self.machine) {
-                self.report(directory, &machine);
-                continue;
-            }
-            // Half-made ones that never had a lock are empty, and their maker, if there is one, makes
-            // another.
-            if is_hidden(&directory) && self.fs.remove_directory(&directory).is_ok() {
-                continue;
-            }
-            let Ok(Some(_lock)) = try_lock(&directory.join(LOCK)) else { continue };
-            match put_back(&*self.fs, &directory, &self.layout) {
-                Ok(events) => {
-                    reaped += events;
-                    remove(&*self.fs, &directory);
-                }
-                Err(error) => tracing::warn!(target: "arrakis::queue", %error,
-                    directory = %directory.display(), "cannot take over from a dead drainer yet"),
-            }
-        }
-        Ok(reaped)
+        let own = Some(self.directory());
+        reap(&*self.fs, &self.layout, own, |directory, machine| self.report(directory, &machine))
     }
 
     fn report(&self, directory: PathBuf, machine: &str) {
@@ -135,6 +110,43 @@ impl Drop for Owner {
         // As far as it works: what stays is reaped by the next drainer.
         put_back(&*self.fs, &self.directory(), &self.layout).ok();
     }
+}
+
+/// Puts the events of dead owners back into `pending/`; returns how many. What another machine has is
+/// only told.
+pub(crate) fn reap(
+    fs: &dyn FileSystem,
+    layout: &Layout,
+    own: Option<PathBuf>,
+    elsewhere: impl Fn(PathBuf, String),
+) -> io::Result<u64> {
+    let machine = this_machine();
+    let mut reaped = 0;
+    for entry in fs::read_dir(layout.processing())? {
+        let directory = entry?.path();
+        if Some(&directory) == own.as_ref() || !directory.is_dir() {
+            continue;
+        }
+        if let Some(machine) = other_machine(&directory, &machine) {
+            elsewhere(directory, machine);
+            continue;
+        }
+        // Half-made ones that never had a lock are empty, and their maker, if there is one, makes
+        // another.
+        if is_hidden(&directory) && fs.remove_directory(&directory).is_ok() {
+            continue;
+        }
+        let Ok(Some(_lock)) = try_lock(&directory.join(LOCK)) else { continue };
+        match put_back(fs, &directory, layout) {
+            Ok(events) => {
+                reaped += events;
+                remove(fs, &directory);
+            }
+            Err(error) => tracing::warn!(target: "arrakis::queue", %error,
+                directory = %directory.display(), "cannot take over from a dead drainer yet"),
+        }
+    }
+    Ok(reaped)
 }
 
 fn hold(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<Held> {

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public items without documentation")]
 
+use arrakis_bin::config::LogLimits;
+use arrakis_bin::log_file::LogFile;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, Source};
@@ -74,6 +76,15 @@ fn pieces(criterion: &mut Criterion) {
         group.finish();
     }
     criterion.bench_function("redactor from nothing", |b| b.iter(Redactor::default));
+    criterion.bench_function("log line", |b| {
+        let home = tempfile::TempDir::new().expect("a temporary directory");
+        let log = LogFile::new(home.path(), "webhook-queue", LogLimits::default());
+        let line = serde_json::json!({
+            "timestamp": Timestamp::EPOCH, "level": "info", "component": "drainer",
+            "requestId": "019abcde-0000-7000-8000-000000000000", "message": "delivered", "attempt": 1,
+        });
+        b.iter(|| log.append(&line));
+    });
 }
 
 criterion_group!(benches, pieces);

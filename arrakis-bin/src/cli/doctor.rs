@@ -287,7 +287,9 @@ fn run_hook(hook: &Path, layout: &Layout, payload: &str) -> io::Result<()> {
 /// Whether the spool is empty, for a drainer removes an event only for a receipt; or the event is in
 /// the store that this machine can look into, which need not be that of the server.
 async fn arrived(layout: &Layout, store: Option<&dyn Store>, nonce: &str) -> bool {
-    if SpoolStatus::of(layout).is_some_and(|spool| spool.present.pending + spool.present.processing == 0) {
+    if SpoolStatus::of(layout)
+        .is_some_and(|spool| spool.present.pending + spool.present.processing == 0)
+    {
         return true;
     }
     let Some(store) = store else { return false };

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod output;
+pub mod queue;
 pub mod spool_watch;
 pub mod status;
 pub mod uninstall;
@@ -72,6 +73,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Deliver what the spool holds.
     Drain(drain::DrainArgs),
+    /// Look after the spool: list, show, retry, discard, verify, repair, export and import.
+    Queue(queue::QueueArgs),
     /// List stored events, or show one.
     Events(events::EventsArgs),
     /// List conversations, or read one.
@@ -101,6 +104,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Doctor(args) => doctor::run(&args, context).await,
         Command::Status(args) => status::run(&args, context).await,
         Command::Drain(args) => drain::run(args, context).await,
+        Command::Queue(args) => queue::run(&args, context),
         Command::Events(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             events::run(&args, &reader, context).await
@@ -113,6 +117,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await
         }
+        Command::Logs(args) if args.follow => logs::follow(&args, context).await,
         Command::Logs(args) => logs::run(&args, context),
         Command::Migrate(args) => migrate::run(&args, context).await,
     }

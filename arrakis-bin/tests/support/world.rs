@@ -82,12 +82,18 @@ impl World {
     }
 
     pub(crate) fn up_at(&self, address: &str) -> Up {
-        let mut child = self
-            .command(env!("CARGO_BIN_EXE_arrakis"))
-            .args(["up", "--json", "--listen", address])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_up(&mut self.command(env!("CARGO_BIN_EXE_arrakis")), address)
+    }
+
+    /// Starts the server on a free port; it will find no drainer to start.
+    pub(crate) fn lone_up(&self) -> Up {
+        let mut command = self.command(env!("CARGO_BIN_EXE_arrakis"));
+        Self::start_up(command.env("ARRAKIS_BIN", "true"), "127.0.0.1:0")
+    }
+
+    fn start_up(command: &mut Command, address: &str) -> Up {
+        command.args(["up", "--json", "--listen", address]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut text = String::new();
         let started = loop {

@@ -8,6 +8,6 @@ pub mod fakes;
 pub mod key_store;
 pub mod queue;
 pub mod receiver;
-pub mod spool_reports;
 pub mod retry_policy;
+pub mod spool_reports;
 pub mod transport;

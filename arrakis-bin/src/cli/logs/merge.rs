@@ -7,10 +7,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufRead, BufReader, Read, Take};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::clock::Timestamp;
 use serde_json::{Map, Value};
@@ -18,13 +20,16 @@ use serde_json::{Map, Value};
 use crate::log_file::LOG_NAMES;
 
 /// Longest line that is read, in bytes; of a longer one, the beginning.
-const LINE_MAX_BYTES: u64 = 256 * 1024;
+pub(super) const LINE_MAX_BYTES: u64 = 256 * 1024;
 
 /// How many lines a line may stand too late in its file: far more than there are writers.
 const WINDOW_LINES: usize = 64;
 
-/// How many lines of one moment are remembered to recognize them in another file.
-const REMEMBERED_LINES: usize = 256;
+/// How many lines are remembered to recognize them in another file.
+const REMEMBERED_LINES: usize = 4096;
+
+/// How far a line may stand behind a later one among those that are remembered.
+const DISORDER: Duration = Duration::from_secs(1);
 
 /// One line of a log file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,49 +46,130 @@ pub(super) struct Line {
     kind: usize,
 }
 
-/// The lines of all log files of a directory.
+impl Line {
+    /// A line of a file, whose line before had the time `last`.
+    pub(super) fn read(raw: String, file: &Arc<str>, kind: usize, last: Timestamp) -> Self {
+        let fields: Option<Map<String, Value>> = serde_json::from_str(&raw).ok();
+        let at = fields.as_ref().and_then(|fields| fields.get("timestamp")?.as_str()?.parse().ok());
+        let fields = fields.filter(|_| at.is_some());
+        Self { at: at.unwrap_or(last), raw, fields, file: Arc::clone(file), kind }
+    }
+}
+
+/// The text of a line without its line break; none where it is empty.
+pub(super) fn text_of(bytes: &[u8]) -> Option<String> {
+    let line = String::from_utf8_lossy(bytes);
+    let line = line.trim_end_matches(['\n', '\r']);
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// A log file that is open for reading.
+#[derive(Debug)]
+pub(super) struct LogSource {
+    pub(super) file: File,
+    pub(super) name: Arc<str>,
+    /// Which of the four kinds of file.
+    pub(super) kind: usize,
+    /// What of it is read, in bytes.
+    pub(super) length: u64,
+    pub(super) id: FileId,
+    written: Timestamp,
+}
+
+/// Opens the log files in `directory`, rotated ones too, but for those that `is_known`. A directory
+/// that does not exist has none.
+pub(super) fn find(
+    directory: &Path,
+    is_known: impl Fn(FileId) -> bool,
+) -> io::Result<Vec<LogSource>> {
+    let mut found = Vec::<LogSource>::new();
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries?),
+    };
+    for entry in entries.into_iter().flatten() {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let Some(kind) = kind_of(&name) else { continue };
+        // A pipe or a link of this name is none of ours, and opening it might wait.
+        if !entry.metadata().is_ok_and(|found| found.is_file() && !is_known(file_id(&found))) {
+            continue;
+        }
+        let file = match File::open(entry.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let metadata = file.metadata()?;
+        let (written, length) = (metadata.modified()?.into(), metadata.len());
+        let id = file_id(&metadata);
+        // One that is renamed while the directory is read may be met twice.
+        if !is_known(id) && found.iter().all(|other| other.id != id) {
+            found.push(LogSource { file, name: name.into(), kind, length, id, written });
+        }
+    }
+    // Lines of one moment come in the same order at every run.
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// What a file is known by through its renames: device and inode.
+pub(super) type FileId = (u64, u64);
+
+/// What an open file, or one that was looked at, is known by.
+pub(super) fn file_id(found: &Metadata) -> FileId {
+    (found.dev(), found.ino())
+}
+
+/// The lines that came last, to recognize them in another kind of file.
+#[derive(Debug, Default)]
+pub(super) struct Told(VecDeque<Line>);
+
+impl Told {
+    /// Whether another kind of file has not told this line before; then it has now.
+    pub(super) fn is_new(&mut self, line: &Line) -> bool {
+        if line.fields.is_none() {
+            return true;
+        }
+        let mut lately = self.0.iter().rev().take_while(|told| told.at.plus(DISORDER) >= line.at);
+        if lately.any(|told| told.at == line.at && told.kind != line.kind && told.raw == line.raw) {
+            return false;
+        }
+        if self.0.len() == REMEMBERED_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line.clone());
+        true
+    }
+}
+
+/// The lines of log files.
 #[derive(Debug)]
 pub(super) struct Merge {
     sources: Vec<Source>,
-    moment: Timestamp,
-    /// The lines of this moment that came last.
-    told: VecDeque<Line>,
+    told: Told,
 }
 
 impl Merge {
-    /// Opens the log files in `directory`, rotated ones too; not those that were last written before
-    /// `since`. A directory that does not exist has no lines.
+    /// Merges the log files in `directory`, but for those that were last written before `since`.
     pub(super) fn open(directory: &Path, since: Option<Timestamp>) -> io::Result<Self> {
-        let mut sources = Vec::new();
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            entries => Some(entries?),
-        };
-        for entry in entries.into_iter().flatten() {
-            let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let Some(kind) = kind_of(&name) else { continue };
-            // A pipe or a link of this name is none of ours.
-            if !entry.file_type()?.is_file() {
-                continue;
-            }
-            let file = match File::open(entry.path()) {
-                // It was rotated away meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
-            };
-            let written = Timestamp::from(file.metadata()?.modified()?);
-            if since.is_none_or(|since| written >= since) {
-                sources.push(Source::new(BufReader::new(file), &name, kind));
-            }
-        }
-        // Lines of one moment come in the same order at every run.
-        sources.sort_by(|a, b| a.file.cmp(&b.file));
+        let mut sources = find(directory, |_| false)?;
+        sources.retain(|source| since.is_none_or(|since| source.written >= since));
+        Self::new(sources)
+    }
+
+    /// Merges these files, each as far as its length.
+    pub(super) fn new(sources: Vec<LogSource>) -> io::Result<Self> {
+        let mut sources: Vec<_> = sources.into_iter().map(Source::new).collect();
         for source in &mut sources {
             source.fill()?;
         }
-        Ok(Self { sources, moment: Timestamp::EPOCH, told: VecDeque::new() })
+        Ok(Self { sources, told: Told::default() })
+    }
+
+    /// What was told, for whoever goes on reading.
+    pub(super) fn into_told(self) -> Told {
+        self.told
     }
 
     /// The next line, told before or not.
@@ -93,10 +179,6 @@ impl Merge {
         let line = source.window.pop().map(|Reverse(Waiting { line, .. })| line);
         source.fill()?;
         Ok(line)
-    }
-
-    fn was_told(&self, line: &Line) -> bool {
-        self.told.iter().any(|told| told.kind != line.kind && told.raw == line.raw)
     }
 }
 
@@ -113,20 +195,9 @@ impl Iterator for Merge {
                     return Some(Err(error));
                 }
             };
-            if line.at != self.moment {
-                self.moment = line.at;
-                self.told.clear();
+            if self.told.is_new(&line) {
+                return Some(Ok(line));
             }
-            if line.fields.is_some() {
-                if self.was_told(&line) {
-                    continue;
-                }
-                if self.told.len() == REMEMBERED_LINES {
-                    self.told.pop_front();
-                }
-                self.told.push_back(line.clone());
-            }
-            return Some(Ok(line));
         }
     }
 }
@@ -134,7 +205,7 @@ impl Iterator for Merge {
 /// One file, read through a window of sorted lines.
 #[derive(Debug)]
 struct Source {
-    reader: BufReader<File>,
+    reader: BufReader<Take<File>>,
     file: Arc<str>,
     kind: usize,
     read: u64,
@@ -170,10 +241,10 @@ impl Ord for Waiting {
 }
 
 impl Source {
-    fn new(reader: BufReader<File>, file: &str, kind: usize) -> Self {
+    fn new(LogSource { file, name, kind, length, .. }: LogSource) -> Self {
         Self {
-            reader,
-            file: file.into(),
+            reader: BufReader::new(file.take(length)),
+            file: name,
             kind,
             read: 0,
             last: Timestamp::EPOCH,
@@ -189,15 +260,10 @@ impl Source {
     fn fill(&mut self) -> io::Result<()> {
         while self.window.len() < WINDOW_LINES {
             let Some(raw) = self.read_line()? else { break };
-            let fields: Option<Map<String, Value>> = serde_json::from_str(&raw).ok();
-            let at =
-                fields.as_ref().and_then(|fields| fields.get("timestamp")?.as_str()?.parse().ok());
-            let fields = fields.filter(|_| at.is_some());
-            let at = at.unwrap_or(self.last);
-            self.last = at;
+            let line = Line::read(raw, &self.file, self.kind, self.last);
+            self.last = line.at;
             self.read += 1;
-            let line = Line { at, raw, fields, file: Arc::clone(&self.file), kind: self.kind };
-            self.window.push(Reverse(Waiting { key: (at, self.read), line }));
+            self.window.push(Reverse(Waiting { key: (line.at, self.read), line }));
         }
         Ok(())
     }
@@ -213,10 +279,8 @@ impl Source {
             if bytes.last() != Some(&b'\n') && count as u64 == LINE_MAX_BYTES {
                 self.reader.skip_until(b'\n')?;
             }
-            let line = String::from_utf8_lossy(&bytes);
-            let line = line.trim_end_matches(['\n', '\r']);
-            if !line.is_empty() {
-                return Ok(Some(line.to_owned()));
+            if let Some(line) = text_of(&bytes) {
+                return Ok(Some(line));
             }
         }
     }

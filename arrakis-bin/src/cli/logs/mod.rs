@@ -4,6 +4,7 @@
 //! `timestamp`, `level`, `message` and, where it is about an event, `requestId`. A line that is no such
 //! object comes as `{"unreadable": …, "file": …}`.
 
+mod follow;
 mod merge;
 
 use std::collections::VecDeque;
@@ -20,6 +21,8 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::output::{self, Terminal, text};
+use crate::shutdown;
+use follow::Follower;
 use merge::{Line, Merge};
 
 /// Lines that are shown unless told otherwise.
@@ -31,6 +34,10 @@ const MAX_LIMIT: u64 = 100_000;
 /// The arguments of `arrakis logs`.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
+    /// Go on with new lines as they are written, until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+
     /// Only lines about this request id: one event's life, from capture to its row.
     #[arg(long, value_name = "ID")]
     pub request: Option<RequestId>,
@@ -44,7 +51,7 @@ pub struct LogsArgs {
     #[arg(long, value_name = "DURATION|TIME")]
     pub since: Option<Since>,
 
-    /// Only the newest N of those lines.
+    /// Only the newest N of those lines; with --follow, of those that are there already.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT,
           value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
     pub limit: u64,
@@ -52,7 +59,7 @@ pub struct LogsArgs {
 
 impl Default for LogsArgs {
     fn default() -> Self {
-        Self { request: None, level: None, since: None, limit: DEFAULT_LIMIT }
+        Self { follow: false, request: None, level: None, since: None, limit: DEFAULT_LIMIT }
     }
 }
 
@@ -109,7 +116,7 @@ impl Since {
     }
 }
 
-/// Shows the lines.
+/// Shows the lines that are there.
 ///
 /// # Errors
 ///
@@ -117,30 +124,9 @@ impl Since {
 pub fn run(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let directory = context.home.join("logs");
     let since = args.since.map(|since| since.before(context.clock.now()));
-    let lines = Merge::open(&directory, since)
+    let mut lines = Merge::open(&directory, since)
         .with_context(|| format!("the logs in {} cannot be read", directory.display()))?;
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut shown: VecDeque<Line> = VecDeque::new();
-    let (mut matching, mut unreadable) = (0_u64, 0_u64);
-    for line in lines {
-        let line = line.context("a log file cannot be read")?;
-        if !args.wants(&line, since) {
-            continue;
-        }
-        matching += 1;
-        unreadable += u64::from(line.fields.is_none());
-        if shown.len() == limit {
-            shown.pop_front();
-        }
-        shown.push_back(line);
-    }
-    for line in &shown {
-        if context.json {
-            write_json(line, &mut context.out)?;
-        } else {
-            write_human(line, context.terminal, &mut context.out)?;
-        }
-    }
+    let Counts { matching, unreadable } = show_newest(&mut lines, args, since, context)?;
     if matching == 0 {
         context.remark(&format!("No lines match in {}.", directory.display()))?;
     }
@@ -156,6 +142,78 @@ pub fn run(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the lines that are there, and those that come, until this process is to end.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn follow(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::on_signal()?;
+    let directory = context.home.join("logs");
+    let since = args.since.map(|since| since.before(context.clock.now()));
+    let unreadable = || format!("the logs in {} cannot be read", directory.display());
+    let (mut follower, mut lines) = Follower::open(&directory).with_context(unreadable)?;
+    show_newest(&mut lines, args, since, context)?;
+    follower.goes_on_after(lines.into_told());
+    loop {
+        context.out.flush()?;
+        let is_end = tokio::select! {
+            () = shutdown.cancelled() => true,
+            () = follower.changed() => false,
+        };
+        for line in follower.read(is_end).with_context(unreadable)? {
+            if args.wants(&line, since) {
+                write(&line, context)?;
+            }
+        }
+        if is_end {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// How many lines there were.
+struct Counts {
+    matching: u64,
+    unreadable: u64,
+}
+
+/// Shows the newest of the lines that are asked for.
+fn show_newest(
+    lines: &mut Merge,
+    args: &LogsArgs,
+    since: Option<Timestamp>,
+    context: &mut Context,
+) -> anyhow::Result<Counts> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let mut shown: VecDeque<Line> = VecDeque::new();
+    let mut counts = Counts { matching: 0, unreadable: 0 };
+    for line in lines {
+        let line = line.context("a log file cannot be read")?;
+        if !args.wants(&line, since) {
+            continue;
+        }
+        counts.matching += 1;
+        counts.unreadable += u64::from(line.fields.is_none());
+        if shown.len() == limit {
+            shown.pop_front();
+        }
+        shown.push_back(line);
+    }
+    for line in &shown {
+        write(line, context)?;
+    }
+    Ok(counts)
+}
+
+fn write(line: &Line, context: &mut Context) -> io::Result<()> {
+    if context.json {
+        write_json(line, &mut context.out)
+    } else {
+        write_human(line, context.terminal, &mut context.out)
+    }
 }
 
 impl LogsArgs {

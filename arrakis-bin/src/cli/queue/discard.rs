@@ -1,0 +1,93 @@
+//! `arrakis queue discard`.
+//!
+//! As JSON, an object with the counts `discarded`, `gone`, `leased` and `kept`, with `problems` and `unknown`
+//! ids.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use arrakis_store_fs::Layout;
+use arrakis_store_fs::entry::{Filter, State, entries};
+use arrakis_store_fs::manage::discard;
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Context;
+use super::act::Tally;
+use super::progress::Progress;
+use super::{Selection, events, exit, spools};
+
+/// The arguments of `arrakis queue discard`.
+#[derive(Debug, Clone, Args)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Do not ask.
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Discarded<'a> {
+    discarded: u64,
+    #[serde(flatten)]
+    tally: &'a Tally,
+}
+
+pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let filter = args.selection.explicit(context.clock.now(), &State::ALL)?;
+    let spools = spools(context);
+    if !args.yes {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            bail!("discarding is for good; add --yes to confirm it");
+        }
+        let question = question(&filter, &spools)?;
+        if !is_confirmed(&question, &mut io::stdin().lock(), &mut context.err)? {
+            context.remark("Nothing was discarded.")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let progress = Progress::new("Discarding");
+    let mut tally = Tally::of(&filter);
+    for spool in &spools {
+        tally.each(&filter, spool, &progress, |entry| discard(spool, entry));
+    }
+    drop(progress);
+    if context.json {
+        context.write_json(&Discarded { discarded: tally.done, tally: &tally })?;
+    } else {
+        writeln!(context.out, "{} discarded.", events(tally.done))?;
+    }
+    tally.remark(context)?;
+    Ok(exit(tally.kept == 0))
+}
+
+/// `Discard 2 pending and 3 failed for good?`
+fn question(filter: &Filter, spools: &[Layout]) -> io::Result<String> {
+    let mut counts = BTreeMap::<State, u64>::new();
+    for spool in spools {
+        for entry in entries(spool, filter) {
+            *counts.entry(entry?.state).or_default() += 1;
+        }
+    }
+    counts.remove(&State::Processing);
+    let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
+    Ok(format!("Discard {what} for good? [y/N] "))
+}
+
+fn is_confirmed(
+    question: &str,
+    answers: &mut dyn BufRead,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
+    write!(err, "{question}")?;
+    err.flush()?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,92 @@
+//! `arrakis queue retry`.
+//!
+//! As JSON, an object with the counts `retried`, `gone`, `leased` and `kept`, with `problems`, `unknown` ids,
+//! and `drainer`: `running` or `started`, null where there was nothing for it.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use arrakis_store_fs::entry::State;
+use arrakis_store_fs::manage::retry;
+use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use clap::Args;
+use serde::Serialize;
+
+use super::super::Context;
+use super::act::Tally;
+use super::progress::Progress;
+use super::{Selection, events, exit, spools};
+use crate::wake::spawn_drainer;
+
+/// The arguments of `arrakis queue retry`.
+///
+/// Without ids and states, what waits and what has failed is meant, and nothing in quarantine.
+#[derive(Debug, Clone, Args)]
+pub struct RetryArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Retried<'a> {
+    retried: u64,
+    #[serde(flatten)]
+    tally: &'a Tally,
+    drainer: Option<Drainer>,
+}
+
+/// Who delivers what is due now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Drainer {
+    /// The one that runs; it was told.
+    Running,
+    /// One that was started for it.
+    Started,
+}
+
+pub(super) fn run(args: &RetryArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    let now = context.clock.now();
+    let states = [State::Pending, State::Processing, State::Failed];
+    let filter = args.selection.explicit(now, &states)?;
+    let progress = Progress::new("Retrying");
+    let spools = spools(context);
+    let mut drainer = None;
+    let mut tally = Tally::of(&filter);
+    for spool in &spools {
+        let before = tally.done;
+        tally.each(&filter, spool, &progress, |entry| retry(spool, entry, now));
+        if tally.done > before {
+            drainer = Some(wake(spool, context)?);
+        }
+    }
+    drop(progress);
+    if context.json {
+        context.write_json(&Retried { retried: tally.done, tally: &tally, drainer })?;
+    } else {
+        let who = match drainer {
+            None => "",
+            Some(Drainer::Running) => "; the drainer that runs was told",
+            Some(Drainer::Started) => "; a drainer was started",
+        };
+        writeln!(context.out, "{} due now{who}.", events(tally.done))?;
+    }
+    tally.remark(context)?;
+    Ok(exit(tally.kept == 0))
+}
+
+/// Has a drainer try what is due in a spool: the one that runs, or a new one.
+pub(super) fn wake(spool: &Layout, context: &mut Context) -> anyhow::Result<Drainer> {
+    // The events' files were renamed before this look, as a hook does it.
+    let poked = Spool::new(spool.clone()).poke();
+    if !is_drainer_running(spool) {
+        spawn_drainer(&context.home)
+            .context("the events are due, but no drainer could be started; run `arrakis drain`")?;
+        return Ok(Drainer::Started);
+    }
+    if let Err(error) = poked {
+        context.remark(&format!("The drainer that runs could not be told to hurry: {error}."))?;
+    }
+    Ok(Drainer::Running)
+}
