@@ -111,7 +111,7 @@ impl World {
         count.count
     }
 
-    fn database(&self) -> SqliteConnection {
+    pub(crate) fn database(&self) -> SqliteConnection {
         let path = self.home().join("arrakis.db");
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
         diesel::sql_query("PRAGMA busy_timeout=10000").execute(&mut connection).unwrap();

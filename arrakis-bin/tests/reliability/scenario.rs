@@ -1,0 +1,235 @@
+//! A scenario: many cases of one kind, judged after each and at the end.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use arrakis_core::digest::Digest;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+
+use crate::oracle::{Event, Oracle, Size};
+use crate::world::{Up, World, feed};
+
+/// A real server with a database of its own.
+pub(crate) struct Receiver {
+    pub(crate) world: World,
+    pub(crate) up: Up,
+}
+
+impl Receiver {
+    pub(crate) fn start() -> Self {
+        let world = World::new();
+        let up = world.up();
+        Self { world, up }
+    }
+
+    /// A home without a spool yet, whose events go to this receiver.
+    pub(crate) fn new_home(&self) -> World {
+        self.new_home_via(&self.up.url)
+    }
+
+    /// The same, by way of another URL.
+    pub(crate) fn new_home_via(&self, url: &str) -> World {
+        let home = World::new();
+        std::fs::create_dir(home.home()).unwrap();
+        let config = std::fs::read_to_string(self.world.home().join("config.toml")).unwrap();
+        std::fs::write(home.home().join("config.toml"), config.replace(&self.up.url, url)).unwrap();
+        home
+    }
+}
+
+/// The directories that a world's programs keep events in.
+pub(crate) fn roots(world: &World) -> Vec<PathBuf> {
+    vec![world.home(), world.directory.path().join("fallback")]
+}
+
+/// Delivers what is due in a world's spools, soon after the last attempt, and ends.
+pub(crate) fn drain_once(world: &World) -> Command {
+    let mut drain = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    drain.args(["drain", "--once"]).env("ARRAKIS_RETRY_DELAY", "1");
+    drain
+}
+
+/// One row of the audit log that is not a repeat.
+#[derive(QueryableByName)]
+struct Admitted {
+    #[diesel(sql_type = Text)]
+    status: String,
+    #[diesel(sql_type = Binary)]
+    digest: Vec<u8>,
+    #[diesel(sql_type = Nullable<Text>)]
+    request_body: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = Nullable<Text>)]
+    session_id: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    admitted: i64,
+    #[diesel(sql_type = BigInt)]
+    repeated: i64,
+}
+
+/// What is counted in a scenario.
+#[derive(Debug, Default)]
+struct Figures {
+    cases: u64,
+    faults: u64,
+    lost: u64,
+    doubled: u64,
+    damaged: u64,
+    unknown: u64,
+    wedged: u64,
+}
+
+/// Many cases of one kind.
+pub(crate) struct Scenario {
+    name: String,
+    pub(crate) oracle: Oracle,
+    figures: Figures,
+    /// What was found, in words.
+    troubles: Vec<String>,
+}
+
+impl Scenario {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        let (oracle, figures, troubles) = Default::default();
+        Self { name: name.into(), oracle, figures, troubles }
+    }
+
+    /// Captures an event with a hook that finds no drainer to start.
+    pub(crate) fn capture(&self, world: &World, size: Size) -> Event {
+        let event = self.oracle.issue(size);
+        feed(world.lone_hook(), &event.payload);
+        self.oracle.owe(&event);
+        event
+    }
+
+    /// Counts a case, and whether its fault happened.
+    pub(crate) fn count(&mut self, faults: u64) {
+        self.figures.cases += 1;
+        self.figures.faults += faults;
+    }
+
+    /// Notes what must not be.
+    pub(crate) fn trouble(&mut self, trouble: String) {
+        self.troubles.push(trouble);
+    }
+
+    /// The fault is over: a fresh event must get through, and with it whatever else is in the spool.
+    pub(crate) fn recover(&mut self, world: &World, database: &World, events: &[Event], case: &str) {
+        let fresh = self.capture(world, Size::Small);
+        let drained = drain_once(world).output().unwrap();
+        if !drained.status.success() {
+            let words = String::from_utf8_lossy(&drained.stderr).into_owned();
+            self.wedged(format!("{case}: draining failed: {words}"));
+        }
+        for root in roots(world) {
+            for directory in ["pending", "processing", "failed", "quarantine"] {
+                let left = event_files(&root.join("queue").join(directory));
+                if !left.is_empty() {
+                    self.wedged(format!("{case}: {directory} holds {left:?}"));
+                }
+            }
+        }
+        self.judge(database, events, case);
+        self.judge(database, &[fresh], case);
+    }
+
+    /// Compares what was stored of these events with what was issued.
+    pub(crate) fn judge(&mut self, database: &World, events: &[Event], case: &str) {
+        let issued = self.oracle.issued();
+        let mut connection = database.database();
+        for Event { id, payload } in events {
+            let rows: Vec<Admitted> = diesel::sql_query(
+                "SELECT status, digest, request_body FROM webhook_events
+                 WHERE session_id = ? AND status <> 'DUPLICATE'",
+            )
+            .bind::<Text, _>(id)
+            .load(&mut connection)
+            .unwrap();
+            let is_owed = issued[id].is_owed;
+            match rows.as_slice() {
+                [] if is_owed => {
+                    self.figures.lost += 1;
+                    self.trouble(format!("{case}: {id} is lost"));
+                }
+                [] => {}
+                [row] => {
+                    let is_same = row.request_body.as_deref().map(str::as_bytes) == Some(payload)
+                        && row.digest == issued[id].digest.as_bytes()
+                        && issued[id].digest == Digest::of(payload);
+                    if row.status != "SUCCESS" || !is_same {
+                        self.figures.damaged += 1;
+                        self.trouble(format!("{case}: {id} is {} and damaged", row.status));
+                    }
+                }
+                rows => {
+                    self.figures.doubled += 1;
+                    self.trouble(format!("{case}: {id} is there {} times", rows.len()));
+                }
+            }
+        }
+    }
+
+    fn wedged(&mut self, trouble: String) {
+        self.figures.wedged += 1;
+        self.trouble(trouble);
+    }
+
+    /// Accounts for every event that was issued and every row that is there, prints the figures, and
+    /// fails if anything is not as it must be.
+    pub(crate) fn finish(mut self, databases: &[&World]) {
+        let issued = self.oracle.issued();
+        let (mut admitted, mut repeated) = (BTreeMap::<String, i64>::new(), 0);
+        for database in databases {
+            let rows: Vec<Count> = diesel::sql_query(
+                "SELECT session_id, sum(status <> 'DUPLICATE') AS admitted,
+                        sum(status = 'DUPLICATE') AS repeated
+                 FROM webhook_events GROUP BY session_id",
+            )
+            .load(&mut database.database())
+            .unwrap();
+            for row in rows {
+                repeated += row.repeated;
+                *admitted.entry(row.session_id.unwrap_or_default()).or_default() += row.admitted;
+            }
+        }
+        let unknown = admitted.keys().filter(|id| !issued.contains_key(*id)).count();
+        self.figures.unknown += unknown as u64;
+        let owed = issued.iter().filter(|(_, issued)| issued.is_owed);
+        let missing = owed.clone().filter(|(id, _)| !admitted.contains_key(*id)).count();
+        let Figures { cases, faults, lost, doubled, damaged, unknown, wedged } = self.figures;
+        let owed = owed.count();
+        let line = format!(
+            "reliability: {}: cases={cases} faults={faults} owed={owed} stored={} repeated={repeated} \
+             lost={lost} doubled={doubled} damaged={damaged} unknown={unknown} wedged={wedged}",
+            self.name,
+            admitted.values().sum::<i64>(),
+        );
+        // Past the capture of the test harness: the figures are what the run is for.
+        writeln!(std::io::stderr(), "{line}").unwrap();
+        let shown: Vec<&String> = self.troubles.iter().take(20).collect();
+        assert!(self.troubles.is_empty(), "{line}\n{shown:#?}");
+        assert_eq!((missing, lost + doubled + damaged + unknown + wedged), (0, 0), "{line}");
+        assert!(admitted.values().all(|count| *count == 1), "{line}");
+        assert!(cases > 0 && faults > 0, "no fault happened: {line}");
+    }
+}
+
+/// The event files below a directory.
+fn event_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(event_files(&path));
+        } else if path.extension().is_some_and(|ending| ending == "event") {
+            files.push(path);
+        }
+    }
+    files
+}

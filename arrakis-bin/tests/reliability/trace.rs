@@ -1,0 +1,300 @@
+//! Runs a program and interferes at the n-th call by which it touches given directories.
+//!
+//! The programs have many threads, and the n-th call is that of the whole process: `strace` counts for
+//! each thread by itself, so it could not reach every call of a drainer or a server. A call counts
+//! when one of its paths, or the file behind one of its descriptors, is below a directory of interest.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::calls::{Argument, arguments};
+
+/// What happens to the chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The process is killed instead of making it.
+    Kill,
+    /// It is not made, and fails.
+    Fail(Errno),
+    /// It and all that could not be made on a broken file system either fail from now on.
+    FailOn(Errno),
+}
+
+/// A fault and the number of the call that it comes to; the first is 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) at: usize,
+    pub(crate) fault: Fault,
+}
+
+/// One call that touched a directory of interest.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) path: PathBuf,
+}
+
+/// How a traced program went.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The calls that counted, in order.
+    pub(crate) calls: Vec<Call>,
+    /// The call that the fault came to.
+    pub(crate) struck: Option<Call>,
+    /// How the process ended.
+    pub(crate) ended: WaitStatus,
+}
+
+impl Report {
+    /// Whether the process died by SIGKILL.
+    pub(crate) fn is_killed(&self) -> bool {
+        matches!(self.ended, WaitStatus::Signaled(_, Signal::SIGKILL, _))
+    }
+
+    /// The exit code, if there is one.
+    pub(crate) fn code(&self) -> Option<i32> {
+        match self.ended {
+            WaitStatus::Exited(_, code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
+/// A program that runs under the tracer.
+pub(crate) struct Traced {
+    pub(crate) pid: Pid,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
+    armed: Arc<AtomicBool>,
+    tracer: JoinHandle<Report>,
+}
+
+impl Traced {
+    /// Starts `command`, gives it `input` on stdin, and traces it. Calls count from [`arm`](Self::arm) on.
+    pub(crate) fn start(
+        mut command: Command,
+        input: Vec<u8>,
+        roots: Vec<PathBuf>,
+        plan: Option<Plan>,
+    ) -> Self {
+        let armed = Arc::new(AtomicBool::new(false));
+        let counting = Arc::clone(&armed);
+        let (started, streams) = mpsc::channel();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        trace_me(&mut command);
+        // Only the thread that started a process may trace it.
+        let tracer = std::thread::spawn(move || {
+            let mut child = command.spawn().unwrap_or_else(|error| {
+                panic!("cannot trace programs here ({error}); in a container, allow ptrace: --cap-add SYS_PTRACE")
+            });
+            let pid = Pid::from_raw(child.id().cast_signed());
+            let stdin = child.stdin.take().unwrap();
+            started.send((pid, stdin, child.stdout.take(), child.stderr.take())).unwrap();
+            let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+            let calls = Vec::new();
+            Tracer { pid, memory, roots, plan, armed: counting, calls, struck: None }.run()
+        });
+        let Ok((pid, mut stdin, stdout, stderr)) = streams.recv() else {
+            std::panic::resume_unwind(tracer.join().unwrap_err());
+        };
+        std::thread::spawn(move || stdin.write_all(&input).ok());
+        let (stdout, stderr) = (stdout.unwrap(), stderr.unwrap());
+        Self { pid, stdout, stderr, armed, tracer }
+    }
+
+    /// Has calls count from now on.
+    pub(crate) fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the program has ended.
+    pub(crate) fn wait(self) -> Report {
+        self.tracer.join().unwrap()
+    }
+}
+
+/// Traces a program from its first call to its end.
+pub(crate) fn run(
+    command: Command,
+    input: Vec<u8>,
+    roots: Vec<PathBuf>,
+    plan: Option<Plan>,
+) -> Report {
+    let traced = Traced::start(command, input, roots, plan);
+    traced.arm();
+    traced.wait()
+}
+
+#[allow(unsafe_code, reason = "there is no other way to run code between fork and exec")]
+fn trace_me(command: &mut Command) {
+    // SAFETY: between fork and exec only one call is made, and it is async-signal-safe.
+    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+}
+
+struct Tracer {
+    pid: Pid,
+    memory: File,
+    roots: Vec<PathBuf>,
+    plan: Option<Plan>,
+    armed: Arc<AtomicBool>,
+    calls: Vec<Call>,
+    struck: Option<Call>,
+}
+
+impl Tracer {
+    fn run(mut self) -> Report {
+        // Its own threads, and no child of another thread of this test.
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        let mut failing = Vec::new();
+        let mut is_set_up = false;
+        loop {
+            let status = waitpid(None, Some(flags)).unwrap();
+            let resumed = match status {
+                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
+                    if pid == self.pid {
+                        let Self { calls, struck, .. } = self;
+                        return Report { calls, struck, ended: status };
+                    }
+                    continue;
+                }
+                WaitStatus::Stopped(thread, Signal::SIGTRAP) if !is_set_up => {
+                    is_set_up = true;
+                    let options = Options::PTRACE_O_TRACESYSGOOD
+                        | Options::PTRACE_O_TRACECLONE
+                        | Options::PTRACE_O_EXITKILL;
+                    ptrace::setoptions(thread, options).unwrap();
+                    ptrace::syscall(thread, None)
+                }
+                WaitStatus::PtraceSyscall(thread) => {
+                    self.at_call(thread, &mut failing);
+                    ptrace::syscall(thread, None)
+                }
+                // What a new thread begins with.
+                WaitStatus::Stopped(thread, Signal::SIGSTOP)
+                | WaitStatus::PtraceEvent(thread, ..) => ptrace::syscall(thread, None),
+                WaitStatus::Stopped(thread, signal) => ptrace::syscall(thread, signal),
+                other => panic!("{other:?} was not asked for"),
+            };
+            // A thread of a killed process is gone before it is told to go on.
+            assert!(matches!(resumed, Ok(()) | Err(Errno::ESRCH)), "{resumed:?}");
+        }
+    }
+
+    /// Deals with a thread that is about to make a call, or has just made it.
+    fn at_call(&mut self, thread: Pid, failing: &mut Vec<(Pid, Errno)>) {
+        const ENTRY: u8 = nix::libc::PTRACE_SYSCALL_INFO_ENTRY;
+        // A killed thread can be looked at no more.
+        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(thread), ptrace::getregs(thread))
+        else {
+            return;
+        };
+        if info.op != ENTRY {
+            if let Some(at) = failing.iter().position(|(failing, _)| *failing == thread) {
+                let (_, error) = failing.swap_remove(at);
+                registers.rax = -i64::from(error as i32) as u64;
+                ptrace::setregs(thread, registers).ok();
+            }
+            return;
+        }
+        if !self.armed.load(Ordering::SeqCst) {
+            return;
+        }
+        let r = registers;
+        let Some(call) = self.call(r.orig_rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8]) else { return };
+        self.calls.push(call.clone());
+        let Some(plan) = self.plan else { return };
+        let error = match plan.fault {
+            Fault::FailOn(error) if self.calls.len() >= plan.at && can_break(call.name) => error,
+            Fault::Fail(error) if self.calls.len() == plan.at => error,
+            Fault::Kill if self.calls.len() == plan.at => {
+                self.struck = Some(call);
+                kill(self.pid, Signal::SIGKILL).unwrap();
+                return;
+            }
+            _ => return,
+        };
+        self.struck.get_or_insert(call);
+        registers.orig_rax = u64::MAX;
+        ptrace::setregs(thread, registers).unwrap();
+        failing.push((thread, error));
+    }
+
+    /// The call, if it touches a directory of interest.
+    fn call(&self, number: u64, values: [u64; 5]) -> Option<Call> {
+        let (name, arguments) = arguments(number.cast_signed())?;
+        let mut base = None;
+        for argument in arguments {
+            let path = match *argument {
+                Argument::File(index) => {
+                    base = self.descriptor(values[index]);
+                    base.clone()
+                }
+                Argument::Path(index) => match self.text(values[index]) {
+                    Some(path) if path.is_absolute() => Some(path),
+                    path => base.clone().zip(path).map(|(base, path)| base.join(path)),
+                },
+            };
+            if let Some(path) = path.filter(|path| self.is_of_interest(path)) {
+                return Some(Call { name, path });
+            }
+        }
+        None
+    }
+
+    fn is_of_interest(&self, path: &Path) -> bool {
+        self.roots.iter().any(|root| path.starts_with(root))
+    }
+
+    fn descriptor(&self, number: u64) -> Option<PathBuf> {
+        // Only the lower half is the number; the upper may hold anything.
+        let number = number as i32;
+        if number == nix::libc::AT_FDCWD {
+            return std::fs::read_link(format!("/proc/{}/cwd", self.pid)).ok();
+        }
+        std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
+    }
+
+    /// Reads a path from the program's memory.
+    fn text(&self, address: u64) -> Option<PathBuf> {
+        const PAGE: u64 = 4096;
+        let mut text = Vec::new();
+        let mut at = address;
+        while at != 0 && text.len() < PAGE as usize {
+            // To the end of a page: the next one need not be there.
+            let mut part = vec![0; (PAGE - at % PAGE) as usize];
+            self.memory.read_exact_at(&mut part, at).ok()?;
+            if let Some(end) = part.iter().position(|byte| *byte == 0) {
+                text.extend_from_slice(&part[..end]);
+                return Some(PathBuf::from(OsStr::from_bytes(&text)));
+            }
+            text.extend_from_slice(&part);
+            at += part.len() as u64;
+        }
+        None
+    }
+}
+
+/// Whether a call fails on a file system that has no space left or is broken. Looking at what is
+/// there, letting go of it and removing it work on.
+fn can_break(name: &str) -> bool {
+    matches!(
+        name,
+        "openat" | "write" | "pwrite64" | "writev" | "fsync" | "fdatasync" | "rename" | "mkdir"
+            | "ftruncate" | "fallocate"
+    )
+}
