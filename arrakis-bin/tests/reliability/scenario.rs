@@ -8,9 +8,29 @@ use std::process::Command;
 use arrakis_core::digest::Digest;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
+use tempfile::TempDir;
 
 use crate::oracle::{Event, Oracle, Size};
 use crate::world::{Up, World, feed};
+
+/// A server of `world`, which starts no drainer.
+pub(crate) fn lone_up(world: &World, address: &str) -> Command {
+    let mut up = world.up_command(address);
+    up.env("ARRAKIS_BIN", "true");
+    up
+}
+
+/// A world whose files are in memory, where there is room for them. A process that is killed leaves what
+/// it has written either way, and syncing it to a disk would take most of the time.
+pub(crate) fn quick_world() -> World {
+    const MEMORY: &str = "/dev/shm";
+    const ROOM_BYTES: u64 = 1 << 30;
+    let room = nix::sys::statvfs::statvfs(MEMORY);
+    match room.map(|found| found.blocks_available() * found.fragment_size()) {
+        Ok(room) if room >= ROOM_BYTES => World { directory: TempDir::new_in(MEMORY).unwrap() },
+        _ => World::new(),
+    }
+}
 
 /// A real server with a database of its own.
 pub(crate) struct Receiver {
@@ -20,8 +40,8 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn start() -> Self {
-        let world = World::new();
-        let up = world.up();
+        let world = quick_world();
+        let up = Up::start(lone_up(&world, "127.0.0.1:0"));
         Self { world, up }
     }
 
@@ -32,7 +52,7 @@ impl Receiver {
 
     /// The same, by way of another URL.
     pub(crate) fn new_home_via(&self, url: &str) -> World {
-        let home = World::new();
+        let home = quick_world();
         std::fs::create_dir(home.home()).unwrap();
         let config = std::fs::read_to_string(self.world.home().join("config.toml")).unwrap();
         std::fs::write(home.home().join("config.toml"), config.replace(&self.up.url, url)).unwrap();
@@ -92,12 +112,21 @@ pub(crate) struct Scenario {
     figures: Figures,
     /// What was found, in words.
     troubles: Vec<String>,
+    /// How often each event was admitted, by the databases that were tallied.
+    admitted: BTreeMap<String, i64>,
+    repeated: i64,
 }
 
 impl Scenario {
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        let (oracle, figures, troubles) = Default::default();
-        Self { name: name.into(), oracle, figures, troubles }
+        Self {
+            name: name.into(),
+            oracle: Oracle::default(),
+            figures: Figures::default(),
+            troubles: Vec::new(),
+            admitted: BTreeMap::new(),
+            repeated: 0,
+        }
     }
 
     /// Captures an event with a hook that finds no drainer to start.
@@ -108,7 +137,7 @@ impl Scenario {
         event
     }
 
-    /// Counts a case, and whether its fault happened.
+    /// Counts a case, and the faults that happened in it.
     pub(crate) fn count(&mut self, faults: u64) {
         self.figures.cases += 1;
         self.figures.faults += faults;
@@ -180,24 +209,26 @@ impl Scenario {
         self.trouble(trouble);
     }
 
-    /// Accounts for every event that was issued and every row that is there, prints the figures, and
-    /// fails if anything is not as it must be.
-    pub(crate) fn finish(mut self, databases: &[&World]) {
-        let issued = self.oracle.issued();
-        let (mut admitted, mut repeated) = (BTreeMap::<String, i64>::new(), 0);
-        for database in databases {
-            let rows: Vec<Count> = diesel::sql_query(
-                "SELECT session_id, sum(status <> 'DUPLICATE') AS admitted,
-                        sum(status = 'DUPLICATE') AS repeated
-                 FROM webhook_events GROUP BY session_id",
-            )
-            .load(&mut database.database())
-            .unwrap();
-            for row in rows {
-                repeated += row.repeated;
-                *admitted.entry(row.session_id.unwrap_or_default()).or_default() += row.admitted;
-            }
+    /// Counts every row of a database, once at its end.
+    pub(crate) fn tally(&mut self, database: &World) {
+        let rows: Vec<Count> = diesel::sql_query(
+            "SELECT session_id, sum(status <> 'DUPLICATE') AS admitted,
+                    sum(status = 'DUPLICATE') AS repeated
+             FROM webhook_events GROUP BY session_id",
+        )
+        .load(&mut database.database())
+        .unwrap();
+        for row in rows {
+            self.repeated += row.repeated;
+            *self.admitted.entry(row.session_id.unwrap_or_default()).or_default() += row.admitted;
         }
+    }
+
+    /// Accounts for every event that was issued and every row that was tallied, prints the figures,
+    /// and fails if anything is not as it must be.
+    pub(crate) fn finish(mut self) {
+        let issued = self.oracle.issued();
+        let (admitted, repeated) = (&self.admitted, self.repeated);
         let unknown = admitted.keys().filter(|id| !issued.contains_key(*id)).count();
         self.figures.unknown += unknown as u64;
         let owed = issued.iter().filter(|(_, issued)| issued.is_owed);

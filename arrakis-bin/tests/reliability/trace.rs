@@ -66,6 +66,11 @@ impl Report {
         matches!(self.ended, WaitStatus::Signaled(_, Signal::SIGKILL, _))
     }
 
+    /// How many faults happened: one, unless the call was not reached.
+    pub(crate) fn faults(&self) -> u64 {
+        u64::from(self.struck.is_some())
+    }
+
     /// The exit code, if there is one.
     pub(crate) fn code(&self) -> Option<i32> {
         match self.ended {

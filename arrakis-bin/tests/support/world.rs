@@ -82,22 +82,13 @@ impl World {
     }
 
     pub(crate) fn up_at(&self, address: &str) -> Up {
-        let mut child = self
-            .command(env!("CARGO_BIN_EXE_arrakis"))
-            .args(["up", "--json", "--listen", address])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut text = String::new();
-        let started = loop {
-            assert_ne!(stdout.read_line(&mut text).unwrap(), 0, "the server ended: {text}");
-            if let Ok(started) = serde_json::from_str::<serde_json::Value>(&text) {
-                break started;
-            }
-        };
-        let url = started["url"].as_str().unwrap().to_owned();
-        Up { child, url, _stdout: stdout }
+        Up::start(self.up_command(address))
+    }
+
+    pub(crate) fn up_command(&self, address: &str) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_arrakis"));
+        command.args(["up", "--json", "--listen", address]);
+        command
     }
 
     pub(crate) fn rows(&self) -> Vec<Row> {
@@ -177,6 +168,13 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let url = said_url(&mut stdout).expect("the server starts");
+        Self { child, url, _stdout: stdout }
+    }
+
     pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://").split('/').next().unwrap()
     }
@@ -192,6 +190,19 @@ impl Drop for Up {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+/// What a starting server says its URL is; `None` if it ends instead.
+pub(crate) fn said_url(stdout: &mut impl BufRead) -> Option<String> {
+    let mut text = String::new();
+    loop {
+        if stdout.read_line(&mut text).unwrap() == 0 {
+            return None;
+        }
+        if let Ok(started) = serde_json::from_str::<serde_json::Value>(&text) {
+            return Some(started["url"].as_str().unwrap().to_owned());
+        }
     }
 }
 
