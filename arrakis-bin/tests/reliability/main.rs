@@ -22,7 +22,10 @@ mod calls;
 mod errors;
 #[cfg(target_arch = "x86_64")]
 mod kills;
+mod network;
 mod oracle;
+mod processes;
+mod proxy;
 mod scenario;
 #[cfg(target_arch = "x86_64")]
 mod trace;

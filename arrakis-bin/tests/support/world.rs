@@ -136,21 +136,26 @@ impl World {
 
     /// Kills every drainer of this world; returns how many there were.
     pub(crate) fn kill_drainers(&self) -> usize {
+        self.signal_drainers(Signal::SIGKILL)
+    }
+
+    /// Sends every drainer of this world a signal; returns how many there were.
+    pub(crate) fn signal_drainers(&self, signal: Signal) -> usize {
         let mine = format!("ARRAKIS_HOME={}", self.home().display());
         let has = |path: PathBuf, wanted: &[u8]| {
             let text = std::fs::read(path).unwrap_or_default();
             text.split(|byte| *byte == 0).any(|part| part == wanted)
         };
-        let mut killed = 0;
+        let mut reached = 0;
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let path = process.path();
             let Ok(id) = process.file_name().to_str().unwrap().parse() else { continue };
             if has(path.join("environ"), mine.as_bytes()) && has(path.join("cmdline"), b"drain") {
                 let process = nix::unistd::Pid::from_raw(id);
-                killed += usize::from(nix::sys::signal::kill(process, Signal::SIGKILL).is_ok());
+                reached += usize::from(nix::sys::signal::kill(process, signal).is_ok());
             }
         }
-        killed
+        reached
     }
 }
 
