@@ -19,6 +19,8 @@ mod world;
 #[cfg(target_arch = "x86_64")]
 mod calls;
 #[cfg(target_arch = "x86_64")]
+mod clocks;
+#[cfg(target_arch = "x86_64")]
 mod errors;
 #[cfg(target_arch = "x86_64")]
 mod kills;

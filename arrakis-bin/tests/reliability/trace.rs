@@ -4,6 +4,7 @@
 //! each thread by itself, so it could not reach every call of a drainer or a server. A call counts
 //! when one of its paths, or the file behind one of its descriptors, is below a directory of interest.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
@@ -34,6 +35,8 @@ pub(crate) enum Fault {
     Fail(Errno),
     /// It and all that could not be made on a broken file system either fail from now on.
     FailOn(Errno),
+    /// From now on the wall clock, as the process sees it, is off by so many seconds.
+    Jump(i64),
 }
 
 /// A fault and the number of the call that it comes to; the first is 1.
@@ -117,9 +120,20 @@ impl Traced {
             let pid = Pid::from_raw(child.id().cast_signed());
             let stdin = child.stdin.take().unwrap();
             started.send((pid, stdin, child.stdout.take(), child.stderr.take())).unwrap();
-            let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-            let calls = Vec::new();
-            Tracer { pid, memory, roots, plan, armed: counting, calls, struck: None }.run()
+            let mut memory = File::options();
+            let memory = memory.read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
+            let tracer = Tracer {
+                pid,
+                memory,
+                roots,
+                plan,
+                armed: counting,
+                calls: Vec::new(),
+                struck: None,
+                clock_off: 0,
+                pending: HashMap::new(),
+            };
+            tracer.run()
         });
         let Ok((pid, mut stdin, stdout, stderr)) = streams.recv() else {
             std::panic::resume_unwind(tracer.join().unwrap_err());
@@ -166,13 +180,24 @@ struct Tracer {
     armed: Arc<AtomicBool>,
     calls: Vec<Call>,
     struck: Option<Call>,
+    /// What is added to the wall clock, in seconds.
+    clock_off: i64,
+    /// What is to be done when a thread's call returns.
+    pending: HashMap<Pid, Return>,
+}
+
+/// What is done when a call returns.
+enum Return {
+    /// It was not made, and fails.
+    Fail(Errno),
+    /// It has written the time here.
+    Time(u64),
 }
 
 impl Tracer {
     fn run(mut self) -> Report {
         // Its own threads, and no child of another thread of this test.
         let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-        let mut failing = Vec::new();
         let mut is_set_up = false;
         loop {
             let status = waitpid(None, Some(flags)).unwrap();
@@ -190,10 +215,13 @@ impl Tracer {
                         | Options::PTRACE_O_TRACECLONE
                         | Options::PTRACE_O_EXITKILL;
                     ptrace::setoptions(thread, options).unwrap();
+                    if let Some(Plan { fault: Fault::Jump(_), .. }) = self.plan {
+                        self.hide_vdso();
+                    }
                     ptrace::syscall(thread, None)
                 }
                 WaitStatus::PtraceSyscall(thread) => {
-                    self.at_call(thread, &mut failing);
+                    self.at_call(thread);
                     ptrace::syscall(thread, None)
                 }
                 // What a new thread begins with.
@@ -208,7 +236,7 @@ impl Tracer {
     }
 
     /// Deals with a thread that is about to make a call, or has just made it.
-    fn at_call(&mut self, thread: Pid, failing: &mut Vec<(Pid, Errno)>) {
+    fn at_call(&mut self, thread: Pid) {
         const ENTRY: u8 = nix::libc::PTRACE_SYSCALL_INFO_ENTRY;
         // A killed thread can be looked at no more.
         let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(thread), ptrace::getregs(thread))
@@ -216,11 +244,22 @@ impl Tracer {
             return;
         };
         if info.op != ENTRY {
-            if let Some(at) = failing.iter().position(|(failing, _)| *failing == thread) {
-                let (_, error) = failing.swap_remove(at);
-                registers.rax = -i64::from(error as i32) as u64;
-                ptrace::setregs(thread, registers).ok();
+            match self.pending.remove(&thread) {
+                Some(Return::Fail(error)) => {
+                    registers.rax = i64::from(-(error as i32)).cast_unsigned();
+                    ptrace::setregs(thread, registers).ok();
+                }
+                Some(Return::Time(address)) => {
+                    let seconds = i64::from_ne_bytes(self.word(address)) + self.clock_off;
+                    self.memory.write_all_at(&seconds.to_ne_bytes(), address).unwrap();
+                }
+                None => {}
             }
+            return;
+        }
+        let is_wall_clock = registers.rdi == nix::libc::CLOCK_REALTIME as u64;
+        if registers.orig_rax == nix::libc::SYS_clock_gettime as u64 && is_wall_clock {
+            self.pending.insert(thread, Return::Time(registers.rsi));
             return;
         }
         if !self.armed.load(Ordering::SeqCst) {
@@ -239,12 +278,17 @@ impl Tracer {
                 kill(self.pid, Signal::SIGKILL).unwrap();
                 return;
             }
+            Fault::Jump(seconds) if self.calls.len() == plan.at => {
+                self.clock_off = seconds;
+                self.struck = Some(call);
+                return;
+            }
             _ => return,
         };
         self.struck.get_or_insert(call);
         registers.orig_rax = u64::MAX;
         ptrace::setregs(thread, registers).unwrap();
-        failing.push((thread, error));
+        self.pending.insert(thread, Return::Fail(error));
     }
 
     /// The call, if it touches a directory of interest.
@@ -267,6 +311,33 @@ impl Tracer {
             }
         }
         None
+    }
+
+    /// Has the program ask the kernel for the time, where it can be seen: it finds the page of code that
+    /// answers without a call through an entry above its stack's bottom.
+    fn hide_vdso(&self) {
+        const IGNORED: u64 = 1;
+        let mut at = ptrace::getregs(self.pid).unwrap().rsp + 8;
+        let word = |at| u64::from_ne_bytes(self.word(at));
+        // The arguments and the environment, each with a zero after it.
+        for _ in 0..2 {
+            while word(at) != 0 {
+                at += 8;
+            }
+            at += 8;
+        }
+        while word(at) != 0 {
+            if word(at) == nix::libc::AT_SYSINFO_EHDR {
+                self.memory.write_all_at(&IGNORED.to_ne_bytes(), at).unwrap();
+            }
+            at += 16;
+        }
+    }
+
+    fn word(&self, address: u64) -> [u8; 8] {
+        let mut word = [0; 8];
+        self.memory.read_exact_at(&mut word, address).unwrap();
+        word
     }
 
     fn is_of_interest(&self, path: &Path) -> bool {
