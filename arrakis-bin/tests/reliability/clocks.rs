@@ -1,6 +1,6 @@
 //! The wall clock is set a year forward or back: nothing is lost, and nothing is cleaned away.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::kills::{any, copy, each_call, is_of_event};
 use crate::oracle::{Event, Size};
 use crate::proxy::{Proxy, Way};
-use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, roots};
+use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, rename_newest, roots};
 use crate::trace::{self, Fault, Plan, Traced};
 use crate::world::{Up, said_url};
 
@@ -112,13 +112,7 @@ fn files_that_seem_a_year_old_or_from_next_year() {
         let mut events: Vec<Event> = Vec::new();
         for rounds in 0..=5 {
             events.push(scenario.capture(&world, Size::Small));
-            let newest = world.spooled("pending").into_iter().max_by_key(|file| {
-                EntryName::parse(file.file_name().unwrap().to_str().unwrap()).unwrap().request_id
-            });
-            let file = newest.unwrap();
-            let name = EntryName::parse(file.file_name().unwrap().to_str().unwrap()).unwrap();
-            let aged = layout.pending().join(EntryName { due, rounds, ..name }.to_string());
-            fs::rename(&file, &aged).unwrap();
+            let aged = rename_newest(&world, |name| EntryName { due, rounds, ..name });
             File::open(&aged).unwrap().set_modified(modified).unwrap();
             scenario.count(1);
         }

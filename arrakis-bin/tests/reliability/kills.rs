@@ -3,11 +3,15 @@
 use std::fs;
 use std::io::BufReader;
 
+use arrakis_store_fs::layout::EntryName;
 use nix::sys::signal::{Signal, kill};
 
 use crate::is_long;
 use crate::oracle::{Event, Size};
-use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, roots};
+use crate::proxy::{Proxy, Way};
+use crate::scenario::{
+    Receiver, Scenario, drain_once, lone_up, quick_world, redrive, rename_newest, roots,
+};
 use crate::trace::{self, Call, Fault, Plan, Report, Traced};
 use crate::world::{Up, World, said_url};
 
@@ -114,6 +118,33 @@ fn kill_drainers(size: Size) {
     scenario.finish();
 }
 
+/// A server that refuses: one event loses a round, and another its last.
+fn kill_drainers_whose_events_are_refused() {
+    let receiver = Receiver::start();
+    let proxy = Proxy::start(receiver.up.address());
+    let mut scenario = Scenario::new("drainer killed at every call, events refused");
+    let mut given_up = 0;
+    each_call(is_of_event, |at| {
+        let world = receiver.new_home_via(&proxy.url());
+        let last = scenario.capture(&world, Size::Small);
+        rename_newest(&world, |name| EntryName { rounds: 5, ..name });
+        let events = [last, scenario.capture(&world, Size::Small)];
+        // The batch, then each alone.
+        proxy.set_next([Way::Refuse, Way::Refuse, Way::Refuse]);
+        let report = trace::run(drain_once(&world), Vec::new(), roots(&world), killed_at(at));
+        proxy.set_next([]);
+        scenario.count(report.faults());
+        given_up += world.spooled("failed").len();
+        let case = format!("drainer killed at {at:?}, {:?}", report.struck);
+        redrive(&world);
+        scenario.recover(&world, &receiver.world, &events, &case);
+        report
+    });
+    assert!(given_up > 0, "no event became a dead letter");
+    scenario.tally(&receiver.world);
+    scenario.finish();
+}
+
 fn kill_servers(size: Size) {
     let mut scenario = Scenario::new(format!("server killed at every call, {}", size.name()));
     let template = quick_world();
@@ -193,6 +224,11 @@ fn hooks_killed_in_the_fallback_home() {
 #[test]
 fn drainers_killed() {
     Size::ALL.into_iter().for_each(kill_drainers);
+}
+
+#[test]
+fn drainers_killed_while_events_are_refused() {
+    kill_drainers_whose_events_are_refused();
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) enum Way {
     Swallow,
     /// The request goes nowhere, and this is the answer.
     Say(&'static str),
+    /// The request goes nowhere; the answer is a server's refusal of the event that it names.
+    Refuse,
 }
 
 impl Way {
@@ -36,6 +38,7 @@ impl Way {
             Self::Freeze => "freeze",
             Self::Swallow => "swallow",
             Self::Say(_) => "say",
+            Self::Refuse => "refuse",
         }
     }
 }
@@ -147,6 +150,7 @@ impl Shared {
         let request = message(&mut client)?;
         match way {
             Way::Say(answer) => return end(&mut client, answer.as_bytes()),
+            Way::Refuse => return end(&mut client, refusal(&request).as_bytes()),
             Way::Swallow => return wait_for_end(&mut client),
             _ => {}
         }
@@ -202,6 +206,21 @@ fn head_bytes(message: &[u8]) -> Option<usize> {
 fn closing(answer: Vec<u8>) -> Vec<u8> {
     let head = head_bytes(&answer).unwrap() - 2;
     [&answer[..head], b"connection: close\r\n", &answer[head..]].concat()
+}
+
+/// The answer to an event that the server does not take.
+fn refusal(request: &[u8]) -> String {
+    let text = String::from_utf8_lossy(request);
+    let mut lines = text.lines().filter_map(|line| line.split_once(": "));
+    let id = lines.find(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+    let body = serde_json::json!({
+        "success": false,
+        "error": { "code": "invalid_payload", "message": "not like this" },
+        "requestId": id.map(|(_, id)| id),
+    });
+    let body = body.to_string();
+    let length = body.len();
+    format!("HTTP/1.1 422 Unprocessable Content\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
 }
 
 fn end(client: &mut TcpStream, answer: &[u8]) -> io::Result<()> {

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use arrakis_core::clock::SystemClock;
 use arrakis_core::digest::Digest;
+use arrakis_core::queue::DeadLetters;
 use arrakis_store_fs::layout::EntryName;
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use tempfile::TempDir;
@@ -77,6 +81,33 @@ pub(crate) fn drain_once(world: &World) -> Command {
     let mut drain = world.command(env!("CARGO_BIN_EXE_arrakis"));
     drain.args(["drain", "--once"]).env("ARRAKIS_RETRY_DELAY", "1");
     drain
+}
+
+/// What the name of an event's file says.
+pub(crate) fn entry_name(file: &Path) -> EntryName {
+    let name = file.file_name().and_then(|name| name.to_str()).and_then(EntryName::parse);
+    name.expect("the name of an event")
+}
+
+/// Gives the newest event that waits another name.
+pub(crate) fn rename_newest(world: &World, name: impl FnOnce(EntryName) -> EntryName) -> PathBuf {
+    let files = world.spooled("pending").into_iter();
+    let newest = files.max_by_key(|file| entry_name(file).request_id).expect("an event");
+    let renamed = newest.with_file_name(name(entry_name(&newest)).to_string());
+    std::fs::rename(newest, &renamed).unwrap();
+    renamed
+}
+
+/// Puts every dead letter of a world back.
+pub(crate) fn redrive(world: &World) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (layout, clock) = (Layout::new(world.home()), Arc::new(SystemClock));
+        let queue = FsQueue::open(layout, clock, FsQueueConfig::default()).unwrap();
+        let letters = queue.list(None, usize::MAX).await.unwrap();
+        let ids: Vec<_> = letters.into_iter().map(|letter| letter.request_id).collect();
+        queue.redrive(&ids).await.unwrap();
+    });
 }
 
 /// One row of the audit log that is not a repeat.
@@ -179,8 +210,8 @@ impl Scenario {
     /// An event that lost a round waits for its time; this does not.
     fn try_those_that_lost_a_round(&self, world: &World) {
         for file in world.spooled("pending") {
-            let name = file.file_name().and_then(|name| name.to_str()).and_then(EntryName::parse);
-            if let Some(name) = name.filter(|name| name.rounds > 0) {
+            let name = entry_name(&file);
+            if name.rounds > 0 {
                 world.arrakis(&["drain", "--only", name.request_id.as_str()]);
             }
         }
