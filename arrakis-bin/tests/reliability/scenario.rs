@@ -194,7 +194,7 @@ impl Scenario {
             let words = String::from_utf8_lossy(&drained.stderr).into_owned();
             self.wedged(format!("{case}: draining failed: {words}"));
         }
-        self.try_those_that_lost_a_round(world);
+        self.wait_for_the_rest(world);
         for root in roots(world) {
             for directory in ["pending", "processing", "failed", "quarantine"] {
                 let left = event_files(&root.join("queue").join(directory));
@@ -207,14 +207,20 @@ impl Scenario {
         self.judge(database, &[fresh], case);
     }
 
-    /// An event that lost a round waits for its time; this does not.
-    fn try_those_that_lost_a_round(&self, world: &World) {
-        for file in world.spooled("pending") {
-            let name = entry_name(&file);
-            if name.rounds > 0 {
-                world.arrakis(&["drain", "--only", name.request_id.as_str()]);
-            }
+    /// Delivers what one drain has left: an event that lost a round waits for its time, which this does
+    /// not, and a receiver that was ill is spared for some seconds, for which a drainer waits.
+    fn wait_for_the_rest(&self, world: &World) {
+        let left = |world: &World| [world.spooled("pending"), world.spooled("processing")].concat();
+        for file in left(world).iter().filter(|file| entry_name(file).rounds > 0) {
+            world.arrakis(&["drain", "--only", entry_name(file).request_id.as_str()]);
         }
+        if left(world).is_empty() {
+            return;
+        }
+        let mut drainer = world.command(env!("CARGO_BIN_EXE_arrakis")).arg("drain").spawn().unwrap();
+        world.wait_until("the rest is delivered", |world| left(world).is_empty());
+        drainer.kill().unwrap();
+        drainer.wait().unwrap();
     }
 
     /// Compares what was stored of these events with what was issued.
