@@ -110,9 +110,10 @@ fn a_network_that_never_works_for_long_delays_and_loses_nothing() {
             scenario.oracle.owe(&event);
             events.push(event);
         }
-        while !proxy.wait_a_moment() {
+        proxy.wait_until_taken(|| {
             spool.poke().unwrap();
-        }
+            world.spooled("pending").is_empty() && world.spooled("processing").is_empty()
+        });
     }
     spool.poke().unwrap();
     let kinds: BTreeSet<&str> = proxy.taken().into_keys().collect();

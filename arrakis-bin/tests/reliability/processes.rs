@@ -68,7 +68,7 @@ fn a_stopped_drainer_is_not_robbed_and_a_dead_one_is_inherited() {
     let event = scenario.capture(&world, Size::Small);
     proxy.set_next([Way::Swallow]);
     let mut holder = world.command(env!("CARGO_BIN_EXE_arrakis")).arg("drain").spawn().unwrap();
-    while !proxy.wait_a_moment() {}
+    proxy.wait_until_taken(|| false);
     assert!(world.signal_drainers(Signal::SIGSTOP) > 0);
     let other = scenario.capture(&world, Size::Small);
     assert!(drain_once(&world).output().unwrap().status.success());

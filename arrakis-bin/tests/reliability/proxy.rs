@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What becomes of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,13 +103,20 @@ impl Proxy {
         self.shared.state().next = ways.into_iter().collect();
     }
 
-    /// Waits a moment for requests; says whether all ways that were set were taken.
-    pub(crate) fn wait_a_moment(&self) -> bool {
+    /// Waits until all ways that were set are taken, or `is_over` says so, which is asked every moment.
+    pub(crate) fn wait_until_taken(&self, mut is_over: impl FnMut() -> bool) {
         const MOMENT: Duration = Duration::from_millis(100);
-        let state = self.shared.state();
-        let waiting = |state: &mut State| !state.next.is_empty();
-        let waited = self.shared.came.wait_timeout_while(state, MOMENT, waiting);
-        waited.unwrap_or_else(PoisonError::into_inner).0.next.is_empty()
+        const DEADLINE: Duration = Duration::from_secs(60);
+        let started = Instant::now();
+        let mut state = self.shared.state();
+        while !state.next.is_empty() {
+            assert!(started.elapsed() < DEADLINE, "waited in vain for requests: {state:?}");
+            let waited = self.shared.came.wait_timeout(state, MOMENT);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if is_over() {
+                return;
+            }
+        }
     }
 
     /// How many requests did not just pass.
