@@ -23,12 +23,7 @@ use world::{Up, World, feed};
 
 /// A server, and nobody who drains: the tests start the drainers.
 fn server(world: &World) -> Up {
-    let up = world.up();
-    // The server wakes one when it has started.
-    while world.kill_drainers() == 0 {
-        std::thread::yield_now();
-    }
-    up
+    world.lone_up()
 }
 
 fn layout(world: &World) -> Layout {

@@ -82,28 +82,20 @@ impl World {
     }
 
     pub(crate) fn up_at(&self, address: &str) -> Up {
-        Self::start_up(&mut self.command(env!("CARGO_BIN_EXE_arrakis")), address)
+        Up::start(self.up_command(address))
     }
 
     /// Starts the server on a free port; it will find no drainer to start.
     pub(crate) fn lone_up(&self) -> Up {
-        let mut command = self.command(env!("CARGO_BIN_EXE_arrakis"));
-        Self::start_up(command.env("ARRAKIS_BIN", "true"), "127.0.0.1:0")
+        let mut command = self.up_command("127.0.0.1:0");
+        command.env("ARRAKIS_BIN", "true");
+        Up::start(command)
     }
 
-    fn start_up(command: &mut Command, address: &str) -> Up {
-        command.args(["up", "--json", "--listen", address]).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut text = String::new();
-        let started = loop {
-            assert_ne!(stdout.read_line(&mut text).unwrap(), 0, "the server ended: {text}");
-            if let Ok(started) = serde_json::from_str::<serde_json::Value>(&text) {
-                break started;
-            }
-        };
-        let url = started["url"].as_str().unwrap().to_owned();
-        Up { child, url, _stdout: stdout }
+    pub(crate) fn up_command(&self, address: &str) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_arrakis"));
+        command.args(["up", "--json", "--listen", address]);
+        command
     }
 
     pub(crate) fn rows(&self) -> Vec<Row> {
@@ -117,7 +109,7 @@ impl World {
         count.count
     }
 
-    fn database(&self) -> SqliteConnection {
+    pub(crate) fn database(&self) -> SqliteConnection {
         let path = self.home().join("arrakis.db");
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
         diesel::sql_query("PRAGMA busy_timeout=10000").execute(&mut connection).unwrap();
@@ -151,21 +143,26 @@ impl World {
 
     /// Kills every drainer of this world; returns how many there were.
     pub(crate) fn kill_drainers(&self) -> usize {
+        self.signal_drainers(Signal::SIGKILL)
+    }
+
+    /// Sends every drainer of this world a signal; returns how many there were.
+    pub(crate) fn signal_drainers(&self, signal: Signal) -> usize {
         let mine = format!("ARRAKIS_HOME={}", self.home().display());
         let has = |path: PathBuf, wanted: &[u8]| {
             let text = std::fs::read(path).unwrap_or_default();
             text.split(|byte| *byte == 0).any(|part| part == wanted)
         };
-        let mut killed = 0;
+        let mut reached = 0;
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let path = process.path();
             let Ok(id) = process.file_name().to_str().unwrap().parse() else { continue };
             if has(path.join("environ"), mine.as_bytes()) && has(path.join("cmdline"), b"drain") {
                 let process = nix::unistd::Pid::from_raw(id);
-                killed += usize::from(nix::sys::signal::kill(process, Signal::SIGKILL).is_ok());
+                reached += usize::from(nix::sys::signal::kill(process, signal).is_ok());
             }
         }
-        killed
+        reached
     }
 }
 
@@ -183,6 +180,13 @@ pub(crate) struct Up {
 }
 
 impl Up {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let url = said_url(&mut stdout).expect("the server starts");
+        Self { child, url, _stdout: stdout }
+    }
+
     pub(crate) fn address(&self) -> &str {
         self.url.trim_start_matches("http://").split('/').next().unwrap()
     }
@@ -198,6 +202,19 @@ impl Drop for Up {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+    }
+}
+
+/// What a starting server says its URL is; `None` if it ends instead.
+pub(crate) fn said_url(stdout: &mut impl BufRead) -> Option<String> {
+    let mut text = String::new();
+    loop {
+        if stdout.read_line(&mut text).unwrap() == 0 {
+            return None;
+        }
+        if let Ok(started) = serde_json::from_str::<serde_json::Value>(&text) {
+            return Some(started["url"].as_str().unwrap().to_owned());
+        }
     }
 }
 

@@ -1,0 +1,38 @@
+//! Delivery that survives everything: the real programs are killed at every call by which they touch a
+//! file, their files and their network fail, and afterwards every event is accounted for.
+//!
+//! An *oracle* issues events and remembers which of them are owed: their hook exited 0. A *judge* looks
+//! into the database afterwards: each event that is owed is there once, byte for byte; none is there
+//! that was not issued; nothing is left in the spool; and a fresh event gets through. Each scenario
+//! prints a line of figures, with how many faults really happened.
+//!
+//! `ARRAKIS_RELIABILITY=long` runs the long forms. `scripts/reliability` runs these and the other suites
+//! about reliability, and adds the figures up.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![cfg(all(feature = "full", target_os = "linux"))]
+
+#[path = "../support/world.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod world;
+
+#[cfg(target_arch = "x86_64")]
+mod calls;
+#[cfg(target_arch = "x86_64")]
+mod clocks;
+#[cfg(target_arch = "x86_64")]
+mod errors;
+#[cfg(target_arch = "x86_64")]
+mod kills;
+mod network;
+mod oracle;
+mod processes;
+mod proxy;
+mod scenario;
+#[cfg(target_arch = "x86_64")]
+mod trace;
+
+/// Whether the long forms are wanted.
+fn is_long() -> bool {
+    std::env::var("ARRAKIS_RELIABILITY").is_ok_and(|form| form == "long")
+}
