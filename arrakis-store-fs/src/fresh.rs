@@ -78,10 +78,15 @@ impl Watch {
         let directory = fs::metadata(&self.pending).map(|found| (found.dev(), found.ino())).ok();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = std::mem::take(&mut self.shared.state().lost);
-        if directory.is_none() || (directory == watched.directory && !lost) {
+        if directory == watched.directory && !lost {
             return;
         }
+        // A directory that comes back may have the number of the one that is gone.
         watched.directory = directory;
+        if directory.is_none() {
+            watched.watcher = None;
+            return;
+        }
         watched.watcher = match self.wanted.then(|| self.watcher()) {
             None => None,
             Some(Ok(watcher)) => Some(watcher),
@@ -159,6 +164,9 @@ impl Watch {
     /// Waits until something new was heard of; `None` if there may be something that was not.
     pub(crate) async fn wait(&self) -> Option<Wake> {
         loop {
+            if self.shared.state().lost {
+                self.mend();
+            }
             if fs::remove_file(&self.poke).is_ok() {
                 return Some(Wake::Poked);
             }
@@ -203,6 +211,7 @@ impl Shared {
     fn hear_of_directory(&self, kind: EventKind) {
         if kind.is_remove() || is_renamed_away(kind) {
             self.state().lost = true;
+            self.changed.notify_one();
         }
     }
 

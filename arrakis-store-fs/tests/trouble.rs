@@ -179,6 +179,7 @@ async fn entries_that_cannot_even_be_set_aside_keep_nothing_else() {
 async fn a_read_only_disk_is_waited_for() {
     let (_guard, layout, fs, queue) = world().await;
     capture(&layout, "a");
+    assert_eq!(queue.wait().await, Wake::Pushed);
     fs.now(|_, call, path| is_read_only(call, path));
     assert!(queue.lease(any(1)).await.is_err());
     assert!(queue.lease(LeaseRequest { lane: Lane::Fresh, ..any(1) }).await.is_err());
