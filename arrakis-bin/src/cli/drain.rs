@@ -98,14 +98,13 @@ impl Drain<'_> {
             spools.push(fallback);
         }
         let draining = spools.iter().map(|spool| self.spool(spool, &endpoints, &delivery));
-        let news = delivery.breaker().changes();
-        let drained = tokio::select! {
-            drained = futures_util::future::join_all(draining) => drained,
-            () = keep_receivers(self.home, delivery.breaker()) => Vec::new(),
-        };
-        if news.has_changed().unwrap_or_default() {
-            save_receivers(self.home, delivery.breaker()).await.ok();
-        }
+        let done = CancellationToken::new();
+        let ((), drained) =
+            tokio::join!(keep_receivers(self.home, delivery.breaker(), &done), async {
+                let drained = futures_util::future::join_all(draining).await;
+                done.cancel();
+                drained
+            });
         let mut report = DrainReport::default();
         let mut failure = None;
         for drained in drained {
@@ -189,25 +188,25 @@ impl Drain<'_> {
 }
 
 /// Keeps what is known about the receivers for the next drainer, whenever it changes.
-async fn keep_receivers(home: &Layout, breaker: &BreakerHandle) {
+async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &CancellationToken) {
     let mut changes = breaker.changes();
     let mut warned = false;
-    while changes.changed().await.is_ok() {
-        match save_receivers(home, breaker).await {
-            Err(error) if !warned => {
-                warned = true;
-                tracing::warn!(target: "arrakis::queue", %error,
-                    "cannot keep what is known about the receivers; the next drainer finds out anew");
-            }
-            _ => {}
+    loop {
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = done.cancelled() => if !changes.has_changed().unwrap_or_default() { return },
+        }
+        changes.mark_unchanged();
+        let (home, snapshot) = (home.clone(), breaker.snapshot());
+        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &snapshot));
+        let saved = saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        if let Err(error) = saved
+            && !std::mem::replace(&mut warned, true)
+        {
+            tracing::warn!(target: "arrakis::queue", %error,
+                "cannot keep what is known about the receivers; the next drainer finds out anew");
         }
     }
-}
-
-async fn save_receivers(home: &Layout, breaker: &BreakerHandle) -> io::Result<()> {
-    let (home, snapshot) = (home.clone(), breaker.snapshot());
-    let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &snapshot));
-    saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 /// Waits while another drainer has the event: whoever asks for one event wants to know it tried. Not
