@@ -269,7 +269,7 @@ fn exporting_beside_a_drainer_leaves_each_event_stored_or_in_the_file() {
     assert!(output.status.success(), "{}", text(&output));
     let report = json(&output);
     assert!(report["removed"].as_u64() > Some(0), "{report}");
-    world.wait_until("the drainer has what was left", |world| is_empty(world));
+    world.wait_until("the drainer has what was left", is_empty);
     let lines = fs::read_to_string(&file).unwrap();
     let in_file: BTreeSet<String> = lines
         .lines()
@@ -287,7 +287,7 @@ fn exporting_beside_a_drainer_leaves_each_event_stored_or_in_the_file() {
     let imported = json(&imported);
     assert_eq!((&imported["imported"], &imported["bad"]), (&report["exported"], &0.into()));
     assert!(queue(&world, &["retry", "--all"]).status.success());
-    world.wait_until("all is delivered", |world| is_empty(world));
+    world.wait_until("all is delivered", is_empty);
     running.kill().unwrap();
     running.wait().unwrap();
     assert_eq!(stored(&world), ids);
@@ -454,7 +454,7 @@ fn run_where_mounting_is_allowed(command: &mut Command) -> Option<Output> {
     match output {
         Ok(output) if !refused(&output) => Some(output),
         refused => {
-            writeln!(std::io::stderr(), "not run, mounting is not allowed: {refused:?}").unwrap();
+            writeln!(std::io::stderr(), "not run, mounting is not allowed: {refused:?}").ok();
             None
         }
     }

@@ -40,7 +40,12 @@ fn a_clock_that_jumps_while_a_hook_runs() {
             assert_eq!(report.code(), Some(0), "{report:?}");
             scenario.oracle.owe(&event);
             scenario.count(report.faults());
-            scenario.recover(&world, &receiver.world, &[event], &format!("hook, {at:?}, {fault:?}"));
+            scenario.recover(
+                &world,
+                &receiver.world,
+                &[event],
+                &format!("hook, {at:?}, {fault:?}"),
+            );
             report
         });
     }
@@ -56,8 +61,7 @@ fn a_clock_that_jumps_while_a_drainer_runs() {
         each_call(is_of_event, |at| {
             let world = receiver.new_home();
             let event = scenario.capture(&world, Size::Small);
-            let report =
-                trace::run(drain_once(&world), Vec::new(), roots(&world), plan(at, fault));
+            let report = trace::run(drain_once(&world), Vec::new(), roots(&world), plan(at, fault));
             assert_eq!(report.code(), Some(0), "{report:?}");
             scenario.count(report.faults());
             let case = format!("drainer, {at:?}, {fault:?}");
@@ -116,7 +120,7 @@ fn files_that_seem_a_year_old_or_from_next_year() {
             File::open(&aged).unwrap().set_modified(modified).unwrap();
             scenario.count(1);
         }
-        File::open(layout.captured()).unwrap().set_modified(modified).unwrap();
+        File::open(layout.tally()).unwrap().set_modified(modified).unwrap();
         // While the receiver is away, no age makes a dead letter.
         proxy.set_next(vec![Way::Reset; 3]);
         assert!(drain_once(&world).output().unwrap().status.success());

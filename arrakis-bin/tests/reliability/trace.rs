@@ -94,7 +94,8 @@ impl fmt::Debug for Report {
 pub(crate) struct Traced {
     pub(crate) pid: Pid,
     pub(crate) stdout: ChildStdout,
-    pub(crate) stderr: ChildStderr,
+    /// Kept open: a program that cannot write into it would end.
+    _stderr: ChildStderr,
     armed: Arc<AtomicBool>,
     tracer: JoinHandle<Report>,
 }
@@ -113,6 +114,7 @@ impl Traced {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         trace_me(&mut command);
         // Only the thread that started a process may trace it.
+        #[allow(clippy::zombie_processes, reason = "the tracer waits for it by its pid")]
         let tracer = std::thread::spawn(move || {
             let mut child = command.spawn().unwrap_or_else(|error| {
                 panic!("cannot trace programs here ({error}); in a container, allow ptrace: --cap-add SYS_PTRACE")
@@ -140,7 +142,7 @@ impl Traced {
         };
         std::thread::spawn(move || stdin.write_all(&input).ok());
         let (stdout, stderr) = (stdout.unwrap(), stderr.unwrap());
-        Self { pid, stdout, stderr, armed, tracer }
+        Self { pid, stdout, _stderr: stderr, armed, tracer }
     }
 
     /// Has calls count from now on.
@@ -378,7 +380,15 @@ impl Tracer {
 fn can_break(name: &str) -> bool {
     matches!(
         name,
-        "openat" | "write" | "pwrite64" | "writev" | "fsync" | "fdatasync" | "rename" | "mkdir"
-            | "ftruncate" | "fallocate"
+        "openat"
+            | "write"
+            | "pwrite64"
+            | "writev"
+            | "fsync"
+            | "fdatasync"
+            | "rename"
+            | "mkdir"
+            | "ftruncate"
+            | "fallocate"
     )
 }
