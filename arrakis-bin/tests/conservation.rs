@@ -84,7 +84,13 @@ fn what_hooks_and_drainers_that_are_killed_leave_adds_up_within_the_kills() {
     let up = world.up();
     let mut random = rand::rngs::StdRng::seed_from_u64(6);
     let (mut acknowledged, mut hooks_killed, mut drainers_killed) = (0, 0, 0);
-    for payload in payloads().values() {
+    let payloads = payloads();
+    // When a kill strikes is not the test's choice, so it goes on until enough have.
+    for (n, payload) in payloads.values().cycle().enumerate() {
+        if n >= payloads.len() && hooks_killed > 10 && drainers_killed > 10 {
+            break;
+        }
+        assert!(n < 2000, "only {hooks_killed} hooks and {drainers_killed} drainers were killed");
         if random.random_ratio(1, 3) {
             let mut child = start(&mut world.hook(), payload);
             for _ in 0..random.random_range(0..40) {
@@ -105,7 +111,6 @@ fn what_hooks_and_drainers_that_are_killed_leave_adds_up_within_the_kills() {
         }
     }
     world.kill_drainers();
-    assert!(hooks_killed > 10 && drainers_killed > 10, "{hooks_killed} {drainers_killed}");
     assert!(world.arrakis(&["drain", "--once"]).status.success());
 
     let spool = spool(&world);
