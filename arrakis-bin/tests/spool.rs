@@ -1,6 +1,7 @@
 //! The spool under the real programs: many drainers, owners that stop and die, disks in trouble, damage.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "the figures are its result too")]
 #![cfg(all(feature = "full", target_os = "linux"))]
 
 #[path = "support/world.rs"]

@@ -150,6 +150,7 @@ impl FileSystem for RealFileSystem {
         Ok(utimensat(AT_FDCWD, path, &omit, &modified, UtimensatFlags::NoFollowSymlink)?)
     }
 
+    #[allow(clippy::useless_conversion, reason = "systems differ in the types")]
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let found = statvfs(path)?;
         Ok(u64::from(found.blocks_available()) * u64::from(found.fragment_size()))

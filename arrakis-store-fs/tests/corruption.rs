@@ -2,6 +2,7 @@
 //! were, and delays nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "the figures are its result too")]
 #![cfg(feature = "queue")]
 
 #[path = "support/mod.rs"]

@@ -5,6 +5,7 @@
 //! `ARRAKIS_MODEL_CASES=100000` asks for more of them, `ARRAKIS_MODEL_SEED=<n>` for one alone.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "the figures are its result too")]
 #![cfg(feature = "queue")]
 
 #[path = "support/crash.rs"]
