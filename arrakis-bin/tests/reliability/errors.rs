@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 
 use crate::is_long;
-use crate::kills::{any, copy, each_call, is_of_event};
+use crate::kills::{any, copy, each_call};
 use crate::oracle::{Event, Size};
 use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, roots};
 use crate::trace::{self, Fault, Plan, Report, Traced};
@@ -96,7 +96,8 @@ fn servers_whose_files_fail(errno: Errno) {
         let world = copy(&template);
         let server = lone_up(&world, "127.0.0.1:0");
         let plan = plan(at, Fault::Fail(errno));
-        let mut server = Traced::start(server, Vec::new(), vec![world.home().join("arrakis.db")], plan);
+        let mut server =
+            Traced::start(server, Vec::new(), vec![world.home().join("arrakis.db")], plan);
         said_url(&mut BufReader::new(&mut server.stdout)).unwrap();
         let event = scenario.capture(&world, Size::Small);
         server.arm();

@@ -53,7 +53,9 @@ pub(crate) fn each_call(
 fn is_inside_a_row(calls: &[Call], at: usize) -> bool {
     const ENDS: usize = 16;
     let call = |at: usize| calls.get(at).map(|call| (call.name, &call.path));
-    at >= ENDS && at % 100 != 0 && (at - ENDS..=at + ENDS).all(|other| call(other) == call(at))
+    at >= ENDS
+        && !at.is_multiple_of(100)
+        && (at - ENDS..=at + ENDS).all(|other| call(other) == call(at))
 }
 
 /// What the hook finds when it starts.

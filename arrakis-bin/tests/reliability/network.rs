@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use arrakis_store_fs::{Layout, Spool};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::SeedableRng;
 
 use crate::is_long;
 use crate::oracle::{Event, Size};
@@ -37,7 +37,8 @@ fn an_answer_may_break_off_at_any_byte() {
     scenario.recover(&world, &receiver.world, &[event], "uncut");
     let length = proxy.answer_bytes();
     assert!(length > 200, "an answer has {length} bytes");
-    let is_chosen = |at: &usize| is_long() || *at < 20 || at % 16 == 0 || *at + 20 > length;
+    let is_chosen =
+        |at: &usize| is_long() || *at < 20 || at.is_multiple_of(16) || *at + 20 > length;
     for at in (0..length).filter(is_chosen) {
         let event = scenario.capture(&world, Size::Small);
         proxy.set_next([Way::Cut(at)]);

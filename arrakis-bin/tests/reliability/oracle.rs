@@ -66,8 +66,7 @@ impl Oracle {
         );
         let filler = "the spice must flow ".bytes().cycle();
         let length = size.bytes() - head.len() - 2;
-        let payload: Vec<u8> =
-            head.bytes().chain(filler.take(length)).chain(*b"\"}").collect();
+        let payload: Vec<u8> = head.bytes().chain(filler.take(length)).chain(*b"\"}").collect();
         issued.insert(id.clone(), Issued { digest: Digest::of(&payload), is_owed: false });
         Event { id, payload }
     }

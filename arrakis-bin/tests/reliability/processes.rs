@@ -14,7 +14,8 @@ use crate::world::{World, assert_silent, start};
 fn servers_and_drainers_killed_and_stopped_under_load() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let mut scenario = Scenario::new(format!("processes killed and stopped under load, seed {seed}"));
+    let mut scenario =
+        Scenario::new(format!("processes killed and stopped under load, seed {seed}"));
     // On a disk: this one takes its time anyway.
     let world = World::new();
     let mut up = world.up();
@@ -90,8 +91,7 @@ fn eight_drainers_share_one_spool() {
     let mut scenario = Scenario::new("eight drainers on one spool, half of them killed");
     // Several batches of 8 MiB, so that each drainer finds something.
     let count = if is_long() { 3_000 } else { 500 };
-    let events: Vec<Event> =
-        (0..count).map(|_| scenario.capture(&world, Size::Medium)).collect();
+    let events: Vec<Event> = (0..count).map(|_| scenario.capture(&world, Size::Medium)).collect();
     let mut drainers: Vec<_> = (0..DRAINERS)
         .map(|_| {
             let mut drain = world.command(env!("CARGO_BIN_EXE_arrakis"));

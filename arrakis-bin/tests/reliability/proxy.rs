@@ -227,7 +227,9 @@ fn refusal(request: &[u8]) -> String {
     });
     let body = body.to_string();
     let length = body.len();
-    format!("HTTP/1.1 422 Unprocessable Content\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    format!(
+        "HTTP/1.1 422 Unprocessable Content\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }
 
 fn end(client: &mut TcpStream, answer: &[u8]) -> io::Result<()> {

@@ -187,7 +187,13 @@ impl Scenario {
     }
 
     /// The fault is over: a fresh event must get through, and with it whatever else is in the spool.
-    pub(crate) fn recover(&mut self, world: &World, database: &World, events: &[Event], case: &str) {
+    pub(crate) fn recover(
+        &mut self,
+        world: &World,
+        database: &World,
+        events: &[Event],
+        case: &str,
+    ) {
         let fresh = self.capture(world, Size::Small);
         let drained = drain_once(world).output().unwrap();
         if !drained.status.success() {
@@ -217,7 +223,8 @@ impl Scenario {
         if left(world).is_empty() {
             return;
         }
-        let mut drainer = world.command(env!("CARGO_BIN_EXE_arrakis")).arg("drain").spawn().unwrap();
+        let mut drainer =
+            world.command(env!("CARGO_BIN_EXE_arrakis")).arg("drain").spawn().unwrap();
         world.wait_until("the rest is delivered", |world| left(world).is_empty());
         drainer.kill().unwrap();
         drainer.wait().unwrap();
@@ -297,7 +304,7 @@ impl Scenario {
             admitted.values().sum::<i64>(),
         );
         // Past the capture of the test harness: the figures are what the run is for.
-        writeln!(std::io::stderr(), "{line}").unwrap();
+        std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
         let shown: Vec<&String> = self.troubles.iter().take(20).collect();
         assert!(self.troubles.is_empty(), "{line}\n{shown:#?}");
         assert_eq!((missing, lost + doubled + damaged + unknown + wedged), (0, 0), "{line}");
