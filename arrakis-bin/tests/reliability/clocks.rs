@@ -5,7 +5,6 @@ use std::io::BufReader;
 use std::time::{Duration, SystemTime};
 
 use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_store_fs::Layout;
 use arrakis_store_fs::layout::EntryName;
 use nix::sys::signal::{Signal, kill};
 
@@ -112,7 +111,6 @@ fn files_that_seem_a_year_old_or_from_next_year() {
     ];
     for (due, modified) in ages {
         let world = receiver.new_home_via(&proxy.url());
-        let layout = Layout::new(world.home());
         let mut events: Vec<Event> = Vec::new();
         for rounds in 0..=5 {
             events.push(scenario.capture(&world, Size::Small));
@@ -120,7 +118,6 @@ fn files_that_seem_a_year_old_or_from_next_year() {
             File::open(&aged).unwrap().set_modified(modified).unwrap();
             scenario.count(1);
         }
-        File::open(layout.tally()).unwrap().set_modified(modified).unwrap();
         // While the receiver is away, no age makes a dead letter.
         proxy.set_next(vec![Way::Reset; 3]);
         assert!(drain_once(&world).output().unwrap().status.success());

@@ -10,26 +10,22 @@
 //! about reliability, and adds the figures up.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
-#![cfg(all(feature = "full", target_os = "linux"))]
+// The tracer knows the calls and the registers of this system only.
+#![cfg(all(feature = "full", target_os = "linux", target_arch = "x86_64"))]
 
 #[path = "../support/world.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod world;
 
-#[cfg(target_arch = "x86_64")]
 mod calls;
-#[cfg(target_arch = "x86_64")]
 mod clocks;
-#[cfg(target_arch = "x86_64")]
 mod errors;
-#[cfg(target_arch = "x86_64")]
 mod kills;
 mod network;
 mod oracle;
 mod processes;
 mod proxy;
 mod scenario;
-#[cfg(target_arch = "x86_64")]
 mod trace;
 
 /// Whether the long forms are wanted.

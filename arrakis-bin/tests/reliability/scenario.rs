@@ -304,7 +304,7 @@ impl Scenario {
             admitted.values().sum::<i64>(),
         );
         // Past the capture of the test harness: the figures are what the run is for.
-        writeln!(std::io::stderr(), "{line}").ok();
+        std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
         let shown: Vec<&String> = self.troubles.iter().take(20).collect();
         assert!(self.troubles.is_empty(), "{line}\n{shown:#?}");
         assert_eq!((missing, lost + doubled + damaged + unknown + wedged), (0, 0), "{line}");

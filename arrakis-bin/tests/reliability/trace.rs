@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -94,8 +94,6 @@ impl fmt::Debug for Report {
 pub(crate) struct Traced {
     pub(crate) pid: Pid,
     pub(crate) stdout: ChildStdout,
-    /// Kept open: a program that cannot write into it would end.
-    _stderr: ChildStderr,
     armed: Arc<AtomicBool>,
     tracer: JoinHandle<Report>,
 }
@@ -111,17 +109,17 @@ impl Traced {
         let armed = Arc::new(AtomicBool::new(false));
         let counting = Arc::clone(&armed);
         let (started, streams) = mpsc::channel();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         trace_me(&mut command);
         // Only the thread that started a process may trace it.
-        #[allow(clippy::zombie_processes, reason = "the tracer waits for it by its pid")]
         let tracer = std::thread::spawn(move || {
+            #[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
             let mut child = command.spawn().unwrap_or_else(|error| {
                 panic!("cannot trace programs here ({error}); in a container, allow ptrace: --cap-add SYS_PTRACE")
             });
             let pid = Pid::from_raw(child.id().cast_signed());
             let stdin = child.stdin.take().unwrap();
-            started.send((pid, stdin, child.stdout.take(), child.stderr.take())).unwrap();
+            started.send((pid, stdin, child.stdout.take().unwrap())).unwrap();
             let mut memory = File::options();
             let memory = memory.read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
             let tracer = Tracer {
@@ -137,12 +135,11 @@ impl Traced {
             };
             tracer.run()
         });
-        let Ok((pid, mut stdin, stdout, stderr)) = streams.recv() else {
+        let Ok((pid, mut stdin, stdout)) = streams.recv() else {
             std::panic::resume_unwind(tracer.join().unwrap_err());
         };
         std::thread::spawn(move || stdin.write_all(&input).ok());
-        let (stdout, stderr) = (stdout.unwrap(), stderr.unwrap());
-        Self { pid, stdout, _stderr: stderr, armed, tracer }
+        Self { pid, stdout, armed, tracer }
     }
 
     /// Has calls count from now on.
