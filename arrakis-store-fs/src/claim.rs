@@ -21,7 +21,13 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         renamed => renamed?,
     }
-    let reason = match read(held) {
+    // A disk that fails once may be well the next time; one that fails twice has lost this file.
+    let read_again = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Err(error),
+        _ if is_passing(&error) => Err(error),
+        _ => read(held),
+    };
+    let reason = match read(held).or_else(read_again) {
         Ok(Ok(envelope)) => match check(inner, held, name, &envelope.header) {
             Ok(()) => return Ok(Some(envelope)),
             Err(reason) => reason,
