@@ -52,5 +52,6 @@ pub mod search;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod transcript;
 #[cfg(feature = "runtime")]
 pub mod transport;

@@ -52,6 +52,23 @@ pub const SPOOL_MAX_FILES: u64 = 2_000_000;
 /// Most bytes that a spool holds before it refuses new events.
 pub const SPOOL_MAX_BYTES: u64 = 10 * 1024 * MIB as u64;
 
+/// Longest line of a transcript that is sent, in bytes: what a payload holds
+/// ([`PAYLOAD_MAX_BYTES`]), less room for what stands around it.
+pub const TRANSCRIPT_LINE_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - 64 * 1024;
+
+/// What a slice of a transcript holds at most, in bytes of lines, unless one line is longer: slices of
+/// this size are delivered in batches and share a request's budget with the events of hooks.
+pub const SLICE_MAX_BYTES: usize = 256 * 1024;
+
+/// Most lines of a slice: they bound what one event can add.
+pub const SLICE_MAX_LINES: usize = 1000;
+
+/// Most types of lines that a slice counts by their names: a file of garbage has one for each line.
+pub const SLICE_MAX_LINE_TYPES: usize = 64;
+
+/// What is shown of a line that could not be read, in bytes: enough to tell what it was.
+pub const UNREADABLE_TEXT_MAX_BYTES: usize = 512;
+
 const MIB: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `max` bytes, on a character boundary.

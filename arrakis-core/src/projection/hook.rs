@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{ProjectionError, Projector, parse, session};
 use crate::conversation::{
-    Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
+    Changes, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
 };
+use crate::event::Field;
 use crate::id::tool_use_id;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::store::Arrival;
@@ -64,29 +64,6 @@ struct Call<'a> {
     tool_input: Field<'a>,
     #[serde(borrow, default)]
     tool_response: Field<'a>,
-}
-
-/// A field, not looked into until it is needed: a tool's input may have megabytes.
-#[derive(Deserialize, Default, Clone, Copy)]
-#[serde(transparent)]
-struct Field<'a>(#[serde(borrow)] Option<&'a RawValue>);
-
-impl<'a> Field<'a> {
-    fn read<T: Deserialize<'a>>(self) -> Option<T> {
-        serde_json::from_str(self.0?.get()).ok()
-    }
-
-    fn text(self) -> Option<Cow<'a, str>> {
-        /// `Cow` itself would always be owned.
-        #[derive(Deserialize)]
-        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-        let Text(text) = self.read()?;
-        (!text.is_empty()).then_some(text)
-    }
-
-    fn json(self) -> Option<Json> {
-        self.0.map(Json::from)
-    }
 }
 
 pub(super) fn project(

@@ -4,6 +4,10 @@
 //! with every release, so capture reads only the few that every event carries, and keeps the rest
 //! as it came.
 
+mod field;
+
+pub(crate) use field::Field;
+
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 /// The 33 events of Claude Code 2.1.330 (`sdk.d.ts` of `@anthropic-ai/claude-agent-sdk` 0.3.330).
