@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::envelope::Header;
-use crate::event::Glance;
+use crate::event::{Glance, summary};
 use crate::id::RequestId;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 use crate::projection::{self, ProjectionError};
@@ -96,6 +96,11 @@ fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
     let Incoming { form, request_id, digest, body, header } = incoming;
     let Names { event_type, session_id } = Names::of(form, &body, header.as_ref());
     let event_type = event_type.unwrap_or_else(|| UNKNOWN_EVENT_TYPE.to_owned());
+    let mut metadata = metadata(form, header);
+    let told = if form == Form::Original { String::new() } else { summary(&event_type, &body) };
+    if !told.is_empty() {
+        metadata.insert("summary".to_owned(), told.into());
+    }
     Arrival {
         event_id: reception.event_id,
         request_id,
@@ -108,7 +113,7 @@ fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
         body,
         headers: reception.headers,
         ip_address: reception.ip_address,
-        metadata: metadata(form, header),
+        metadata,
     }
 }
 
@@ -142,7 +147,8 @@ impl Names {
     }
 }
 
-/// What the audit row's metadata says: the form, and the envelope's header less what has a column.
+/// What the audit row's metadata says beside the [`summary`]: the form, and the envelope's header less what
+/// has a column.
 fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
     let mut metadata = match header.map(serde_json::to_value) {
         Some(Ok(Value::Object(header))) => header,

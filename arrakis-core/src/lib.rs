@@ -41,6 +41,8 @@ pub mod key;
 #[cfg(feature = "runtime")]
 pub mod middleware;
 #[cfg(feature = "runtime")]
+pub mod price;
+#[cfg(feature = "runtime")]
 pub mod projection;
 #[cfg(feature = "runtime")]
 pub mod queue;
@@ -55,3 +57,4 @@ pub mod testkit;
 pub mod transcript;
 #[cfg(feature = "runtime")]
 pub mod transport;
+pub mod usage;

@@ -10,7 +10,7 @@ use super::{TRANSCRIPT_EVENT, matters, thinking};
 use crate::clock::Timestamp;
 use crate::digest::{Digest, DigestBuilder};
 use crate::envelope::{Envelope, Source};
-use crate::event::Field;
+use crate::event::{Field, object};
 use crate::id::{self, RequestId};
 use crate::limits::{
     SLICE_MAX_BYTES, SLICE_MAX_LINE_TYPES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES,
@@ -232,8 +232,7 @@ impl<'a> Slicer<'a> {
             return Line::Blank;
         }
         let redacted = self.redactor.redact(line);
-        let glance = serde_json::from_slice::<Glance<'_>>(&redacted);
-        let (true, Ok(glance)) = (redacted.trim_ascii_start().starts_with(b"{"), glance) else {
+        let Ok(glance) = object::<Glance<'_>>(&redacted) else {
             return Line::Unreadable("not_json"); // or JSON that is no object
         };
         let line_type = glance.line_type.text().unwrap_or(Cow::Borrowed("unknown"));
