@@ -50,15 +50,10 @@ pub enum MessageOrigin {
 }
 
 impl MessageOrigin {
-    /// The name in lower case, as it is stored.
+    /// Whether the transcript has the same message under another id.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Prompt => "prompt",
-            Self::Stop => "stop",
-            Self::Failure => "failure",
-            Self::Transcript => "transcript",
-        }
+    pub fn is_provisional(self) -> bool {
+        matches!(self, Self::Stop | Self::Failure)
     }
 }
 

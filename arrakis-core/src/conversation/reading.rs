@@ -55,20 +55,11 @@ fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-/// How many messages a list says that a conversation has, from how many of each origin are stored: what is
-/// provisional does not count once there is a transcript.
+/// How many messages a list says that a conversation has, of which `all` are stored: those that a `Stop` or a
+/// `StopFailure` made are provisional, and do not count once there are any from the transcript.
 #[must_use]
-pub fn message_count(by_origin: impl IntoIterator<Item = (MessageOrigin, u64)>) -> u64 {
-    let (mut all, mut provisional, mut has_transcript) = (0, 0, false);
-    for (origin, count) in by_origin {
-        all += count;
-        match origin {
-            MessageOrigin::Stop | MessageOrigin::Failure => provisional += count,
-            MessageOrigin::Transcript => has_transcript |= count > 0,
-            MessageOrigin::Prompt => {}
-        }
-    }
-    if has_transcript { all - provisional } else { all }
+pub fn message_count(all: u64, provisional: u64, from_transcript: u64) -> u64 {
+    if from_transcript > 0 { all - provisional } else { all }
 }
 
 /// The subagents that a reader sees, earliest first: also those of which only messages or tool uses are

@@ -83,6 +83,11 @@ pub struct Seen {
     pub transcript: bool,
 }
 
+impl Seen {
+    /// Only hooks have.
+    pub const BY_HOOK: Self = Self { hook: true, transcript: false };
+}
+
 /// One use of a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

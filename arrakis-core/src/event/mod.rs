@@ -9,7 +9,7 @@ mod summary;
 mod typed;
 
 pub(crate) use field::{Field, object};
-pub use summary::{key_argument, one_line, summary};
+pub use summary::{key_argument, one_line, shows_by_itself, summary};
 pub use typed::*;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};

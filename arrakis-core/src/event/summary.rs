@@ -16,6 +16,26 @@ pub fn summary(event_type: &str, payload: &[u8]) -> String {
     one_line(&told.unwrap_or_default(), SUMMARY_MAX_BYTES)
 }
 
+/// Whether an event of this type shows in its conversation by itself, as a message or a tool use or as a part
+/// of one; the others are told by their [`summary`].
+#[must_use]
+pub fn shows_by_itself(event_type: &str) -> bool {
+    matches!(
+        event_type,
+        "UserPromptSubmit"
+            | "PreToolUse"
+            | "PostToolUse"
+            | "PostToolUseFailure"
+            | "PostToolBatch"
+            | "PermissionDenied"
+            | "Stop"
+            | "StopFailure"
+            | "SubagentStop"
+            | "MessageDisplay"
+            | TRANSCRIPT_EVENT
+    )
+}
+
 /// `text` on one line of at most `max` bytes: white space and control characters are single spaces, and
 /// characters that reorder or hide text are gone.
 #[must_use]

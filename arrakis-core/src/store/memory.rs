@@ -17,7 +17,7 @@ use super::{
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
 use crate::conversation::{
-    AnswerIds, Changes, Conversation, Message, Subagent, ToolUse, message_count,
+    AnswerIds, Changes, Conversation, Message, MessageOrigin, Subagent, ToolUse, message_count,
 };
 use crate::digest::Digest;
 use crate::id::RequestId;
@@ -153,13 +153,16 @@ impl State {
 
     fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
         let id = conversation.id;
+        let count = |counts: fn(MessageOrigin) -> bool| {
+            let mine = self.messages.values().filter(|m| m.conversation_id == id);
+            mine.filter(|message| counts(message.origin)).count() as u64
+        };
         ConversationSummary {
             conversation: conversation.clone(),
             messages: message_count(
-                self.messages
-                    .values()
-                    .filter(|m| m.conversation_id == id)
-                    .map(|message| (message.origin, 1)),
+                count(|_| true),
+                count(MessageOrigin::is_provisional),
+                count(|origin| origin == MessageOrigin::Transcript),
             ),
             tool_uses: self.tool_uses.values().filter(|t| t.conversation_id == id).count() as u64,
         }

@@ -220,6 +220,21 @@ pub struct EventSummary {
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
+impl EventSummary {
+    /// What the event says, in one line ([`summary`](crate::event::summary)); empty where nothing is told.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        self.metadata.get("summary").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+
+    /// When the event was captured; when it was received, where that is not known.
+    #[must_use]
+    pub fn captured_at(&self) -> Timestamp {
+        let captured_at = self.metadata.get("capturedAt").and_then(serde_json::Value::as_str);
+        captured_at.and_then(|text| text.parse().ok()).unwrap_or(self.received_at)
+    }
+}
+
 /// An audit row, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventDetail {

@@ -7,4 +7,5 @@ pub mod event_store;
 pub mod fakes;
 pub mod key_store;
 pub mod queue;
+pub mod sessions;
 pub mod transport;

@@ -12,7 +12,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
-pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
+pub(crate) use conversation::{ConversationRow, Kept, MessageRow, SubagentRow, ToolUseRow};
 pub(crate) use event::{ArrivalRow, DetailRow, Now, Prepared, SummaryRow, TransitionRow, body_of};
 
 use crate::error::unreadable;
