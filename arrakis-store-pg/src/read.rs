@@ -214,10 +214,10 @@ pub(crate) async fn conversations(
         .select((tool_uses::conversation_id, count_star()))
         .load(conn)
         .await?;
-    let count = |(id, all, provisional, from_transcript): (Uuid, i64, i64, i64)| {
+    let count = |(key, all, provisional, from_transcript): (Uuid, i64, i64, i64)| {
         let [all, provisional, from_transcript] =
             [all, provisional, from_transcript].map(i64::unsigned_abs);
-        (id, message_count(all, provisional, from_transcript))
+        (key, message_count(all, provisional, from_transcript))
     };
     let messages: HashMap<Uuid, u64> = messages.into_iter().map(count).collect();
     let tool_uses: HashMap<Uuid, i64> = tool_uses.into_iter().collect();

@@ -22,6 +22,8 @@ pub use reading::{ModelUsage, UsageReport, message_count, visible};
 pub use subagent::Subagent;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -60,9 +62,38 @@ impl<T> Stamped<T> {
     }
 }
 
-/// JSON kept as its text, so that nothing about it changes: neither number formats nor key order.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// JSON kept as its text, so that nothing about it changes: neither number formats nor key order. Two are
+/// equal where they mean the same, because a store may space JSON anew and order its keys.
+#[derive(Debug, Clone)]
 pub struct Json(String);
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Json {}
+
+impl PartialOrd for Json {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Json {
+    fn cmp(&self, other: &Self) -> Ordering {
+        /// The text without spacing, keys in order; as it stands where it is more than can be parsed.
+        fn plain(json: &Json) -> Cow<'_, str> {
+            let value = serde_json::from_str::<serde_json::Value>(&json.0);
+            value.map_or(Cow::Borrowed(&json.0), |value| value.to_string().into())
+        }
+        match self.0.cmp(&other.0) {
+            Ordering::Equal => Ordering::Equal,
+            _ => plain(self).cmp(&plain(other)),
+        }
+    }
+}
 
 impl Json {
     /// The text.

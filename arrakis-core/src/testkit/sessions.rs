@@ -195,6 +195,8 @@ fn assert_parts<T: PartialEq + std::fmt::Debug>(found: &[T], expected: &[T], wha
 type Event = (RequestId, Timestamp, Vec<u8>);
 
 fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
+    let mut random = [0; 10];
+    random.copy_from_slice(&Digest::of(format!("{id} {n}").as_bytes()).as_bytes()[..10]);
     let Envelope { header, payload } =
         Envelope::new(id, at, "http://h/", Source::default(), payload);
     let incoming = Incoming {
@@ -204,9 +206,6 @@ fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
         body: payload,
         header: Some(header),
     };
-    let mut random = [0; 10];
-    let unique = Digest::of(format!("{workspace} {n}").as_bytes());
-    random.copy_from_slice(&unique.as_bytes()[..10]);
     let received_at = at.plus(std::time::Duration::from_secs(n));
     let reception = Reception {
         event_id: uuid_v7(received_at, random),

@@ -177,10 +177,15 @@ impl Timeline<'_> {
             writeln!(self.out)?;
         }
         let name = text::one_line(&event.event_type);
-        let room = self.terminal.text_columns().saturating_sub(TIME_COLUMNS + text::width(&name) + 2);
+        let room =
+            self.terminal.text_columns().saturating_sub(TIME_COLUMNS + text::width(&name) + 2);
         let told = text::fit(event.told(), room.max(12));
         let time = self.time(event.captured_at());
-        writeln!(self.out, "{time}{}", self.terminal.paint(output::DIM, format!("{name}  {told}").trim_end()))
+        writeln!(
+            self.out,
+            "{time}{}",
+            self.terminal.paint(output::DIM, format!("{name}  {told}").trim_end())
+        )
     }
 
     /// A line for each day after the first.
@@ -246,7 +251,10 @@ impl Timeline<'_> {
             ToolStatus::Failed => ("failed", output::BAD),
             ToolStatus::Succeeded => ("ok", output::GOOD),
         };
-        let duration = tool_use.duration_ms().map(|ms| format!(", {}", output::duration(ms))).unwrap_or_default();
+        let duration = tool_use
+            .duration_ms()
+            .map(|ms| format!(", {}", output::duration(ms)))
+            .unwrap_or_default();
         let name = text::one_line(&tool_use.tool_name);
         let thread = self.thread_mark();
         let taken = TIME_COLUMNS + text::width(&thread) + text::width(&name);
