@@ -86,7 +86,7 @@ impl Usd {
             clippy::cast_sign_loss,
             reason = "the range is checked before"
         )]
-        (0.0..=MAX_NANOS).contains(&nanos).then(|| Self(nanos as u64))
+        (0.0..=MAX_NANOS).contains(&nanos).then_some(Self(nanos as u64))
     }
 
     /// The amount in billionths of a dollar.

@@ -117,6 +117,15 @@ macro_rules! events {
                 }
             }
 
+            /// The fields that are not documented, or not as documented; of an event of another type, all.
+            #[must_use]
+            pub fn more(&self) -> &Fields {
+                match self {
+                    $(Self::$name(event) => &event.more,)*
+                    Self::Other { fields, .. } => fields,
+                }
+            }
+
             fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
                 match self {
                     $(Self::$name(event) => event.write(map),)*
