@@ -144,7 +144,8 @@ fn recorded_sessions_hold_all_that_their_files_say() {
         let mut texts: Vec<String> = answers.values().map(|texts| texts.join("\n\n")).collect();
         let mut words: Vec<String> =
             found.iter().map(|message| message.content.value.clone()).collect();
-        (texts.sort(), words.sort());
+        texts.sort();
+        words.sort();
         assert_eq!(words, texts, "{what}");
 
         // Every prompt once; what the main thread asks a subagent is a prompt of its thread.

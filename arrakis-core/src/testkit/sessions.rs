@@ -425,7 +425,8 @@ impl Generator<'_> {
                 2 => self.raw("", r#"{"type":"attachment"}"#),
                 3 => self.raw("", r#"{"type":"user","message":{"content":"without time or id"}}"#),
                 4 => {
-                    self.line("", json!({"type": "new", "message": {"role": "x", "content": "?"}}))
+                    let message = json!({"role": "x", "content": "?"});
+                    self.line("", json!({"type": "new", "message": message}));
                 }
                 5 => self.line("", json!({"type": "system", "content": "said"})),
                 6 => self.line(
