@@ -5,6 +5,8 @@
 //! event, with room for the rest; and [`summary`] tells in a line what an event says.
 
 mod field;
+#[macro_use]
+mod object;
 mod summary;
 mod typed;
 

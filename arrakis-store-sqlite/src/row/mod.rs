@@ -2,6 +2,7 @@
 
 mod conversation;
 mod event;
+mod subagent;
 
 use std::str::FromStr;
 
@@ -12,8 +13,9 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
-pub(crate) use conversation::{ConversationRow, Kept, MessageRow, SubagentRow, ToolUseRow};
+pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
 pub(crate) use event::{ArrivalRow, DetailRow, Now, Prepared, SummaryRow, TransitionRow, body_of};
+pub(crate) use subagent::SubagentRow;
 
 use crate::error::unreadable;
 
