@@ -207,18 +207,26 @@ impl Generator<'_> {
                     json!({"type": "assistant", "message": {"id": self.n,
                     "model": "<synthetic>", "content": "API Error: 500"}}),
                 ),
-                // The same line, redacted by other rules.
-                _ => {
-                    for words in ["[REDACTED:a]", "[REDACTED:b]"] {
-                        self.raw(
-                            "",
-                            &json!({"type": "user", "uuid": "same", "promptId": "same",
-                            "timestamp": "2026-11-24T00:55:21Z", "message": {"content": words}})
-                            .to_string(),
-                        );
-                    }
-                }
+                // The same lines, redacted by other rules.
+                _ => ["[REDACTED:b]", "[REDACTED:a]"]
+                    .into_iter()
+                    .for_each(|word| self.redacted(word)),
             }
+        }
+    }
+
+    fn redacted(&mut self, word: &str) {
+        let result = json!({"type": "tool_result", "tool_use_id": "same", "content": word});
+        let wish = json!({"type": "tool_use", "id": "same", "name": "Bash", "input": {"x": word}});
+        for message in [
+            json!({"role": "user", "content": word}),
+            json!({"role": "user", "content": [result]}),
+            json!({"role": "assistant", "id": "same", "content": [wish]}),
+        ] {
+            // Before everything else, so that these say what comes first.
+            let line = json!({"type": message["role"], "uuid": "same", "promptId": "same",
+                "timestamp": "2026-11-24T00:00:00Z", "message": message});
+            self.raw("", &line.to_string());
         }
     }
 
