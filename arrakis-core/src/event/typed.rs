@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Number;
 
 use super::object::{fields, name_of, take};
 
@@ -180,13 +181,13 @@ events! {
         /// The title of the session.
         session_title: String,
         /// Seconds since the model's last response, where the session is resumed.
-        seconds_since_last_response: f64,
+        seconds_since_last_response: Number,
         /// How many tokens the context has, where the session is resumed.
         context_tokens: u64,
         /// Whether the prompt cache is likely to have expired.
         prompt_cache_likely_expired: bool,
         /// What writing the cache anew may cost, in US dollars.
-        estimated_cache_write_usd: f64,
+        estimated_cache_write_usd: Number,
     }
     /// A session has ended.
     SessionEnd {
@@ -259,7 +260,7 @@ events! {
         /// How long the cache is kept: `5m` or `1h`.
         cache_ttl: String,
         /// What writing the cache anew may cost, in US dollars.
-        estimated_cache_write_usd: f64,
+        estimated_cache_write_usd: Number,
         /// Where the price is from.
         pricing: String,
     }
@@ -280,7 +281,7 @@ events! {
         /// How long the cache is kept: `5m` or `1h`.
         cache_ttl: String,
         /// What writing the cache anew may cost, in US dollars.
-        estimated_cache_write_usd: f64,
+        estimated_cache_write_usd: Number,
         /// Where the price is from.
         pricing: String,
     }
