@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::envelope::Header;
-use crate::event::{Glance, summary};
+use crate::event::Glance;
 use crate::id::RequestId;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 use crate::projection::{self, ProjectionError};
@@ -73,7 +73,10 @@ pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
     let form = incoming.form;
     let mut arrival = arrival(incoming, reception);
-    let verdict = judge(&arrival);
+    let (verdict, told) = judge_and_tell(&arrival);
+    if !told.is_empty() {
+        arrival.metadata.insert("summary".to_owned(), told.into());
+    }
     arrival.in_ledger = form == Form::Envelope || !matches!(verdict, Verdict::Invalid { .. });
     (arrival, verdict)
 }
@@ -81,26 +84,27 @@ pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
 /// What is to become of an arrival.
 #[must_use]
 pub fn judge(arrival: &Arrival) -> Verdict {
-    match projection::project(arrival) {
-        Ok(changes) => Verdict::Apply(changes),
+    judge_and_tell(arrival).0
+}
+
+/// What is to become of an arrival, and what it says in one line; nothing where it cannot be applied.
+fn judge_and_tell(arrival: &Arrival) -> (Verdict, String) {
+    let verdict = match projection::project(arrival) {
+        Ok((changes, told)) => return (Verdict::Apply(changes), told),
         Err(ProjectionError::Invalid { code, message }) => {
             Verdict::Invalid { code: code.to_owned(), message }
         }
         Err(ProjectionError::Failed { code, message }) => {
             Verdict::Failed { code: code.to_owned(), message }
         }
-    }
+    };
+    (verdict, String::new())
 }
 
 fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
     let Incoming { form, request_id, digest, body, header } = incoming;
     let Names { event_type, session_id } = Names::of(form, &body, header.as_ref());
     let event_type = event_type.unwrap_or_else(|| UNKNOWN_EVENT_TYPE.to_owned());
-    let mut metadata = metadata(form, header);
-    let told = if form == Form::Original { String::new() } else { summary(&event_type, &body) };
-    if !told.is_empty() {
-        metadata.insert("summary".to_owned(), told.into());
-    }
     Arrival {
         event_id: reception.event_id,
         request_id,
@@ -113,7 +117,7 @@ fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
         body,
         headers: reception.headers,
         ip_address: reception.ip_address,
-        metadata,
+        metadata: metadata(form, header),
     }
 }
 
@@ -147,7 +151,7 @@ impl Names {
     }
 }
 
-/// What the audit row's metadata says beside the [`summary`]: the form, and the envelope's header less what
+/// What the audit row's metadata says beside the [`summary`](crate::event::summary): the form, and the envelope's header less what
 /// has a column.
 fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
     let mut metadata = match header.map(serde_json::to_value) {

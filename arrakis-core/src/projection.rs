@@ -34,6 +34,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::conversation::{Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped};
+use crate::event::summary;
 use crate::id::{conversation_id, message_id};
 use crate::ingest::Form;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
@@ -68,19 +69,20 @@ impl ProjectionError {
     }
 }
 
-/// What the event of `arrival` changes.
+/// What the event of `arrival` changes, and what it says in one line ([`summary`]).
 ///
 /// # Errors
 ///
 /// The event is invalid, or cannot be understood.
-pub fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
+pub fn project(arrival: &Arrival) -> Result<(Changes, String), ProjectionError> {
     match form(arrival) {
         Form::Envelope | Form::Raw if arrival.event_type == TRANSCRIPT_EVENT => {
-            transcript::project(arrival)
+            let told = summary(TRANSCRIPT_EVENT, &arrival.body);
+            Ok((transcript::project(arrival)?, told))
         }
         Form::Envelope => hook::project(arrival, false),
         Form::Raw => hook::project(arrival, true),
-        Form::Original => original::project(arrival),
+        Form::Original => Ok((original::project(arrival)?, String::new())),
     }
 }
 

@@ -1,18 +1,71 @@
 //! What the types of events are made by: objects of which some fields are documented.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::fmt;
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Fields;
+use crate::conversation::Json;
 
-/// Takes the field `name` out of `fields` where it is what it should be, and else leaves it there.
-pub(super) fn take<T: DeserializeOwned>(fields: &mut Fields, name: &str) -> Option<T> {
-    let value = serde_json::from_str(fields.get(name)?.as_str()).ok()?;
-    fields.remove(name);
-    Some(value)
+/// The fields of an object as they stand, none of them looked into.
+#[derive(Default)]
+pub(super) struct RawFields<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for RawFields<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        /// `Cow` itself would always be owned.
+        #[derive(serde::Deserialize)]
+        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = RawFields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(16);
+                while let Some(Name(name)) = map.next_key()? {
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(RawFields(fields))
+            }
+        }
+        json.deserialize_map(Reader)
+    }
 }
+
+/// What a documented field may be; none where it is something else.
+pub(super) trait FromRaw: Sized {
+    fn from_raw(raw: &RawValue) -> Option<Self>;
+}
+
+impl FromRaw for Json {
+    fn from_raw(raw: &RawValue) -> Option<Self> {
+        Some(raw.into())
+    }
+}
+
+impl<T: FromRaw> FromRaw for Vec<T> {
+    fn from_raw(raw: &RawValue) -> Option<Self> {
+        let parts: Vec<&RawValue> = serde_json::from_str(raw.get()).ok()?;
+        parts.into_iter().map(T::from_raw).collect()
+    }
+}
+
+macro_rules! from_raw {
+    ($($type:ty),*) => {
+        $(impl FromRaw for $type {
+            fn from_raw(raw: &RawValue) -> Option<Self> {
+                serde_json::from_str(raw.get()).ok()
+            }
+        })*
+    };
+}
+
+from_raw!(String, bool, u64, serde_json::Number);
 
 /// A field's name without what makes it an identifier.
 pub(super) fn name_of(identifier: &'static str) -> &'static str {
@@ -34,10 +87,33 @@ macro_rules! object {
             pub more: Fields,
         }
 
-        impl From<Fields> for $name {
-            #[allow(unused_mut, reason = "an event may have no field of its own")]
-            fn from(mut more: Fields) -> Self {
-                Self { $($field: take(&mut more, name_of(stringify!($field))),)* more }
+        impl $name {
+            /// Takes a field where it is documented and what it should be.
+            #[allow(unused_variables, reason = "an event may have no field of its own")]
+            fn take(&mut self, name: &str, raw: &RawValue) -> bool {
+                $(if name == name_of(stringify!($field)) {
+                    let value = FromRaw::from_raw(raw);
+                    let taken = value.is_some();
+                    self.$field = value.or(self.$field.take());
+                    return taken;
+                })*
+                false
+            }
+
+            fn of(fields: RawFields<'_>) -> Self {
+                let mut object = Self::default();
+                for (name, raw) in fields.0 {
+                    if !object.take(&name, raw) {
+                        object.more.insert(name.into_owned(), raw.into());
+                    }
+                }
+                object
+            }
+        }
+
+        impl FromRaw for $name {
+            fn from_raw(raw: &RawValue) -> Option<Self> {
+                serde_json::from_str(raw.get()).ok().map(Self::of)
             }
         }
 
@@ -55,12 +131,6 @@ macro_rules! object {
                 let mut map = serializer.serialize_map(None)?;
                 self.write(&mut map)?;
                 map.end()
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-                fields(json).map(Self::from)
             }
         }
     };
@@ -92,10 +162,14 @@ macro_rules! events {
         pub const HOOK_EVENTS: [&str; 33] = [$(stringify!($name),)*];
 
         impl Event {
-            fn of_type(event_type: String, fields: Fields) -> Self {
+            fn of_type(event_type: String, fields: RawFields<'_>) -> Self {
                 match event_type.as_str() {
-                    $(stringify!($name) => Self::$name(fields.into()),)*
-                    _ => Self::Other { event_type, fields },
+                    $(stringify!($name) => Self::$name($name::of(fields)),)*
+                    _ => {
+                        let fields = fields.0.into_iter();
+                        let fields = fields.map(|(name, raw)| (name.into_owned(), raw.into()));
+                        Self::Other { event_type, fields: fields.collect() }
+                    }
                 }
             }
 
@@ -127,9 +201,4 @@ macro_rules! events {
             }
         }
     };
-}
-
-pub(super) fn fields<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Fields, D::Error> {
-    let raw: BTreeMap<String, Box<RawValue>> = serde::Deserialize::deserialize(json)?;
-    Ok(raw.into_iter().map(|(name, value)| (name, value.into())).collect())
 }

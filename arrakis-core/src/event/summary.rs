@@ -12,8 +12,18 @@ use crate::transcript::TRANSCRIPT_EVENT;
 /// to write to a terminal; empty where nothing can be told.
 #[must_use]
 pub fn summary(event_type: &str, payload: &[u8]) -> String {
-    let told = if event_type == TRANSCRIPT_EVENT { slice(payload) } else { event(payload) };
-    one_line(&told.unwrap_or_default(), SUMMARY_MAX_BYTES)
+    if event_type == TRANSCRIPT_EVENT {
+        return one_line(&slice(payload).unwrap_or_default(), SUMMARY_MAX_BYTES);
+    }
+    HookEvent::read(payload).map(|event| event.summary()).unwrap_or_default()
+}
+
+impl HookEvent {
+    /// What it says, as [`summary`] does.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        one_line(&told(self), SUMMARY_MAX_BYTES)
+    }
 }
 
 /// Whether an event of this type shows in its conversation by itself, as a message or a tool use or as a part
@@ -124,66 +134,66 @@ fn slice(payload: &[u8]) -> Option<String> {
     Some(told)
 }
 
-fn event(payload: &[u8]) -> Option<String> {
-    let HookEvent { common, event } = HookEvent::read(payload).ok()?;
-    let agent = || match (&common.agent_type, &common.agent_id) {
-        (Some(kind), Some(id)) if !kind.is_empty() => format!("{kind} {id}"),
-        (_, id) => id.clone().unwrap_or_default(),
-    };
-    Some(match event {
+fn told(HookEvent { common, event }: &HookEvent) -> String {
+    let agent = || join(" ", [start(&common.agent_type), start(&common.agent_id)]);
+    match event {
         Event::PreToolUse(e) => tool(&e.tool_name, &e.tool_input, ""),
         Event::PostToolUse(e) => tool(&e.tool_name, &e.tool_input, &took("done", e.duration_ms)),
         Event::PostToolUseFailure(e) => {
             let what = if e.is_interrupt == Some(true) { "interrupted" } else { "failed" };
             let error = e.error.as_ref().map(text).unwrap_or_default();
-            tool(&e.tool_name, &e.tool_input, &join(": ", [took(what, e.duration_ms), error]))
+            let outcome = join(": ", [took(what, e.duration_ms).as_str(), &error]);
+            tool(&e.tool_name, &e.tool_input, &outcome)
         }
         Event::PostToolBatch(e) => {
-            let calls = e.tool_calls.unwrap_or_default();
-            let names = calls.iter().filter_map(|call| call.tool_name.clone());
+            let calls = e.tool_calls.as_deref().unwrap_or_default();
+            let names = calls.iter().map(|call| start(&call.tool_name));
             format!("{} done: {}", calls.len(), join(", ", names))
         }
-        Event::Notification(e) => join(": ", [some(e.title), some(e.message)]),
-        Event::UserPromptSubmit(e) => some(e.prompt),
+        Event::Notification(e) => join(": ", [start(&e.title), start(&e.message)]),
+        Event::UserPromptSubmit(e) => start(&e.prompt).to_owned(),
         Event::UserPromptExpansion(e) => {
-            join(" ", [format!("/{}", some(e.command_name)), some(e.command_args)])
+            let command = format!("/{}", start(&e.command_name));
+            join(" ", [&command, start(&e.command_args)])
         }
-        Event::SessionStart(e) => join(", ", [some(e.source), some(e.model)]),
-        Event::SessionEnd(e) => some(e.reason),
-        Event::Stop(e) => some(e.last_assistant_message),
-        Event::StopFailure(e) => join(": ", [some(e.error), some(e.last_assistant_message)]),
+        Event::SessionStart(e) => join(", ", [start(&e.source), start(&e.model)]),
+        Event::SessionEnd(e) => start(&e.reason).to_owned(),
+        Event::Stop(e) => start(&e.last_assistant_message).to_owned(),
+        Event::StopFailure(e) => join(": ", [start(&e.error), start(&e.last_assistant_message)]),
         Event::SubagentStart(_) => agent(),
-        Event::SubagentStop(e) => join(": ", [agent(), some(e.last_assistant_message)]),
-        Event::PreCompact(e) => join(": ", [some(e.trigger), some(e.custom_instructions)]),
-        Event::PostCompact(e) => join(": ", [some(e.trigger), some(e.compact_summary)]),
-        Event::PreModelSwitch(e) => switch(e.from_model, e.to_model, e.source),
-        Event::PostModelSwitch(e) => switch(e.from_model, e.to_model, e.source),
+        Event::SubagentStop(e) => join(": ", [&agent(), start(&e.last_assistant_message)]),
+        Event::PreCompact(e) => join(": ", [start(&e.trigger), start(&e.custom_instructions)]),
+        Event::PostCompact(e) => join(": ", [start(&e.trigger), start(&e.compact_summary)]),
+        Event::PreModelSwitch(e) => switch(&e.from_model, &e.to_model, &e.source),
+        Event::PostModelSwitch(e) => switch(&e.from_model, &e.to_model, &e.source),
         Event::PermissionRequest(e) => tool(&e.tool_name, &e.tool_input, ""),
-        Event::PermissionDenied(e) => tool(&e.tool_name, &e.tool_input, &some(e.reason)),
-        Event::Setup(e) => some(e.trigger),
-        Event::TeammateIdle(e) => join(" of ", [some(e.teammate_name), some(e.team_name)]),
-        Event::TaskCreated(e) => join(", ", [some(e.task_subject), some(e.teammate_name)]),
-        Event::TaskCompleted(e) => join(", ", [some(e.task_subject), some(e.teammate_name)]),
-        Event::Elicitation(e) => join(": ", [some(e.mcp_server_name), some(e.message)]),
-        Event::ElicitationResult(e) => join(": ", [some(e.mcp_server_name), some(e.action)]),
-        Event::ConfigChange(e) => join(": ", [some(e.source), some(e.file_path)]),
-        Event::WorktreeCreate(e) => some(e.name),
-        Event::WorktreeRemove(e) => some(e.worktree_path),
-        Event::InstructionsLoaded(e) => join(", ", [some(e.file_path), some(e.load_reason)]),
-        Event::CwdChanged(e) => join(" to ", [some(e.old_cwd), some(e.new_cwd)]),
-        Event::FileChanged(e) => join(": ", [some(e.event), some(e.file_path)]),
-        Event::DirectoryAdded(e) => some(e.directory),
-        Event::MessageDisplay(e) => some(e.delta),
+        Event::PermissionDenied(e) => tool(&e.tool_name, &e.tool_input, start(&e.reason)),
+        Event::Setup(e) => start(&e.trigger).to_owned(),
+        Event::TeammateIdle(e) => join(" of ", [start(&e.teammate_name), start(&e.team_name)]),
+        Event::TaskCreated(e) => join(", ", [start(&e.task_subject), start(&e.teammate_name)]),
+        Event::TaskCompleted(e) => join(", ", [start(&e.task_subject), start(&e.teammate_name)]),
+        Event::Elicitation(e) => join(": ", [start(&e.mcp_server_name), start(&e.message)]),
+        Event::ElicitationResult(e) => join(": ", [start(&e.mcp_server_name), start(&e.action)]),
+        Event::ConfigChange(e) => join(": ", [start(&e.source), start(&e.file_path)]),
+        Event::WorktreeCreate(e) => start(&e.name).to_owned(),
+        Event::WorktreeRemove(e) => start(&e.worktree_path).to_owned(),
+        Event::InstructionsLoaded(e) => join(", ", [start(&e.file_path), start(&e.load_reason)]),
+        Event::CwdChanged(e) => join(" to ", [start(&e.old_cwd), start(&e.new_cwd)]),
+        Event::FileChanged(e) => join(": ", [start(&e.event), start(&e.file_path)]),
+        Event::DirectoryAdded(e) => start(&e.directory).to_owned(),
+        Event::MessageDisplay(e) => start(&e.delta).to_owned(),
         Event::Other { .. } => String::new(),
-    })
+    }
 }
 
-fn some(text: Option<String>) -> String {
-    text.unwrap_or_default()
+/// What of a field may show: a prompt can have megabytes.
+fn start(field: &Option<String>) -> &str {
+    // White space is taken together later, so more than a line's worth may be needed.
+    cut(field.as_deref().unwrap_or_default(), 8 * SUMMARY_MAX_BYTES)
 }
 
-fn join(separator: &str, parts: impl IntoIterator<Item = String>) -> String {
-    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+fn join<'a>(separator: &str, parts: impl IntoIterator<Item = &'a str>) -> String {
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join(separator)
 }
 
@@ -191,7 +201,7 @@ fn tool(name: &Option<String>, input: &Option<Json>, outcome: &str) -> String {
     let about = input.as_ref().map(key_argument).unwrap_or_default();
     // What came of it must not be cut off by what it was about.
     let about = one_line(&about, SUMMARY_MAX_BYTES / 2);
-    join(" ", [name.clone().unwrap_or_default(), about, outcome.to_owned()])
+    join(" ", [start(name), &about, outcome])
 }
 
 fn took(what: &str, duration_ms: Option<u64>) -> String {
@@ -201,8 +211,8 @@ fn took(what: &str, duration_ms: Option<u64>) -> String {
     }
 }
 
-fn switch(from: Option<String>, to: Option<String>, source: Option<String>) -> String {
-    join(", ", [join(" to ", [some(from), some(to)]), some(source)])
+fn switch(from: &Option<String>, to: &Option<String>, source: &Option<String>) -> String {
+    join(", ", [&join(" to ", [start(from), start(to)]), start(source)])
 }
 
 /// A string as its words, anything else as JSON.

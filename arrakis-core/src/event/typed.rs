@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
+use serde_json::value::RawValue;
 
-use super::object::{fields, name_of, take};
-
+use super::object::{FromRaw, RawFields, name_of};
 use crate::conversation::Json;
 
 /// Fields by name, as they stand.
@@ -69,13 +69,18 @@ impl HookEvent {
     ///
     /// It is not a JSON object.
     pub fn read(payload: &[u8]) -> Result<Self, serde_json::Error> {
-        let mut json = serde_json::Deserializer::from_slice(payload);
-        let mut all = fields(&mut json)?;
-        json.end()?;
-        // Taken apart, so that what is not as documented goes to the event's own fields.
-        let event_type: String = take(&mut all, "hook_event_name").unwrap_or_default();
-        let mut common = Common::from(all);
-        let rest = std::mem::take(&mut common.more);
+        let RawFields(fields) = serde_json::from_slice(payload)?;
+        let (mut common, mut event_type) = (Common::default(), String::new());
+        let mut rest = RawFields::default();
+        for (name, raw) in fields {
+            let named = (name == "hook_event_name").then(|| String::from_raw(raw)).flatten();
+            match named {
+                Some(text) => event_type = text,
+                None if common.take(&name, raw) => {}
+                // Also what any event may carry, but in another form.
+                None => rest.0.push((name, raw)),
+            }
+        }
         Ok(Self { common, event: Event::of_type(event_type, rest) })
     }
 }

@@ -13,13 +13,15 @@ use crate::store::Arrival;
 pub(super) fn project(
     arrival: &Arrival,
     session_required: bool,
-) -> Result<Changes, ProjectionError> {
-    let HookEvent { common, event } = HookEvent::read(&arrival.body).map_err(not_an_object)?;
+) -> Result<(Changes, String), ProjectionError> {
+    let read = HookEvent::read(&arrival.body).map_err(not_an_object)?;
+    let told = read.summary();
+    let HookEvent { common, event } = read;
     if event.event_type().is_empty() {
         return Err(missing_event("hook_event_name"));
     }
     let Some(session_id) = session(arrival, session_required)? else {
-        return Ok(Changes::default());
+        return Ok((Changes::default(), told));
     };
 
     let (agent_id, prompt_id) = (given(common.agent_id), given(common.prompt_id));
@@ -99,7 +101,7 @@ pub(super) fn project(
         }
         _ => {}
     }
-    Ok(projector.finish())
+    Ok((projector.finish(), told))
 }
 
 /// The text, unless it is empty.
