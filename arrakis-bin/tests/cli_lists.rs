@@ -240,6 +240,44 @@ Stop  SUCCESS
 }
 
 #[tokio::test]
+async fn a_conversation_tells_what_it_took_and_what_that_costs() {
+    let mut desk = Desk::new();
+    let slice = |session: &str, lines: &str| {
+        format!(r#"{{"hook_event_name":"Transcript","session_id":"{session}","lines":[{lines}]}}"#)
+    };
+    let answer = |model: &str| {
+        format!(
+            r#"{{"type":"assistant","uuid":"u","timestamp":"2026-11-24T12:00:00Z","message":{{"id":"m",
+            "model":"{model}","content":[{{"type":"text","text":"hi"}}],"usage":{{"input_tokens":1000,
+            "cache_read_input_tokens":300,"cache_creation_input_tokens":20,"output_tokens":42}}}}}}"#
+        )
+    };
+    let cost = r#"{"type":"cost-state","startTime":1795521600000,"totalCostUSD":0.01}"#;
+    desk.receive("r-1", slice("s", &format!("{},{cost}", answer("claude-opus-5-5")))).await;
+    let shown = desk.run("conversations show s").await;
+    assert!(
+        shown.contains("  used     1320 tokens in (300 from the cache), 42 tokens out\n"),
+        "{shown}"
+    );
+    let date = arrakis_core::price::table().date.as_str();
+    let both = format!("  cost     $0.0050 by the prices of {date}; $0.0100 by the client\n");
+    assert!(shown.contains(&both), "{shown}");
+    let whole = desk.json("conversations show s").await;
+    assert_eq!(whole["usage"]["total"]["inputTokens"], 1000);
+    assert_eq!(
+        (&whole["usage"]["cost"], &whole["clientCost"]["total"]),
+        (&json!(0.005), &json!(0.01))
+    );
+    assert_eq!(whole["messages"][0]["blocks"][0]["text"], "hi");
+
+    desk.receive("r-2", slice("t", &answer("claude-opus-99"))).await;
+    let shown = desk.run("conversations show t").await;
+    assert!(shown.contains("more than $0.00: not every model's price is known"), "{shown}");
+    let list = desk.run("events list --type Transcript").await;
+    assert!(list.contains("1 line") && list.contains("2 lines"), "{list}");
+}
+
+#[tokio::test]
 async fn a_conversation_reads_from_top_to_bottom() {
     let mut desk = Desk::new();
     desk.receive_session("agent").await;
@@ -254,10 +292,14 @@ async fn a_conversation_reads_from_top_to_bottom() {
   ended    2026-11-24 12:00:14 UTC, after 13.0 s (other)
   has      3 messages, 2 tool uses, 14 events
 
+12:00:01  SessionStart  startup
+12:00:02  InstructionsLoaded  /home/dev/project/CLAUDE.md, session_start
+
 12:00:03  you
           @@play agent
 
 12:00:04  Agent  helper  ok, 286 ms
+12:00:05  SubagentStart  general-purpose afda2e27b6ed714bc
 
           subagent afda2e27b6ed714bc
 12:00:06  │ Bash  echo from-subagent  ok, 25 ms
@@ -266,6 +308,8 @@ async fn a_conversation_reads_from_top_to_bottom() {
 
 12:00:13  claude
           Done with agent.
+
+12:00:14  SessionEnd  other
 "
     );
     let whole = desk.json(&format!("conversations show {session}")).await;

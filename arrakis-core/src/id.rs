@@ -3,8 +3,9 @@
 //! | id | kind | made from |
 //! |---|---|---|
 //! | [`RequestId`] | `UUIDv7` text when minted here; any text of the strict set when given | capture time, randomness |
+//! | request id of a slice of a transcript | `UUIDv5` text | the file, the slice's bytes and its payload |
 //! | audit row | `UUIDv7` | receipt time, randomness |
-//! | conversation, message, tool use | `UUIDv5` | workspace, session id and the item's own key |
+//! | conversation, message, tool use, subagent | `UUIDv5` | workspace, session id and the item's own key |
 //!
 //! The last kind needs no database to be known, so events can be projected in any order.
 
@@ -102,6 +103,18 @@ pub fn message_id(conversation: Uuid, kind: &str, key: &str) -> Uuid {
 #[must_use]
 pub fn tool_use_id(conversation: Uuid, key: &str) -> Uuid {
     derive("tool_use", &[conversation.hyphenated().encode_lower(&mut Uuid::encode_buffer()), key])
+}
+
+/// The id of a subagent inside a conversation, from Claude Code's agent id.
+#[must_use]
+pub fn subagent_id(conversation: Uuid, key: &str) -> Uuid {
+    derive("subagent", &[conversation.hyphenated().encode_lower(&mut Uuid::encode_buffer()), key])
+}
+
+/// The request id of a slice of a transcript, from what makes it this slice.
+#[must_use]
+pub fn slice_id(parts: &[&str]) -> RequestId {
+    RequestId(derive("transcript", parts).hyphenated().to_string())
 }
 
 /// The namespace of every derived id: `UUIDv5` of the DNS name `arrakis.invalid`.

@@ -73,7 +73,10 @@ pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
     let form = incoming.form;
     let mut arrival = arrival(incoming, reception);
-    let verdict = judge(&arrival);
+    let (verdict, told) = judge_and_tell(&arrival);
+    if !told.is_empty() {
+        arrival.metadata.insert("summary".to_owned(), told.into());
+    }
     arrival.in_ledger = form == Form::Envelope || !matches!(verdict, Verdict::Invalid { .. });
     (arrival, verdict)
 }
@@ -81,15 +84,21 @@ pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
 /// What is to become of an arrival.
 #[must_use]
 pub fn judge(arrival: &Arrival) -> Verdict {
-    match projection::project(arrival) {
-        Ok(changes) => Verdict::Apply(changes),
+    judge_and_tell(arrival).0
+}
+
+/// What is to become of an arrival, and what it says in one line; nothing where it cannot be applied.
+fn judge_and_tell(arrival: &Arrival) -> (Verdict, String) {
+    let verdict = match projection::project(arrival) {
+        Ok((changes, told)) => return (Verdict::Apply(changes), told),
         Err(ProjectionError::Invalid { code, message }) => {
             Verdict::Invalid { code: code.to_owned(), message }
         }
         Err(ProjectionError::Failed { code, message }) => {
             Verdict::Failed { code: code.to_owned(), message }
         }
-    }
+    };
+    (verdict, String::new())
 }
 
 fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
@@ -142,7 +151,8 @@ impl Names {
     }
 }
 
-/// What the audit row's metadata says: the form, and the envelope's header less what has a column.
+/// What the audit row's metadata says beside the [`summary`](crate::event::summary): the form, and the envelope's header less what
+/// has a column.
 fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
     let mut metadata = match header.map(serde_json::to_value) {
         Some(Ok(Value::Object(header))) => header,

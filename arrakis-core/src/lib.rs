@@ -42,6 +42,8 @@ pub mod key;
 #[cfg(feature = "runtime")]
 pub mod middleware;
 #[cfg(feature = "runtime")]
+pub mod price;
+#[cfg(feature = "runtime")]
 pub mod projection;
 #[cfg(feature = "runtime")]
 pub mod queue;
@@ -53,5 +55,7 @@ pub mod search;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod transcript;
 #[cfg(feature = "runtime")]
 pub mod transport;
+pub mod usage;

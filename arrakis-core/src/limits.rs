@@ -36,6 +36,9 @@ pub const SESSION_ID_MAX_BYTES: usize = 512;
 /// Indexed text (event types, tool names, titles) is cut at this many bytes.
 pub const INDEXED_TEXT_MAX_BYTES: usize = 512;
 
+/// Longest summary of an event, in bytes: a line that a terminal shows, kept with each event.
+pub const SUMMARY_MAX_BYTES: usize = 200;
+
 /// What of one text or payload can be searched for, from its beginning.
 pub const SEARCHED_TEXT_MAX_BYTES: usize = 256 * 1024;
 
@@ -70,6 +73,31 @@ pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;
 /// Longest line of an exported spool: a payload of 16 MiB in base64, with room for its header and the
 /// history of thousands of lost rounds.
 pub const SPOOL_LINE_MAX_BYTES: usize = 32 * MIB;
+
+/// Longest line of a transcript that is sent, in bytes: what a payload holds
+/// ([`PAYLOAD_MAX_BYTES`]), less room for what stands around it.
+pub const TRANSCRIPT_LINE_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - 64 * 1024;
+
+/// What a slice of a transcript holds at most, in bytes of lines, unless one line is longer: slices of
+/// this size are delivered in batches and share a request's budget with the events of hooks.
+pub const SLICE_MAX_BYTES: usize = 256 * 1024;
+
+/// Most lines of a slice: they bound what one event can add.
+pub const SLICE_MAX_LINES: usize = 1000;
+
+/// Most types of lines that a slice counts by their names: a file of garbage has one for each line.
+pub const SLICE_MAX_LINE_TYPES: usize = 64;
+
+/// Most blocks of one message; the first ones are kept. The API answers with a few dozen at most, and each
+/// further line of a message writes all of it again.
+pub const MESSAGE_MAX_BLOCKS: usize = 1000;
+
+/// Most models of which the client's cost is kept: they are written with each event of a session, which uses
+/// a few.
+pub const CLIENT_COST_MAX_MODELS: usize = 64;
+
+/// What is shown of a line that could not be read, in bytes: enough to tell what it was.
+pub const UNREADABLE_TEXT_MAX_BYTES: usize = 512;
 
 const MIB: usize = 1024 * 1024;
 

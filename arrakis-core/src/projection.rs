@@ -6,28 +6,40 @@
 //! | event | what it changes, beside touching its conversation |
 //! |---|---|
 //! | `SessionStart` | the conversation is alive; its model |
+//! | `PostModelSwitch` | the model |
 //! | `UserPromptSubmit` | a user message; the first one gives the title |
 //! | `PreToolUse` | a tool use, running |
 //! | `PostToolUse`, `PostToolUseFailure`, `PermissionDenied` | its result |
 //! | `PostToolBatch` | a result for every tool use of the batch, worth less than its own |
 //! | `Stop`, `SubagentStop` | an assistant message, provisional |
-//! | `StopFailure` | a system message with the error |
+//! | `StopFailure` | a system message with the error, provisional |
+//! | `SubagentStart`, `SubagentStop` | a subagent |
 //! | `SessionEnd` | the end, and its reason |
+//! | `Transcript` | what its lines say, see below |
 //! | all others | nothing: they are on the timeline |
+//!
+//! | line of a transcript | what it changes, beside touching its conversation |
+//! |---|---|
+//! | `assistant` | blocks and usage of the message with the API's id; a tool use for each wish to use one |
+//! | `user` with a prompt | blocks of the user message, the same that `UserPromptSubmit` makes |
+//! | `user` with results | the results of tool uses, worth more than a batch's and less than their own |
+//! | `user` that the client wrote, `system`, an API error | a system message |
+//! | `cost-state` | what the client says that the session costs |
 
 mod hook;
 mod original;
+mod transcript;
 
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::conversation::{
-    AnswerIds, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
-};
+use crate::conversation::{Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped};
+use crate::event::summary;
 use crate::id::{conversation_id, message_id};
 use crate::ingest::Form;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::store::Arrival;
+use crate::transcript::TRANSCRIPT_EVENT;
 
 /// Why an event cannot be projected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,16 +69,20 @@ impl ProjectionError {
     }
 }
 
-/// What the event of `arrival` changes.
+/// What the event of `arrival` changes, and what it says in one line ([`summary`]).
 ///
 /// # Errors
 ///
 /// The event is invalid, or cannot be understood.
-pub fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
+pub fn project(arrival: &Arrival) -> Result<(Changes, String), ProjectionError> {
     match form(arrival) {
+        Form::Envelope | Form::Raw if arrival.event_type == TRANSCRIPT_EVENT => {
+            let told = summary(TRANSCRIPT_EVENT, &arrival.body);
+            Ok((transcript::project(arrival)?, told))
+        }
         Form::Envelope => hook::project(arrival, false),
         Form::Raw => hook::project(arrival, true),
-        Form::Original => original::project(arrival),
+        Form::Original => Ok((original::project(arrival)?, String::new())),
     }
 }
 
@@ -75,24 +91,33 @@ fn form(arrival: &Arrival) -> Form {
     serde_json::from_value(form).unwrap_or(Form::Envelope)
 }
 
-/// Reads a body as `T`, with an error that says what is wrong with it.
-fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, ProjectionError> {
-    serde_json::from_slice(body).map_err(|error| {
-        // The deserializer's own limit is about this version, not about the event.
-        if error.to_string().starts_with("recursion limit") {
-            return ProjectionError::Failed {
-                code: "too_deep",
-                message: "the payload nests deeper than 128 levels".to_owned(),
-            };
-        }
-        match error.classify() {
-            serde_json::error::Category::Data => ProjectionError::invalid(
-                "not_an_object",
-                format!("the payload is not a JSON object of the expected form: {error}"),
-            ),
-            _ => ProjectionError::invalid("not_json", format!("the payload is not JSON: {error}")),
-        }
-    })
+/// Why a body cannot be read.
+fn not_an_object(error: serde_json::Error) -> ProjectionError {
+    // The deserializer's own limit is about this version, not about the event.
+    if error.to_string().starts_with("recursion limit") {
+        return ProjectionError::Failed {
+            code: "too_deep",
+            message: "the payload nests deeper than 128 levels".to_owned(),
+        };
+    }
+    match error.classify() {
+        serde_json::error::Category::Data => ProjectionError::invalid(
+            "not_an_object",
+            format!("the payload is not a JSON object of the expected form: {error}"),
+        ),
+        _ => ProjectionError::invalid("not_json", format!("the payload is not JSON: {error}")),
+    }
+}
+
+fn missing_event(field: &str) -> ProjectionError {
+    let message = format!("the payload has no {field}, or one that is not text");
+    ProjectionError::invalid("missing_event", message)
+}
+
+/// An identifier or a name as it is kept: cut, and without U+0000, which no identifier has and not every
+/// column can hold.
+fn name(text: &str) -> String {
+    cut(text, INDEXED_TEXT_MAX_BYTES).replace('\0', "\u{fffd}")
 }
 
 /// The session that an event must name, unless it came in an envelope: then it may have none, and
@@ -140,11 +165,7 @@ impl<'a> Projector<'a> {
     /// A prompt: a user message, a sign of life, and the title if it is the first.
     fn prompt(&mut self, text: &str) {
         self.conversation.alive = Some(self.stamp.clone());
-        let first_line = text.trim().lines().next().unwrap_or_default();
-        if !first_line.is_empty() {
-            let title = cut(first_line, INDEXED_TEXT_MAX_BYTES).to_owned();
-            self.conversation.title = Some(self.stamped(title));
-        }
+        self.conversation.title = title(text).map(|title| self.stamped(title));
         match self.prompt_id {
             Some(id) => self.message("prompt", id, Role::User, MessageOrigin::Prompt, text),
             None => self.message_of_this_event(Role::User, MessageOrigin::Prompt, text),
@@ -160,20 +181,26 @@ impl<'a> Projector<'a> {
     fn message(&mut self, kind: &str, key: &str, role: Role, origin: MessageOrigin, text: &str) {
         let id = message_id(self.conversation.id, kind, key);
         self.changes.answer.message_id = Some(id);
+        let content = self.stamped(text.to_owned());
+        let message = Message::new(id, self.conversation.id, role, origin, content);
         self.changes.messages.push(Message {
-            id,
-            conversation_id: self.conversation.id,
-            role,
-            origin,
-            content: self.stamped(text.to_owned()),
             agent_id: self.agent_id.map(str::to_owned),
             prompt_id: self.prompt_id.map(str::to_owned),
+            ..message
         });
     }
 
     fn finish(self) -> Changes {
-        let answer =
-            AnswerIds { conversation_id: Some(self.conversation.id), ..self.changes.answer };
-        Changes { conversations: vec![self.conversation], answer, ..self.changes }
+        let mut changes = Changes { answer: self.changes.answer, ..Changes::default() };
+        changes.answer.conversation_id = Some(self.conversation.id);
+        changes.absorb(self.changes);
+        changes.conversations.push(self.conversation);
+        changes
     }
+}
+
+/// The title that a prompt gives: its first line, cut.
+fn title(prompt: &str) -> Option<String> {
+    let first_line = prompt.trim().lines().next().filter(|line| !line.is_empty())?;
+    Some(cut(first_line, INDEXED_TEXT_MAX_BYTES).to_owned())
 }

@@ -63,6 +63,7 @@ fn project<'a>(arrivals: impl IntoIterator<Item = &'a Arrival>) -> Changes {
     all.conversations.sort_by_key(|one| one.id);
     all.messages.sort_by_key(|one| one.id);
     all.tool_uses.sort_by_key(|one| one.id);
+    all.subagents.sort_by_key(|one| one.id);
     all
 }
 

@@ -11,38 +11,44 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::conversation::{Conversation, Message, Subagent, ToolUse};
 use arrakis_core::store::adapter::{Merged, joined};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures_util::future::{join, join3};
+use futures_util::future::{join3, join4};
 use uuid::Uuid;
 
 use crate::error::Trouble;
 use crate::feed::{self, Touched};
 use crate::row::{
-    ConversationRow, MessageRow, ToolUseRow, insert_conversations, insert_messages,
-    insert_tool_uses, update_conversations, update_messages, update_tool_uses,
+    ConversationRow, MessageRow, SubagentRow, ToolUseRow, insert_conversations, insert_messages,
+    insert_subagents, insert_tool_uses, update_conversations, update_messages, update_subagents,
+    update_tool_uses,
 };
-use crate::schema::{conversations, messages, tool_uses};
+use crate::schema::{conversations, messages, subagents, tool_uses};
 
 /// Changes on their way into the database.
 #[derive(Debug, Default)]
 pub(crate) struct Applying<'a>(pub(crate) Merged<'a>);
 
 impl Applying<'_> {
-    /// Locks and reads the conversations that are there, and adds the messages and tool uses that are
-    /// not. The statements go out together.
+    /// Locks and reads the conversations that are there, and adds the messages, tool uses and subagents
+    /// that are not. The statements go out together.
     pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, Trouble> {
-        let (conversations, messages, tool_uses) =
-            join3(self.lock_conversations(conn), self.add_messages(conn), self.add_tool_uses(conn))
-                .await;
+        let (conversations, messages, tool_uses, subagents) = join4(
+            self.lock_conversations(conn),
+            self.add_messages(conn),
+            self.add_tool_uses(conn),
+            self.add_subagents(conn),
+        )
+        .await;
         // Statements fail after one that failed; the first error is the one that says why.
         Ok(Started {
             conversations: conversations?,
             added_messages: messages?,
             added_tool_uses: tool_uses?,
+            added_subagents: subagents?,
         })
     }
 
@@ -54,13 +60,14 @@ impl Applying<'_> {
         touched: Touched,
         now: Timestamp,
     ) -> Result<(), Trouble> {
-        let Started { conversations, added_messages, added_tool_uses } = started;
-        let (messages, tool_uses) = join(
+        let Started { conversations, added_messages, added_tool_uses, added_subagents } = started;
+        let (messages, tool_uses, subagents) = join3(
             self.lock_messages(conn, &added_messages),
             self.lock_tool_uses(conn, &added_tool_uses),
+            self.lock_subagents(conn, &added_subagents),
         )
         .await;
-        let (messages, tool_uses) = (messages?, tool_uses?);
+        let (messages, tool_uses, subagents) = (messages?, tool_uses?, subagents?);
 
         let mut is: HashMap<Uuid, Conversation> = conversations;
         let (mut new, mut changed) = (Vec::new(), Vec::new());
@@ -75,6 +82,9 @@ impl Applying<'_> {
         let messages: Vec<(&str, &Message)> = messages.iter().map(|(w, one)| (*w, one)).collect();
         let tool_uses = changes(tool_uses, &self.0.tool_uses, ToolUse::merge);
         let tool_uses: Vec<(&str, &ToolUse)> = tool_uses.iter().map(|(w, one)| (*w, one)).collect();
+        let subagents = changes(subagents, &self.0.subagents, Subagent::merge);
+        let subagents: Vec<(&str, &Subagent)> =
+            subagents.iter().map(|(w, one)| (*w, one)).collect();
         let mut touched = touched;
         touched.messages.extend(added_messages);
         touched.messages.extend(messages.iter().map(|(_, message)| message.id));
@@ -97,6 +107,9 @@ impl Applying<'_> {
             }
             if !tool_uses.is_empty() {
                 update_tool_uses(&tool_uses)?.execute(&mut &*conn).await?;
+            }
+            if !subagents.is_empty() {
+                update_subagents(&subagents).execute(&mut &*conn).await?;
             }
             Ok::<_, Trouble>(())
         };
@@ -145,6 +158,15 @@ impl Applying<'_> {
         Ok(added.into_iter().collect())
     }
 
+    async fn add_subagents(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
+        if self.0.subagents.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let all: Vec<_> = self.0.subagents.values().map(|(name, one)| (*name, &**one)).collect();
+        let added: Vec<Uuid> = insert_subagents(&all).load(&mut &*conn).await?;
+        Ok(added.into_iter().collect())
+    }
+
     async fn lock_messages(
         &self,
         conn: &AsyncPgConnection,
@@ -186,6 +208,26 @@ impl Applying<'_> {
         let values = rows.into_iter().map(ToolUseRow::into_value);
         Ok(values.map(|one| one.map(|one| (one.id, one))).collect::<QueryResult<_>>()?)
     }
+
+    async fn lock_subagents(
+        &self,
+        conn: &AsyncPgConnection,
+        added: &HashSet<Uuid>,
+    ) -> Result<Vec<(Uuid, Subagent)>, Trouble> {
+        let ids: Vec<Uuid> =
+            self.0.subagents.keys().copied().filter(|id| !added.contains(id)).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<SubagentRow> = subagents::table
+            .filter(subagents::id.eq_any(ids))
+            .order(subagents::id.asc())
+            .for_update()
+            .select(SubagentRow::as_select())
+            .load(&mut &*conn)
+            .await?;
+        Ok(rows.into_iter().map(SubagentRow::into_value).map(|one| (one.id, one)).collect())
+    }
 }
 
 /// What is known after the first statements.
@@ -194,6 +236,7 @@ pub(crate) struct Started {
     conversations: HashMap<Uuid, Conversation>,
     added_messages: HashSet<Uuid>,
     added_tool_uses: HashSet<Uuid>,
+    added_subagents: HashSet<Uuid>,
 }
 
 /// What differs once what came is joined to what is there, each in its workspace.

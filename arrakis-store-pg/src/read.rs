@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::Message;
+use arrakis_core::conversation::{Message, message_count};
 use arrakis_core::id::{self, RequestId};
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -15,15 +15,16 @@ use arrakis_core::store::{
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::row::{
-    At, ConversationRow, DetailRow, MessageRow, State, SummaryRow, ToolUseRow, TransitionRow, shown,
+    At, ConversationRow, DetailRow, MessageRow, State, SubagentRow, SummaryRow, ToolUseRow,
+    TransitionRow, shown,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, tool_uses, webhook_events,
+    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
 };
 use crate::search;
 
@@ -136,23 +137,28 @@ pub(crate) async fn conversation(
     let Some(row) = row else { return Ok(None) };
     let conversation = row.into_value()?;
     let events = timeline(conn, conversation.id, &conversation.session_id).await?;
-    let rows: Vec<MessageRow> = messages::table
+    let messages: Vec<MessageRow> = messages::table
         .filter(messages::conversation_id.eq(conversation.id))
         .select(MessageRow::as_select())
         .load(conn)
         .await?;
-    let mut messages =
-        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<_>>>()?;
-    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
-    let rows: Vec<ToolUseRow> = tool_uses::table
+    let tool_uses: Vec<ToolUseRow> = tool_uses::table
         .filter(tool_uses::conversation_id.eq(conversation.id))
         .select(ToolUseRow::as_select())
         .load(conn)
         .await?;
-    let mut tool_uses =
-        rows.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<Vec<_>>>()?;
-    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
-    Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+    let subagents: Vec<SubagentRow> = subagents::table
+        .filter(subagents::conversation_id.eq(conversation.id))
+        .select(SubagentRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(Some(ConversationDetail::new(
+        conversation,
+        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
+        subagents.into_iter().map(SubagentRow::into_value).collect(),
+        events,
+    )))
 }
 
 /// The audit rows of a conversation, oldest first, duplicates left out. The session finds them.
@@ -191,10 +197,15 @@ pub(crate) async fn conversations(
     let query = query.order((last_event_at.desc(), id.desc())).limit(limit(page));
     let rows: Vec<ConversationRow> = query.load(conn).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let messages: Vec<(Uuid, i64)> = messages::table
+    let messages: Vec<(Uuid, i64, i64, i64)> = messages::table
         .filter(messages::conversation_id.eq_any(&ids))
         .group_by(messages::conversation_id)
-        .select((messages::conversation_id, count_star()))
+        .select((
+            messages::conversation_id,
+            count_star(),
+            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' IN ('stop', 'failure'))"),
+            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' = 'transcript')"),
+        ))
         .load(conn)
         .await?;
     let tool_uses: Vec<(Uuid, i64)> = tool_uses::table
@@ -203,11 +214,16 @@ pub(crate) async fn conversations(
         .select((tool_uses::conversation_id, count_star()))
         .load(conn)
         .await?;
-    let messages: HashMap<Uuid, i64> = messages.into_iter().collect();
+    let count = |(key, all, provisional, from_transcript): (Uuid, i64, i64, i64)| {
+        let [all, provisional, from_transcript] =
+            [all, provisional, from_transcript].map(i64::unsigned_abs);
+        (key, message_count(all, provisional, from_transcript))
+    };
+    let messages: HashMap<Uuid, u64> = messages.into_iter().map(count).collect();
     let tool_uses: HashMap<Uuid, i64> = tool_uses.into_iter().collect();
     let summary = |row: ConversationRow| {
         Ok(ConversationSummary {
-            messages: messages.get(&row.id).map_or(0, |count| count.unsigned_abs()),
+            messages: messages.get(&row.id).copied().unwrap_or(0),
             tool_uses: tool_uses.get(&row.id).map_or(0, |count| count.unsigned_abs()),
             conversation: row.into_value()?,
         })

@@ -97,6 +97,12 @@ diesel::table! {
         tool_calls -> Nullable<Jsonb>,
         timestamp -> Timestamptz,
         metadata -> Jsonb,
+        blocks -> Nullable<Jsonb>,
+        model -> Nullable<Text>,
+        input_tokens -> Nullable<BigInt>,
+        output_tokens -> Nullable<BigInt>,
+        cache_read_tokens -> Nullable<BigInt>,
+        cache_creation_tokens -> Nullable<BigInt>,
     }
 }
 
@@ -122,6 +128,20 @@ diesel::table! {
         spool_id -> Uuid,
         heard_at -> Timestamptz,
         report -> Text,
+    }
+}
+
+diesel::table! {
+    subagents (id) {
+        id -> Uuid,
+        workspace -> Text,
+        conversation_id -> Uuid,
+        agent_id -> Text,
+        agent_type -> Nullable<Text>,
+        tool_use_id -> Nullable<Text>,
+        started_at -> Timestamptz,
+        last_event_at -> Timestamptz,
+        stopped_at -> Nullable<Timestamptz>,
     }
 }
 

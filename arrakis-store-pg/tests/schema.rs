@@ -39,7 +39,9 @@ async fn many_servers_may_migrate_at_once() {
     for one in migrating {
         run += one.await.unwrap();
     }
-    assert_eq!(run, 2, "each migration ran once");
+    let all =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
+    assert_eq!(run, all, "each migration ran once");
     let clock = Arc::new(ManualClock::new(start()));
     PgStore::open(database.url(), clock, PgConfig::default()).await.unwrap();
 }

@@ -9,14 +9,14 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::conversation::{Conversation, Message, Subagent, ToolUse};
 use arrakis_core::store::adapter::{Merged, joined};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
-use crate::row::{ConversationRow, Kept, MessageRow, Now, ToolUseRow};
-use crate::schema::{conversations, messages, tool_uses};
+use crate::row::{ConversationRow, Kept, MessageRow, Now, SubagentRow, ToolUseRow};
+use crate::schema::{conversations, messages, subagents, tool_uses};
 
 /// Joins changes to what is stored; returns the ids of the messages that were written.
 pub(crate) fn write(
@@ -45,6 +45,13 @@ pub(crate) fn write(
         if let Some(value) = changed(stored, value, ToolUse::merge) {
             let row = ToolUseRow::new(&value, workspace)?;
             diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
+        }
+    }
+    for (workspace, value) in merged.subagents.into_values() {
+        let stored = load_subagent(conn, value.id)?;
+        if let Some(value) = changed(stored, value, Subagent::merge) {
+            let row = SubagentRow::new(&value, workspace);
+            diesel::replace_into(subagents::table).values(&row).execute(conn)?;
         }
     }
     Ok(written)
@@ -92,5 +99,15 @@ fn load_tool_use(conn: &mut SqliteConnection, id: Uuid) -> QueryResult<Option<To
         .get_result(conn)
         .optional()?
         .map(ToolUseRow::into_value)
+        .transpose()
+}
+
+fn load_subagent(conn: &mut SqliteConnection, id: Uuid) -> QueryResult<Option<Subagent>> {
+    subagents::table
+        .find(id.to_string())
+        .select(SubagentRow::as_select())
+        .get_result(conn)
+        .optional()?
+        .map(SubagentRow::into_value)
         .transpose()
 }

@@ -6,21 +6,24 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
+use arrakis_core::conversation::message_count;
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
     Page, Transition,
 };
-use diesel::dsl::count_star;
+use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
+use diesel::sql_types::BigInt;
 use uuid::Uuid;
 
 use crate::row::{
-    ConversationRow, DetailRow, MessageRow, SummaryRow, ToolUseRow, TransitionRow, parse,
+    ConversationRow, DetailRow, MessageRow, SubagentRow, SummaryRow, ToolUseRow, TransitionRow,
+    parse,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, tool_uses, webhook_events,
+    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
 };
 
 /// One audit row, whole.
@@ -120,23 +123,25 @@ pub(crate) fn conversation(
     let id = row.id.clone();
     let conversation = row.into_value()?;
     let events = timeline(conn, &id, &conversation.session_id)?;
-    let mut messages = messages::table
+    let messages = messages::table
         .filter(messages::conversation_id.eq(&id))
         .select(MessageRow::as_select())
-        .load(conn)?
-        .into_iter()
-        .map(MessageRow::into_value)
-        .collect::<QueryResult<Vec<_>>>()?;
-    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
-    let mut tool_uses = tool_uses::table
+        .load(conn)?;
+    let tool_uses = tool_uses::table
         .filter(tool_uses::conversation_id.eq(&id))
         .select(ToolUseRow::as_select())
-        .load(conn)?
-        .into_iter()
-        .map(ToolUseRow::into_value)
-        .collect::<QueryResult<Vec<_>>>()?;
-    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
-    Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+        .load(conn)?;
+    let subagents = subagents::table
+        .filter(subagents::conversation_id.eq(&id))
+        .select(SubagentRow::as_select())
+        .load(conn)?;
+    Ok(Some(ConversationDetail::new(
+        conversation,
+        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
+        subagents.into_iter().map(SubagentRow::into_value).collect::<QueryResult<_>>()?,
+        events,
+    )))
 }
 
 /// The audit rows of a conversation, oldest first, duplicates left out. The session finds them.
@@ -195,9 +200,19 @@ fn count_messages(
     let counts = messages::table
         .filter(messages::conversation_id.eq_any(ids))
         .group_by(messages::conversation_id)
-        .select((messages::conversation_id, count_star()))
-        .load::<(String, i64)>(conn)?;
-    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
+        .select((
+            messages::conversation_id,
+            count_star(),
+            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' IN ('stop', 'failure'))"),
+            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' = 'transcript')"),
+        ))
+        .load::<(String, i64, i64, i64)>(conn)?;
+    let count = |(id, all, provisional, from_transcript): (String, i64, i64, i64)| {
+        let [all, provisional, from_transcript] =
+            [all, provisional, from_transcript].map(i64::unsigned_abs);
+        (id, message_count(all, provisional, from_transcript))
+    };
+    Ok(counts.into_iter().map(count).collect())
 }
 
 fn count_tool_uses(

@@ -82,6 +82,12 @@ diesel::table! {
         tool_calls -> Nullable<Text>,
         timestamp -> Text,
         metadata -> Text,
+        blocks -> Nullable<Text>,
+        model -> Nullable<Text>,
+        input_tokens -> Nullable<BigInt>,
+        output_tokens -> Nullable<BigInt>,
+        cache_read_tokens -> Nullable<BigInt>,
+        cache_creation_tokens -> Nullable<BigInt>,
     }
 }
 
@@ -107,6 +113,20 @@ diesel::table! {
         spool_id -> Text,
         heard_at -> Text,
         report -> Text,
+    }
+}
+
+diesel::table! {
+    subagents (id) {
+        id -> Text,
+        workspace -> Text,
+        conversation_id -> Text,
+        agent_id -> Text,
+        agent_type -> Nullable<Text>,
+        tool_use_id -> Nullable<Text>,
+        started_at -> Text,
+        last_event_at -> Text,
+        stopped_at -> Nullable<Text>,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::conversation::{
-    Changes, Conversation, Json, ResultRank, Stamp, Stamped, ToolResult, ToolStatus, ToolUse,
+    Changes, Conversation, Json, ResultRank, Seen, Stamp, Stamped, ToolResult, ToolStatus, ToolUse,
 };
 use arrakis_core::error::Retryable;
 use arrakis_core::id;
@@ -271,6 +271,7 @@ async fn values_read_back_as_they_were_merged() {
         result: None,
         agent_id: Some("agent".to_owned()),
         prompt_id: None,
+        seen: Seen::BY_HOOK,
     };
     let apply = async |n: i64, conversation: &Conversation, tool: &ToolUse| {
         let verdict = Verdict::Apply(Changes {

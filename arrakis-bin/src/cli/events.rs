@@ -223,7 +223,7 @@ fn table(events: &[EventSummary], terminal: Terminal) -> Table {
     table
 }
 
-/// What a list says about an event beyond its columns.
+/// What a list says about an event beyond its columns: what is amiss, else what the event says.
 fn note(event: &EventSummary) -> String {
     let mut notes = Vec::new();
     if let Some(first) = event.metadata.get("duplicateOf").and_then(|first| first.as_str()) {
@@ -238,7 +238,7 @@ fn note(event: &EventSummary) -> String {
     if let Some(message) = event.error_message.as_ref().or(event.error_code.as_ref()) {
         notes.push(message.clone());
     }
-    notes.join("; ")
+    if notes.is_empty() { event.told().to_owned() } else { notes.join("; ") }
 }
 
 fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> io::Result<()> {

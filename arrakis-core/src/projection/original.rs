@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{ProjectionError, Projector, parse, session};
+use super::{ProjectionError, Projector, missing_event, not_an_object, session};
 use crate::clock::Timestamp;
 use crate::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
@@ -47,12 +47,9 @@ struct Original<'a> {
 }
 
 pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
-    let original: Original<'_> = parse(&arrival.body)?;
+    let original: Original<'_> = serde_json::from_slice(&arrival.body).map_err(not_an_object)?;
     let Some(event) = text(&original.event) else {
-        return Err(ProjectionError::invalid(
-            "missing_event",
-            "the payload has no event, or one that is not text",
-        ));
+        return Err(missing_event("event"));
     };
     let Some(session_id) = session(arrival, true)? else { return Ok(Changes::default()) };
 
@@ -117,27 +114,21 @@ impl Projector<'_> {
         result: Option<(ToolStatus, Option<Json>, Option<u64>)>,
     ) {
         let id = tool_use_id(self.conversation.id, self.stamp.request_id.as_str());
-        let name = text(&original.tool_name).unwrap_or("unknown");
         self.changes.answer.tool_use_id = Some(id);
-        let tool_use = ToolUse {
-            id,
-            conversation_id: self.conversation.id,
-            message_id: None,
-            tool_use_id: None,
-            tool_name: cut(name, INDEXED_TEXT_MAX_BYTES).to_owned(),
-            parameters: original.parameters.map(|json| self.stamped(Json::from(json))),
-            first: self.stamp.clone(),
-            result: result.map(|(status, response, duration_ms)| ToolResult {
-                rank: ResultRank::Own,
-                stamp: self.stamp.clone(),
-                status,
-                response,
-                duration_ms,
-            }),
-            agent_id: None,
-            prompt_id: None,
-        };
-        self.changes.absorb_tool_use(tool_use);
+        let mut tool_use = ToolUse::new(id, self.conversation.id, &self.stamp);
+        if let Some(name) = text(&original.tool_name) {
+            tool_use.tool_name = cut(name, INDEXED_TEXT_MAX_BYTES).to_owned();
+        }
+        tool_use.parameters = original.parameters.map(|json| self.stamped(Json::from(json)));
+        tool_use.result = result.map(|(status, response, duration_ms)| ToolResult {
+            rank: ResultRank::Own,
+            stamp: self.stamp.clone(),
+            status,
+            response,
+            duration_ms,
+        });
+        tool_use.seen.hook = true;
+        self.changes.tool_uses.push(tool_use);
     }
 }
 

@@ -1,5 +1,9 @@
 //! What stores on a database share: decisions and forms that do not depend on which one it is.
 
+mod blocks;
+
+pub use blocks::{blocks_from_json, blocks_to_json};
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +17,7 @@ use super::{
     Transition, Verdict,
 };
 use crate::audit::EventStatus;
-use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
+use crate::conversation::{AnswerIds, Changes, Conversation, Message, Subagent, ToolUse};
 use crate::digest::Digest;
 use crate::envelope::Header;
 use crate::error::BoxError;
@@ -30,6 +34,8 @@ pub struct Merged<'a> {
     pub messages: BTreeMap<Uuid, (&'a str, Cow<'a, Message>)>,
     /// Tool uses by their ids, each with its workspace.
     pub tool_uses: BTreeMap<Uuid, (&'a str, Cow<'a, ToolUse>)>,
+    /// Subagents by their ids, each with its workspace.
+    pub subagents: BTreeMap<Uuid, (&'a str, Cow<'a, Subagent>)>,
 }
 
 impl<'a> Merged<'a> {
@@ -41,18 +47,23 @@ impl<'a> Merged<'a> {
                 .and_modify(|mine| mine.to_mut().merge(value.clone()))
                 .or_insert(Cow::Borrowed(value));
         }
-        for value in &changes.messages {
-            self.messages
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
-        }
-        for value in &changes.tool_uses {
-            self.tool_uses
-                .entry(value.id)
-                .and_modify(|(_, mine)| mine.to_mut().merge(value.clone()))
-                .or_insert((workspace, Cow::Borrowed(value)));
-        }
+        join(&mut self.messages, workspace, &changes.messages, |one| one.id, Message::merge);
+        join(&mut self.tool_uses, workspace, &changes.tool_uses, |one| one.id, ToolUse::merge);
+        join(&mut self.subagents, workspace, &changes.subagents, |one| one.id, Subagent::merge);
+    }
+}
+
+fn join<'a, T: Clone>(
+    all: &mut BTreeMap<Uuid, (&'a str, Cow<'a, T>)>,
+    workspace: &'a str,
+    came: &'a [T],
+    id: fn(&T) -> Uuid,
+    merge: fn(&mut T, T),
+) {
+    for value in came {
+        all.entry(id(value))
+            .and_modify(|(_, mine)| merge(mine.to_mut(), value.clone()))
+            .or_insert((workspace, Cow::Borrowed(value)));
     }
 }
 

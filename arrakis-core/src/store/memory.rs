@@ -16,7 +16,9 @@ use super::{
 };
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
-use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
+use crate::conversation::{
+    AnswerIds, Changes, Conversation, Message, MessageOrigin, Subagent, ToolUse, message_count,
+};
 use crate::digest::Digest;
 use crate::id::RequestId;
 use crate::key::ApiKey;
@@ -37,6 +39,7 @@ struct State {
     conversations: HashMap<Uuid, Conversation>,
     messages: HashMap<Uuid, Message>,
     tool_uses: HashMap<Uuid, ToolUse>,
+    subagents: HashMap<Uuid, Subagent>,
     keys: BTreeMap<String, ApiKey>,
     claims: u64,
     /// Row ids in the order in which the rows were stored or changed their state.
@@ -144,14 +147,23 @@ impl State {
         merge_all(&mut self.conversations, changes.conversations, |c| c.id, Conversation::merge);
         merge_all(&mut self.messages, changes.messages, |m| m.id, Message::merge);
         merge_all(&mut self.tool_uses, changes.tool_uses, |t| t.id, ToolUse::merge);
+        merge_all(&mut self.subagents, changes.subagents, |s| s.id, Subagent::merge);
         changes.answer
     }
 
     fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
         let id = conversation.id;
+        let count = |counts: fn(MessageOrigin) -> bool| {
+            let mine = self.messages.values().filter(|m| m.conversation_id == id);
+            mine.filter(|message| counts(message.origin)).count() as u64
+        };
         ConversationSummary {
             conversation: conversation.clone(),
-            messages: self.messages.values().filter(|m| m.conversation_id == id).count() as u64,
+            messages: message_count(
+                count(|_| true),
+                count(MessageOrigin::is_provisional),
+                count(|origin| origin == MessageOrigin::Transcript),
+            ),
             tool_uses: self.tool_uses.values().filter(|t| t.conversation_id == id).count() as u64,
         }
     }
@@ -398,17 +410,21 @@ impl EventReader for MemoryStore {
             .find(|c| c.workspace == workspace && (c.session_id == key || c.id.to_string() == key));
         let Some(conversation) = found.cloned() else { return Ok(None) };
         let id = conversation.id;
-        let mut messages: Vec<_> =
-            state.messages.values().filter(|m| m.conversation_id == id).cloned().collect();
-        messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
-        let mut tool_uses: Vec<_> =
-            state.tool_uses.values().filter(|t| t.conversation_id == id).cloned().collect();
-        tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+        let mine = |conversation_id: &Uuid| *conversation_id == id;
+        let messages = state.messages.values().filter(|m| mine(&m.conversation_id)).cloned();
+        let tool_uses = state.tool_uses.values().filter(|t| mine(&t.conversation_id)).cloned();
+        let subagents = state.subagents.values().filter(|s| mine(&s.conversation_id)).cloned();
         let events = state.rows.values().filter(|row| {
             row.answer.conversation_id == Some(id) && row.status != EventStatus::Duplicate
         });
         let events = events.map(Row::summary).collect();
-        Ok(Some(ConversationDetail { conversation, messages, tool_uses, events }))
+        Ok(Some(ConversationDetail::new(
+            conversation,
+            messages.collect(),
+            tool_uses.collect(),
+            subagents.collect(),
+            events,
+        )))
     }
 
     async fn conversations(

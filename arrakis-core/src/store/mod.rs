@@ -49,7 +49,11 @@ pub const ID_CONFLICT: (&str, &str) =
 ///   its body, and is told of the conflict.
 /// * Repeats inside one batch are treated as repeats across batches.
 /// * An arrival with [`Arrival::in_ledger`] unset is stored, and its request id stays free.
-/// * Changes are merged ([`Conversation::merge`](crate::conversation::Conversation::merge) and its like), so events may be recorded in any order.
+/// * Changes are merged ([`Conversation::merge`](crate::conversation::Conversation::merge) and its like),
+///   so events may be recorded in any order, in any batches, and each any number of times: a session is the
+///   same in any order.
+/// * A message grows by its blocks and its usage counts once; hooks and transcript tell of the same messages
+///   and tools; subagents are kept with what started them.
 /// * A body that is not JSON is kept byte for byte. One that is reads back as the same JSON; a store may
 ///   change what JSON does not mean: spacing, and the order of keys.
 /// * [`claim_due`](EventStore::claim_due) gives a row to one worker; [`complete`](EventStore::complete)

@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use crate::audit::EventStatus;
 use crate::clock::Timestamp;
-use crate::conversation::{AnswerIds, Changes, Conversation, Message, ToolUse};
+use crate::conversation::{
+    AnswerIds, Changes, Conversation, Message, Subagent, ToolUse, UsageReport, all_subagents,
+    visible,
+};
 use crate::digest::Digest;
 use crate::id::RequestId;
 
@@ -217,6 +220,21 @@ pub struct EventSummary {
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
+impl EventSummary {
+    /// What the event says, in one line ([`summary`](crate::event::summary)); empty where nothing is told.
+    #[must_use]
+    pub fn told(&self) -> &str {
+        self.metadata.get("summary").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+
+    /// When the event was captured; when it was received, where that is not known.
+    #[must_use]
+    pub fn captured_at(&self) -> Timestamp {
+        let captured_at = self.metadata.get("capturedAt").and_then(serde_json::Value::as_str);
+        captured_at.and_then(|text| text.parse().ok()).unwrap_or(self.received_at)
+    }
+}
+
 /// An audit row, whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventDetail {
@@ -255,7 +273,7 @@ pub struct ConversationSummary {
     /// The conversation.
     #[serde(flatten)]
     pub conversation: Conversation,
-    /// How many messages it has.
+    /// How many messages it has ([`message_count`](crate::conversation::message_count)).
     pub messages: u64,
     /// How many tool uses it has.
     pub tool_uses: u64,
@@ -268,10 +286,34 @@ pub struct ConversationDetail {
     /// The conversation.
     #[serde(flatten)]
     pub conversation: Conversation,
-    /// Its messages, oldest first.
+    /// Its messages, oldest first, without those that another one says already
+    /// ([`visible`]).
     pub messages: Vec<Message>,
     /// Its tool uses, oldest first.
     pub tool_uses: Vec<ToolUse>,
+    /// Its subagents, earliest first.
+    pub subagents: Vec<Subagent>,
+    /// What it took, and what that costs.
+    pub usage: UsageReport,
     /// Its audit rows, oldest first, duplicates left out: the timeline.
     pub events: Vec<EventSummary>,
+}
+
+impl ConversationDetail {
+    /// What a reader sees of what is stored of a conversation, in whatever order that came. `events` are
+    /// in order.
+    #[must_use]
+    pub fn new(
+        conversation: Conversation,
+        messages: Vec<Message>,
+        mut tool_uses: Vec<ToolUse>,
+        subagents: Vec<Subagent>,
+        events: Vec<EventSummary>,
+    ) -> Self {
+        let messages = visible(messages);
+        tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+        let subagents = all_subagents(subagents, &messages, &tool_uses);
+        let usage = UsageReport::of(&messages);
+        Self { conversation, messages, tool_uses, subagents, usage, events }
+    }
 }

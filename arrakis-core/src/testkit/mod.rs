@@ -9,5 +9,6 @@ pub mod key_store;
 pub mod queue;
 pub mod receiver;
 pub mod retry_policy;
+pub mod sessions;
 pub mod spool_reports;
 pub mod transport;

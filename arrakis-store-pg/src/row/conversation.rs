@@ -6,9 +6,12 @@ use std::borrow::Cow;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{
-    Conversation, Json, Message, MessageOrigin, ResultRank, Stamp, Stamped, ToolResult, ToolUse,
+    Conversation, Json, Message, MessageOrigin, ResultRank, Seen, Stamp, Stamped, ToolResult,
+    ToolUse,
 };
 use arrakis_core::id::RequestId;
+use arrakis_core::store::adapter::{blocks_from_json, blocks_to_json};
+use arrakis_core::usage::{ClientCost, Usage};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz};
@@ -45,11 +48,17 @@ struct ConversationMeta<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    git_branch: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     transcript_path: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ended: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     alive: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_cost: Option<Cow<'a, ClientCost>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session_id_text: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,9 +80,12 @@ impl ConversationRow {
             title: stamped(meta.title, meta.title_text, self.title),
             project_path: stamped(meta.project_path, meta.project_path_text, self.project_path),
             model: meta.model.map(Cow::into_owned),
+            git_branch: meta.git_branch.map(Cow::into_owned),
+            version: meta.version.map(Cow::into_owned),
             transcript_path: meta.transcript_path.map(Cow::into_owned),
             ended: meta.ended.map(Cow::into_owned),
             alive: meta.alive.map(Cow::into_owned),
+            client_cost: meta.client_cost.map(Cow::into_owned),
         })
     }
 }
@@ -86,9 +98,12 @@ fn conversation_meta(value: &Conversation) -> QueryResult<JsonText<'static>> {
         title: stamp(&value.title),
         project_path: stamp(&value.project_path),
         model: value.model.as_ref().map(Cow::Borrowed),
+        git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
+        version: value.version.as_ref().map(Cow::Borrowed),
         transcript_path: value.transcript_path.as_ref().map(Cow::Borrowed),
         ended: value.ended.as_ref().map(Cow::Borrowed),
         alive: value.alive.as_ref().map(Cow::Borrowed),
+        client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
         session_id_text: hidden(&value.session_id),
         title_text: text(&value.title),
         project_path_text: text(&value.project_path),
@@ -154,6 +169,8 @@ pub(crate) struct MessageRow {
     content: String,
     timestamp: At,
     metadata: JsonText<'static>,
+    blocks: Option<JsonText<'static>>,
+    model: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -161,6 +178,8 @@ pub(crate) struct MessageRow {
 struct MessageMeta<'a> {
     request_id: Cow<'a, RequestId>,
     origin: MessageOrigin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,12 +194,18 @@ impl MessageRow {
         let meta: MessageMeta<'static> = json("metadata", self.metadata)?;
         let stamp = Stamp { at: self.timestamp.0, request_id: meta.request_id.into_owned() };
         let value = meta.content_text.map_or(self.content, Cow::into_owned);
+        let blocks = self.blocks.map(JsonText::unwrapped);
+        let blocks = blocks_from_json(&value, blocks.as_deref())
+            .map_err(|error| unreadable("blocks", error))?;
         Ok(Message {
             id: self.id,
             conversation_id: self.conversation_id,
             role: word("role", &self.role)?,
             origin: meta.origin,
             content: Stamped { stamp, value },
+            blocks,
+            model: self.model,
+            usage: meta.usage,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
         })
@@ -192,17 +217,21 @@ pub(crate) fn insert_messages<'a>(
     values: &[(&'a str, &'a Message)],
 ) -> QueryResult<Statement<'a, diesel::sql_types::Uuid>> {
     const SQL: &str = "INSERT INTO messages (id, workspace, conversation_id, role, content, \
-        timestamp, metadata) SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?) ORDER BY 1 \
-        ON CONFLICT DO NOTHING RETURNING id";
+        timestamp, metadata, blocks, model, input_tokens, output_tokens, cache_read_tokens, \
+        cache_creation_tokens) SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        ORDER BY 1 ON CONFLICT DO NOTHING RETURNING id";
     message_columns(Statement::new(SQL), values)
 }
 
 /// Writes messages that are there.
 pub(crate) fn update_messages<'a>(values: &[(&'a str, &'a Message)]) -> QueryResult<Statement<'a>> {
     const SQL: &str = "UPDATE messages AS m SET role = v.role, content = v.content, \
-        timestamp = v.timestamp, metadata = v.metadata \
-        FROM unnest(?, ?, ?, ?, ?, ?, ?) AS v (id, workspace, conversation_id, role, content, \
-        timestamp, metadata) WHERE m.id = v.id";
+        timestamp = v.timestamp, metadata = v.metadata, blocks = v.blocks, model = v.model, \
+        input_tokens = v.input_tokens, output_tokens = v.output_tokens, \
+        cache_read_tokens = v.cache_read_tokens, cache_creation_tokens = v.cache_creation_tokens \
+        FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) AS v (id, workspace, conversation_id, \
+        role, content, timestamp, metadata, blocks, model, input_tokens, output_tokens, \
+        cache_read_tokens, cache_creation_tokens) WHERE m.id = v.id";
     message_columns(Statement::new(SQL), values)
 }
 
@@ -215,6 +244,7 @@ fn message_columns<'a, ST>(
         JsonText::of(&MessageMeta {
             request_id: Cow::Borrowed(&value.content.stamp.request_id),
             origin: value.origin,
+            usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             content_text: hidden(&value.content.value),
@@ -222,6 +252,15 @@ fn message_columns<'a, ST>(
     };
     let meta = all().map(meta).collect::<QueryResult<Vec<_>>>()?;
     let time = |one: &Message| At(one.content.stamp.at);
+    let blocks = |one: &Message| match blocks_to_json(&one.blocks) {
+        Ok(json) => Ok(json.map(JsonText::wrapping)),
+        Err(error) => Err(diesel::result::Error::SerializationError(error.into())),
+    };
+    let blocks = all().map(blocks).collect::<QueryResult<Vec<_>>>()?;
+    let tokens = |of: fn(Usage) -> u64| {
+        let one = |one: &Message| one.usage.map(of).map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        all().map(one).collect::<Vec<_>>()
+    };
     Ok(statement
         .bind::<Array<diesel::sql_types::Uuid>>(all().map(|one| one.id).collect::<Vec<_>>())
         .bind::<Array<Text>>(values.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>())
@@ -231,7 +270,13 @@ fn message_columns<'a, ST>(
         .bind::<Array<Text>>(all().map(|one| one.role.as_str()).collect::<Vec<_>>())
         .bind::<Array<Text>>(all().map(|one| shown(&one.content.value)).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>>(all().map(time).collect::<Vec<_>>())
-        .bind::<Array<Jsonb>>(meta))
+        .bind::<Array<Jsonb>>(meta)
+        .bind::<Array<Nullable<Jsonb>>>(blocks)
+        .bind::<Array<Nullable<Text>>>(all().map(|one| one.model.as_deref()).collect::<Vec<_>>())
+        .bind::<Array<Nullable<BigInt>>>(tokens(|usage| usage.input_tokens))
+        .bind::<Array<Nullable<BigInt>>>(tokens(|usage| usage.output_tokens))
+        .bind::<Array<Nullable<BigInt>>>(tokens(|usage| usage.cache_read_tokens))
+        .bind::<Array<Nullable<BigInt>>>(tokens(|usage| usage.cache_creation_tokens)))
 }
 
 /// A row of `tool_uses`.
@@ -264,6 +309,9 @@ struct ToolUseMeta<'a> {
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
+    /// Absent where only hooks have told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tool_name_text: Option<Cow<'a, str>>,
 }
@@ -304,6 +352,7 @@ impl ToolUseRow {
             result,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
+            seen: meta.seen.unwrap_or(Seen::BY_HOOK),
         })
     }
 }
@@ -371,6 +420,7 @@ fn tool_use_meta(value: &ToolUse) -> QueryResult<JsonText<'static>> {
             .map(|result| ResultMeta { rank: result.rank, stamp: Cow::Borrowed(&result.stamp) }),
         agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
         prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+        seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
         tool_name_text: hidden(&value.tool_name),
     })
 }

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod event;
+mod subagent;
 mod value;
 
 use std::str::FromStr;
@@ -18,6 +19,7 @@ pub(crate) use conversation::{
 pub(crate) use event::{
     ArrivalRow, DetailRow, Prepared, SummaryRow, TransitionRow, body_of, insert_events,
 };
+pub(crate) use subagent::{SubagentRow, insert_subagents, update_subagents};
 pub(crate) use value::{At, JsonText, State, shown};
 
 use crate::error::unreadable;

@@ -5,9 +5,12 @@ use std::borrow::Cow;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{
-    Conversation, Json, Message, MessageOrigin, ResultRank, Stamp, Stamped, ToolResult, ToolUse,
+    Conversation, Json, Message, MessageOrigin, ResultRank, Seen, Stamp, Stamped, ToolResult,
+    ToolUse,
 };
 use arrakis_core::id::RequestId;
+use arrakis_core::store::adapter::{blocks_from_json, blocks_to_json};
+use arrakis_core::usage::{ClientCost, Usage};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use serde::{Deserialize, Serialize};
@@ -45,11 +48,17 @@ struct ConversationMeta<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     model: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    git_branch: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     transcript_path: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ended: Option<Cow<'a, Stamped<String>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     alive: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_cost: Option<Cow<'a, ClientCost>>,
 }
 
 /// What a row keeps when its value is written again.
@@ -76,9 +85,12 @@ impl<'a> ConversationRow<'a> {
             title: stamp(&value.title),
             project_path: stamp(&value.project_path),
             model: value.model.as_ref().map(Cow::Borrowed),
+            git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
+            version: value.version.as_ref().map(Cow::Borrowed),
             transcript_path: value.transcript_path.as_ref().map(Cow::Borrowed),
             ended: value.ended.as_ref().map(Cow::Borrowed),
             alive: value.alive.as_ref().map(Cow::Borrowed),
+            client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
         };
         Ok(Self {
             id: value.id.to_string(),
@@ -117,9 +129,12 @@ impl<'a> ConversationRow<'a> {
             title: stamped(meta.title, self.title),
             project_path: stamped(meta.project_path, self.project_path),
             model: meta.model.map(Cow::into_owned),
+            git_branch: meta.git_branch.map(Cow::into_owned),
+            version: meta.version.map(Cow::into_owned),
             transcript_path: meta.transcript_path.map(Cow::into_owned),
             ended: meta.ended.map(Cow::into_owned),
             alive: meta.alive.map(Cow::into_owned),
+            client_cost: meta.client_cost.map(Cow::into_owned),
         })
     }
 }
@@ -135,6 +150,12 @@ pub(crate) struct MessageRow<'a> {
     content: Cow<'a, str>,
     timestamp: String,
     metadata: String,
+    blocks: Option<String>,
+    model: Option<Cow<'a, str>>,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    cache_read_tokens: Option<i64>,
+    cache_creation_tokens: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -142,6 +163,8 @@ pub(crate) struct MessageRow<'a> {
 struct MessageMeta<'a> {
     request_id: Cow<'a, RequestId>,
     origin: MessageOrigin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,9 +177,11 @@ impl<'a> MessageRow<'a> {
         let meta = MessageMeta {
             request_id: Cow::Borrowed(&value.content.stamp.request_id),
             origin: value.origin,
+            usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
         };
+        let tokens = |of: fn(Usage) -> u64| value.usage.map(of).map(count);
         Ok(Self {
             id: value.id.to_string(),
             workspace: workspace.into(),
@@ -165,6 +190,13 @@ impl<'a> MessageRow<'a> {
             content: value.content.value.as_str().into(),
             timestamp: value.content.stamp.at.to_string(),
             metadata: to_json(&meta)?,
+            blocks: blocks_to_json(&value.blocks)
+                .map_err(|error| diesel::result::Error::SerializationError(error.into()))?,
+            model: value.model.as_deref().map(Cow::Borrowed),
+            input_tokens: tokens(|usage| usage.input_tokens),
+            output_tokens: tokens(|usage| usage.output_tokens),
+            cache_read_tokens: tokens(|usage| usage.cache_read_tokens),
+            cache_creation_tokens: tokens(|usage| usage.cache_creation_tokens),
         })
     }
 
@@ -175,12 +207,17 @@ impl<'a> MessageRow<'a> {
             at: time("timestamp", &self.timestamp)?,
             request_id: meta.request_id.into_owned(),
         };
+        let blocks = blocks_from_json(&self.content, self.blocks.as_deref())
+            .map_err(|error| unreadable("blocks", error))?;
         Ok(Message {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
             role: word("role", &self.role)?,
             origin: meta.origin,
             content: Stamped { stamp, value: self.content.into_owned() },
+            blocks,
+            model: self.model.map(Cow::into_owned),
+            usage: meta.usage,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
         })
@@ -218,6 +255,9 @@ struct ToolUseMeta<'a> {
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
+    /// Absent where only hooks have told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -241,6 +281,7 @@ impl<'a> ToolUseRow<'a> {
             }),
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
         };
         let parameters = value.parameters.as_ref().map(|json| Cow::Borrowed(json.value.as_str()));
         let response = result.and_then(|result| result.response.as_ref());
@@ -253,7 +294,7 @@ impl<'a> ToolUseRow<'a> {
             tool_name: value.tool_name.as_str().into(),
             parameters,
             response: response.map(|json| json.as_str().into()),
-            duration: duration.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+            duration: duration.map(count),
             status: value.status().as_str().into(),
             timestamp: value.first.at.to_string(),
             metadata: to_json(&meta)?,
@@ -289,8 +330,14 @@ impl<'a> ToolUseRow<'a> {
             result,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
+            seen: meta.seen.unwrap_or(Seen::BY_HOOK),
         })
     }
+}
+
+/// A count as a column holds it.
+fn count(of: u64) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }
 
 fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {

@@ -2,6 +2,7 @@
 
 mod conversation;
 mod event;
+mod subagent;
 
 use std::str::FromStr;
 
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
 pub(crate) use event::{ArrivalRow, DetailRow, Now, Prepared, SummaryRow, TransitionRow, body_of};
+pub(crate) use subagent::SubagentRow;
 
 use crate::error::unreadable;
 

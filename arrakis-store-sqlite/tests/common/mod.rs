@@ -116,15 +116,13 @@ pub(crate) fn says(arrival: &Arrival, text: &str) -> Verdict {
     let session = arrival.session_id.as_deref().unwrap();
     let mut conversation = Conversation::new(&arrival.workspace, session, &stamp);
     conversation.title = Some(Stamped::new(&stamp, text.to_owned()));
-    let message = Message {
-        id: id::message_id(conversation.id, "prompt", arrival.request_id.as_str()),
-        conversation_id: conversation.id,
-        role: Role::User,
-        origin: MessageOrigin::Prompt,
-        content: Stamped::new(&stamp, text.to_owned()),
-        agent_id: None,
-        prompt_id: None,
-    };
+    let message = Message::new(
+        id::message_id(conversation.id, "prompt", arrival.request_id.as_str()),
+        conversation.id,
+        Role::User,
+        MessageOrigin::Prompt,
+        Stamped::new(&stamp, text.to_owned()),
+    );
     let answer = AnswerIds {
         conversation_id: Some(conversation.id),
         message_id: Some(message.id),

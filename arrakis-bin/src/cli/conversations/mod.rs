@@ -1,9 +1,10 @@
 //! `arrakis conversations`: lists conversations, or shows one to read.
 //!
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
-//! `model`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`, `endReason`, `messageCount` and
-//! `toolUseCount`, the one with the latest event first. One conversation is such an object with
-//! `messages`, `toolUses` and `events` besides, each oldest first.
+//! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
+//! `endReason`, `messageCount` and `toolUseCount`, the one with the latest event first. One conversation is
+//! such an object with `messages`, `toolUses`, `subagents`, `usage` and `events` besides, each list oldest
+//! first.
 
 mod show;
 mod view;

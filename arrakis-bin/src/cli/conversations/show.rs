@@ -4,6 +4,8 @@
 //! Fix the build
 //!   session  1f9b…
 //!
+//! 10:14:58  SessionStart  startup
+//!
 //! 10:15:00  you
 //!           Fix the build, please.
 //!
@@ -19,9 +21,10 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Json, Message, Role, Stamp, ToolStatus, ToolUse};
-use arrakis_core::store::ConversationDetail;
-use serde_json::{Map, Value};
+use arrakis_core::conversation::{Message, Role, ToolStatus, ToolUse};
+use arrakis_core::event::{key_argument, shows_by_itself};
+use arrakis_core::price;
+use arrakis_core::store::{ConversationDetail, EventSummary};
 
 use crate::cli::output::{self, Terminal, text};
 
@@ -30,21 +33,6 @@ const TIME_COLUMNS: usize = 10;
 
 /// What is shown of one message, in bytes; JSON output has all of it.
 const SHOWN_MESSAGE_BYTES: usize = 16 * 1024;
-
-/// The parameter that tells best what a tool use is about: the first of these that it has.
-const KEY_PARAMETERS: [&str; 11] = [
-    "command",
-    "file_path",
-    "notebook_path",
-    "path",
-    "pattern",
-    "url",
-    "query",
-    "skill",
-    "description",
-    "subject",
-    "prompt",
-];
 
 pub(super) fn write(
     detail: &ConversationDetail,
@@ -96,7 +84,34 @@ fn write_header(
             count(detail.tool_uses.len(), "tool use"),
             count(detail.events.len(), "event")
         ),
-    )
+    )?;
+    let usage = &detail.usage;
+    if usage.models.is_empty() {
+        return Ok(());
+    }
+    let tokens = |n: u64| format!("{n} token{}", if n == 1 { "" } else { "s" });
+    let total = usage.total;
+    line(
+        "used",
+        &format!(
+            "{} in ({} from the cache), {} out",
+            tokens(total.prompt_tokens()),
+            total.cache_read_tokens,
+            tokens(total.output_tokens)
+        ),
+    )?;
+    let mut costs = Vec::new();
+    if usage.has_unknown_price {
+        costs.push(format!("more than {}: not every model's price is known", usage.cost));
+    } else {
+        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date));
+    }
+    if let Some(client) = &conversation.client_cost
+        && client.total != usage.cost
+    {
+        costs.push(format!("{} by the client", client.total));
+    }
+    line("cost", &costs.join("; "))
 }
 
 /// One thing that happened.
@@ -104,13 +119,15 @@ fn write_header(
 enum Item<'a> {
     Message(&'a Message),
     ToolUse(&'a ToolUse),
+    Event(&'a EventSummary),
 }
 
 impl<'a> Item<'a> {
-    fn stamp(&self) -> &'a Stamp {
+    fn at(&self) -> Timestamp {
         match self {
-            Self::Message(message) => &message.content.stamp,
-            Self::ToolUse(tool_use) => &tool_use.first,
+            Self::Message(message) => message.content.stamp.at,
+            Self::ToolUse(tool_use) => tool_use.first.at,
+            Self::Event(event) => event.captured_at(),
         }
     }
 
@@ -119,15 +136,19 @@ impl<'a> Item<'a> {
         match self {
             Self::Message(message) => message.agent_id.as_deref(),
             Self::ToolUse(tool_use) => tool_use.agent_id.as_deref(),
+            Self::Event(_) => None,
         }
     }
 }
 
 fn items(detail: &ConversationDetail) -> Vec<Item<'_>> {
-    let messages = detail.messages.iter().map(Item::Message);
-    let tool_uses = detail.tool_uses.iter().map(Item::ToolUse);
-    let mut items: Vec<Item<'_>> = messages.chain(tool_uses).collect();
-    items.sort_by_key(Item::stamp);
+    // What a message without words has is told by its tool uses.
+    let messages = detail.messages.iter().filter(|message| !message.content.value.is_empty());
+    let events = detail.events.iter().filter(|event| !shows_by_itself(&event.event_type));
+    let mut items: Vec<Item<'_>> = messages.map(Item::Message).collect();
+    items.extend(detail.tool_uses.iter().map(Item::ToolUse));
+    items.extend(events.map(Item::Event));
+    items.sort_by_key(Item::at); // stable: what has one time stays in the order of its kind
     items
 }
 
@@ -142,12 +163,29 @@ struct Timeline<'a> {
 
 impl Timeline<'_> {
     fn write(&mut self, item: &Item<'_>) -> io::Result<()> {
-        self.write_day(item.stamp().at)?;
+        self.write_day(item.at())?;
         self.write_thread(item)?;
         match item {
             Item::Message(message) => self.write_message(message),
             Item::ToolUse(tool_use) => self.write_tool_use(tool_use),
+            Item::Event(event) => self.write_event(event),
         }
+    }
+
+    fn write_event(&mut self, event: &EventSummary) -> io::Result<()> {
+        if std::mem::take(&mut self.after_message) {
+            writeln!(self.out)?;
+        }
+        let name = text::one_line(&event.event_type);
+        let room =
+            self.terminal.text_columns().saturating_sub(TIME_COLUMNS + text::width(&name) + 2);
+        let told = text::fit(event.told(), room.max(12));
+        let time = self.time(event.captured_at());
+        writeln!(
+            self.out,
+            "{time}{}",
+            self.terminal.paint(output::DIM, format!("{name}  {told}").trim_end())
+        )
     }
 
     /// A line for each day after the first.
@@ -213,8 +251,10 @@ impl Timeline<'_> {
             ToolStatus::Failed => ("failed", output::BAD),
             ToolStatus::Succeeded => ("ok", output::GOOD),
         };
-        let duration = tool_use.result.as_ref().and_then(|result| result.duration_ms);
-        let duration = duration.map(|ms| format!(", {}", output::duration(ms))).unwrap_or_default();
+        let duration = tool_use
+            .duration_ms()
+            .map(|ms| format!(", {}", output::duration(ms)))
+            .unwrap_or_default();
         let name = text::one_line(&tool_use.tool_name);
         let thread = self.thread_mark();
         let taken = TIME_COLUMNS + text::width(&thread) + text::width(&name);
@@ -242,17 +282,4 @@ impl Timeline<'_> {
     fn thread_mark(&self) -> String {
         if self.thread.is_some() { "│ ".to_owned() } else { String::new() }
     }
-}
-
-/// What a tool use is about, on one line.
-fn key_argument(parameters: &Json) -> String {
-    let Ok(object) = serde_json::from_str::<Map<String, Value>>(parameters.as_str()) else {
-        return parameters.as_str().to_owned();
-    };
-    let known = KEY_PARAMETERS.iter().find_map(|name| object.get(*name)?.as_str());
-    let any = || object.values().find_map(Value::as_str);
-    known.or_else(any).map_or_else(
-        || if object.is_empty() { String::new() } else { parameters.as_str().to_owned() },
-        str::to_owned,
-    )
 }

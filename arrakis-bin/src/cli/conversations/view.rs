@@ -2,10 +2,12 @@
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{
-    Conversation, Json, Message, MessageOrigin, Role, Stamped, ToolStatus, ToolUse,
+    Blocks, Conversation, Json, Message, MessageOrigin, Role, Seen, Stamped, Subagent, ToolStatus,
+    ToolUse, UsageReport,
 };
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{ConversationDetail, ConversationSummary, EventSummary};
+use arrakis_core::usage::{ClientCost, Usage};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -18,6 +20,9 @@ pub(super) struct ConversationView<'a> {
     title: Option<&'a str>,
     project_path: Option<&'a str>,
     model: Option<&'a str>,
+    git_branch: Option<&'a str>,
+    version: Option<&'a str>,
+    client_cost: Option<&'a ClientCost>,
     transcript_path: Option<&'a str>,
     started_at: Timestamp,
     last_event_at: Timestamp,
@@ -41,6 +46,9 @@ impl<'a> ConversationView<'a> {
             title: value(&of.title),
             project_path: value(&of.project_path),
             model: value(&of.model),
+            git_branch: value(&of.git_branch),
+            version: value(&of.version),
+            client_cost: of.client_cost.as_ref(),
             transcript_path: value(&of.transcript_path),
             started_at: of.started_at,
             last_event_at: of.last_event_at,
@@ -59,6 +67,8 @@ pub(super) struct DetailView<'a> {
     conversation: ConversationView<'a>,
     messages: Vec<MessageView<'a>>,
     tool_uses: Vec<ToolUseView<'a>>,
+    subagents: &'a [Subagent],
+    usage: &'a UsageReport,
     events: &'a [EventSummary],
 }
 
@@ -69,6 +79,8 @@ impl<'a> DetailView<'a> {
             conversation: ConversationView::with_counts(&detail.conversation, messages, tool_uses),
             messages: detail.messages.iter().map(MessageView::of).collect(),
             tool_uses: detail.tool_uses.iter().map(ToolUseView::of).collect(),
+            subagents: &detail.subagents,
+            usage: &detail.usage,
             events: &detail.events,
         }
     }
@@ -82,6 +94,9 @@ struct MessageView<'a> {
     origin: MessageOrigin,
     at: Timestamp,
     content: &'a str,
+    blocks: &'a Blocks,
+    model: Option<&'a str>,
+    usage: Option<Usage>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
     request_id: &'a RequestId,
@@ -95,6 +110,9 @@ impl<'a> MessageView<'a> {
             origin: message.origin,
             at: message.content.stamp.at,
             content: &message.content.value,
+            blocks: &message.blocks,
+            model: message.model.as_deref(),
+            usage: message.usage,
             agent_id: message.agent_id.as_deref(),
             prompt_id: message.prompt_id.as_deref(),
             request_id: &message.content.stamp.request_id,
@@ -116,6 +134,7 @@ struct ToolUseView<'a> {
     message_id: Option<Uuid>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
+    seen: Seen,
     request_id: &'a RequestId,
 }
 
@@ -128,12 +147,13 @@ impl<'a> ToolUseView<'a> {
             tool_name: &tool_use.tool_name,
             status: tool_use.status(),
             at: tool_use.first.at,
-            duration_ms: result.and_then(|result| result.duration_ms),
+            duration_ms: tool_use.duration_ms(),
             parameters: tool_use.parameters.as_ref().map(|parameters| &parameters.value),
             response: result.and_then(|result| result.response.as_ref()),
             message_id: tool_use.message_id,
             agent_id: tool_use.agent_id.as_deref(),
             prompt_id: tool_use.prompt_id.as_deref(),
+            seen: tool_use.seen,
             request_id: &tool_use.first.request_id,
         }
     }

@@ -3,6 +3,7 @@
 mod feed;
 mod read;
 mod record;
+mod transcript;
 mod work;
 
 use std::sync::Arc;
@@ -27,6 +28,11 @@ pub use record::{
     every_text_is_kept_as_it_is, many_senders_of_one_id_have_one_first,
     repeats_inside_one_batch_are_treated_as_repeats_across_batches,
     the_first_arrival_is_admitted_with_its_changes,
+};
+pub use transcript::{
+    a_message_grows_by_its_blocks_and_its_usage_counts_once, a_session_is_the_same_in_any_order,
+    hooks_and_transcript_tell_of_the_same_messages_and_tools,
+    subagents_are_kept_with_what_started_them,
 };
 pub use work::{
     a_claim_can_be_rescued_and_its_row_run_out_of_retries, a_claim_that_was_lost_changes_nothing,
@@ -65,6 +71,10 @@ macro_rules! event_store_conformance {
             many_senders_of_one_id_have_one_first,
             an_arrival_outside_the_ledger_leaves_its_id_free,
             changes_merge_in_any_order,
+            a_message_grows_by_its_blocks_and_its_usage_counts_once,
+            hooks_and_transcript_tell_of_the_same_messages_and_tools,
+            subagents_are_kept_with_what_started_them,
+            a_session_is_the_same_in_any_order,
             a_body_that_is_not_json_is_kept_byte_for_byte,
             a_body_that_is_json_is_kept_as_that_json,
             every_text_is_kept_as_it_is,

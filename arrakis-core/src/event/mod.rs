@@ -1,47 +1,20 @@
-//! What can be told of a hook payload without understanding it.
+//! The events of Claude Code: what a hook is given on stdin, one JSON object each.
 //!
-//! Claude Code starts a hook with one JSON object on stdin. Its fields differ by event and grow
-//! with every release, so capture reads only the few that every event carries, and keeps the rest
-//! as it came.
+//! The fields differ by event and grow with every release. So capture reads only the few that every
+//! event carries ([`Glance`]), and keeps the rest as it came; [`HookEvent`] is what is known of each
+//! event, with room for the rest; and [`summary`] tells in a line what an event says.
+
+mod field;
+#[macro_use]
+mod object;
+mod summary;
+mod typed;
+
+pub(crate) use field::{Field, object};
+pub use summary::{key_argument, one_line, shows_by_itself, summary};
+pub use typed::*;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-
-/// The 33 events of Claude Code 2.1.330 (`sdk.d.ts` of `@anthropic-ai/claude-agent-sdk` 0.3.330).
-pub const HOOK_EVENTS: [&str; 33] = [
-    "PreToolUse",
-    "PostToolUse",
-    "PostToolUseFailure",
-    "PostToolBatch",
-    "Notification",
-    "UserPromptSubmit",
-    "UserPromptExpansion",
-    "SessionStart",
-    "SessionEnd",
-    "Stop",
-    "StopFailure",
-    "SubagentStart",
-    "SubagentStop",
-    "PreCompact",
-    "PostCompact",
-    "PreModelSwitch",
-    "PostModelSwitch",
-    "PermissionRequest",
-    "PermissionDenied",
-    "Setup",
-    "TeammateIdle",
-    "TaskCreated",
-    "TaskCompleted",
-    "Elicitation",
-    "ElicitationResult",
-    "ConfigChange",
-    "WorktreeCreate",
-    "WorktreeRemove",
-    "InstructionsLoaded",
-    "CwdChanged",
-    "FileChanged",
-    "DirectoryAdded",
-    "MessageDisplay",
-];
 
 /// The fields that every hook payload carries, as far as they could be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,0 +1,141 @@
+//! What readers see of stored values.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Message, MessageOrigin, Role, Subagent, ToolUse};
+use crate::price;
+use crate::usage::{Usage, Usd};
+
+/// The messages that a reader sees, oldest first.
+///
+/// What an event says of a message is provisional where the transcript says it under another id: the last
+/// words of a `Stop`, the error of a `StopFailure`, a prompt without a prompt id. One such message is
+/// hidden for each message of the transcript of the same thread, speaker and text.
+#[must_use]
+pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
+    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    let mut said: HashMap<(Option<String>, Role, String), Vec<usize>> = HashMap::new();
+    for (n, message) in messages.iter().enumerate().rev() {
+        let is_own = message.role == Role::User && message.prompt_id.is_some();
+        if message.origin == MessageOrigin::Transcript && !is_own {
+            let mut texts = vec![squeezed(&message.content.value)];
+            // A `Stop` may have the last block only.
+            texts.extend(message.blocks.texts().last().map(squeezed));
+            texts.dedup();
+            for text in texts {
+                let key = (message.agent_id.clone(), message.role, text);
+                said.entry(key).or_default().push(n);
+            }
+        }
+    }
+    let mut used = vec![false; messages.len()];
+    let mut is_hidden = |message: &Message| {
+        if message.origin == MessageOrigin::Transcript {
+            return false;
+        }
+        let text = squeezed(&message.content.value);
+        let Some(places) = said.get_mut(&(message.agent_id.clone(), message.role, text)) else {
+            return false;
+        };
+        while let Some(n) = places.pop() {
+            if !std::mem::replace(&mut used[n], true) {
+                return true;
+            }
+        }
+        false
+    };
+    messages.retain(|message| !is_hidden(message));
+    messages
+}
+
+/// The text without white space: the client trims and joins in ways that differ.
+fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+/// How many messages a list says that a conversation has, of which `all` are stored: those that a `Stop` or a
+/// `StopFailure` made are provisional, and do not count once there are any from the transcript.
+#[must_use]
+pub fn message_count(all: u64, provisional: u64, from_transcript: u64) -> u64 {
+    if from_transcript > 0 { all - provisional } else { all }
+}
+
+/// The subagents that a reader sees, earliest first: also those of which only messages or tool uses are
+/// known.
+pub(crate) fn all_subagents(
+    mut subagents: Vec<Subagent>,
+    messages: &[Message],
+    tool_uses: &[ToolUse],
+) -> Vec<Subagent> {
+    let said =
+        messages.iter().map(|one| (one.conversation_id, &one.agent_id, one.content.stamp.at));
+    let done = tool_uses.iter().map(|one| (one.conversation_id, &one.agent_id, one.first.at));
+    let mut implied: BTreeMap<&str, Subagent> = BTreeMap::new();
+    for (conversation_id, agent_id, at) in said.chain(done) {
+        let Some(agent_id) = agent_id else { continue };
+        if subagents.iter().any(|known| known.agent_id == *agent_id) {
+            continue;
+        }
+        let came = Subagent::new(conversation_id, agent_id, at);
+        let place = implied.entry(agent_id).or_insert_with(|| came.clone());
+        place.merge(came);
+    }
+    subagents.extend(implied.into_values());
+    subagents.sort_by(|a, b| (a.started_at, &a.agent_id).cmp(&(b.started_at, &b.agent_id)));
+    subagents
+}
+
+/// What a conversation took, and what that costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageReport {
+    /// All of it: the sum over the API's messages, each counted once.
+    pub total: Usage,
+    /// What of it subagents took.
+    pub subagents: Usage,
+    /// The same by model.
+    pub models: BTreeMap<String, ModelUsage>,
+    /// What the models with a known price cost, by the table of [`price`](crate::price).
+    pub cost: Usd,
+    /// Whether there is usage without a known price, so that the cost is not all of it.
+    pub has_unknown_price: bool,
+}
+
+/// What one model took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelUsage {
+    /// How much.
+    pub usage: Usage,
+    /// What it costs; none where the price is not known.
+    pub cost: Option<Usd>,
+}
+
+impl UsageReport {
+    /// The usage of these messages.
+    #[must_use]
+    pub fn of(messages: &[Message]) -> Self {
+        let mut report = Self::default();
+        for message in messages {
+            let Some(usage) = message.usage else { continue };
+            report.total += usage;
+            if message.agent_id.is_some() {
+                report.subagents += usage;
+            }
+            let name = message.model.as_deref().unwrap_or("unknown");
+            let cost = price::table().cost(name, &usage);
+            let model = report.models.entry(name.to_owned()).or_default();
+            model.usage += usage;
+            match cost {
+                Some(cost) => {
+                    model.cost = Some(model.cost.unwrap_or_default() + cost);
+                    report.cost = report.cost + cost;
+                }
+                None => report.has_unknown_price = true,
+            }
+        }
+        report
+    }
+}

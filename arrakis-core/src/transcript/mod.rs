@@ -1,0 +1,35 @@
+//! Transcripts: the file that Claude Code keeps of each session, and the slices of it that travel.
+//!
+//! A transcript is a file of one JSON object a line that only grows at its end. What it has gained is
+//! sent as events of the type [`TRANSCRIPT_EVENT`], each a slice of the file. The payload of a slice is
+//! one line of JSON:
+//!
+//! ```text
+//! {"hook_event_name":"Transcript","session_id":S,"transcript_path":P,
+//!  "cwd":?,"agent_id":?,"agent_type":?,"agent_tool_use_id":?,
+//!  "start":0,"end":5120,                 offsets in the file, before redaction
+//!  "lines":[{"type":"user",…},…],        the lines that matter, redacted, else as they are
+//!  "skipped":{"attachment":3},           lines of other types, counted
+//!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
+//! ```
+//!
+//! The same line may come in slices of different bounds, and more than once. So what is read from a
+//! line depends on nothing but the line.
+//!
+//! [`Slicer`] makes slices; it is given the lines, and reads no file.
+
+mod slicer;
+mod thinking;
+
+pub use slicer::{LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
+
+/// The event type of a slice.
+pub const TRANSCRIPT_EVENT: &str = "Transcript";
+
+/// Whether a line of this type is sent, where it carries no `message`; those that do are.
+fn matters(line_type: &str) -> bool {
+    matches!(
+        line_type,
+        "user" | "assistant" | "system" | "summary" | "custom-title" | "ai-title" | "cost-state"
+    )
+}
