@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::durability::{RealFileSystem, write_durably};
 use crate::layout::Layout;
-use crate::lock::try_lock;
+use crate::lock::{lock, try_lock};
 
 /// Longest `tally` that is not folded, in bytes: some 16,000 events, read in a fraction of a
 /// millisecond.
@@ -182,12 +182,10 @@ pub fn open(layout: &Layout) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Somebody else works on the counts, or they cannot be read or written.
+/// The counts cannot be read or written.
 pub fn accept(layout: &Layout, present: &Present) -> io::Result<Balance> {
-    let lock = try_lock(&layout.counters_lock())?;
-    let _lock = lock.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::WouldBlock, "the counts are being written; try again")
-    })?;
+    // Held for moments only, by a drainer that starts or folds.
+    let _lock = lock(&layout.counters_lock())?;
     let tally = read(layout)?.tally;
     let mut ledger = Ledger::read(layout)?
         .unwrap_or_else(|| Ledger { spool_id: Uuid::now_v7(), ..Ledger::default() });
