@@ -19,6 +19,10 @@ use crate::layout::{EntryName, Layout};
 /// Most names that are remembered as fresh. Beyond it they are left to the scan of the directory.
 const FRESH_MAX: usize = 10_000;
 
+/// How long before a drainer's start an event is still fresh: the one that it was started for came
+/// before it, and must not wait behind a backlog.
+const RECENT: Duration = Duration::from_secs(3);
+
 /// Tells of new events in `pending/`.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -61,15 +65,13 @@ struct State {
 }
 
 impl Watch {
-    /// A watch for events that are captured after `now`.
+    /// A watch for events that are captured after `now`, or a little before.
     pub(crate) fn new(layout: &Layout, wanted: bool, poll: Duration, now: Timestamp) -> Self {
         let shared = Arc::<Shared>::default();
         let (poke, pending) = (layout.poke(), layout.pending());
         let watch = Self { shared, poke, pending, wanted, poll, watched: Mutex::default() };
         watch.mend();
-        let mut state = watch.shared.state();
-        (state.missed, state.newest) = (false, now);
-        drop(state);
+        watch.shared.state().newest = now.minus(RECENT);
         watch
     }
 

@@ -27,10 +27,11 @@ fn capture(layout: &Layout, id: &str) {
     Spool::new(layout.clone()).capture(&envelope(id, b"{}")).unwrap();
 }
 
-/// Puts events into `pending/` without the cost of durability.
+/// Puts events of an hour ago into `pending/`, without the cost of durability.
 fn fill(layout: &Layout, count: usize, destination: &str) {
     for n in 0..count {
-        let (id, at) = (format!("fill{n}"), envelope("x", b"").header.captured_at);
+        let at = envelope("x", b"").header.captured_at.minus(Duration::from_secs(3600));
+        let id = format!("fill{n}");
         let source = Source::default();
         let event = Envelope::new(id.parse().unwrap(), at, destination, source, &b"{}"[..]);
         let path = layout.pending().join(EntryName::of(&event.header).to_string());
@@ -149,6 +150,18 @@ async fn a_new_event_is_found_beside_a_backlog_where_nothing_can_be_watched() {
     Spool::new(layout).capture(&event).unwrap();
     assert_eq!(queue.wait().await, Wake::Pushed);
     assert_eq!(ids(&queue.lease(fresh()).await.unwrap().leases), ["new"]);
+}
+
+#[tokio::test]
+async fn the_event_that_a_drainer_is_started_for_does_not_wait_behind_a_backlog() {
+    let (_guard, layout) = home();
+    drop(open(&layout));
+    fill(&layout, 2_000, DESTINATION);
+    capture(&layout, "new");
+    let queue = open(&layout);
+    assert_eq!(queue.wait().await, Wake::Pushed);
+    let fresh = LeaseRequest { lane: Lane::Fresh, ..any(10) };
+    assert_eq!(ids(&queue.lease(fresh).await.unwrap().leases), ["new"]);
 }
 
 #[tokio::test]

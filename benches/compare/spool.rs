@@ -90,8 +90,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let nonce = format!("fresh-{}", sent.len());
         let mut capture = Command::new(&hook);
         capture.envs(environment.iter().map(|(name, value)| (name, value)));
+        let began = Instant::now();
         run_hook(capture, &nonce)?;
-        sent.push((nonce, Instant::now()));
+        sent.push((nonce, began));
         tokio::time::sleep(FRESH_INTERVAL).await;
         peak = peak.max(high_water(&drainer)?);
         if drainer.try_wait()?.is_some() {
@@ -114,18 +115,18 @@ fn files_wanted() -> Result<u64, Box<dyn Error>> {
     }
 }
 
-/// Puts events into `pending/` without the cost of durability.
+/// Puts events of an hour ago into `pending/`, without the cost of durability.
 fn fill(layout: &Layout, url: &str, files: u64) -> Result<(), Box<dyn Error>> {
     Spool::new(layout.clone()).create()?;
     let text = "x".repeat(900);
     for n in 0..files {
-        let now = SystemClock.now();
-        let id = RequestId::mint(now, rand::random());
+        let at = SystemClock.now().minus(Duration::from_secs(3600));
+        let id = RequestId::mint(at, rand::random());
         let payload = format!(
             r#"{{"session_id":"s{}","hook_event_name":"PostToolUse","n":{n},"tool_response":"{text}"}}"#,
             n % 50
         );
-        let event = Envelope::new(id, now, url, Source::default(), payload.into_bytes());
+        let event = Envelope::new(id, at, url, Source::default(), payload.into_bytes());
         let path = layout.pending().join(EntryName::of(&event.header).to_string());
         let mut file = std::fs::File::create(path)?;
         file.write_all(&[&encode_header(&event)?[..], &event.payload].concat())?;
@@ -218,7 +219,7 @@ fn report(
     );
     println!("drainer's memory  {:>7.1} MiB   at its peak (budget: 64 MiB)", peak as f64 / 1024.0);
     println!(
-        "fresh meanwhile   p50 {:.2?}, p99 {:.2?}, max {:.2?} of {} (budget: 2 s)",
+        "hook to receiver  p50 {:.2?}, p99 {:.2?}, max {:.2?} of {} (budget: 2 s)",
         percentile(50),
         percentile(99),
         percentile(100),

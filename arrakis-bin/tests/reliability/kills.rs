@@ -136,6 +136,7 @@ fn kill_drainers_whose_events_are_refused() {
         let report = trace::run(drain_once(&world), Vec::new(), roots(&world), killed_at(at));
         proxy.set_next([]);
         scenario.count(report.faults());
+        assert_eq!(report.struck.is_some(), report.is_killed(), "{report:?}");
         given_up += world.spooled("failed").len();
         let case = format!("drainer killed at {at:?}, {:?}", report.struck);
         redrive(&world);

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrakis_core::digest::Digest;
-
 /// How large a payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
@@ -43,18 +41,11 @@ pub(crate) struct Event {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What is known about an event that was issued.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Issued {
-    pub(crate) digest: Digest,
-    /// Whether somebody was told that it is captured.
-    pub(crate) is_owed: bool,
-}
-
 /// Issues events.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    issued: Mutex<BTreeMap<String, Issued>>,
+    /// By id, whether somebody was told that the event is captured.
+    issued: Mutex<BTreeMap<String, bool>>,
 }
 
 impl Oracle {
@@ -67,20 +58,25 @@ impl Oracle {
         let filler = "the spice must flow ".bytes().cycle();
         let length = size.bytes() - head.len() - 2;
         let payload: Vec<u8> = head.bytes().chain(filler.take(length)).chain(*b"\"}").collect();
-        issued.insert(id.clone(), Issued { digest: Digest::of(&payload), is_owed: false });
+        issued.insert(id.clone(), false);
         Event { id, payload }
     }
 
     /// From now on the event is owed.
     pub(crate) fn owe(&self, event: &Event) {
-        self.lock().get_mut(&event.id).unwrap().is_owed = true;
+        self.lock().insert(event.id.clone(), true);
     }
 
-    pub(crate) fn issued(&self) -> BTreeMap<String, Issued> {
+    pub(crate) fn is_owed(&self, event: &Event) -> bool {
+        self.lock()[&event.id]
+    }
+
+    /// All events by id, and whether each is owed.
+    pub(crate) fn issued(&self) -> BTreeMap<String, bool> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Issued>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -140,7 +140,8 @@ pub enum Wake {
 /// Which events a lease is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lane {
-    /// Only events that were pushed since the queue was opened and were never leased, newest last.
+    /// Only events that were pushed since the queue was opened, or so shortly before that it may have
+    /// been opened for them, and were never leased.
     Fresh,
     /// Any due event.
     Any,
