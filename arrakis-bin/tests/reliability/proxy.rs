@@ -130,7 +130,7 @@ impl Proxy {
         self.shared.state().taken.clone()
     }
 
-    /// The length of the newest answer of the server.
+    /// The length of the longest answer of the server: the one to an event, not to a spool's report.
     pub(crate) fn answer_bytes(&self) -> usize {
         self.shared.state().answer_bytes
     }
@@ -164,7 +164,9 @@ impl Shared {
         let mut server = TcpStream::connect(self.upstream)?;
         server.write_all(&request)?;
         let answer = closing(message(&mut server)?);
-        self.state().answer_bytes = answer.len();
+        let mut state = self.state();
+        state.answer_bytes = state.answer_bytes.max(answer.len());
+        drop(state);
         match way {
             Way::Freeze => wait_for_end(&mut client),
             Way::Cut(at) => end(&mut client, &answer[..at.min(answer.len())]),
