@@ -1,7 +1,8 @@
 //! Log files that several processes write at once: one JSON object per line, rotated by size.
 //!
 //! A line is one `write` to a file opened for appending, so lines of different processes do not tear
-//! each other; what a full disk has torn is ended before the next line. Whoever finds the file at its
+//! each other; what a full disk has torn is ended before the next line. A line that is just being written
+//! may look torn, too: then an empty one follows it, which readers pass over. Whoever finds the file at its
 //! limit takes a lock, looks again, and renames it to a name with the time in it
 //! (`webhook-error-20261124T101500.123456Z.log`); a line that another process writes meanwhile goes into
 //! the renamed file and is not lost. Only the newest rotated files are kept.
@@ -203,7 +204,7 @@ mod tests {
         files.push(logs.join("webhook-error.log"));
         let mut ids: Vec<i64> = Vec::new();
         for file in files.iter().filter(|file| file.exists()) {
-            for line in fs::read_to_string(file).unwrap().lines() {
+            for line in fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty()) {
                 ids.push(serde_json::from_str::<Value>(line).unwrap()["id"].as_i64().unwrap());
             }
         }
