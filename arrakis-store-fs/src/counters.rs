@@ -33,6 +33,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use crate::layout::Layout;
 
+#[cfg(feature = "queue")]
 pub(crate) use ledger::fold_if_long;
 pub use ledger::{Counters, accept, open, read};
 

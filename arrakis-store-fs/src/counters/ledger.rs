@@ -201,6 +201,7 @@ pub fn accept(layout: &Layout, present: &Present) -> io::Result<Balance> {
 }
 
 /// Folds the tally if it is long, unless somebody else does.
+#[cfg(feature = "queue")]
 pub(crate) fn fold_if_long(layout: &Layout) -> io::Result<()> {
     if found(fs::metadata(layout.tally()))?.is_none_or(|file| file.len() < FOLD_BYTES) {
         return Ok(());
