@@ -97,7 +97,7 @@ pub struct UsageReport {
     pub subagents: Usage,
     /// The same by model.
     pub models: BTreeMap<String, ModelUsage>,
-    /// What the models with a known price cost, by the table of [`price`](crate::price).
+    /// What the models with a known price cost, by the table of [`price`].
     pub cost: Usd,
     /// Whether there is usage without a known price, so that the cost is not all of it.
     pub has_unknown_price: bool,

@@ -2,7 +2,7 @@
 //!
 //! The fields differ by event and grow with every release. So capture reads only the few that every
 //! event carries ([`Glance`]), and keeps the rest as it came; [`HookEvent`] is what is known of each
-//! event, with room for the rest; and [`summary`] tells in a line what an event says.
+//! event, with room for the rest; and [`summary()`] tells in a line what an event says.
 
 mod field;
 #[macro_use]

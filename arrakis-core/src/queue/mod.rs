@@ -35,7 +35,7 @@ use crate::limits::PENDING_MAX_AGE;
 /// * What cannot be read is set aside and counted in [`Depth::quarantined`]; it delays nothing else.
 /// * [`reap`](Queue::reap) gives the events of dead owners back, and of no living one.
 /// * Whether the queue [is idle](Queue::is_idle) is told without counting.
-/// * An event that has waited through [`PENDING_MAX_AGE`](crate::limits::PENDING_MAX_AGE) of
+/// * An event that has waited through [`PENDING_MAX_AGE`] of
 ///   [`age`](Queue::age) is a dead letter, its last failure [`EXPIRED`]. Its time begins with the first
 ///   call that finds it. After a delivery to its destination the next call gives it back.
 /// * [`wait`](Queue::wait) returns after a push; it may return without one, and may be dropped.
