@@ -8,7 +8,7 @@ use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError}
 use async_trait::async_trait;
 
 use crate::entry::{Entry, Filter, Found, State, entries};
-use crate::manage::{Action, discard, retry};
+use crate::manage::{Action, Discarder, retry};
 use crate::quarantine::quarantine;
 use crate::queue::{FsQueue, Inner};
 
@@ -66,7 +66,8 @@ impl DeadLetters for FsQueue {
         }
         let filter = dead_letters(ids);
         self.blocking("discard dead letters of", move |inner| {
-            each(inner, &filter, |entry| discard(&inner.layout, entry))
+            let mut discarder = Discarder::new(&inner.layout);
+            each(inner, &filter, |entry| discarder.discard(entry))
         })
         .await
     }
@@ -129,7 +130,7 @@ fn dead_letters<'a>(ids: impl IntoIterator<Item = &'a RequestId>) -> Filter {
 fn each(
     inner: &Inner,
     filter: &Filter,
-    work: impl Fn(&Entry) -> io::Result<Action>,
+    mut work: impl FnMut(&Entry) -> io::Result<Action>,
 ) -> io::Result<u64> {
     let mut result = Ok(0);
     for entry in entries(&inner.layout, filter) {

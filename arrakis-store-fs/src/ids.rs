@@ -9,7 +9,7 @@ use arrakis_core::id::RequestId;
 use crate::entry::{Filter, State, entries};
 use crate::layout::Layout;
 
-/// A set of request ids, 16 bytes of digest each: a spool at its limit takes some 64 MiB.
+/// A set of request ids, 16 bytes of digest each: some 40 MB for a million.
 #[derive(Debug, Default)]
 pub(crate) struct Ids(HashSet<[u8; 16]>);
 

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use arrakis_core::clock::Timestamp;
 
-use crate::counters::{Exit, Tallying};
+use crate::counters::{self, Exit, Tallying};
 use crate::durability::{FileSystem, RealFileSystem};
 use crate::entry::{Entry, Found, State, about};
 use crate::history;
@@ -65,35 +65,59 @@ fn begin_anew(path: &Path) {
     RealFileSystem.set_modified(path, 0).ok();
 }
 
-/// Gives an entry up for good, with its history; counts it. What a drainer has leased is left to it.
-///
-/// # Errors
-///
-/// The file cannot be removed.
-pub fn discard(layout: &Layout, entry: &Entry) -> io::Result<Action> {
-    if entry.state == State::Processing {
-        return Ok(Action::Leased);
+/// Gives entries up for good, and counts them.
+#[derive(Debug)]
+pub struct Discarder<'a> {
+    layout: &'a Layout,
+    tallying: Option<Tallying<'a>>,
+    done: u64,
+}
+
+impl<'a> Discarder<'a> {
+    /// After so many entries the counts are let go of, so that they can be folded.
+    const BATCH: u64 = 1000;
+
+    /// Gives up entries of this spool.
+    #[must_use]
+    pub fn new(layout: &'a Layout) -> Self {
+        Self { layout, tallying: None, done: 0 }
     }
-    let removed = Tallying::new(layout).leave(Exit::Discarded, || {
-        match fs::remove_file(&entry.path) {
+
+    /// Gives an entry up, with its history. What a drainer has leased is left to it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be removed.
+    pub fn discard(&mut self, entry: &Entry) -> io::Result<Action> {
+        if entry.state == State::Processing {
+            return Ok(Action::Leased);
+        }
+        let tallying = self.tallying.get_or_insert_with(|| Tallying::new(self.layout));
+        let removed = tallying.leave(Exit::Discarded, || match fs::remove_file(&entry.path) {
             // A directory may bear the name of an event, too.
             Err(_) if entry.path.symlink_metadata().is_ok_and(|found| found.is_dir()) => {
                 fs::remove_dir_all(&entry.path)
             }
             removed => removed,
+        });
+        self.done += 1;
+        if self.done.is_multiple_of(Self::BATCH) {
+            self.tallying = None;
+            // A drainer does it otherwise.
+            counters::fold_if_long(self.layout).ok();
         }
-    });
-    let action = moved(&entry.path, removed)?;
-    if action == Action::Done {
-        match (entry.state, &entry.named) {
-            (State::Quarantined, _) => {
-                fs::remove_file(reason_path(&entry.path)).ok();
+        let action = moved(&entry.path, removed)?;
+        if action == Action::Done {
+            match (entry.state, &entry.named) {
+                (State::Quarantined, _) => {
+                    fs::remove_file(reason_path(&entry.path)).ok();
+                }
+                (_, Some(name)) => history::remove(self.layout, &name.request_id),
+                (_, None) => {}
             }
-            (_, Some(name)) => history::remove(layout, &name.request_id),
-            (_, None) => {}
         }
+        Ok(action)
     }
-    Ok(action)
 }
 
 /// Puts what reads well again back among those that wait.

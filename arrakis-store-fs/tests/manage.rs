@@ -19,7 +19,7 @@ use arrakis_core::queue::{
 use arrakis_store_fs::entry::{Entry, Filter, Found, State, entries};
 use arrakis_store_fs::layout::EntryName;
 use arrakis_store_fs::look::look;
-use arrakis_store_fs::manage::{Action, discard, retry};
+use arrakis_store_fs::manage::{Action, Discarder, retry};
 use arrakis_store_fs::repair::repair;
 use arrakis_store_fs::transfer::{Exporter, ImportError, Imported, Importer, read_line};
 use arrakis_store_fs::verify::{Finding, Kind, Step, verify};
@@ -563,6 +563,10 @@ fn repair_leaves_alone_what_may_be_in_work() {
     });
     assert_eq!(found, []);
     assert!(home.layout.tmp().join("young.0").exists());
+}
+
+fn discard(layout: &Layout, entry: &Entry) -> std::io::Result<Action> {
+    Discarder::new(layout).discard(entry)
 }
 
 /// Everything of a spool as lines.

@@ -44,7 +44,7 @@ impl Tally {
         filter: &Filter,
         spool: &Layout,
         progress: &Progress,
-        work: impl Fn(&Entry) -> io::Result<Action>,
+        mut work: impl FnMut(&Entry) -> io::Result<Action>,
     ) {
         for entry in entries(spool, filter) {
             progress.step(1);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::entry::{Filter, State, entries};
-use arrakis_store_fs::manage::discard;
+use arrakis_store_fs::manage::Discarder;
 use clap::Args;
 use serde::Serialize;
 
@@ -54,7 +54,8 @@ pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<E
     let progress = Progress::new("Discarding");
     let mut tally = Tally::of(&filter);
     for spool in &spools {
-        tally.each(&filter, spool, &progress, |entry| discard(spool, entry));
+        let mut discarder = Discarder::new(spool);
+        tally.each(&filter, spool, &progress, |entry| discarder.discard(entry));
     }
     drop(progress);
     if context.json {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::entry::{Entry, Found, State, entries};
-use arrakis_store_fs::manage::{Action, discard};
+use arrakis_store_fs::manage::{Action, Discarder};
 use arrakis_store_fs::transfer::Exporter;
 use clap::Args;
 use serde::Serialize;
@@ -173,8 +173,9 @@ impl Output {
         self.file.get_ref().sync_all()?;
         self.durable = self.written;
         let mut removed = 0;
+        let mut discarder = Discarder::new(spool);
         for entry in self.batch.drain(..) {
-            match discard(spool, &entry) {
+            match discarder.discard(&entry) {
                 Ok(Action::Done) => removed += 1,
                 Ok(Action::Gone) => tally.gone += 1,
                 Ok(Action::Leased) => tally.leased += 1,
