@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use arrakis_core::clock::{Clock, SystemClock, Timestamp};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use world::{World, assert_silent, start};
+use world::{World, assert_silent, run_where_mounting_is_allowed, start};
 
 /// How long anything may take before a test gives up. Nothing waits for it to pass.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -217,21 +217,4 @@ fn a_log_that_cannot_be_written_stops_no_hook() {
         assert_eq!(told, 2, "{code}: {lines:#?}");
     }
     assert_eq!(fs::read_dir(fallback.join("queue/pending")).unwrap().count(), 2);
-}
-
-/// Runs a script that mounts; `None`, said aloud, where this machine does not let it.
-fn run_where_mounting_is_allowed(command: &mut Command) -> Option<Output> {
-    const NOT_ALLOWED: i32 = 77;
-    let output = command.output();
-    let refused = |output: &Output| {
-        output.status.code() == Some(NOT_ALLOWED)
-            || String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
-    };
-    match output {
-        Ok(output) if !refused(&output) => Some(output),
-        refused => {
-            writeln!(std::io::stderr(), "not run, mounting is not allowed: {refused:?}").ok();
-            None
-        }
-    }
 }

@@ -11,14 +11,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use arrakis_core::clock::{Clock, SystemClock, Timestamp};
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_store_fs::layout::EntryName;
 use arrakis_store_fs::{Layout, Spool};
 use serde_json::Value;
-use world::World;
+use world::{World, run_where_mounting_is_allowed};
 
 /// A URL that nobody listens at, as long as no test asks for more.
 const NOWHERE: &str = "http://127.0.0.1:9/api/claude-hooks";
@@ -441,21 +441,4 @@ fn with_a_full_disk_events_can_be_retried_and_discarded() {
     assert_eq!((&steps[4]["discarded"], &steps[5]["discarded"]), (&0.into(), &1.into()));
     assert_eq!(steps[6]["discarded"], 29);
     assert_eq!(read("left"), "");
-}
-
-/// Runs a script that mounts; `None`, said aloud, where this machine does not let it.
-fn run_where_mounting_is_allowed(command: &mut Command) -> Option<Output> {
-    const NOT_ALLOWED: i32 = 77;
-    let output = command.output();
-    let refused = |output: &Output| {
-        output.status.code() == Some(NOT_ALLOWED)
-            || String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
-    };
-    match output {
-        Ok(output) if !refused(&output) => Some(output),
-        refused => {
-            writeln!(std::io::stderr(), "not run, mounting is not allowed: {refused:?}").ok();
-            None
-        }
-    }
 }

@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use tempfile::TempDir;
 
 use crate::oracle::{Event, Oracle, Size};
-use crate::world::{Up, World, feed};
+use crate::world::{Up, World, event_files, feed};
 
 /// A server of `world`, which starts no drainer.
 pub(crate) fn lone_up(world: &World, address: &str) -> Command {
@@ -309,18 +309,4 @@ impl Scenario {
         assert!(admitted.values().all(|count| *count == 1), "{line}");
         assert!(cases > 0 && faults > 0, "no fault happened: {line}");
     }
-}
-
-/// The event files below a directory.
-fn event_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(event_files(&path));
-        } else if path.extension().is_some_and(|ending| ending == "event") {
-            files.push(path);
-        }
-    }
-    files
 }

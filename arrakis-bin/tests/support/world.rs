@@ -253,7 +253,8 @@ pub(crate) fn captured(payload: &[u8]) -> &[u8] {
     payload.strip_suffix(b"\n").unwrap_or(payload)
 }
 
-fn event_files(directory: &Path) -> Vec<PathBuf> {
+/// The event files below a directory.
+pub(crate) fn event_files(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -264,4 +265,21 @@ fn event_files(directory: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Runs a script that mounts; `None`, said aloud, where this machine does not let it.
+pub(crate) fn run_where_mounting_is_allowed(command: &mut Command) -> Option<Output> {
+    const NOT_ALLOWED: i32 = 77;
+    let output = command.output();
+    let refused = |output: &Output| {
+        output.status.code() == Some(NOT_ALLOWED)
+            || String::from_utf8_lossy(&output.stderr).starts_with("unshare:")
+    };
+    match output {
+        Ok(output) if !refused(&output) => Some(output),
+        refused => {
+            writeln!(std::io::stderr(), "not run, mounting is not allowed: {refused:?}").ok();
+            None
+        }
+    }
 }
