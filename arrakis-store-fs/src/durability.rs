@@ -53,12 +53,12 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     /// As the operating system says.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a directory, 0700; one that is there already is fine.
+    /// Creates a directory, 0700, and returns whether it did; one that is there already is fine.
     ///
     /// # Errors
     ///
     /// As the operating system says.
-    fn create_directory(&self, path: &Path) -> io::Result<()>;
+    fn create_directory(&self, path: &Path) -> io::Result<bool>;
 
     /// Removes an empty directory.
     ///
@@ -128,10 +128,12 @@ impl FileSystem for RealFileSystem {
         File::open(path)?.sync_all()
     }
 
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
+    fn create_directory(&self, path: &Path) -> io::Result<bool> {
         match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            result => result,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+                Ok(false)
+            }
+            result => result.map(|()| true),
         }
     }
 
@@ -213,18 +215,22 @@ pub fn create_directories<'a>(
 }
 
 fn create_with_parents(fs: &dyn FileSystem, directory: &Path) -> io::Result<()> {
-    match fs.create_directory(directory) {
+    let is_new = match fs.create_directory(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = directory.parent().ok_or(error)?;
             create_with_parents(fs, parent)?;
-            fs.create_directory(directory)?;
+            fs.create_directory(directory)?
         }
         result => result?,
-    }
+    };
     match directory.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => {
-            // One that may not last must not be taken for one that does.
-            fs.sync_directory(parent).inspect_err(|_| drop(fs.remove_directory(directory)))
+            fs.sync_directory(parent).inspect_err(|_| {
+                // One that may not last must not be taken for one that does.
+                if is_new {
+                    fs.remove_directory(directory).ok();
+                }
+            })
         }
         _ => Ok(()),
     }

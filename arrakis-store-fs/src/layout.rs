@@ -214,18 +214,19 @@ impl Layout {
         self.home.join("arrakis.db")
     }
 
-    /// Every directory of the spool, parents first.
+    /// Every directory of the spool, parents first. `tmp/` is the last to be created: events are
+    /// written there first, so none is before all the others are durable.
     #[must_use]
     pub fn directories(&self) -> [PathBuf; 8] {
         [
             self.home.clone(),
             self.queue(),
-            self.tmp(),
             self.pending(),
             self.processing(),
             self.failed(),
             self.quarantine(),
             self.attempts(),
+            self.tmp(),
         ]
     }
 }

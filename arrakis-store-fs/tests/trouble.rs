@@ -51,6 +51,55 @@ fn capture(layout: &Layout, id: &str) {
     Spool::new(layout.clone()).capture(&envelope(id, b"{}")).unwrap();
 }
 
+/// A directory whose creation was neither made to last nor taken back must be made to last before anything
+/// in it is promised.
+#[test]
+fn a_spool_that_was_created_by_half_holds_nothing_before_it_lasts() {
+    let capture = |layout: &Layout, fs: &Faulty| {
+        Spool::with_file_system(layout.clone(), Arc::new(fs.clone())).capture(&envelope("a", b"{}"))
+    };
+    let syncs = |fs: &Faulty| {
+        let calls = fs.calls().into_iter().filter(|call| call.starts_with("sync_directory"));
+        calls.count() - 2 // one is for the event itself, one for `tmp`, which need not last
+    };
+    let (_guard, layout) = home();
+    let sound = Faulty::sound();
+    capture(&layout, &sound).unwrap();
+    for good in 0..syncs(&sound) {
+        let (_guard, layout) = home();
+        let mut synced = 0;
+        let by_half = Faulty::new(move |_, call, _| {
+            synced += usize::from(call == "sync_directory");
+            let fails = synced > good && matches!(call, "sync_directory" | "remove_directory");
+            if fails { Err(io::Error::other("it fails")) } else { Ok(()) }
+        });
+        capture(&layout, &by_half).unwrap_err();
+        let sound = Faulty::sound();
+        capture(&layout, &sound).unwrap();
+        let calls = sound.calls();
+        let lasts = calls.iter().rposition(|call| call == "sync_directory queue");
+        let promise = calls.iter().rposition(|call| call == "rename pending");
+        assert!(lasts.is_some() && lasts < promise, "{good} of the directories last: {calls:?}");
+    }
+}
+
+/// A directory that was there is no part of what a creation that fails has to take back.
+#[test]
+fn a_creation_that_fails_removes_no_directory_that_was_there() {
+    let (_guard, layout) = home();
+    Spool::new(layout.clone()).create().unwrap();
+    for directory in layout.directories() {
+        let failing = Faulty::new(move |_, call, path| match call {
+            "sync_directory" if Some(path) == directory.parent() => {
+                Err(io::ErrorKind::Other.into())
+            }
+            _ => Ok(()),
+        });
+        Spool::with_file_system(layout.clone(), Arc::new(failing)).create().unwrap_err();
+    }
+    assert!(layout.directories().iter().all(|directory| directory.is_dir()));
+}
+
 fn retry_at() -> Disposition {
     Disposition::RetryAt { due: Timestamp::from_millis(1_800_000_000_000), failure: failure() }
 }

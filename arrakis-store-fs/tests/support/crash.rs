@@ -200,7 +200,10 @@ impl Disk {
         let mut dropped = Vec::new();
         for change in std::mem::take(&mut self.changes) {
             let other_end_is_lost = change.given.as_ref().is_some_and(|n| dropped.contains(n));
-            if !other_end_is_lost && self.rng.random_bool(0.5) {
+            // A file may be left under both of its names; a directory is never in two places.
+            let moved = change.given.as_ref().and_then(|name| self.durable.get(name));
+            let is_directory = moved.is_some_and(|node| self.nodes[*node].is_directory);
+            if !other_end_is_lost && (is_directory || self.rng.random_bool(0.5)) {
                 self.apply(&change);
             } else if change.to.is_some() {
                 dropped.push(change.name);
@@ -316,14 +319,14 @@ impl FileSystem for CrashFs {
         Ok(())
     }
 
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
+    fn create_directory(&self, path: &Path) -> io::Result<bool> {
         let mut disk = self.disk();
         disk.call()?;
-        RealFileSystem.create_directory(path)?;
-        if disk.node(path).is_err() {
+        let is_new = RealFileSystem.create_directory(path)?;
+        if is_new {
             disk.add(path, true)?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {

@@ -91,7 +91,7 @@ impl FileSystem for Faulty {
         RealFileSystem.sync_directory(path)
     }
 
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
+    fn create_directory(&self, path: &Path) -> io::Result<bool> {
         self.call("create_directory", path)?;
         RealFileSystem.create_directory(path)
     }
