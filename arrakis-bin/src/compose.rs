@@ -16,6 +16,8 @@ use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
+use arrakis_core::transcript::SliceConfig;
+use arrakis_store_fs::transcript::{Follower, ShipConfig, Shipper};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
@@ -26,7 +28,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DEFAULT_URL, env_text, process_env};
+use crate::config::{Config, DEFAULT_URL, claude_folder, env_text, machine, process_env};
 
 /// Everything that a store here can do.
 pub trait Store: EventStore + KeyStore + SpoolReports + DeadLetters {}
@@ -190,8 +192,31 @@ impl Delivery {
     }
 }
 
+/// What reads transcripts into the spool of `layout`.
+#[must_use]
+pub fn shipper(layout: &Layout, config: &Config) -> Shipper {
+    Shipper::new(layout.clone(), Arc::new(SystemClock), ship_config(config))
+}
+
+/// How transcripts are read.
+#[must_use]
+pub fn ship_config(config: &Config) -> ShipConfig {
+    let (redactor, problems) = Redactor::new(config.redact.clone());
+    for problem in problems {
+        tracing::warn!(target: "arrakis::queue", %problem, "a redaction rule cannot be used");
+    }
+    let folders = config.transcripts.folders.iter().cloned();
+    ShipConfig {
+        enabled: config.transcripts.enabled,
+        folders: claude_folder(&process_env).into_iter().chain(folders).collect(),
+        slices: SliceConfig { thinking: config.transcripts.thinking },
+        redactor,
+        source: machine(&process_env),
+    }
+}
+
 /// A drainer of the spool of `layout`, and its queue. It tells receivers what `reporter` knows of the
-/// spool.
+/// spool, and `follower` of its events.
 ///
 /// # Errors
 ///
@@ -201,6 +226,7 @@ pub fn drainer(
     config: &Config,
     delivery: &Delivery,
     reporter: Arc<dyn SpoolReporter>,
+    follower: Arc<Follower>,
 ) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
     let queue_config = FsQueueConfig {
         max_files: config.spool.max_files,
@@ -213,7 +239,7 @@ pub fn drainer(
     let transport = HttpTransport::new(http, endpoints)?.with_reporter(reporter);
     let stack = Arc::new(delivery_stack(Arc::new(transport), delivery.config.clone()));
     let drain = DrainConfig::new(delivery.config.jitter.clone());
-    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain);
+    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain).with_witness(follower);
     Ok((queue, drainer))
 }
 

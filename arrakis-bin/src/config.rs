@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use arrakis_core::envelope::Source;
 use arrakis_core::limits::{SPOOL_MAX_BYTES, SPOOL_MAX_FILES};
 use arrakis_core::redact::RedactConfig;
 use secrecy::SecretString;
@@ -54,6 +55,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// What is taken out of payloads.
     pub redact: RedactConfig,
+    /// What is read of transcripts.
+    pub transcripts: Transcripts,
     /// The limits of the spool.
     pub spool: SpoolLimits,
     /// The limits of the log files.
@@ -76,6 +79,24 @@ pub enum Delivery {
     Spool,
     /// It spools, then waits for one round of delivery.
     Direct,
+}
+
+/// What is read of transcripts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transcripts {
+    /// Whether they are read after the events that name them. `ARRAKIS_TRANSCRIPTS`.
+    pub enabled: bool,
+    /// Whether the model's thinking is sent. `ARRAKIS_TRANSCRIPTS_THINKING`.
+    pub thinking: bool,
+    /// Folders beside Claude Code's own in which they may lie.
+    pub folders: Vec<PathBuf>,
+}
+
+impl Default for Transcripts {
+    fn default() -> Self {
+        Self { enabled: true, thinking: true, folders: Vec::new() }
+    }
 }
 
 /// The limits of the spool, past which new events are refused.
@@ -131,6 +152,7 @@ struct File {
     listen: Option<SocketAddr>,
     trusted_proxies: Vec<IpAddr>,
     redact: RedactConfig,
+    transcripts: Transcripts,
     spool: SpoolLimits,
     logs: LogLimits,
     #[serde(flatten)]
@@ -181,6 +203,13 @@ impl Config {
                 .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 3000))),
             trusted_proxies: file.trusted_proxies,
             redact: file.redact,
+            transcripts: Transcripts {
+                enabled: read.flag(&["ARRAKIS_TRANSCRIPTS"]).unwrap_or(file.transcripts.enabled),
+                thinking: read
+                    .flag(&["ARRAKIS_TRANSCRIPTS_THINKING"])
+                    .unwrap_or(file.transcripts.thinking),
+                folders: file.transcripts.folders,
+            },
             spool: file.spool,
             logs: file.logs,
         };
@@ -314,6 +343,29 @@ pub fn fallback_home(env: Env<'_>) -> PathBuf {
     std::path::absolute(&home).unwrap_or(home)
 }
 
+/// Claude Code's folder, below which it keeps transcripts: `CLAUDE_CONFIG_DIR`, else `.claude` in the
+/// user's home. `None` where neither is known.
+#[must_use]
+pub fn claude_folder(env: Env<'_>) -> Option<PathBuf> {
+    let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = || set("HOME").or_else(std::env::home_dir).map(|home| home.join(".claude"));
+    let folder = set("CLAUDE_CONFIG_DIR").or_else(own)?;
+    Some(std::path::absolute(&folder).unwrap_or(folder))
+}
+
+/// The machine and the user that events come from. Only these variables are read: the environment holds
+/// keys.
+#[must_use]
+pub fn machine(env: Env<'_>) -> Source {
+    let host = nix::unistd::gethostname().ok();
+    Source {
+        host: host.map(|host| host.to_string_lossy().into_owned()),
+        user: env_text(env, "USER").or_else(|| env_text(env, "LOGNAME")),
+        os: Some(std::env::consts::OS.to_owned()),
+        ..Source::default()
+    }
+}
+
 /// The process's own environment.
 #[must_use]
 pub fn process_env(name: &str) -> Option<OsString> {
@@ -388,6 +440,29 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, " ".repeat(2 << 20)).unwrap();
         assert!(problem().contains("more than 1 MiB"));
+    }
+
+    #[test]
+    fn transcripts_are_read_unless_something_else_is_said() {
+        let (config, _) = load("", &[]);
+        assert_eq!(config.transcripts, Transcripts::default());
+        assert!(config.transcripts.enabled && config.transcripts.thinking);
+        let file = "[transcripts]\nenabled = false\nfolders = [\"/shared\"]\n";
+        let env = [("ARRAKIS_TRANSCRIPTS", "on"), ("ARRAKIS_TRANSCRIPTS_THINKING", "off")];
+        let (config, problems) = load(file, &env);
+        assert_eq!(problems, []);
+        assert!(config.transcripts.enabled && !config.transcripts.thinking);
+        assert_eq!(config.transcripts.folders, [PathBuf::from("/shared")]);
+    }
+
+    #[test]
+    fn claude_s_folder_is_the_one_that_it_is_told() {
+        let env = |set: &'static [(&str, &str)]| {
+            move |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, v)| v.into())
+        };
+        let folder = |set| claude_folder(&env(set)).unwrap();
+        assert_eq!(folder(&[("HOME", "/h")]), PathBuf::from("/h/.claude"));
+        assert_eq!(folder(&[("HOME", "/h"), ("CLAUDE_CONFIG_DIR", "/c")]), PathBuf::from("/c"));
     }
 
     #[test]

@@ -24,6 +24,7 @@
 
 mod deliver;
 mod gate;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +43,7 @@ use crate::retry::{Jitter, RetrySchedule};
 use crate::transport::Transport;
 
 use gate::Gates;
+pub use witness::Witness;
 
 /// When a drain ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,7 @@ pub struct DrainReport {
 pub struct Drainer {
     queue: Arc<dyn Queue>,
     transport: Arc<dyn Transport>,
+    witness: Option<Arc<dyn Witness>>,
     config: DrainConfig,
     gates: Gates,
     counters: Counters,
@@ -140,7 +143,13 @@ impl Drainer {
     pub fn new(queue: Arc<dyn Queue>, transport: Arc<dyn Transport>, config: DrainConfig) -> Self {
         let gates = Gates::new(config.schedule.clone(), config.jitter.clone());
         let (counters, backlog) = Default::default();
-        Self { queue, transport, config, gates, counters, backlog }
+        Self { queue, transport, witness: None, config, gates, counters, backlog }
+    }
+
+    /// The same drainer, which tells `witness` of the events that it takes up.
+    #[must_use]
+    pub fn with_witness(self, witness: Arc<dyn Witness>) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// Drains until `until`, or until `shutdown`: then deliveries under way may end within
@@ -302,6 +311,9 @@ impl Drainer {
                 Step::Nothing { next_due: next_due.map(|due| due.since(now)) }
             }
             Ok(Leased { leases, .. }) => {
+                if let Some(witness) = &self.witness {
+                    witness.see(&leases).await;
+                }
                 self.deliver(leases, shutdown).await;
                 Step::Progress
             }

@@ -37,6 +37,12 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is derived, a `UUIDv5`, as those of slices of transcripts are and no hook's is.
+    #[must_use]
+    pub fn is_derived(&self) -> bool {
+        Uuid::parse_str(&self.0).is_ok_and(|id| id.get_version_num() == 5)
+    }
 }
 
 impl fmt::Display for RequestId {
@@ -140,6 +146,13 @@ mod tests {
         for bad in ["", "a b", "a/b", "a\n", "é", &"x".repeat(129)] {
             assert_eq!(bad.parse::<RequestId>(), Err(InvalidRequestId), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_id_of_a_slice_is_told_from_others() {
+        assert!(slice_id(&["file", "digest"]).is_derived());
+        assert!(!RequestId::mint(Timestamp::from_millis(1), [7; 10]).is_derived());
+        assert!(!"r-1".parse::<RequestId>().unwrap().is_derived());
     }
 
     #[test]

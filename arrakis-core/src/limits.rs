@@ -88,6 +88,18 @@ pub const SLICE_MAX_LINES: usize = 1000;
 /// Most types of lines that a slice counts by their names: a file of garbage has one for each line.
 pub const SLICE_MAX_LINE_TYPES: usize = 64;
 
+/// Most subagents of one session whose transcripts are looked for: a long session has hundreds, and a folder
+/// without end must not be listed.
+pub const SUBAGENTS_MAX: usize = 10_000;
+
+/// How long the place in a transcript is remembered after the file is gone: as long as Claude Code keeps
+/// transcripts by default, in case the file comes back from a backup.
+pub const TRANSCRIPT_NOTE_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How much of a transcript is read at most before the place is made durable, in bytes: what a crash has read
+/// again.
+pub const TRANSCRIPT_CHECKPOINT_BYTES: u64 = 16 * MIB as u64;
+
 /// Most blocks of one message; the first ones are kept. The API answers with a few dozen at most, and each
 /// further line of a message writes all of it again.
 pub const MESSAGE_MAX_BLOCKS: usize = 1000;

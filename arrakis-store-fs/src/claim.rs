@@ -9,6 +9,7 @@ use arrakis_core::envelope::{Envelope, Header};
 use bytes::Bytes;
 use nix::fcntl::OFlag;
 
+use crate::counters::{Exit, Tallying};
 use crate::layout::{EntryName, FILE_MAX_BYTES, Unreadable, decode};
 use crate::quarantine::quarantine;
 use crate::queue::Inner;
@@ -28,6 +29,11 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
         _ => read(held),
     };
     let reason = match read(held).or_else(read_again) {
+        Ok(Ok(envelope)) if is_leased_already(inner, held, name, &envelope.header) => {
+            let mut tallying = Tallying::new(&inner.layout);
+            tallying.leave(Exit::Duplicate, || inner.fs.remove(held))?;
+            return Ok(None);
+        }
         Ok(Ok(envelope)) => match check(inner, held, name, &envelope.header) {
             Ok(()) => return Ok(Some(envelope)),
             Err(reason) => reason,
@@ -45,6 +51,18 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
         return Err(error);
     }
     Ok(None)
+}
+
+/// Whether this very slice of a transcript, which was read twice, is leased from its other file: one is
+/// enough.
+fn is_leased_already(inner: &Inner, held: &Path, name: &str, header: &Header) -> bool {
+    if !header.request_id.is_derived() {
+        return false;
+    }
+    let other = inner.leased().get(&header.request_id).filter(|other| *other != name).cloned();
+    let other = other.map(|other| read(&held.with_file_name(other)));
+    matches!(other, Some(Ok(Ok(Envelope { header: other, .. })))
+        if (other.digest, &other.destination) == (header.digest, &header.destination))
 }
 
 /// Whether a file is the one event that its name says.

@@ -52,6 +52,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     fresh: VecDeque<String>,
+    /// Whether something came that is no fresh event: slices of transcripts are many at once, and what
+    /// happens now must not wait behind them.
+    others: bool,
     /// Names that this process puts into `pending/` itself: they are nothing new.
     own: HashSet<String>,
     /// When the directory was last modified, at the last look.
@@ -141,7 +144,7 @@ impl Watch {
             let found = EntryName::parse(name).filter(|found| found.rounds == 0);
             if let Some(found) = found.filter(|found| found.due > after) {
                 newest = newest.max(found.due);
-                self.shared.state().remember(name);
+                self.shared.state().remember(&found, name);
             }
         }
         self.shared.state().newest = newest;
@@ -172,7 +175,8 @@ impl Watch {
             if fs::remove_file(&self.poke).is_ok() {
                 return Some(Wake::Poked);
             }
-            if !self.shared.state().fresh.is_empty() {
+            let others = std::mem::take(&mut self.shared.state().others);
+            if others || !self.shared.state().fresh.is_empty() {
                 return Some(Wake::Pushed);
             }
             if std::mem::take(&mut self.shared.state().missed) {
@@ -229,7 +233,7 @@ impl Shared {
             }
             state.newest = state.newest.max(entry.due);
             if state.fresh.back().is_none_or(|last| last != name) {
-                state.remember(name);
+                state.remember(&entry, name);
             }
         } else if name != "poke" {
             return;
@@ -240,8 +244,10 @@ impl Shared {
 }
 
 impl State {
-    fn remember(&mut self, name: &str) {
-        if self.fresh.len() < FRESH_MAX {
+    fn remember(&mut self, entry: &EntryName, name: &str) {
+        if entry.request_id.is_derived() {
+            self.others = true;
+        } else if self.fresh.len() < FRESH_MAX {
             self.fresh.push_back(name.to_owned());
         }
     }

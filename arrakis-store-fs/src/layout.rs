@@ -12,6 +12,7 @@
 //!     failed/             dead letters
 //!     quarantine/         entries that could not be read, each with a `.reason`
 //!     attempts/           the rounds that an event lost, one JSON line each, by request id
+//!     transcripts/        how far each transcript was read, one file each; see `transcript`
 //!     tally, tally.<n>    what became of events, a letter a step; see `counters`
 //!     counters.json       the counts that were folded, and the spool's id
 //!     observed            how many seconds drainers have watched pass; held by the one that does
@@ -138,6 +139,12 @@ impl Layout {
         self.home.join("queue/attempts")
     }
 
+    /// Where it is noted how far each transcript was read.
+    #[must_use]
+    pub fn transcripts(&self) -> PathBuf {
+        self.home.join("queue/transcripts")
+    }
+
     /// The file that steps are counted in.
     #[must_use]
     pub fn tally(&self) -> PathBuf {
@@ -217,7 +224,7 @@ impl Layout {
     /// Every directory of the spool, parents first. `tmp/` is the last to be created: events are
     /// written there first, so none is before all the others are durable.
     #[must_use]
-    pub fn directories(&self) -> [PathBuf; 8] {
+    pub fn directories(&self) -> [PathBuf; 9] {
         [
             self.home.clone(),
             self.queue(),
@@ -226,6 +233,7 @@ impl Layout {
             self.failed(),
             self.quarantine(),
             self.attempts(),
+            self.transcripts(),
             self.tmp(),
         ]
     }

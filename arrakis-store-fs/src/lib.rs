@@ -3,7 +3,8 @@
 //! [`Spool`] is what the hook links: synchronous, without a runtime. `FsQueue` (feature
 //! `queue`) is the drainer's side: the filesystem implementation of
 //! `arrakis_core::queue::Queue`. The format of both is in [`layout`]. People look after a spool with
-//! `entry`, `manage`, `verify`, `repair` and `transfer`.
+//! `entry`, `manage`, `verify`, `repair` and `transfer`. What transcripts have gained is put into it by
+//! `transcript`.
 
 pub mod counters;
 pub mod durability;
@@ -41,6 +42,8 @@ mod queue;
 pub mod receivers;
 #[cfg(feature = "queue")]
 pub mod repair;
+#[cfg(feature = "queue")]
+pub mod transcript;
 #[cfg(feature = "queue")]
 pub mod transfer;
 #[cfg(feature = "queue")]

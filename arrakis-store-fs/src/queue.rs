@@ -146,12 +146,7 @@ impl FsQueue {
 impl Queue for FsQueue {
     async fn push(&self, envelope: Envelope) -> Result<(), QueueError> {
         let inner = Arc::clone(&self.inner);
-        let pushed = tokio::task::spawn_blocking(move || {
-            if inner.layout.full().exists() {
-                return Err(SpoolError::Full(inner.layout.queue()));
-            }
-            if inner.knows(&envelope) { Ok(()) } else { inner.spool.write(&envelope).map(drop) }
-        });
+        let pushed = tokio::task::spawn_blocking(move || push(&inner.spool, &envelope));
         match pushed.await {
             Ok(pushed) => pushed.map_err(spool_error),
             Err(panic) => Err(medium("push an event".to_owned(), io::Error::other(panic))),
@@ -327,16 +322,6 @@ impl Inner {
         Ok(Depth { pending, processing, failed, quarantined })
     }
 
-    /// Whether the event is here already. A name of its own would be taken for another event once the
-    /// first has lost a round, so its history counts too.
-    fn knows(&self, envelope: &Envelope) -> bool {
-        let name = EntryName::of(&envelope.header).to_string();
-        let owners = fs::read_dir(self.layout.processing()).into_iter().flatten().flatten();
-        self.layout.pending().join(&name).exists()
-            || history::path(&self.layout, envelope.request_id()).exists()
-            || owners.map(|owner| owner.path().join(&name)).any(|path| path.exists())
-    }
-
     /// Deals with what crashed writers have left in `tmp/`: whole events are kept, the rest was never
     /// acknowledged to anybody.
     fn sweep_tmp(&self) {
@@ -361,6 +346,25 @@ impl Inner {
             }
         }
     }
+}
+
+/// Puts an event into the spool unless it is there already.
+pub(crate) fn push(spool: &Spool, envelope: &Envelope) -> Result<(), SpoolError> {
+    let layout = spool.layout();
+    if layout.full().exists() {
+        return Err(SpoolError::Full(layout.queue()));
+    }
+    if knows(layout, envelope) { Ok(()) } else { spool.write(envelope).map(drop) }
+}
+
+/// Whether the event is in the spool already. A name of its own would be taken for another event once
+/// the first has lost a round, so its history counts too.
+fn knows(layout: &Layout, envelope: &Envelope) -> bool {
+    let name = EntryName::of(&envelope.header).to_string();
+    let owners = fs::read_dir(layout.processing()).into_iter().flatten().flatten();
+    layout.pending().join(&name).exists()
+        || history::path(layout, envelope.request_id()).exists()
+        || owners.map(|owner| owner.path().join(&name)).any(|path| path.exists())
 }
 
 /// Whether nothing waits in a spool and nothing is leased, but for what drainers on other machines

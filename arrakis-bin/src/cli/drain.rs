@@ -10,14 +10,16 @@ use arrakis_core::id::RequestId;
 use arrakis_core::middleware::breaker::BreakerHandle;
 use arrakis_core::queue::Queue;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::{DrainerLock, Layout, Spool, is_idle, receivers};
+use arrakis_store_fs::transcript::{Follower, Shipper};
+use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle, receivers};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use super::spool_watch::SpoolWatch;
-use crate::compose::{ConfiguredEndpoints, Delivery, drainer};
+use crate::compose::{ConfiguredEndpoints, Delivery, drainer, ship_config, shipper};
 use crate::config::{Config, fallback_home, process_env};
+use crate::wake::spawn_drainer;
 use crate::{shutdown, telemetry};
 
 /// The arguments of `arrakis drain`.
@@ -133,8 +135,11 @@ impl Drain<'_> {
             return Ok(None);
         }
         let watch = Arc::new(SpoolWatch::new(spool.clone()));
+        let shipper = Arc::new(shipper(spool, config));
+        let follower = Arc::new(Follower::new(Arc::clone(&shipper)));
         let (queue, drainer) = loop {
-            match drainer(spool, config, delivery, Arc::<SpoolWatch>::clone(&watch)) {
+            let reporter = Arc::<SpoolWatch>::clone(&watch);
+            match drainer(spool, config, delivery, reporter, Arc::clone(&follower)) {
                 Ok(opened) => break opened,
                 // A full or failing disk gets better; who comes only for one event does not wait for it.
                 Err(error) if beside || shutdown.is_cancelled() || is_idle(spool)? => {
@@ -151,12 +156,21 @@ impl Drain<'_> {
             (None, true) => Until::NothingDue,
             (None, false) => Until::Idle,
         };
-        let watched = watch_config(self.home, self.config_time, &drainer, endpoints);
+        let watched = watch_config(self.home, self.config_time, &drainer, endpoints, &shipper);
         let drained = async {
             loop {
                 let report = drainer.run(until.clone(), shutdown).await;
                 if let Until::Tried(id) = &until {
                     wait_while_leased(spool, id, config, shutdown).await;
+                    hand_over(spool, self.home, &follower);
+                } else {
+                    let slices = tokio::select! {
+                        slices = follower.catch_up() => slices,
+                        () = shutdown.cancelled() => 0,
+                    };
+                    if slices > 0 && until == Until::NothingDue {
+                        continue;
+                    }
                 }
                 if until != Until::Idle || shutdown.is_cancelled() {
                     return anyhow::Ok(Some(report));
@@ -177,7 +191,9 @@ impl Drain<'_> {
             report = drained => report?,
             () = watched => None,
             () = watch.run() => None,
+            () = follower.run(), if until == Until::Idle => None,
         };
+        shipper.stop();
         // The last word, unless somebody waits for the one event, or there is nobody to hear it.
         let heard = report.is_some_and(|report| report.delivered + report.duplicates > 0);
         if heard && args.only.is_none() {
@@ -206,6 +222,17 @@ async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &Cancellat
             tracing::warn!(target: "arrakis::queue", %error,
                 "cannot keep what is known about the receivers; the next drainer finds out anew");
         }
+    }
+}
+
+/// Leaves the transcript that the one event has named to a drainer that stays.
+fn hand_over(spool: &Layout, home: &Layout, follower: &Follower) {
+    if follower.is_due()
+        && !is_drainer_running(spool)
+        && let Err(error) = spawn_drainer(home.home())
+    {
+        tracing::warn!(target: "arrakis::queue", %error,
+            "no drainer could be started to read a transcript; the next one does");
     }
 }
 
@@ -247,6 +274,7 @@ async fn watch_config(
     mut seen: Option<SystemTime>,
     drainer: &Drainer,
     endpoints: &ConfiguredEndpoints,
+    shipper: &Shipper,
 ) {
     loop {
         let now = modified(home);
@@ -254,6 +282,7 @@ async fn watch_config(
             seen = now;
             let (config, _) = Config::load(home.home(), &process_env);
             endpoints.update(&config);
+            shipper.configure(ship_config(&config));
             drainer.poke();
         }
         tokio::time::sleep(CONFIG_INTERVAL).await;

@@ -16,7 +16,7 @@ use arrakis_core::id::RequestId;
 use arrakis_core::redact::Redactor;
 use arrakis_store_fs::{Layout, Spool, counters, is_drainer_running};
 
-use crate::config::{Config, Delivery, Env, env_text, fallback_home, home};
+use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
 use trouble::Troubles;
@@ -171,15 +171,12 @@ fn deliver_now(home: &Layout, request_id: &RequestId, troubles: &mut Troubles) {
     troubles.add("drainer", "direct delivery failed; the event waits", details);
 }
 
-/// Where the event comes from. Only these variables are read: the environment holds keys.
+/// Where the event comes from.
 fn source(env: Env<'_>) -> Source {
-    let host = nix::unistd::gethostname().ok();
     Source {
-        host: host.map(|host| host.to_string_lossy().into_owned()),
-        user: env_text(env, "USER").or_else(|| env_text(env, "LOGNAME")),
-        os: Some(std::env::consts::OS.to_owned()),
         project_dir: env_text(env, "CLAUDE_PROJECT_DIR"),
         cli_version: env_text(env, "CLAUDE_CODE_VERSION"),
+        ..machine(env)
     }
 }
 

@@ -16,12 +16,17 @@
 //! The same line may come in slices of different bounds, and more than once. So what is read from a
 //! line depends on nothing but the line.
 //!
-//! [`Slicer`] makes slices; it is given the lines, and reads no file.
+//! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
+//! the events ([`Mention`]).
 
+mod mention;
 mod slicer;
 mod thinking;
 
-pub use slicer::{LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
+pub use mention::Mention;
+pub use slicer::{
+    LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile, Unreadable,
+};
 
 /// The event type of a slice.
 pub const TRANSCRIPT_EVENT: &str = "Transcript";

@@ -86,17 +86,17 @@ pub struct Slice {
     pub payload: Vec<u8>,
     /// How many lines are in it.
     pub lines: usize,
-    /// How many lines were left out because their type does not matter.
-    pub skipped: u64,
-    /// How many lines could not be read.
-    pub unreadable: usize,
+    /// How many lines were left out because their type does not matter, by type.
+    pub skipped: BTreeMap<String, u64>,
+    /// The lines that could not be read.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Slice {
     /// Whether there is nothing in it that anybody could want: it need not be sent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines == 0 && self.unreadable == 0
+        self.lines == 0 && self.unreadable.is_empty()
     }
 
     /// The event that carries it.
@@ -136,13 +136,19 @@ struct Part {
     unreadable: Vec<Unreadable>,
 }
 
-#[derive(Debug, Serialize)]
-struct Unreadable {
-    offset: u64,
-    bytes: u64,
-    reason: &'static str,
-    digest: Digest,
-    text: String,
+/// A line that could not be read, as a slice names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Where it begins in the file, in bytes.
+    pub offset: u64,
+    /// How long it is, its newline included.
+    pub bytes: u64,
+    /// Why: `not_json`, `not_utf8` or `too_long`.
+    pub reason: &'static str,
+    /// The digest of all of it, its newline included.
+    pub digest: Digest,
+    /// Its beginning, redacted.
+    pub text: String,
 }
 
 /// What becomes of a line.
@@ -329,8 +335,8 @@ impl<'a> Slicer<'a> {
             digest,
             payload,
             lines: part.lines.len(),
-            skipped: part.skipped.values().sum(),
-            unreadable: part.unreadable.len(),
+            skipped: part.skipped,
+            unreadable: part.unreadable,
         })
     }
 }

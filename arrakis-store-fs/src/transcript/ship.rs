@@ -1,0 +1,535 @@
+//! Reading what a transcript has gained, and pushing it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrakis_core::clock::{Clock, Timestamp};
+use arrakis_core::digest::Digest;
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::limits::{SUBAGENTS_MAX, TRANSCRIPT_CHECKPOINT_BYTES, TRANSCRIPT_NOTE_MAX_AGE};
+use arrakis_core::redact::Redactor;
+use arrakis_core::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
+
+use super::note::{FileIdentity, Intent, Note, Notes};
+use super::reader::{Last, Line, Lines, first_line};
+use crate::claim;
+use crate::durability::{FileSystem, RealFileSystem};
+use crate::layout::Layout;
+use crate::queue::push;
+use crate::spool::{Spool, SpoolError};
+
+/// Longest `.meta.json` of a subagent that is read, in bytes; a real one has a few hundred.
+const META_MAX_BYTES: u64 = 64 * 1024;
+
+/// The settings of a [`Shipper`].
+#[derive(Debug)]
+pub struct ShipConfig {
+    /// Whether anything is read.
+    pub enabled: bool,
+    /// Only files below one of these are read.
+    pub folders: Vec<PathBuf>,
+    /// What becomes of the lines.
+    pub slices: SliceConfig,
+    /// Takes secrets out of them.
+    pub redactor: Redactor,
+    /// The machine and the user, for the events.
+    pub source: Source,
+}
+
+/// What came of reading a transcript.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// How many slices were pushed.
+    pub slices: u64,
+    /// Whether there is no such file.
+    pub is_missing: bool,
+    /// Why it could not be read, or not to its end.
+    pub trouble: Option<String>,
+}
+
+/// How a transcript is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadMode {
+    /// From its beginning, whatever was read before.
+    pub again: bool,
+    /// Because a person has named it, wherever it lies.
+    pub imported: bool,
+}
+
+/// A slice could not be spooled. Nothing is lost: the next reading goes on before it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShipError {
+    /// The spool does not take it.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// It cannot be noted how far the file was read.
+    #[error("cannot note in {} how far {transcript} was read", .folder.display())]
+    Note {
+        /// The transcript.
+        transcript: String,
+        /// The directory of the notes.
+        folder: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// Reads transcripts into a spool.
+#[derive(Debug)]
+pub struct Shipper {
+    layout: Layout,
+    spool: Spool,
+    notes: Notes,
+    clock: Arc<dyn Clock>,
+    config: Mutex<Arc<ShipConfig>>,
+    /// The files that are being read.
+    busy: Mutex<HashSet<String>>,
+    stopped: AtomicBool,
+}
+
+impl Shipper {
+    /// A shipper into the spool of `layout`.
+    #[must_use]
+    pub fn new(layout: Layout, clock: Arc<dyn Clock>, config: ShipConfig) -> Self {
+        Self::on(layout, Arc::new(RealFileSystem), clock, config)
+    }
+
+    /// The same; what changes the spool goes through `fs`.
+    #[must_use]
+    pub fn on(
+        layout: Layout,
+        fs: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+        config: ShipConfig,
+    ) -> Self {
+        Self {
+            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)),
+            notes: Notes::new(layout.clone(), fs),
+            layout,
+            clock,
+            config: Mutex::new(Arc::new(config)),
+            busy: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads by other settings from now on.
+    pub fn configure(&self, config: ShipConfig) {
+        *lock(&self.config) = Arc::new(config);
+    }
+
+    /// Whether anything is read.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        lock(&self.config).enabled && !self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Has readings end soon, and no new ones begin.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes durable that there is a transcript, unless that is known.
+    ///
+    /// # Errors
+    ///
+    /// It is not durable.
+    pub fn note(&self, file: &TranscriptFile, destination: &str) -> Result<(), ShipError> {
+        let known = self.load(&file.path)?.is_some();
+        if known { Ok(()) } else { self.save(&Note::new(file, destination)) }
+    }
+
+    /// Reads what a session's transcript and those of its subagents have gained; returns how many
+    /// slices that made. What keeps one file from being read keeps no other.
+    ///
+    /// # Errors
+    ///
+    /// At least one slice could not be spooled.
+    pub fn read_session(&self, file: &TranscriptFile, destination: &str) -> Result<u64, ShipError> {
+        let mut slices = 0;
+        let mut failure = None;
+        for file in std::iter::once(file.clone()).chain(subagents(file)) {
+            match self.read(&file, destination, ReadMode::default(), &mut |_| {}) {
+                Ok(reading) => slices += reading.slices,
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(slices), Err)
+    }
+
+    /// Reads what every known transcript has gained; returns how many slices that made.
+    ///
+    /// # Errors
+    ///
+    /// At least one slice could not be spooled.
+    pub fn read_known(&self) -> Result<u64, ShipError> {
+        let mut slices = 0;
+        let mut failure = None;
+        for note in self.notes.all().map_err(|source| self.note_error("transcripts", source))? {
+            if self.forget_old(&note) || (note.imported && !self.may_read(&note.path)) {
+                continue;
+            }
+            let file = note.transcript();
+            let read = if file.agent.is_none() {
+                self.read_session(&file, &note.destination)
+            } else {
+                let read = self.read(&file, &note.destination, ReadMode::default(), &mut |_| {});
+                read.map(|reading| reading.slices)
+            };
+            match read {
+                Ok(read) => slices += read,
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(slices), Err)
+    }
+
+    /// Reads what a transcript has gained. `observe` sees each slice, without its payload, once it is in
+    /// the spool; also those that hold nothing worth sending. A file that is being read already is left
+    /// to that reading.
+    ///
+    /// # Errors
+    ///
+    /// A slice could not be spooled.
+    pub fn read(
+        &self,
+        file: &TranscriptFile,
+        destination: &str,
+        mode: ReadMode,
+        observe: &mut dyn FnMut(&Slice),
+    ) -> Result<Reading, ShipError> {
+        let mut reading = Reading::default();
+        if !self.is_enabled() {
+            return Ok(reading);
+        }
+        let Some(_busy) = Busy::begin(&self.busy, &file.path) else { return Ok(reading) };
+        let known = self.load(&file.path)?;
+        let mut note = known.clone().unwrap_or_else(|| Note::new(file, destination));
+        if mode.again {
+            note.rewind();
+        }
+        note.imported = mode.imported && (known.is_none() || note.imported);
+        let found = fs::metadata(&note.path);
+        if note.trouble.is_none() && found.is_ok_and(|found| !note.may_have_more(&found)) {
+            return Ok(reading);
+        }
+        let config = Arc::clone(&lock(&self.config));
+        let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
+        let read = match open(&note.path, &config.folders) {
+            Ok(opened) => pass.read(&mut note, &opened),
+            Err(error) => Err(Failure::File(error)),
+        };
+        let (trouble, failure) = match read {
+            Ok(()) => (None, None),
+            Err(Failure::Spool(error)) => (note.trouble.clone(), Some(error)),
+            Err(Failure::File(error)) if error.kind() == io::ErrorKind::NotFound => {
+                reading.is_missing = true;
+                (None, None)
+            }
+            Err(Failure::File(error)) => (Some(error.to_string()), None),
+        };
+        self.tell(&note, &reading, trouble.as_deref());
+        note.missing_since =
+            reading.is_missing.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
+        (reading.trouble, note.trouble) = (trouble.clone(), trouble);
+        let saved = if known.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
+        failure.map_or(saved.map(|()| reading), Err)
+    }
+
+    /// Warns of what keeps a file from being read, when that is new.
+    fn tell(&self, note: &Note, reading: &Reading, trouble: Option<&str>) {
+        let path = &note.path;
+        if let Some(trouble) = trouble.filter(|trouble| note.trouble.as_deref() != Some(*trouble)) {
+            tracing::warn!(target: "arrakis::queue", path, trouble, "cannot read a transcript");
+        }
+        if reading.is_missing && note.missing_since.is_none() && note.offset > 0 {
+            tracing::warn!(target: "arrakis::queue", path, read_bytes = note.offset,
+                "a transcript is gone; what it gained since it was read last is lost");
+        }
+    }
+
+    /// Forgets a transcript that has been gone for long; says whether it was.
+    fn forget_old(&self, note: &Note) -> bool {
+        let now = self.clock.now();
+        let is_old = |since: Timestamp| now.since(since) > TRANSCRIPT_NOTE_MAX_AGE;
+        let is_gone = note.missing_since.is_some_and(is_old) && !Path::new(&note.path).exists();
+        is_gone && self.notes.forget(note).is_ok()
+    }
+
+    fn may_read(&self, path: &str) -> bool {
+        let config = Arc::clone(&lock(&self.config));
+        allowed(path, &config.folders).is_ok()
+    }
+
+    fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
+        self.notes.load(path).map_err(|source| self.note_error(path, source))
+    }
+
+    fn save(&self, note: &Note) -> Result<(), ShipError> {
+        self.notes.save(note).map_err(|source| self.note_error(&note.path, source))
+    }
+
+    fn note_error(&self, transcript: &str, source: io::Error) -> ShipError {
+        let folder = self.layout.transcripts();
+        ShipError::Note { transcript: transcript.to_owned(), folder, source }
+    }
+}
+
+/// Why a pass ended.
+enum Failure {
+    /// The file cannot be read.
+    File(io::Error),
+    /// Something cannot be written.
+    Spool(ShipError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<ShipError> for Failure {
+    fn from(error: ShipError) -> Self {
+        Self::Spool(error)
+    }
+}
+
+/// One file being read.
+struct Pass<'a> {
+    shipper: &'a Shipper,
+    config: &'a ShipConfig,
+    observe: &'a mut dyn FnMut(&Slice),
+    reading: &'a mut Reading,
+}
+
+/// What stays the same while a file is read.
+struct Opened<'a> {
+    file: &'a File,
+    found: fs::Metadata,
+    first: Digest,
+}
+
+impl Pass<'_> {
+    /// Reads until there is no whole line left.
+    fn read(&mut self, note: &mut Note, file: &File) -> Result<(), Failure> {
+        let Some(first) = first_line(file)? else { return Ok(()) };
+        let opened = Opened { file, found: file.metadata()?, first };
+        let mut last = self.resume(note, &opened)?;
+        while self.shipper.is_enabled() {
+            let (start, length) = (note.offset, file.metadata()?.len());
+            // Where the file ends before the intent, that is of a file that was.
+            note.intent = note.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
+            let had_intent = note.intent.is_some();
+            let fresh = || Intent { end: length, at: self.shipper.clock.now() };
+            let intent = note.intent.unwrap_or_else(fresh);
+            let passed = self.pass(note, &opened, intent, &mut last);
+            if !matches!(passed, Err(Failure::Spool(_))) {
+                note.intent = None;
+            }
+            passed?;
+            if note.offset == start && !had_intent {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last bytes that were read of this file; begins anew where it is not the file that was read.
+    fn resume(&self, note: &mut Note, opened: &Opened<'_>) -> io::Result<Last> {
+        let Some(known) = note.file.as_ref().filter(|_| note.offset > 0) else {
+            return Ok(Last::default());
+        };
+        let place = (opened.found.dev(), opened.found.ino(), opened.first);
+        let may_be =
+            opened.found.len() >= note.offset && place == (known.device, known.inode, known.first);
+        if may_be {
+            let last = Last::read(opened.file, note.offset, known.last_bytes)?;
+            if last.digest() == known.last {
+                return Ok(last);
+            }
+        }
+        tracing::warn!(target: "arrakis::queue", path = note.path, read_bytes = note.offset,
+            length_bytes = opened.found.len(),
+            "a transcript was written anew; it is read again from its beginning");
+        note.rewind();
+        Ok(Last::default())
+    }
+
+    /// Reads the lines up to the end of `intent`.
+    fn pass(
+        &mut self,
+        note: &mut Note,
+        opened: &Opened<'_>,
+        intent: Intent,
+        last: &mut Last,
+    ) -> Result<(), Failure> {
+        let transcript = self.describe(note, opened.first);
+        let mut slicer =
+            Slicer::new(&transcript, note.offset, self.config.slices, &self.config.redactor);
+        let mut lines = Lines::new(opened.file.try_clone()?, note.offset, intent.end)?;
+        let mut noted = note.offset;
+        let ended = loop {
+            if self.shipper.stopped.load(Ordering::Relaxed) {
+                break Ok(());
+            }
+            let (slice, end) = match lines.next() {
+                Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
+                Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if let Some(slice) = slice {
+                self.take(slice, note, opened, intent, last)?;
+                if note.offset - noted >= TRANSCRIPT_CHECKPOINT_BYTES {
+                    self.shipper.save(note)?;
+                    noted = note.offset;
+                }
+            }
+            last.push(end);
+        };
+        // What was read before the file failed is kept.
+        if let Some(slice) = slicer.finish() {
+            self.take(slice, note, opened, intent, last)?;
+        }
+        Ok(ended?)
+    }
+
+    /// Pushes a slice; then all before its end is done with.
+    fn take(
+        &mut self,
+        mut slice: Slice,
+        note: &mut Note,
+        opened: &Opened<'_>,
+        intent: Intent,
+        last: &Last,
+    ) -> Result<(), ShipError> {
+        if !slice.is_empty() {
+            if note.intent.is_none() {
+                note.intent = Some(intent);
+                self.shipper.save(note)?;
+            }
+            let payload = std::mem::take(&mut slice.payload);
+            let source = self.config.source.clone();
+            let id = slice.request_id.clone();
+            let envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
+            push(&self.shipper.spool, &envelope)?;
+            self.reading.slices += 1;
+            tell(note, &slice);
+        }
+        note.offset = slice.end;
+        note.file = Some(FileIdentity {
+            device: opened.found.dev(),
+            inode: opened.found.ino(),
+            first: opened.first,
+            last_bytes: last.len(),
+            last: last.digest(),
+        });
+        (self.observe)(&slice);
+        Ok(())
+    }
+
+    /// The transcript with what the file beside it says of its subagent.
+    fn describe(&self, note: &Note, first: Digest) -> TranscriptFile {
+        let mut transcript = TranscriptFile { identity: first.to_string(), ..note.transcript() };
+        if let Some(agent) = &mut transcript.agent {
+            let meta = meta(&note.path, &self.config.folders).unwrap_or_default();
+            let text = |name: &str| meta[name].as_str().map(str::to_owned);
+            agent.agent_type = text("agentType").or(agent.agent_type.take());
+            agent.tool_use_id = text("toolUseId");
+        }
+        transcript
+    }
+}
+
+/// Logs what became of a slice.
+fn tell(note: &Note, slice: &Slice) {
+    let Slice { request_id, start, end, lines, .. } = slice;
+    tracing::info!(target: "arrakis::queue", %request_id, path = note.path, start, end, lines,
+        "spooled a part of a transcript");
+    if let Some(first) = slice.unreadable.first() {
+        tracing::warn!(target: "arrakis::queue", %request_id, path = note.path,
+            lines = slice.unreadable.len(), offset = first.offset, bytes = first.bytes,
+            reason = first.reason, "a transcript has lines that cannot be read; the event names them");
+    }
+}
+
+/// A file that is being read; no longer when dropped.
+struct Busy<'a> {
+    all: &'a Mutex<HashSet<String>>,
+    path: &'a str,
+}
+
+impl<'a> Busy<'a> {
+    fn begin(all: &'a Mutex<HashSet<String>>, path: &'a str) -> Option<Self> {
+        lock(all).insert(path.to_owned()).then_some(Self { all, path })
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(self.all).remove(self.path);
+    }
+}
+
+/// The transcripts of the subagents of a session, which lie in a folder of its own beside its transcript.
+pub(super) fn subagents(session: &TranscriptFile) -> Vec<TranscriptFile> {
+    let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
+    let folder = Path::new(folder).join("subagents");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(2 * SUBAGENTS_MAX);
+    let files = entries.filter_map(|entry| {
+        let path = entry.path().into_os_string().into_string().ok()?;
+        let id = agent_of(&path)?.to_owned();
+        let agent = Some(TranscriptAgent { id, agent_type: None, tool_use_id: None });
+        Some(TranscriptFile { path, agent, ..session.clone() })
+    });
+    files.take(SUBAGENTS_MAX).collect()
+}
+
+/// The id of the subagent whose transcript the name of a file says it is.
+pub(super) fn agent_of(path: &str) -> Option<&str> {
+    let name = Path::new(path).file_name()?.to_str()?;
+    name.strip_prefix("agent-")?.strip_suffix(".jsonl").filter(|id| !id.is_empty())
+}
+
+/// What the file beside a subagent's transcript says.
+fn meta(transcript: &str, folders: &[PathBuf]) -> Option<serde_json::Value> {
+    let path = Path::new(transcript).with_extension("meta.json");
+    let mut bytes = Vec::new();
+    open(path.to_str()?, folders).ok()?.take(META_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Opens a regular file in one of the folders.
+fn open(path: &str, folders: &[PathBuf]) -> io::Result<File> {
+    claim::open(&allowed(path, folders)?)?.map_err(io::Error::other)
+}
+
+/// Where a path leads, if that is in one of the folders.
+fn allowed(path: &str, folders: &[PathBuf]) -> io::Result<PathBuf> {
+    if !Path::new(path).is_absolute() {
+        return Err(io::Error::other("its path is not absolute"));
+    }
+    let real = Path::new(path).canonicalize()?;
+    let mut roots = folders.iter().filter_map(|folder| folder.canonicalize().ok());
+    if roots.any(|root| real.starts_with(root)) {
+        Ok(real)
+    } else {
+        let place = format!(
+            "it lies at {}, outside of the folders that may be read; name its folder in \
+             [transcripts] folders of config.toml if it is yours",
+            real.display()
+        );
+        Err(io::Error::other(place))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
