@@ -8,6 +8,7 @@ pub mod conversations;
 pub mod doctor;
 pub mod drain;
 pub mod events;
+pub mod import;
 pub mod install;
 pub mod keys;
 pub mod logs;
@@ -79,6 +80,8 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
+    /// Take in past transcripts of Claude Code.
+    Import(import::ImportArgs),
     /// Create, list and revoke API keys.
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
@@ -113,6 +116,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
         }
+        Command::Import(args) => import::run(&args, context),
         Command::Keys(args) => {
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await

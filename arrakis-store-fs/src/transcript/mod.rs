@@ -25,11 +25,13 @@
 //! offset have changed, is read again from its beginning. A last line without its newline is left for
 //! next time. Only regular files in the allowed folders are read, wherever links lead.
 
+mod find;
 mod follow;
 mod note;
 mod reader;
 mod ship;
 
+pub use find::{Found, identify};
 pub use follow::Follower;
 pub use note::{Note, Survey, survey};
 pub use ship::{ReadMode, Reading, ShipConfig, ShipError, Shipper};
