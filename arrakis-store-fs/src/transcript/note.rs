@@ -130,12 +130,12 @@ impl Note {
         (self.offset, self.file, self.intent) = (0, None, None);
     }
 
-    /// Whether a file with this size and place may have something that was not read.
+    /// Whether what is found at the path may have something that was not read.
     pub(super) fn may_have_more(&self, found: &fs::Metadata) -> bool {
         let is_same = self.file.as_ref().is_some_and(|file| {
             (file.device, file.inode, self.offset) == (found.dev(), found.ino(), found.len())
         });
-        !is_same && found.len() > 0
+        !is_same && !(found.is_file() && found.len() == 0)
     }
 }
 

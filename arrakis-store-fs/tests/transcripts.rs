@@ -1,0 +1,528 @@
+//! Transcripts on their way into the spool: what is read of a file, when, and what becomes of it whatever
+//! happens to the file, the disk and the process.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![cfg(feature = "queue")]
+
+#[path = "support/crash.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod crash;
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::clock::{Clock, ManualClock, Timestamp};
+use arrakis_core::drain::Witness;
+use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::id::slice_id;
+use arrakis_core::limits::TRANSCRIPT_NOTE_MAX_AGE;
+use arrakis_core::queue::{Depth, Disposition, Lane, Lease, LeaseRequest, Queue, Wake};
+use arrakis_core::redact::Redactor;
+use arrakis_core::testkit::queue::DESTINATION;
+use arrakis_core::transcript::{SliceConfig, TranscriptFile};
+use arrakis_store_fs::durability::{FileSystem, RealFileSystem};
+use arrakis_store_fs::layout::decode;
+use arrakis_store_fs::transcript::{
+    Follower, Found, ReadMode, ShipConfig, ShipError, Shipper, identify, survey,
+};
+use arrakis_store_fs::{Layout, Spool, SpoolError};
+use nix::sys::stat::Mode;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crash::{CrashFs, Without};
+use support::{any, entries, ids, lease_all, open, settle};
+
+/// A folder with transcripts and a spool.
+struct Scene {
+    directory: TempDir,
+    layout: Layout,
+    clock: Arc<ManualClock>,
+    shipper: Shipper,
+}
+
+fn config(folder: &Path) -> ShipConfig {
+    ShipConfig {
+        enabled: true,
+        folders: vec![folder.to_owned()],
+        slices: SliceConfig::default(),
+        redactor: Redactor::default(),
+        source: Source::default(),
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let layout = Layout::new(directory.path().join("home"));
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let folder = directory.path().join("claude");
+        fs::create_dir(&folder).unwrap();
+        let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let shipper = Shipper::new(layout.clone(), time, config(&folder));
+        Self { directory, layout, clock, shipper }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("claude").join(name)
+    }
+
+    fn file(&self, name: &str) -> TranscriptFile {
+        transcript(&self.path(name))
+    }
+
+    /// Reads a session's transcript; returns how many slices that made.
+    fn read(&self, name: &str) -> u64 {
+        self.shipper.read_session(&self.file(name), DESTINATION).unwrap()
+    }
+
+    fn append(&self, name: &str, text: impl AsRef<[u8]>) {
+        append(&self.path(name), text.as_ref());
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let troubles = survey(&self.layout).unwrap().troubles;
+        troubles.into_iter().map(|(_, trouble)| trouble).collect()
+    }
+}
+
+fn transcript(path: &Path) -> TranscriptFile {
+    TranscriptFile {
+        session_id: "s".to_owned(),
+        path: path.to_str().unwrap().to_owned(),
+        cwd: None,
+        agent: None,
+        identity: String::new(),
+    }
+}
+
+fn append(path: &Path, text: &[u8]) {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    file.write_all(text).unwrap();
+}
+
+fn line(n: impl std::fmt::Display) -> String {
+    format!("{{\"type\":\"user\",\"n\":\"{n}\"}}\n")
+}
+
+/// The payloads of the slices in the spool, in the order of the files and of their places in them.
+fn slices(layout: &Layout) -> Vec<Value> {
+    let files = fs::read_dir(layout.pending()).into_iter().flatten();
+    let payload = |path: PathBuf| {
+        let event = decode(&fs::read(path).unwrap().into()).unwrap();
+        serde_json::from_slice(&event.payload).unwrap()
+    };
+    let mut slices: Vec<Value> = files.map(|file| payload(file.unwrap().path())).collect();
+    slices.sort_by_key(|slice| {
+        (slice["transcript_path"].as_str().unwrap().to_owned(), slice["start"].as_u64())
+    });
+    slices
+}
+
+/// What the lines in the spool say.
+fn said(layout: &Layout) -> Vec<String> {
+    let slices = slices(layout);
+    let lines = slices.iter().flat_map(|slice| slice["lines"].as_array().unwrap());
+    lines.map(|line| line["n"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_a_file_gains_is_pushed_once_and_a_half_line_waits() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1) + &line(2) + "{\"type\":\"us");
+    assert_eq!(scene.read("s.jsonl"), 1);
+    assert_eq!((scene.read("s.jsonl"), said(&scene.layout)), (0, vec!["1".into(), "2".into()]));
+    scene.append("s.jsonl", "er\",\"n\":\"3\"}\n");
+    assert_eq!(scene.read("s.jsonl"), 1);
+    assert_eq!(said(&scene.layout), ["1", "2", "3"]);
+    // Lines that do not matter make no event, and are not read again.
+    scene.append("s.jsonl", "{\"type\":\"mode\"}\n");
+    assert_eq!(scene.read("s.jsonl"), 0);
+    let known = survey(&scene.layout).unwrap();
+    assert_eq!((known.files, known.unread_bytes, known.troubles), (1, 0, vec![]));
+    for note in entries(&scene.layout.transcripts()) {
+        assert_eq!(note.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_file_that_was_written_anew_is_read_from_its_beginning() {
+    let first = line(1) + &line(2);
+    let write: [(&str, &dyn Fn(&Path)); 4] = [
+        ("truncated", &|path| fs::write(path, line(9)).unwrap()),
+        ("emptied and grown", &|path| fs::write(path, line(1) + &line(9) + &line(9)).unwrap()),
+        ("rewritten in the same size", &|path| fs::write(path, line(1) + &line(9)).unwrap()),
+        ("replaced", &|path| {
+            let other = path.with_extension("new");
+            fs::write(&other, line(1) + &line(2) + &line(9)).unwrap();
+            fs::rename(other, path).unwrap();
+        }),
+    ];
+    for (what, write) in write {
+        let scene = Scene::new();
+        scene.append("s.jsonl", &first);
+        scene.read("s.jsonl");
+        write(&scene.path("s.jsonl"));
+        // The size alone tells nothing of what is between.
+        if what.contains("same size") {
+            scene.append("s.jsonl", line(10));
+        }
+        assert_eq!(scene.read("s.jsonl"), 1, "{what}");
+        let again = slices(&scene.layout).into_iter().filter(|slice| slice["start"] == 0);
+        assert_eq!(again.count(), 2, "{what}");
+        assert!(said(&scene.layout).contains(&"9".to_owned()), "{what}");
+        assert_eq!(scene.read("s.jsonl"), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_forgotten_after_its_time_and_read_when_it_comes_back() {
+    let scene = Scene::new();
+    scene.shipper.note(&scene.file("s.jsonl"), DESTINATION).unwrap();
+    assert_eq!(scene.shipper.read_known().unwrap(), 0, "it is not there yet");
+    scene.append("s.jsonl", line(1));
+    assert_eq!(scene.shipper.read_known().unwrap(), 1);
+    fs::remove_file(scene.path("s.jsonl")).unwrap();
+    assert_eq!(scene.shipper.read_known().unwrap(), 0);
+    assert_eq!(survey(&scene.layout).unwrap().missing, 1);
+    scene.clock.advance(TRANSCRIPT_NOTE_MAX_AGE);
+    scene.append("s.jsonl", line(1) + &line(2));
+    assert_eq!(scene.shipper.read_known().unwrap(), 1, "its place is still known");
+    fs::remove_file(scene.path("s.jsonl")).unwrap();
+    scene.shipper.read_known().unwrap();
+    scene.clock.advance(TRANSCRIPT_NOTE_MAX_AGE + Duration::from_secs(1));
+    scene.shipper.read_known().unwrap();
+    assert_eq!(entries(&scene.layout.transcripts()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn only_regular_files_in_the_folders_are_read_wherever_links_lead() {
+    let scene = Scene::new();
+    let outside = scene.directory.path().join("outside.jsonl");
+    fs::write(&outside, line("secret")).unwrap();
+    symlink(&outside, scene.path("out.jsonl")).unwrap();
+    nix::unistd::mkfifo(&scene.path("fifo.jsonl"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(scene.path("folder.jsonl")).unwrap();
+    symlink("/dev/zero", scene.path("device.jsonl")).unwrap();
+    symlink(scene.path("loop.jsonl"), scene.path("loop.jsonl")).unwrap();
+    for name in ["out.jsonl", "fifo.jsonl", "folder.jsonl", "device.jsonl", "loop.jsonl"] {
+        assert_eq!(scene.read(name), 0, "{name}");
+    }
+    for path in [outside.as_path(), Path::new("claude/relative.jsonl")] {
+        assert_eq!(scene.shipper.read_session(&transcript(path), DESTINATION).unwrap(), 0);
+    }
+    assert_eq!(slices(&scene.layout), Vec::<Value>::new());
+    let mut troubles = scene.troubles();
+    troubles.sort();
+    let expected = [
+        "Too many levels",
+        "it is not a regular file",
+        "it is not a regular file",
+        "it lies at /dev/zero, outside",
+        "it lies at",
+        "it lies at",
+        "its path is not absolute",
+    ];
+    assert_eq!(troubles.len(), expected.len(), "{troubles:?}");
+    for expected in expected {
+        assert!(troubles.iter().any(|trouble| trouble.starts_with(expected)), "{troubles:?}");
+    }
+    // A link that stays inside leads to a file like any other, and a trouble that is over is forgotten.
+    scene.append("s.jsonl", line(1));
+    symlink(scene.path("s.jsonl"), scene.path("in.jsonl")).unwrap();
+    fs::remove_file(scene.path("out.jsonl")).unwrap();
+    scene.append("out.jsonl", line(2));
+    assert_eq!((scene.read("in.jsonl"), scene.read("out.jsonl")), (1, 1));
+    assert_eq!(scene.troubles().len(), expected.len() - 1);
+}
+
+#[test]
+fn a_person_may_have_a_file_outside_imported_which_is_not_followed_there() {
+    let scene = Scene::new();
+    let outside = scene.directory.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let path = outside.join("s.jsonl");
+    append(&path, line(1).as_bytes());
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let import = Shipper::new(scene.layout.clone(), time, config(&outside));
+    let mode = ReadMode { imported: true, ..ReadMode::default() };
+    let file = identify(&path).unwrap();
+    assert_eq!(import.read(&file, DESTINATION, mode, &mut |_| {}).unwrap().slices, 1);
+    append(&path, line(2).as_bytes());
+    assert_eq!(scene.shipper.read_known().unwrap(), 0);
+    assert_eq!(scene.troubles(), Vec::<String>::new());
+    let again = ReadMode { again: true, ..mode };
+    assert_eq!(import.read(&file, DESTINATION, again, &mut |_| {}).unwrap().slices, 1);
+    let mut said = said(&scene.layout);
+    said.sort();
+    assert_eq!(said, ["1", "1", "2"]);
+}
+
+#[test]
+fn subagents_are_read_with_their_session_and_know_what_started_them() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    fs::create_dir_all(scene.path("s/subagents")).unwrap();
+    for n in 0..3 {
+        scene.append(&format!("s/subagents/agent-a{n}.jsonl"), line(format!("a{n}")));
+    }
+    let meta = json!({"agentType": "Explore", "toolUseId": "toolu_1"}).to_string();
+    fs::write(scene.path("s/subagents/agent-a0.meta.json"), meta).unwrap();
+    fs::write(scene.path("s/subagents/notes.txt"), "no transcript").unwrap();
+    // What keeps one from being read keeps no other.
+    fs::create_dir(scene.path("s/subagents/agent-bad.jsonl")).unwrap();
+    assert_eq!(scene.read("s.jsonl"), 4);
+    let slices = slices(&scene.layout);
+    let agent = slices.iter().find(|slice| slice["agent_id"] == "a0").unwrap();
+    assert_eq!(
+        (&agent["agent_type"], &agent["agent_tool_use_id"]),
+        (&json!("Explore"), &json!("toolu_1"))
+    );
+    assert!(slices.iter().all(|slice| slice["session_id"] == "s"));
+    assert_eq!(scene.read("s.jsonl"), 0);
+}
+
+#[test]
+fn while_the_spool_is_full_the_place_waits() {
+    let scene = Scene::new();
+    scene.shipper.note(&scene.file("s.jsonl"), DESTINATION).unwrap();
+    fs::write(scene.layout.full(), "").unwrap();
+    scene.append("s.jsonl", line(1));
+    let refused = scene.shipper.read_known();
+    assert!(matches!(refused, Err(ShipError::Spool(SpoolError::Full(_)))), "{refused:?}");
+    assert_eq!(survey(&scene.layout).unwrap().unread_bytes, line(1).len() as u64);
+    fs::remove_file(scene.layout.full()).unwrap();
+    assert_eq!(scene.shipper.read_known().unwrap(), 1);
+}
+
+#[test]
+fn a_note_that_is_damaged_has_the_file_read_again() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    scene.read("s.jsonl");
+    let note = entries(&scene.layout.transcripts()).remove(0);
+    for damage in ["", "{}", "[]", "\0\0"] {
+        fs::write(&note, damage).unwrap();
+        assert_eq!(scene.read("s.jsonl"), 1, "{damage:?}");
+    }
+}
+
+#[test]
+fn files_are_found_below_a_folder_and_know_their_session() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("projects/p/named/subagents")).unwrap();
+    let said = |more: &str| format!("{{\"type\":\"mode\"}}\nbroken\n{{{more}\"x\":1}}\n");
+    let files = [
+        ("projects/p/said.jsonl", said("\"sessionId\":\"other\",\"cwd\":\"/c\",")),
+        ("projects/p/named.jsonl", said("")),
+        ("projects/p/named/subagents/agent-a.jsonl", said("")),
+        ("projects/p/agent-old.jsonl", said("\"sessionId\":\"parent\",")),
+    ];
+    for (name, text) in &files {
+        scene.append(name, text);
+    }
+    fs::write(scene.path("projects/p/named/subagents/agent-a.meta.json"), "{}").unwrap();
+    symlink(scene.path("projects/p/said.jsonl"), scene.path("projects/p/link.jsonl")).unwrap();
+    let mut found = Found::default();
+    found.add(&scene.path("projects"));
+    found.add(&scene.path("nothing"));
+    assert_eq!(found.files.len(), files.len());
+    assert_eq!(found.passed_over.len(), 2, "{:?}", found.passed_over);
+    let of = |name: &str| {
+        let file = identify(&scene.path(name)).unwrap();
+        (file.session_id, file.agent.map(|agent| agent.id))
+    };
+    assert_eq!(of("projects/p/said.jsonl"), ("other".into(), None));
+    assert_eq!(of("projects/p/named.jsonl"), ("named".into(), None));
+    assert_eq!(of("projects/p/named/subagents/agent-a.jsonl"), ("named".into(), Some("a".into())));
+    assert_eq!(of("projects/p/agent-old.jsonl"), ("parent".into(), None));
+    assert_eq!(identify(&scene.path(files[0].0)).unwrap().cwd.as_deref(), Some("/c"));
+}
+
+/// The disk loses its power at random calls while a file grows, is read and its slices are delivered. In the
+/// end every line has been in exactly one slice: one that came twice has the same id.
+#[test]
+fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
+    let (mut crashes, mut repeated) = (0, 0);
+    for seed in 0..60 {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().join("disk");
+        fs::create_dir(&root).unwrap();
+        let disk = CrashFs::new(&root, seed, Without::Nothing);
+        let layout = Layout::new(root.join("home"));
+        let folder = directory.path().join("claude");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("s.jsonl");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let mut delivered = BTreeMap::new();
+        let mut deliver = |all: bool, rng: &mut StdRng| {
+            let files: Vec<_> = fs::read_dir(layout.pending()).into_iter().flatten().collect();
+            for file in files {
+                let file = file.unwrap().path();
+                if !all && rng.random_bool(0.5) {
+                    continue;
+                }
+                let event = decode(&fs::read(&file).unwrap().into()).unwrap();
+                disk.remove(&file).unwrap();
+                let slice: Value = serde_json::from_slice(&event.payload).unwrap();
+                let place = (slice["start"].as_u64().unwrap(), slice["end"].as_u64().unwrap());
+                let id = event.request_id().clone();
+                repeated += usize::from(delivered.insert(id, place).is_some());
+            }
+        };
+        let mut written = 0;
+        for _ in 0..12 {
+            for _ in 0..rng.random_range(0..5) {
+                // Some are so long that a slice holds few.
+                let size = if rng.random_bool(0.3) { 100_000 } else { 10 };
+                append(&path, line(format!("{written}-{}", "x".repeat(size))).as_bytes());
+                written += 1;
+            }
+            let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+            let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+            let shipper = Shipper::on(layout.clone(), fs, time, config(&folder));
+            clock.advance(Duration::from_secs(1));
+            disk.fail_after(rng.random_range(1..60));
+            shipper.read_session(&transcript(&path), DESTINATION).ok();
+            if disk.is_dead() {
+                disk.crash();
+                crashes += 1;
+            }
+            disk.repair();
+            deliver(false, &mut rng);
+        }
+        let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+        let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let shipper = Shipper::on(layout.clone(), fs, time, config(&folder));
+        shipper.read_session(&transcript(&path), DESTINATION).unwrap();
+        deliver(true, &mut rng);
+        let mut places: Vec<_> = delivered.into_values().collect();
+        places.sort_unstable();
+        let mut at = 0;
+        for (start, end) in places {
+            assert_eq!(start, at, "seed {seed}: slices follow each other");
+            at = end;
+        }
+        assert_eq!(at, fs::metadata(&path).map_or(0, |found| found.len()), "seed {seed}");
+    }
+    assert!(crashes > 60 && repeated > 10, "{crashes} crashes, {repeated} slices came again");
+}
+
+fn slice(moment: i64) -> Envelope {
+    let at = Timestamp::from_millis(1_800_000_000_000 + moment);
+    Envelope::new(slice_id(&["a", "b"]), at, DESTINATION, Source::default(), &b"{}"[..])
+}
+
+#[tokio::test]
+async fn slices_are_left_to_the_backlog_so_that_they_delay_no_fresh_event() {
+    let (_guard, layout) = support::home();
+    let queue = open(&layout);
+    Spool::new(layout.clone()).capture(&slice(0)).unwrap();
+    assert_eq!(queue.wait().await, Wake::Pushed);
+    let fresh = LeaseRequest { lane: Lane::Fresh, ..any(10) };
+    assert!(queue.lease(fresh).await.unwrap().leases.is_empty());
+    assert_eq!(lease_all(&queue).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_slice_that_was_pushed_at_two_times_is_leased_once() {
+    let (_guard, layout) = support::home();
+    let queue = open(&layout);
+    for moment in [0, 1, 2] {
+        Spool::new(layout.clone()).capture(&slice(moment)).unwrap();
+    }
+    let leases = lease_all(&queue).await;
+    assert_eq!(ids(&leases).len(), 1);
+    settle(&queue, leases, &Disposition::Delivered).await;
+    assert_eq!(queue.depth().await.unwrap(), Depth::default());
+    let tally = arrakis_store_fs::counters::read(&layout).unwrap().tally;
+    assert_eq!((tally.captured, tally.delivered, tally.duplicate), (3, 1, 2));
+}
+
+fn lease(path: &Path, event: &str) -> Lease {
+    let payload = json!({"session_id": "s", "transcript_path": path, "hook_event_name": event});
+    let payload = payload.to_string().into_bytes();
+    let at = Timestamp::from_millis(1_800_000_000_000);
+    let id = "r".parse().unwrap();
+    let envelope = Envelope::new(id, at, DESTINATION, Source::default(), payload);
+    Lease { envelope: Arc::new(envelope), rounds_burnt: 0, token: String::new() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transcript_is_read_at_once_and_again_while_it_may_lag_and_every_minute() {
+    let scene = Scene::new();
+    let path = scene.path("s.jsonl");
+    let follower = Follower::new(Arc::new(scene.shipper));
+    let script = async {
+        let count = || said(&scene.layout).len();
+        let pause = |millis| tokio::time::sleep(Duration::from_millis(millis));
+        // Any event makes a transcript known; those that end a turn have it read.
+        follower.see(&[lease(&path, "UserPromptSubmit")]).await;
+        append(&path, line(0).as_bytes());
+        pause(1000).await;
+        assert_eq!(count(), 0);
+        follower.see(&[lease(&path, "PostToolUse"), lease(&path, "Stop")]).await;
+        for (n, (before, after)) in (1..).zip([(0, 100), (399, 100), (1400, 100), (7900, 100)]) {
+            pause(before).await;
+            assert_eq!(count(), n - 1, "before reading {n}");
+            pause(after).await;
+            assert_eq!(count(), n, "after reading {n}");
+            append(&path, line(n).as_bytes());
+        }
+        assert!(!follower.is_due());
+        pause(48_000).await;
+        assert_eq!(count(), 4);
+        pause(1_500).await;
+        assert_eq!(count(), 5, "a turn may take hours");
+        append(&path, line(5).as_bytes());
+        assert_eq!(follower.catch_up().await, 1);
+    };
+    tokio::select! {
+        () = follower.run() => {}
+        () = script => {}
+    }
+}
+
+#[tokio::test]
+async fn a_transcript_is_known_before_its_event_can_be_settled_and_a_disk_that_fails_holds_no_event_up()
+ {
+    let scene = Scene::new();
+    let path = scene.path("s.jsonl");
+    let follower = Follower::new(Arc::new(scene.shipper));
+    // A file where the directory should be.
+    fs::create_dir_all(scene.layout.queue()).unwrap();
+    fs::write(scene.layout.transcripts(), "").unwrap();
+    follower.see(&[lease(&path, "SessionStart")]).await;
+    fs::remove_file(scene.layout.transcripts()).unwrap();
+    follower.see(&[lease(&path, "UserPromptSubmit")]).await;
+    assert_eq!(survey(&scene.layout).unwrap().missing, 1);
+    // A later drainer reads it, whatever became of this one.
+    drop(follower);
+    append(&path, line(1).as_bytes());
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let folder = scene.directory.path().join("claude");
+    let later = Shipper::on(scene.layout.clone(), Arc::new(RealFileSystem), time, config(&folder));
+    assert_eq!(later.read_known().unwrap(), 1);
+}
+
+#[test]
+fn nothing_is_read_that_is_not_wanted() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    let folder = scene.directory.path().join("claude");
+    scene.shipper.configure(ShipConfig { enabled: false, ..config(&folder) });
+    assert_eq!(scene.read("s.jsonl"), 0);
+    scene.shipper.configure(config(&folder));
+    assert_eq!(scene.read("s.jsonl"), 1);
+}
