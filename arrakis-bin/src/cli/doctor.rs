@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arrakis_core::conservation::{Balance, Present};
 use arrakis_core::store::{EventFilter, EventKey, Page};
+use arrakis_store_fs::transcript::{Survey, survey};
 use arrakis_store_fs::{Layout, Spool, counters};
 use clap::Args;
 use serde::Serialize;
@@ -114,6 +115,7 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
     });
     checks.push(spool(&layout));
     checks.extend(SpoolStatus::of(&layout).map(|spool| conservation("conservation", &spool)));
+    checks.push(transcripts(&layout, config.transcripts.enabled));
     checks.extend(SpoolStatus::of(&fallback).map(|spool| conservation("fallback", &spool)));
     if surroundings.hook.is_file() {
         let store = existing_store(context).await.ok();
@@ -193,6 +195,25 @@ fn spool(layout: &Layout) -> Check {
         return Check::warning(name, found, "see why with `arrakis logs --level warn`");
     }
     Check::ok(name, format!("{pending} events wait, none failed"))
+}
+
+/// Whether what sessions write is read.
+fn transcripts(layout: &Layout, enabled: bool) -> Check {
+    let name = "transcripts";
+    if !enabled {
+        return Check::ok(name, "they are not read, as config.toml wants");
+    }
+    match survey(layout) {
+        Ok(Survey { files, troubles, .. }) if troubles.is_empty() => {
+            Check::ok(name, format!("{files} are followed"))
+        }
+        Ok(Survey { troubles, .. }) => {
+            let (path, trouble) = &troubles[0];
+            let found = format!("{} cannot be read, such as {path}: {trouble}", troubles.len());
+            Check::warning(name, found, "see `arrakis logs --level warn`")
+        }
+        Err(error) => Check::warning(name, error.to_string(), "check the rights of the home"),
+    }
 }
 
 /// Whether every event is accounted for.

@@ -162,6 +162,7 @@ impl Drain<'_> {
                 let report = drainer.run(until.clone(), shutdown).await;
                 if let Until::Tried(id) = &until {
                     wait_while_leased(spool, id, config, shutdown).await;
+                    drop(lock.take());
                     hand_over(spool, self.home, &follower);
                 } else {
                     let slices = tokio::select! {

@@ -5,6 +5,7 @@ use std::io;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conservation::{Balance, Present, Receiver, Tally};
 use arrakis_store_fs::look::{Elsewhere, Look, look, receivers};
+use arrakis_store_fs::transcript::{self, Survey};
 use arrakis_store_fs::{Layout, is_drainer_running};
 use serde::Serialize;
 use uuid::Uuid;
@@ -39,6 +40,8 @@ pub struct SpoolStatus {
     pub leased_elsewhere: Vec<Elsewhere>,
     /// What drainers know of their receivers.
     pub receivers: Vec<Receiver>,
+    /// The transcripts that are followed.
+    pub transcripts: Survey,
 }
 
 impl SpoolStatus {
@@ -69,6 +72,7 @@ impl SpoolStatus {
             full: false,
             leased_elsewhere: Vec::new(),
             receivers: Vec::new(),
+            transcripts: Survey::default(),
         }
     }
 
@@ -86,6 +90,7 @@ impl SpoolStatus {
             full,
             leased_elsewhere: elsewhere,
             receivers: receivers(layout),
+            transcripts: transcript::survey(layout).unwrap_or_default(),
         }
     }
 }
@@ -170,6 +175,20 @@ pub(super) fn write(
             line(None, &format!("{drainer}; the oldest waits for {}", output::duration(age)))?;
         }
         None => line(None, drainer)?,
+    }
+    let Survey { files, unread_bytes, troubles, .. } = &spool.transcripts;
+    let transcripts =
+        |n: u64| output::count(usize::try_from(n).unwrap_or(usize::MAX), "transcript");
+    if *files > 0 {
+        let text = format!("{} followed, {unread_bytes} bytes to be read", transcripts(*files));
+        line(None, &text)?;
+    }
+    if let Some((path, trouble)) = troubles.first() {
+        let text = format!(
+            "{} cannot be read, such as {path}: {trouble}",
+            transcripts(troubles.len() as u64)
+        );
+        line(Some(output::WARN), &text)?;
     }
     for Elsewhere { machine, events } in &spool.leased_elsewhere {
         let text = format!(
