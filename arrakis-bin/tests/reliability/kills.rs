@@ -15,7 +15,7 @@ use crate::scenario::{
 use crate::trace::{self, Call, Fault, Plan, Report, Traced};
 use crate::world::{Up, World, said_url};
 
-fn killed_at(at: Option<usize>) -> Option<Plan> {
+pub(crate) fn killed_at(at: Option<usize>) -> Option<Plan> {
     at.map(|at| Plan { at, fault: Fault::Kill })
 }
 

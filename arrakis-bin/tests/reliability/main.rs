@@ -27,6 +27,7 @@ mod processes;
 mod proxy;
 mod scenario;
 mod trace;
+mod transcripts;
 
 /// Whether the long forms are wanted.
 fn is_long() -> bool {

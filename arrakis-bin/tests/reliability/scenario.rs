@@ -237,7 +237,7 @@ impl Scenario {
             let Event { id, payload } = event;
             let rows: Vec<Admitted> = diesel::sql_query(
                 "SELECT status, digest, request_body FROM webhook_events
-                 WHERE session_id = ? AND status <> 'DUPLICATE'",
+                 WHERE session_id = ? AND status <> 'DUPLICATE' AND event_type IS NOT 'Transcript'",
             )
             .bind::<Text, _>(id)
             .load(&mut connection)
@@ -264,6 +264,35 @@ impl Scenario {
         }
     }
 
+    /// Looks whether the slices of a session's transcript hold each of its bytes, and each once.
+    pub(crate) fn judge_slices(&mut self, database: &World, session: &str, bytes: u64, case: &str) {
+        let rows: Vec<Admitted> = diesel::sql_query(
+            "SELECT status, digest, request_body FROM webhook_events
+             WHERE session_id = ? AND status <> 'DUPLICATE' AND event_type = 'Transcript'",
+        )
+        .bind::<Text, _>(session)
+        .load(&mut database.database())
+        .unwrap();
+        let place = |row: Admitted| -> (u64, u64) {
+            assert_eq!(row.status, "SUCCESS");
+            let body: serde_json::Value = serde_json::from_str(&row.request_body.unwrap()).unwrap();
+            (body["start"].as_u64().unwrap(), body["end"].as_u64().unwrap())
+        };
+        let mut places: Vec<_> = rows.into_iter().map(place).collect();
+        places.sort_unstable();
+        let mut at = 0;
+        for (start, end) in places.iter().copied().chain([(bytes, bytes)]) {
+            if start > at {
+                self.figures.lost += 1;
+                self.trouble(format!("{case}: bytes {at} to {start} are lost: {places:?}"));
+            } else if start < at {
+                self.figures.doubled += 1;
+                self.trouble(format!("{case}: bytes {start} to {at} came twice: {places:?}"));
+            }
+            at = end;
+        }
+    }
+
     fn wedged(&mut self, trouble: String) {
         self.figures.wedged += 1;
         self.trouble(trouble);
@@ -274,7 +303,7 @@ impl Scenario {
         let rows: Vec<Count> = diesel::sql_query(
             "SELECT session_id, sum(status <> 'DUPLICATE') AS admitted,
                     sum(status = 'DUPLICATE') AS repeated
-             FROM webhook_events GROUP BY session_id",
+             FROM webhook_events WHERE event_type IS NOT 'Transcript' GROUP BY session_id",
         )
         .load(&mut database.database())
         .unwrap();
