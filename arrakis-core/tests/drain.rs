@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::drain::{DrainConfig, DrainReport, Drainer, Until};
+use arrakis_core::drain::{DrainConfig, DrainReport, Drainer, Until, Witness};
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::id::RequestId;
 use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
-use arrakis_core::queue::{DeadLetters, Depth, MemoryQueue, Queue};
+use arrakis_core::queue::{DeadLetters, Depth, Lease, MemoryQueue, Queue};
 use arrakis_core::retry::Jitter;
 use arrakis_core::testkit::fakes::TokioClock;
 use arrakis_core::testkit::receiver::FaultyReceiver;
@@ -467,4 +467,39 @@ impl tracing::Subscriber for Warnings {
     fn enter(&self, _: &tracing::span::Id) {}
 
     fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Remembers what it saw, and how much was settled by then.
+#[derive(Debug)]
+struct Seen {
+    receiver: Arc<Loopback>,
+    ids: std::sync::Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Witness for Seen {
+    async fn see(&self, leases: &[Lease]) {
+        // However long it takes.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for lease in leases {
+            let id = lease.envelope.request_id();
+            assert!(!self.receiver.stored().contains_key(id), "{id} is not delivered yet");
+            self.ids.lock().unwrap().push(id.to_string());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_sees_every_event_before_it_is_settled() {
+    let World { queue, receiver, drainer, shutdown } = World::new();
+    let seen = Arc::new(Seen { receiver: Arc::clone(&receiver), ids: std::sync::Mutex::default() });
+    let drainer = Arc::into_inner(drainer).unwrap().with_witness(Arc::<Seen>::clone(&seen));
+    for id in numbered(900) {
+        queue.push(envelope(&id, "http://receiver/")).await.unwrap();
+    }
+    let report = drainer.run(Until::NothingDue, &shutdown).await;
+    assert_eq!(report.delivered, 900);
+    let mut ids = seen.ids.lock().unwrap().clone();
+    ids.sort();
+    assert_eq!(ids, numbered(900).collect::<Vec<_>>());
 }
