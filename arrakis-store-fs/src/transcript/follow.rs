@@ -12,8 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::ship::{ShipError, Shipper};
-use crate::spool::SpoolError;
+use super::ship::Shipper;
 
 /// When a transcript is read after an event that ends a turn: the file lags the hooks, by how much is not
 /// documented.
@@ -70,10 +69,11 @@ impl Follower {
                 let shipper = Arc::clone(&self.shipper);
                 if now >= next_sweep {
                     next_sweep = now + SWEEP_INTERVAL;
-                    readings.spawn_blocking(move || tell(shipper.read_known()));
+                    readings.spawn_blocking(move || shipper.warn(shipper.read_known()));
                 } else if let Some(Transcript { file, destination }) = self.state().next_due(now) {
-                    readings
-                        .spawn_blocking(move || tell(shipper.read_session(&file, &destination)));
+                    readings.spawn_blocking(move || {
+                        shipper.warn(shipper.read_session(&file, &destination))
+                    });
                 } else {
                     break;
                 }
@@ -91,7 +91,8 @@ impl Follower {
     /// Reads everything that has grown, now; returns how many slices that made.
     pub async fn catch_up(&self) -> u64 {
         let shipper = Arc::clone(&self.shipper);
-        tokio::task::spawn_blocking(move || tell(shipper.read_known())).await.unwrap_or_default()
+        let read = tokio::task::spawn_blocking(move || shipper.warn(shipper.read_known()));
+        read.await.ok().flatten().unwrap_or_default()
     }
 
     /// Whether a transcript is to be read soon.
@@ -157,8 +158,8 @@ impl Witness for Follower {
         let noted = tokio::task::spawn_blocking(move || {
             named.retain(|Transcript { file, destination }| {
                 // A disk that takes no note must not hold the events up: each reading tries again.
-                let noted = shipper.note(file, destination);
-                noted.inspect_err(warn).is_ok() && file.agent.is_none()
+                let noted = shipper.warn(shipper.note(file, destination));
+                noted.is_some() && file.agent.is_none()
             });
             named
         });
@@ -171,16 +172,4 @@ impl Witness for Follower {
         drop(state);
         self.changed.notify_one();
     }
-}
-
-fn tell(read: Result<u64, ShipError>) -> u64 {
-    read.inspect_err(warn).unwrap_or_default()
-}
-
-fn warn(error: &ShipError) {
-    if matches!(error, ShipError::Spool(SpoolError::Full(_))) {
-        return; // told by whoever has found it full; the file waits
-    }
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(target: "arrakis::queue", %error, cause, "cannot spool what a transcript has gained");
 }

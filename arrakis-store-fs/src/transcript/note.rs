@@ -184,12 +184,11 @@ impl Notes {
 
     /// All notes that can be read; removes what crashes have left.
     pub(super) fn all(&self) -> io::Result<Vec<Note>> {
-        for path in paths(&self.layout)? {
-            let is_note = path.extension().is_some_and(|ending| ending == &SUFFIX[1..]);
+        for path in paths(&self.layout)?.iter().filter(|path| !is_note(path)) {
             let modified = path.metadata().and_then(|found| found.modified());
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-            if !is_note && age.is_some_and(|age| age > LEFT_BEHIND) {
-                self.fs.remove(&path).ok(); // it is tried again next time
+            if age.is_some_and(|age| age > LEFT_BEHIND) {
+                self.fs.remove(path).ok(); // it is tried again next time
             }
         }
         all(&self.layout)
@@ -239,8 +238,11 @@ pub fn survey(layout: &Layout) -> io::Result<Survey> {
 
 fn all(layout: &Layout) -> io::Result<Vec<Note>> {
     let paths = paths(layout)?.into_iter();
-    let notes = paths.filter(|path| path.extension().is_some_and(|ending| ending == &SUFFIX[1..]));
-    Ok(notes.filter_map(|path| read(&path).ok().flatten()).collect())
+    Ok(paths.filter(|path| is_note(path)).filter_map(|path| read(&path).ok().flatten()).collect())
+}
+
+fn is_note(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
 }
 
 /// The files in the directory of the notes, which may not be there.

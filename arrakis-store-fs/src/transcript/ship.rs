@@ -91,6 +91,8 @@ pub struct Shipper {
     /// The files that are being read.
     busy: Mutex<HashSet<String>>,
     stopped: AtomicBool,
+    /// Whether it was told that the spool takes nothing.
+    warned: AtomicBool,
 }
 
 impl Shipper {
@@ -116,6 +118,7 @@ impl Shipper {
             config: Mutex::new(Arc::new(config)),
             busy: Mutex::default(),
             stopped: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -240,6 +243,25 @@ impl Shipper {
         (reading.trouble, note.trouble) = (trouble.clone(), trouble);
         let saved = if known.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
         failure.map_or(saved.map(|()| reading), Err)
+    }
+
+    /// Warns of the first of several failures.
+    pub(super) fn warn<T>(&self, done: Result<T, ShipError>) -> Option<T> {
+        let error = match done {
+            Ok(done) => {
+                self.warned.store(false, Ordering::Relaxed);
+                return Some(done);
+            }
+            Err(error) => error,
+        };
+        // That the spool is full is told by whoever has found it so; the file waits.
+        let is_full = matches!(error, ShipError::Spool(SpoolError::Full(_)));
+        if !is_full && !self.warned.swap(true, Ordering::Relaxed) {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(target: "arrakis::queue", %error, cause,
+                "cannot spool what a transcript has gained; it is tried again");
+        }
+        None
     }
 
     /// Warns of what keeps a file from being read, when that is new.
