@@ -132,10 +132,11 @@ impl Note {
 
     /// Whether what is found at the path may have something that was not read.
     pub(super) fn may_have_more(&self, found: &fs::Metadata) -> bool {
+        let is_empty = found.is_file() && found.len() == 0;
         let is_same = self.file.as_ref().is_some_and(|file| {
             (file.device, file.inode, self.offset) == (found.dev(), found.ino(), found.len())
         });
-        !is_same && !(found.is_file() && found.len() == 0)
+        !is_same && !is_empty
     }
 }
 
