@@ -157,8 +157,9 @@ fn what_a_file_gains_is_pushed_once_and_a_half_line_waits() {
 
 #[test]
 fn a_file_that_was_written_anew_is_read_from_its_beginning() {
+    type Write<'a> = &'a dyn Fn(&Path);
     let first = line(1) + &line(2);
-    let write: [(&str, &dyn Fn(&Path)); 4] = [
+    let write: [(&str, Write<'_>); 4] = [
         ("truncated", &|path| fs::write(path, line(9)).unwrap()),
         ("emptied and grown", &|path| fs::write(path, line(1) + &line(9) + &line(9)).unwrap()),
         ("rewritten in the same size", &|path| fs::write(path, line(1) + &line(9)).unwrap()),
