@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrakis_core::digest::Digest;
+use arrakis_core::envelope::Envelope;
 use arrakis_core::limits::SPOOL_LINE_MAX_BYTES;
 use arrakis_core::queue::Failure;
 use base64::Engine as _;
@@ -205,6 +206,21 @@ impl Importer {
             State::Pending | State::Processing => self.take_event(&line, State::Pending),
             State::Failed => self.take_event(&line, State::Failed),
         }
+    }
+
+    /// Takes in an event that comes from no spool: it waits to be delivered, like one that was captured.
+    ///
+    /// # Errors
+    ///
+    /// The spool does not take it.
+    pub fn take_envelope(&mut self, envelope: &Envelope) -> Result<Imported, ImportError> {
+        let id = envelope.request_id();
+        if self.known.contains(id) {
+            return Ok(Imported::Known);
+        }
+        Spool::new(self.layout.clone()).capture(envelope)?;
+        self.known.insert(id);
+        Ok(Imported::New(State::Pending))
     }
 
     fn take_event(&mut self, line: &Line<'_>, state: State) -> Result<Imported, ImportError> {

@@ -8,6 +8,8 @@ pub mod conversations;
 pub mod doctor;
 pub mod drain;
 pub mod events;
+pub mod export;
+pub mod import;
 pub mod install;
 pub mod keys;
 pub mod logs;
@@ -79,6 +81,10 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
+    /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
+    Export(export::ExportArgs),
+    /// Take in what `arrakis export` wrote as JSONL.
+    Import(import::ImportArgs),
     /// Create, list and revoke API keys.
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
@@ -113,6 +119,11 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
         }
+        Command::Export(args) => {
+            let store = existing_store(context).await?;
+            export::run(&args, &(store.clone() as _), &(store as _), context).await
+        }
+        Command::Import(args) => import::run(&args, context),
         Command::Keys(args) => {
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await

@@ -6,6 +6,7 @@
 //! such an object with `messages`, `toolUses`, `subagents`, `usage` and `events` besides, each list oldest
 //! first.
 
+pub(super) mod find;
 mod show;
 mod view;
 

@@ -13,7 +13,7 @@ use super::events;
 use super::progress::Progress;
 
 /// How many problems are told one by one; the others are counted.
-pub(super) const TOLD_PROBLEMS: usize = 100;
+pub(in crate::cli) const TOLD_PROBLEMS: usize = 100;
 
 /// What came of an action on many entries. As JSON, these names beside the command's own count.
 #[derive(Debug, Default, Serialize)]

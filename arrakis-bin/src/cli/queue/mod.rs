@@ -3,14 +3,14 @@
 //! Every command may run while drainers are at work. What they take meanwhile is passed over and
 //! counted as `gone`, what they have leased is left to them and counted as `leased`.
 
-mod act;
+pub(super) mod act;
 mod check;
 mod discard;
 mod export;
 mod import;
 mod list;
-mod progress;
-mod retry;
+pub(super) mod progress;
+pub(super) mod retry;
 mod show;
 
 use std::collections::BTreeSet;

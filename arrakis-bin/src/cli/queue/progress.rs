@@ -7,11 +7,11 @@ use arrakis_store_fs::spool::survey;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 #[derive(Debug)]
-pub(super) struct Progress(ProgressBar);
+pub(in crate::cli) struct Progress(ProgressBar);
 
 impl Progress {
     /// Progress through an unknown number of entries.
-    pub(super) fn new(what: &'static str) -> Self {
+    pub(in crate::cli) fn new(what: &'static str) -> Self {
         let bar = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
         let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} ({per_sec})");
         if let Ok(style) = style {
@@ -23,7 +23,7 @@ impl Progress {
     }
 
     /// Progress through everything that is in these spools. It is counted only if anybody sees it.
-    pub(super) fn through(what: &'static str, spools: &[Layout]) -> Self {
+    pub(in crate::cli) fn through(what: &'static str, spools: &[Layout]) -> Self {
         let progress = Self::new(what);
         if !progress.0.is_hidden() {
             let surveys = spools.iter().filter_map(|spool| survey(spool).ok());
@@ -36,7 +36,7 @@ impl Progress {
     }
 
     /// Says how much there is in all.
-    pub(super) fn of(&self, total: u64) {
+    pub(in crate::cli) fn of(&self, total: u64) {
         let template = "{msg} {wide_bar} {percent}% of {human_len}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.0.set_style(style);
@@ -44,12 +44,12 @@ impl Progress {
         self.0.set_length(total);
     }
 
-    pub(super) fn step(&self, by: u64) {
+    pub(in crate::cli) fn step(&self, by: u64) {
         self.0.inc(by);
     }
 
     /// Lets `write` have the terminal.
-    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(in crate::cli) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
 }

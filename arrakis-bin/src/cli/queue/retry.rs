@@ -39,7 +39,7 @@ struct Retried<'a> {
 /// Who delivers what is due now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Drainer {
+pub(in crate::cli) enum Drainer {
     /// The one that runs; it was told.
     Running,
     /// One that was started for it.
@@ -77,7 +77,7 @@ pub(super) fn run(args: &RetryArgs, context: &mut Context) -> anyhow::Result<Exi
 }
 
 /// Has a drainer try what is due in a spool: the one that runs, or a new one.
-pub(super) fn wake(spool: &Layout, context: &mut Context) -> anyhow::Result<Drainer> {
+pub(in crate::cli) fn wake(spool: &Layout, context: &mut Context) -> anyhow::Result<Drainer> {
     // The events' files were renamed before this look, as a hook does it.
     let poked = Spool::new(spool.clone()).poke();
     if !is_drainer_running(spool) {

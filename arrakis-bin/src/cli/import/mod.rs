@@ -1,0 +1,31 @@
+//! `arrakis import`: takes in what was kept elsewhere.
+//!
+//! As JSON, an object with the counts `imported`, `known` (is in the spool already) and `bad`, with `problems`,
+//! with `complete` (whether the end of each export was there), and with `drainer`: `running` or `started`, null
+//! where there was nothing for it.
+
+mod export_file;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Context;
+
+/// The arguments of `arrakis import`.
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    /// The file to read, or - for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// The file cannot be read or is no export, or the spool does not take what is in it.
+pub fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    export_file::run(&args.file, context)
+}
