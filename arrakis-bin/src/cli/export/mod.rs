@@ -7,10 +7,12 @@
 
 pub(super) mod format;
 mod jsonl;
+mod markdown;
 mod select;
 mod sink;
+mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -171,18 +173,32 @@ async fn write(
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let now = context.clock.now();
+    if let (Format::Markdown, Some(path)) = (args.format, &args.output)
+        && is_directory(path)
+    {
+        return markdown::write_files(path, args, source, selected, summary).await;
+    }
     let mut sink = match &args.output {
         Some(path) => {
             summary.files = 1;
             Sink::File(NewFile::create(path, args.overwrite)?)
         }
-        None => Sink::out(&mut context.out, |json| text::safe_json(json).into_owned()),
+        None if args.format == Format::Jsonl => {
+            Sink::out(&mut context.out, |json| text::safe_json(json).into_owned())
+        }
+        None => Sink::out(&mut context.out, text::many_lines),
     };
     match args.format {
         Format::Jsonl => jsonl::write(source, selected, now, &mut sink, summary).await?,
-        Format::Csv | Format::Markdown => bail!("not yet"),
+        Format::Csv => table::write(args.table, source, selected, &mut sink, summary).await?,
+        Format::Markdown => markdown::write(source, selected, &mut sink, summary).await?,
     }
     sink.finish()
+}
+
+/// Whether a path is meant to be one.
+fn is_directory(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
 fn tell(args: &ExportArgs, summary: &Summary, context: &mut Context) -> anyhow::Result<()> {
@@ -193,7 +209,7 @@ fn tell(args: &ExportArgs, summary: &Summary, context: &mut Context) -> anyhow::
     let what = match args.format {
         Format::Jsonl => count(summary.counts.events, "event"),
         Format::Csv => count(summary.rows, "row"),
-        Format::Markdown => count(summary.files, "document"),
+        Format::Markdown => count(summary.counts.conversations, "document"),
     };
     let conversations = count(summary.counts.conversations, "conversation");
     context.remark(&format!("{what} of {conversations} exported."))?;
