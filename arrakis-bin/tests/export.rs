@@ -17,7 +17,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use arrakis_core::clock::Timestamp;
+use arrakis_core::envelope::{Envelope, Source};
 use arrakis_store_pg::testkit::Database;
+use arrakis_transport_http::wire::encode_envelope;
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use recorded::recorded;
 use serde_json::{Value, json};
 use world::{World, feed};
@@ -260,4 +264,84 @@ async fn what_is_exported_from_postgres_is_the_same_in_sqlite() {
     let database = Database::create().await;
     let from = Place::start(World::new(), database.url().to_owned());
     round_trip(&from, &Place::with_sqlite()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_survives_its_events() {
+    let (from, to) = (Place::with_sqlite(), Place::with_sqlite());
+    from.receive_everything().await;
+    let mut expected = from.conversations();
+    let path = from.database.strip_prefix("sqlite://").unwrap();
+    let mut database = SqliteConnection::establish(path).unwrap();
+    let gone = "DELETE FROM webhook_events WHERE event_type <> 'PostToolUse' OR session_id = 'odd'";
+    let gone = diesel::sql_query(gone).execute(&mut database).unwrap();
+    assert!(gone > 100);
+    let (file, summary) = from.export("rest.jsonl");
+    assert!(summary["snapshots"].as_u64().unwrap() >= expected.len() as u64 - 1, "{summary}");
+    to.import(&file);
+    to.drain();
+    let mut found = to.conversations();
+    for one in found.values_mut().chain(expected.values_mut()) {
+        one.as_object_mut().unwrap().remove("events");
+    }
+    assert_same(&found, &expected);
+    let shown = to.run(&["conversations", "show", "8493f639"]);
+    assert!(
+        !shown.contains("Snapshot"),
+        "what a snapshot brings is shown, not that it came: {shown}"
+    );
+}
+
+#[test]
+fn bad_lines_are_named_and_the_others_taken_in() {
+    let world = World::new();
+    let import = |text: &str| {
+        let file = world.directory.path().join("import.jsonl");
+        fs::write(&file, text).unwrap();
+        let mut import = world.command(env!("CARGO_BIN_EXE_arrakis"));
+        import.env("ARRAKIS_BIN", "true").args(["import", "--json"]).arg(file);
+        import.output().unwrap()
+    };
+    let head = r#"{"arrakisExport":1,"workspace":"main","exportedAt":"2026-11-24T12:00:00Z","program":"p"}"#;
+    let event = |id: &str, payload: &str| {
+        let id = id.parse().unwrap();
+        let (at, source) = (Timestamp::EPOCH, Source::default());
+        let envelope = Envelope::new(id, at, "http://elsewhere/", source, payload.to_owned());
+        String::from_utf8(encode_envelope(&envelope)).unwrap()
+    };
+    let damaged = event("c", "{\"a\":1}").replace("\"a\":1", "\"a\":2");
+    let newer = head.replace(":1,", ":2,");
+    let end = r#"{"arrakisExportEnd":{"events":2,"conversations":0}}"#;
+    let lines = [
+        head,
+        &event("a", "{}"),
+        "",
+        "{\"x\":1}",
+        &damaged,
+        "\u{1b}[2J",
+        &newer,
+        &event("b", "no JSON"),
+        end,
+    ];
+    let output = import(&lines.join("\n"));
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["imported"], &report["bad"]), (&json!(2), &json!(4)));
+    assert_eq!(report["complete"], true);
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.iter().map(|p| &p["line"]).collect::<Vec<_>>(), [4, 5, 6, 7]);
+    assert!(problems[1]["problem"].as_str().unwrap().contains("does not match its digest"));
+    assert!(problems[3]["problem"].as_str().unwrap().contains("another version"));
+    for file in world.spooled("pending") {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(!text.contains("elsewhere"), "it goes where this home delivers to: {text}");
+    }
+
+    let cut_off = import(&lines[..2].join("\n"));
+    assert_eq!(cut_off.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&cut_off.stdout).unwrap();
+    assert_eq!((&report["known"], &report["complete"]), (&json!(1), &json!(false)));
+    let no_export = import("{}\n");
+    assert_eq!(no_export.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&no_export.stderr).contains("is no file of `arrakis export"));
 }

@@ -2,8 +2,9 @@
 //!
 //! Nothing is held but one conversation, or one page of events. A file is written beside its place and put there
 //! once it is whole and durable. With `--output` and `--json`, standard output gets an object with the counts
-//! `events`, `conversations`, `rows`, `files` and `refused`, what was not exported because the server had not
-//! taken it.
+//! `events`, `conversations`, `rows`, `files`, `refused` (what is no event because the server did not take it),
+//! `snapshots` (of the events, those that stand for events that are stored no more), and `tooLarge` (values that
+//! only such events said, and that are too large for a snapshot).
 
 pub(super) mod format;
 mod jsonl;
@@ -124,6 +125,9 @@ struct Summary {
     rows: u64,
     files: u64,
     refused: u64,
+    /// Of the events, how many stand for those that are gone.
+    snapshots: u64,
+    too_large: u64,
 }
 
 /// Where things are read.
@@ -216,6 +220,14 @@ fn tell(args: &ExportArgs, summary: &Summary, context: &mut Context) -> anyhow::
     if summary.refused > 0 {
         let refused = count(summary.refused, "request");
         context.remark(&format!("{refused} that the server has refused left out."))?;
+    }
+    if summary.snapshots > 0 {
+        let snapshots = count(summary.snapshots, "snapshot");
+        context.remark(&format!("{snapshots} for events that are stored no more."))?;
+    }
+    if summary.too_large > 0 {
+        let values = count(summary.too_large, "message or tool use");
+        context.remark(&format!("{values} too large for an event left out."))?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod export_file;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::Context;
@@ -16,9 +17,9 @@ use super::Context;
 /// The arguments of `arrakis import`.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// The file to read, or - for standard input.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// A file of `arrakis export --format jsonl`, or - for standard input.
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// Runs the command.
@@ -27,5 +28,8 @@ pub struct ImportArgs {
 ///
 /// The file cannot be read or is no export, or the spool does not take what is in it.
 pub fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
-    export_file::run(&args.file, context)
+    match &args.paths[..] {
+        [file] => export_file::run(file, context),
+        _ => bail!("name one file of `arrakis export --format jsonl`"),
+    }
 }
