@@ -150,7 +150,7 @@ async fn tables_have_a_row_for_each_thing_and_no_formulas() {
     let events = exporter.table("--all --table events --type Stop").await;
     assert!(events.len() > 5 && events.iter().all(|row| row["event_type"] == "Stop"));
 
-    let evil = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "＝1"];
+    let evil = ["'=1", "=cmd|' /C calc'!A0", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "＝1"];
     let sessions: Vec<_> =
         (0..).zip(evil).map(|(n, text)| prompt(&format!("=s{n}"), "/p", text)).collect();
     let mut exporter = Exporter::of(&sessions).await;
