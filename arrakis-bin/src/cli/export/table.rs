@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrakis_core::conversation::Stamped;
+use arrakis_core::conversation::{Json, Stamped};
 use arrakis_core::store::{ConversationDetail, EventFilter, EventSummary, Page};
 
 use super::select::Selected;
@@ -135,7 +135,7 @@ impl Rows<'_, '_> {
             .terminator(csv::Terminator::CRLF)
             .from_writer(Vec::with_capacity(256));
         row.write_record(cells.iter().map(|cell| guarded(cell.as_ref()).into_owned()))?;
-        self.sink.put(&row.into_inner().map_err(|error| error.into_error())?)?;
+        self.sink.put(&row.into_inner().map_err(csv::IntoInnerError::into_error)?)?;
         self.written += 1;
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Rows<'_, '_> {
                 shown(tool_use.agent_id.as_ref()),
                 shown(agent.and_then(|agent| agent.agent_type.as_ref())),
                 shown(tool_use.parameters.as_ref().map(|json| json.value.as_str())),
-                shown(response.map(|json| json.as_str())),
+                shown(response.map(Json::as_str)),
             ])?;
         }
         Ok(())
