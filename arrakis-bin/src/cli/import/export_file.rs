@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_store_fs::Layout;
+use arrakis_core::envelope::Envelope;
 use arrakis_store_fs::transfer::{ImportError, Imported, Importer, read_line};
+use arrakis_store_fs::{Layout, SpoolError};
 use arrakis_transport_http::wire::decode_envelope;
 use bytes::Bytes;
 use serde::Serialize;
@@ -45,7 +46,42 @@ enum Line {
     Empty,
     Head,
     Tail,
-    Event(Imported),
+    Event(Envelope),
+}
+
+/// Events that are taken in at once, at most, and how many bytes of payload.
+const BATCH_EVENTS: usize = 256;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Events on their way into the spool.
+struct Batch {
+    importer: Importer,
+    events: Vec<Envelope>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, event: Envelope, report: &mut Report) -> Result<(), SpoolError> {
+        self.bytes += event.payload.len();
+        self.events.push(event);
+        if self.events.len() < BATCH_EVENTS && self.bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        self.write(report)
+    }
+
+    /// Makes them durable.
+    fn write(&mut self, report: &mut Report) -> Result<(), SpoolError> {
+        for imported in self.importer.take_envelopes(&self.events)? {
+            match imported {
+                Imported::New(_) => report.imported += 1,
+                Imported::Known => report.known += 1,
+            }
+        }
+        self.events.clear();
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
 pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode> {
@@ -60,24 +96,24 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
         context.remark(&problem.to_string())?;
     }
     let spool = Layout::new(&context.home);
-    let mut importer = Importer::new(spool.clone())?;
+    let importer = Importer::new(spool.clone())?;
+    let mut batch = Batch { importer, events: Vec::new(), bytes: 0 };
     let mut report = Report::default();
     let (mut number, mut stopped) = (0, None);
     while let Some(line) = read_line(&mut *input).with_context(named)? {
         number += 1;
-        let taken = line.and_then(|line| {
+        let read = line.and_then(|line| {
             progress.step(line.len() as u64 + 1);
-            take(line.into(), &config.url, &mut importer)
+            read(line.into())
         });
-        match taken {
+        match read {
             Ok(Line::Empty) => {}
             Ok(Line::Head) => report.complete = false,
             Ok(Line::Tail) => report.complete = true,
-            Ok(Line::Event(Imported::New(_))) => report.imported += 1,
-            Ok(Line::Event(Imported::Known)) => report.known += 1,
-            Err(ImportError::Spool(error)) => {
-                stopped = Some(error);
-                break;
+            Ok(Line::Event(mut event)) => {
+                // Wherever it once went.
+                event.header.destination.clone_from(&config.url);
+                stopped = batch.add(event, &mut report).err();
             }
             Err(error) => {
                 report.bad += 1;
@@ -86,15 +122,21 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
                 }
             }
         }
+        if stopped.is_some() {
+            break;
+        }
+    }
+    if stopped.is_none() {
+        stopped = batch.write(&mut report).err();
     }
     drop(progress);
-    if report.imported > 0 {
+    if report.imported > 0 || stopped.is_some() {
         report.drainer = Some(wake(&spool, context)?);
     }
     tell(&report, context)?;
     if let Some(error) = stopped {
         return Err(anyhow::Error::new(error).context(format!(
-            "the import stopped at line {number}; run it again when that is mended, and nothing comes twice"
+            "the import stopped at about line {number}; run it again when that is mended, and nothing comes twice"
         )));
     }
     let is_good = report.bad == 0 && report.complete;
@@ -120,8 +162,7 @@ fn open(path: &Path, progress: &Progress) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-/// Takes one line in; events go to `destination` now, wherever they once went.
-fn take(line: Bytes, destination: &str, importer: &mut Importer) -> Result<Line, ImportError> {
+fn read(line: Bytes) -> Result<Line, ImportError> {
     if line.is_empty() {
         return Ok(Line::Empty);
     }
@@ -133,13 +174,11 @@ fn take(line: Bytes, destination: &str, importer: &mut Importer) -> Result<Line,
         }
         return Ok(Line::Head);
     }
-    let mut envelope = match decode_envelope(&line) {
-        Ok(envelope) => envelope,
-        Err(_) if serde_json::from_slice::<Tail>(&line).is_ok() => return Ok(Line::Tail),
-        Err(error) => return Err(bad(error)),
-    };
-    envelope.header.destination = destination.to_owned();
-    importer.take_envelope(&envelope).map(Line::Event)
+    match decode_envelope(&line) {
+        Ok(envelope) => Ok(Line::Event(envelope)),
+        Err(_) if serde_json::from_slice::<Tail>(&line).is_ok() => Ok(Line::Tail),
+        Err(error) => Err(bad(error)),
+    }
 }
 
 fn tell(report: &Report, context: &mut Context) -> anyhow::Result<()> {
