@@ -15,7 +15,7 @@ use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
 use arrakis_core::queue::DeadLetters;
 use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
-use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
+use arrakis_core::store::{Archive, EventStore, KeyStore, SpoolReports};
 use arrakis_core::transcript::SliceConfig;
 use arrakis_store_fs::transcript::{Follower, ShipConfig, Shipper};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
@@ -31,9 +31,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, DEFAULT_URL, claude_folder, env_text, machine, process_env};
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + KeyStore + SpoolReports + DeadLetters {}
+pub trait Store: EventStore + Archive + KeyStore + SpoolReports + DeadLetters {}
 
-impl<T: EventStore + KeyStore + SpoolReports + DeadLetters> Store for T {}
+impl<T: EventStore + Archive + KeyStore + SpoolReports + DeadLetters> Store for T {}
 
 /// Which database a URL names.
 enum Database<'a> {

@@ -298,11 +298,10 @@ async fn a_conversation_reads_from_top_to_bottom() {
 12:00:03  you
           @@play agent
 
-12:00:04  Agent  helper  ok, 286 ms
-12:00:05  SubagentStart  general-purpose afda2e27b6ed714bc
-
-          subagent afda2e27b6ed714bc
-12:00:06  │ Bash  echo from-subagent  ok, 25 ms
+12:00:04  Agent  helper  ok, 286 ms, 3 lines
+          subagent general-purpose afda2e27b6ed714bc
+12:00:06  │ Bash  echo from-subagent  ok, 25 ms, 1 line
+          │
 12:00:09  │ claude
           │ Done with sub.
 

@@ -38,7 +38,8 @@ pub struct Header {
     /// `session_id` of the payload, where it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// SHA-256 of the payload bytes.
+    /// What a repeat must have, and what a receipt names: SHA-256 of the payload bytes, unless
+    /// [`payload_digest`](Self::payload_digest) says otherwise.
     pub digest: Digest,
     /// Where to deliver, as configured at capture time: a URL without credentials.
     pub destination: String,
@@ -50,6 +51,27 @@ pub struct Header {
     /// Set where the payload is not all of what came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncation>,
+    /// Of an event that comes back from a store: the form in which it first came, where that was no
+    /// envelope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+    /// Of an event that comes back from a store: SHA-256 of the payload bytes, where the digest is of
+    /// others. JSON may have been spaced anew, and forms other than an envelope are digested before
+    /// secrets are taken out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_digest: Option<Digest>,
+}
+
+/// The form in which an event came over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// An Arrakis envelope.
+    Envelope,
+    /// The camelCase payload of the original Node hook.
+    Original,
+    /// The raw hook JSON of Claude Code's own HTTP hooks.
+    Raw,
 }
 
 /// The machine and the project that an event comes from.
@@ -163,9 +185,17 @@ impl Envelope {
                 destination: destination.into(),
                 source,
                 truncated: None,
+                form: None,
+                payload_digest: None,
             },
             payload,
         }
+    }
+
+    /// Whether the payload is the one that the header is about.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        Digest::of(&self.payload) == self.header.payload_digest.unwrap_or(self.header.digest)
     }
 
     /// Names the event.

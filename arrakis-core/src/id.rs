@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`RequestId`] | `UUIDv7` text when minted here; any text of the strict set when given | capture time, randomness |
 //! | request id of a slice of a transcript | `UUIDv5` text | the file, the slice's bytes and its payload |
+//! | request id of a snapshot | `UUIDv5` text | its payload |
 //! | audit row | `UUIDv7` | receipt time, randomness |
 //! | conversation, message, tool use, subagent | `UUIDv5` | workspace, session id and the item's own key |
 //!
@@ -121,6 +122,12 @@ pub fn subagent_id(conversation: Uuid, key: &str) -> Uuid {
 #[must_use]
 pub fn slice_id(parts: &[&str]) -> RequestId {
     RequestId(derive("transcript", parts).hyphenated().to_string())
+}
+
+/// The request id of a snapshot, from what makes it this snapshot.
+#[must_use]
+pub fn snapshot_id(parts: &[&str]) -> RequestId {
+    RequestId(derive("snapshot", parts).hyphenated().to_string())
 }
 
 /// The namespace of every derived id: `UUIDv5` of the DNS name `arrakis.invalid`.

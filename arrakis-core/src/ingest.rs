@@ -7,30 +7,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::digest::Digest;
-use crate::envelope::Header;
+pub use crate::envelope::Form;
+use crate::envelope::{ENVELOPE_VERSION, Envelope, Header, Source, TraceContext};
 use crate::event::Glance;
 use crate::id::RequestId;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 use crate::projection::{self, ProjectionError};
 use crate::store::{Arrival, Verdict};
-
-/// The form in which an event came over the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Form {
-    /// An Arrakis envelope.
-    Envelope,
-    /// The camelCase payload of the original Node hook.
-    Original,
-    /// The raw hook JSON of Claude Code's own HTTP hooks.
-    Raw,
-}
 
 /// The circumstances of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +60,13 @@ pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 /// and is invalid leaves the id free, for its sender to mend it and send it again.
 #[must_use]
 pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
-    let form = incoming.form;
+    let in_envelope = incoming.header.is_some();
     let mut arrival = arrival(incoming, reception);
     let (verdict, told) = judge_and_tell(&arrival);
     if !told.is_empty() {
         arrival.metadata.insert("summary".to_owned(), told.into());
     }
-    arrival.in_ledger = form == Form::Envelope || !matches!(verdict, Verdict::Invalid { .. });
+    arrival.in_ledger = in_envelope || !matches!(verdict, Verdict::Invalid { .. });
     (arrival, verdict)
 }
 
@@ -151,6 +140,42 @@ impl Names {
     }
 }
 
+/// The envelope that brings a stored event again, to this store or another: the same event, under the same
+/// request id and digest, captured when it was.
+#[must_use]
+pub fn envelope(arrival: Arrival) -> Envelope {
+    let form = arrival.metadata.get("form").cloned().unwrap_or(Value::Null);
+    let form = serde_json::from_value(form).unwrap_or(Form::Envelope);
+    let Arrival { request_id, digest, event_type, session_id, received_at, body, metadata, .. } =
+        arrival;
+    let event_type = Some(event_type).filter(|known| known != UNKNOWN_EVENT_TYPE);
+    let mut fields = metadata;
+    fields.remove("form");
+    fields.insert("requestId".to_owned(), request_id.as_str().into());
+    let header = match serde_json::from_value::<Header>(fields.into()) {
+        Ok(header) => header,
+        // What came in no envelope has no header.
+        Err(_) => Header {
+            version: ENVELOPE_VERSION,
+            trace: TraceContext::of(session_id.as_deref(), &request_id),
+            request_id,
+            captured_at: received_at,
+            event_type: None,
+            session_id: None,
+            digest,
+            destination: String::new(),
+            source: Source::default(),
+            truncated: None,
+            form: None,
+            payload_digest: None,
+        },
+    };
+    let payload_digest = Some(Digest::of(&body)).filter(|of_payload| *of_payload != digest);
+    let form = Some(form).filter(|form| *form != Form::Envelope);
+    let header = Header { digest, event_type, session_id, form, payload_digest, ..header };
+    Envelope { header, payload: body }
+}
+
 /// What the audit row's metadata says beside the [`summary`](crate::event::summary): the form, and the envelope's header less what
 /// has a column.
 fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
@@ -158,7 +183,7 @@ fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
         Some(Ok(Value::Object(header))) => header,
         _ => Map::new(),
     };
-    for column in ["requestId", "eventType", "sessionId"] {
+    for column in ["requestId", "eventType", "sessionId", "payloadDigest"] {
         metadata.remove(column);
     }
     metadata.insert("form".to_owned(), serde_json::json!(form));

@@ -28,6 +28,7 @@ pub mod event;
 pub mod id;
 pub mod limits;
 pub mod redact;
+pub mod snapshot;
 
 #[cfg(feature = "runtime")]
 pub mod drain;

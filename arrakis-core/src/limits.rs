@@ -111,6 +111,14 @@ pub const CLIENT_COST_MAX_MODELS: usize = 64;
 /// What is shown of a line that could not be read, in bytes: enough to tell what it was.
 pub const UNREADABLE_TEXT_MAX_BYTES: usize = 512;
 
+/// What a page of stored events holds at most, in bytes of bodies as the store keeps them, unless one alone has
+/// more: an export's memory.
+pub const ARCHIVE_PAGE_BYTES: u64 = 8 * MIB as u64;
+
+/// What a snapshot holds at most, in bytes, unless one value alone is longer: like slices, they share a request's
+/// budget with other events.
+pub const SNAPSHOT_MAX_BYTES: usize = 2 * MIB;
+
 const MIB: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `max` bytes, on a character boundary.

@@ -16,6 +16,7 @@
 //! | `SubagentStart`, `SubagentStop` | a subagent |
 //! | `SessionEnd` | the end, and its reason |
 //! | `Transcript` | what its lines say, see below |
+//! | `Snapshot` | what its values say, and nothing by itself |
 //! | all others | nothing: they are on the timeline |
 //!
 //! | line of a transcript | what it changes, beside touching its conversation |
@@ -28,6 +29,7 @@
 
 mod hook;
 mod original;
+mod snapshot;
 mod transcript;
 
 use serde_json::Value;
@@ -38,6 +40,7 @@ use crate::event::summary;
 use crate::id::{conversation_id, message_id};
 use crate::ingest::Form;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
+use crate::snapshot::SNAPSHOT_EVENT;
 use crate::store::Arrival;
 use crate::transcript::TRANSCRIPT_EVENT;
 
@@ -79,6 +82,9 @@ pub fn project(arrival: &Arrival) -> Result<(Changes, String), ProjectionError> 
         Form::Envelope | Form::Raw if arrival.event_type == TRANSCRIPT_EVENT => {
             let told = summary(TRANSCRIPT_EVENT, &arrival.body);
             Ok((transcript::project(arrival)?, told))
+        }
+        Form::Envelope if arrival.event_type == SNAPSHOT_EVENT => {
+            Ok((snapshot::project(arrival)?, String::new()))
         }
         Form::Envelope => hook::project(arrival, false),
         Form::Raw => hook::project(arrival, true),

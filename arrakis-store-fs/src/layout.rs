@@ -381,10 +381,11 @@ pub fn decode(file: &Bytes) -> Result<Envelope, Unreadable> {
         let is = payload.len();
         return Err(Unreadable(format!("its payload has {is} bytes instead of {length}")));
     }
-    if Digest::of(&payload) != header.digest {
+    let envelope = Envelope { header, payload };
+    if !envelope.is_intact() {
         return Err(Unreadable("its payload does not match its digest".to_owned()));
     }
-    Ok(Envelope { header, payload })
+    Ok(envelope)
 }
 
 /// The header line without its newline, and the payload. A file without a newline is all header.

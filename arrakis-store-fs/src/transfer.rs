@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrakis_core::digest::Digest;
+use arrakis_core::envelope::Envelope;
 use arrakis_core::limits::SPOOL_LINE_MAX_BYTES;
 use arrakis_core::queue::Failure;
 use base64::Engine as _;
@@ -39,6 +40,9 @@ use crate::ids::Ids;
 use crate::layout::{EntryName, FILE_MAX_BYTES, Layout, Unreadable, decode, split};
 use crate::quarantine::{free_name, write_reason};
 use crate::spool::{Spool, SpoolError};
+
+/// Events that are written at once: they share the disk's flushes.
+const WRITERS: usize = 16;
 
 /// The version of the lines that this code writes.
 const VERSION: u32 = 1;
@@ -205,6 +209,39 @@ impl Importer {
             State::Pending | State::Processing => self.take_event(&line, State::Pending),
             State::Failed => self.take_event(&line, State::Failed),
         }
+    }
+
+    /// Takes in events that come from no spool: they wait to be delivered, like those that were captured. They are
+    /// written side by side, because each waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The spool does not take one of them; others may have been taken.
+    pub fn take_envelopes(&mut self, envelopes: &[Envelope]) -> Result<Vec<Imported>, SpoolError> {
+        let mut imported = Vec::with_capacity(envelopes.len());
+        let mut new = Vec::new();
+        for envelope in envelopes {
+            if self.known.contains(envelope.request_id()) {
+                imported.push(Imported::Known);
+            } else {
+                self.known.insert(envelope.request_id());
+                imported.push(Imported::New(State::Pending));
+                new.push(envelope);
+            }
+        }
+        let spool = Spool::new(self.layout.clone());
+        let capture = |part: &[&Envelope]| {
+            part.iter().try_for_each(|envelope| spool.capture(envelope).map(drop))
+        };
+        std::thread::scope(|scope| {
+            let parts = new.chunks(new.len().div_ceil(WRITERS).max(1));
+            let writers: Vec<_> = parts.map(|part| scope.spawn(|| capture(part))).collect();
+            writers.into_iter().try_for_each(|writer| match writer.join() {
+                Ok(written) => written,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })?;
+        Ok(imported)
     }
 
     fn take_event(&mut self, line: &Line<'_>, state: State) -> Result<Imported, ImportError> {

@@ -26,6 +26,7 @@
 //! * `testkit` (feature): a throw-away server for tests
 
 mod apply;
+mod archive;
 mod body;
 mod config;
 mod connect;

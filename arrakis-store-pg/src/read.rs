@@ -270,6 +270,6 @@ pub(crate) async fn counts(
 /// Most items of one page: the cursor goes on.
 const PAGE_MAX: usize = 10_000;
 
-fn limit(page: Page) -> i64 {
+pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::Message;
+use arrakis_core::conversation::{Changes, Message};
 use arrakis_core::id::RequestId;
 use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
-    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, HeardSpool, KeyStore,
-    MessageFilter, Page, SpoolReports, StoreError, Verdict,
+    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
+    EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
+    FeedPage, HeardSpool, KeyStore, MessageFilter, Page, SpoolReports, StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +27,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{keys, migrate, read, search, spools, work};
+use crate::{archive, keys, migrate, read, search, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -234,6 +234,36 @@ impl EventReader for PgStore {
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
         self.pool
             .read("count events", move |conn| async move { Ok(read::counts(conn).await?) }.boxed())
+            .await
+    }
+}
+
+#[async_trait]
+impl Archive for PgStore {
+    async fn arrivals(
+        &self,
+        filter: ArrivalFilter,
+        page: Page,
+    ) -> Result<Vec<Arrival>, StoreError> {
+        self.pool
+            .read("read stored events", move |conn| {
+                let filter = filter.clone();
+                async move { Ok(archive::arrivals(conn, &filter, page).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn values(
+        &self,
+        workspace: &str,
+        session_id: &str,
+    ) -> Result<Option<Changes>, StoreError> {
+        let (workspace, session_id) = (workspace.to_owned(), session_id.to_owned());
+        self.pool
+            .read("read a conversation", move |conn| {
+                let (workspace, session_id) = (workspace.clone(), session_id.clone());
+                async move { Ok(archive::values(conn, &workspace, &session_id).await?) }.boxed()
+            })
             .await
     }
 }

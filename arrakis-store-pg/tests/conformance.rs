@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arrakis_core::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::id::RequestId;
 use arrakis_core::queue::DeadLetters;
-use arrakis_core::store::{EventStore, KeyStore, SpoolReports};
+use arrakis_core::store::{Archive, EventStore, KeyStore, SpoolReports};
+use arrakis_core::testkit::archive::ArchiveFixture;
 use arrakis_core::testkit::dead_letters::DeadLettersFixture;
 use arrakis_core::testkit::event_store::{Arrivals, EventStoreFixture};
 use arrakis_core::testkit::key_store::KeyStoreFixture;
@@ -37,6 +38,12 @@ impl EventStoreFixture for Fixture {
 
     fn clock(&self) -> Arc<ManualClock> {
         Arc::clone(&self.clock)
+    }
+}
+
+impl ArchiveFixture for Fixture {
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::<PgStore>::clone(&self.store)
     }
 }
 
@@ -79,6 +86,11 @@ impl DeadLettersFixture for Fixture {
 mod event_store {
     use super::make;
     arrakis_core::event_store_conformance!(make);
+}
+
+mod archive {
+    use super::make;
+    arrakis_core::archive_conformance!(make);
 }
 
 mod key_store {

@@ -27,6 +27,7 @@
 //! * `row`, `schema`: columns and what they mean
 
 mod apply;
+mod archive;
 mod body;
 mod config;
 mod dead_letter;

@@ -241,6 +241,6 @@ pub(crate) fn counts(conn: &mut SqliteConnection) -> QueryResult<BTreeMap<EventS
 /// Most items of one page: the cursor goes on, and the ids of a page fit into one statement.
 pub(crate) const PAGE_MAX: usize = 10_000;
 
-fn limit(page: Page) -> i64 {
+pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
 }

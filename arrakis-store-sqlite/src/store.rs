@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::Message;
+use arrakis_core::conversation::{Changes, Message};
 use arrakis_core::id::RequestId;
 use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
-    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, HeardSpool, KeyStore,
-    MessageFilter, Page, SpoolReports, StoreError, Verdict,
+    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
+    EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
+    FeedPage, HeardSpool, KeyStore, MessageFilter, Page, SpoolReports, StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +27,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{feed, index, keys, read, search, spools, work};
+use crate::{archive, feed, index, keys, read, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -210,6 +210,28 @@ impl EventReader for SqliteStore {
 
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
         self.readers.read("count events", read::counts).await
+    }
+}
+
+#[async_trait]
+impl Archive for SqliteStore {
+    async fn arrivals(
+        &self,
+        filter: ArrivalFilter,
+        page: Page,
+    ) -> Result<Vec<Arrival>, StoreError> {
+        let read = move |conn: &mut _| archive::arrivals(conn, &filter, page);
+        self.readers.read("read stored events", read).await
+    }
+
+    async fn values(
+        &self,
+        workspace: &str,
+        session_id: &str,
+    ) -> Result<Option<Changes>, StoreError> {
+        let (workspace, session_id) = (workspace.to_owned(), session_id.to_owned());
+        let read = move |conn: &mut _| archive::values(conn, &workspace, &session_id);
+        self.readers.read("read a conversation", read).await
     }
 }
 

@@ -8,6 +8,7 @@ pub mod conversations;
 pub mod doctor;
 pub mod drain;
 pub mod events;
+pub mod export;
 pub mod import;
 pub mod install;
 pub mod keys;
@@ -80,7 +81,9 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
-    /// Take in past transcripts of Claude Code.
+    /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
+    Export(export::ExportArgs),
+    /// Take in past transcripts of Claude Code, or what `arrakis export` wrote as JSONL.
     Import(import::ImportArgs),
     /// Create, list and revoke API keys.
     Keys(keys::KeysArgs),
@@ -115,6 +118,10 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Conversations(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
+        }
+        Command::Export(args) => {
+            let store = existing_store(context).await?;
+            export::run(&args, &(store.clone() as _), &(store as _), context).await
         }
         Command::Import(args) => import::run(&args, context),
         Command::Keys(args) => {

@@ -251,6 +251,9 @@ impl Message {
 
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.
     pub fn merge(&mut self, other: Self) {
+        if other.conversation_id != self.conversation_id {
+            return; // an id belongs to one conversation: this one was made up
+        }
         self.role = self.role.max(other.role);
         self.origin = self.origin.max(other.origin);
         match (self.blocks.is_empty(), other.blocks.is_empty()) {

@@ -45,6 +45,9 @@ impl Subagent {
 
     /// Joins what `other` knows of the same subagent into this.
     pub fn merge(&mut self, other: Self) {
+        if other.conversation_id != self.conversation_id {
+            return; // an id belongs to one conversation: this one was made up
+        }
         self.agent_type = self.agent_type.take().max(other.agent_type);
         self.tool_use_id = self.tool_use_id.take().max(other.tool_use_id);
         self.started_at = self.started_at.min(other.started_at);

@@ -137,6 +137,9 @@ impl ToolUse {
 
     /// Joins what `other` knows of the same tool use into this.
     pub fn merge(&mut self, other: Self) {
+        if other.conversation_id != self.conversation_id {
+            return; // an id belongs to one conversation: this one was made up
+        }
         if self.tool_name == UNKNOWN_TOOL
             || (other.tool_name != UNKNOWN_TOOL && other.tool_name > self.tool_name)
         {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::{Event, Field, HookEvent, object};
 use crate::conversation::Json;
 use crate::limits::{SUMMARY_MAX_BYTES, cut};
+use crate::snapshot::SNAPSHOT_EVENT;
 use crate::transcript::TRANSCRIPT_EVENT;
 
 /// What the event of this type and payload says, in one line of at most [`SUMMARY_MAX_BYTES`] that is safe
@@ -43,6 +44,7 @@ pub fn shows_by_itself(event_type: &str) -> bool {
             | "SubagentStop"
             | "MessageDisplay"
             | TRANSCRIPT_EVENT
+            | SNAPSHOT_EVENT
     )
 }
 

@@ -1,6 +1,8 @@
 //! A store in memory: for embedding where nothing must survive the process, and the yardstick of the
 //! conformance suites.
 
+mod archive;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Storing events exactly once: [`EventStore`], [`EventReader`] and [`KeyStore`].
 
 pub mod adapter;
+mod archive;
 mod memory;
 mod spools;
 mod types;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use archive::{Archive, ArrivalFilter, page_length};
 pub use memory::MemoryStore;
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use types::{

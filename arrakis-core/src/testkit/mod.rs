@@ -2,6 +2,7 @@
 //! trait's `# Behavior`. An implementation runs its suite with one macro, here or in a third party's
 //! crate.
 
+pub mod archive;
 pub mod dead_letters;
 pub mod event_store;
 pub mod fakes;

@@ -260,7 +260,7 @@ impl DetailRow {
 pub(crate) struct ArrivalRow {
     pub(crate) id: Uuid,
     workspace: String,
-    request_id: String,
+    pub(crate) request_id: String,
     digest: Vec<u8>,
     event_type: String,
     session_id: Option<String>,

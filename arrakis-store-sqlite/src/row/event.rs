@@ -253,7 +253,7 @@ impl DetailRow {
 pub(crate) struct ArrivalRow {
     pub(crate) id: String,
     workspace: String,
-    request_id: String,
+    pub(crate) request_id: String,
     digest: Vec<u8>,
     event_type: String,
     session_id: Option<String>,

@@ -188,7 +188,8 @@ impl Judged {
             Ok(Parsed::Envelope(envelope)) => {
                 let Envelope { header, payload: body } = *envelope;
                 let (request_id, digest) = (header.request_id.clone(), header.digest);
-                Incoming { form: Form::Envelope, request_id, digest, body, header: Some(header) }
+                let form = header.form.unwrap_or(Form::Envelope);
+                Incoming { form, request_id, digest, body, header: Some(header) }
             }
             Ok(Parsed::Original { request_id, digest }) => Incoming {
                 form: Form::Original,
@@ -205,11 +206,11 @@ impl Judged {
         };
         step(&incoming.request_id, "parse");
         step(&incoming.request_id, "read the trace");
-        let form = incoming.form;
+        let in_envelope = incoming.header.is_some();
         let (arrival, verdict) = admit(incoming, reception);
         step(&arrival.request_id, "validate");
         let refusal = match &verdict {
-            Verdict::Invalid { code, message } if form != Form::Envelope => {
+            Verdict::Invalid { code, message } if !in_envelope => {
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
                 Some(HttpError::new(status, code, message.clone()).about(&arrival.request_id))
             }

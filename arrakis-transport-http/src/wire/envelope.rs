@@ -1,6 +1,5 @@
 //! Envelopes as JSON.
 
-use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, Header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -74,10 +73,11 @@ pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
             .into(),
         _ => return Err(invalid("it needs one of payload, payloadText, payloadBase64".to_owned())),
     };
-    if Digest::of(&payload) != header.digest {
-        return Err(WireError::DigestMismatch { request_id: header.request_id });
+    let envelope = Envelope { header, payload };
+    if !envelope.is_intact() {
+        return Err(WireError::DigestMismatch { request_id: envelope.header.request_id });
     }
-    Ok(Envelope { header, payload })
+    Ok(envelope)
 }
 
 /// A value that is there, even if it is `null`: that is a payload too.

@@ -10,7 +10,9 @@
 //! | (c) raw hook JSON | `hook_event_name` | `X-Request-Id`, else a new one | of the body |
 //!
 //! An envelope is the header's JSON object with one more field: `payload`, the payload's own bytes
-//! where they are one line of JSON; else `payloadText` where they are UTF-8; else `payloadBase64`.
+//! where they are one line of JSON; else `payloadText` where they are UTF-8; else `payloadBase64`. One that comes
+//! back from an export keeps the digest under which the event is known; where that is of other bytes, the
+//! payload's own is in `payloadDigest`, and `form` says in which form the event first came.
 //!
 //! Every event is answered with an [`Answer`] or an [`ErrorAnswer`]; a batch with a [`BatchAnswer`]
 //! that has one of them per line, in order. A sender deletes nothing before an answer names the

@@ -3,22 +3,43 @@
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
 //! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
 //! `endReason`, `messageCount` and `toolUseCount`, the one with the latest event first. One conversation is
-//! such an object with `messages`, `toolUses`, `subagents`, `usage` and `events` besides, each list oldest
-//! first.
+//! such an object with more fields, each list oldest first:
+//!
+//! * `messages`: objects with `id`, `role`, `origin` (`prompt`, `stop`, `failure` or `transcript`), `at`,
+//!   `content`, `blocks`, `model`, `usage`, `agentId`, `promptId` and `requestId`, the event or line that has its
+//!   words. A block has its `type` (`text`, `thinking`, `tool_use`, `image` or `other`), what belongs to that
+//!   (`text`, `tool_use_id`, `media_type`, `kind`), and its place: `at`, `index`, `line` and `n`. What an event
+//!   says and the transcript says again is there once.
+//! * `toolUses`: objects with `id`, `toolUseId`, `toolName`, `status`, `at`, `durationMs`, `parameters`, `response`,
+//!   `result` (where that comes from: `at`, `rank`, `durationMs`, `requestId`), `messageId`, `agentId`, `promptId`,
+//!   `seen` (by `hook`, by `transcript`) and `requestId`, the earliest event or line about it.
+//! * `subagents`: objects with `id`, `conversationId`, `agentId`, `agentType`, `toolUseId` (what started it),
+//!   `startedAt`, `lastEventAt` and `stoppedAt`.
+//! * `usage`: tokens in `total`, of `subagents`, and by model in `models`, with `cost` and `hasUnknownPrice`.
+//! * `events`: as `arrakis events list` has them.
+//! * `stored`: the conversation with the event or line that each of its values comes from.
 
+pub(super) mod find;
 mod show;
+pub(super) mod thread;
+pub(super) mod tool;
 mod view;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::store::{ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page};
+use arrakis_core::store::{
+    ConversationDetail, ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
+};
 use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use super::output::table::{Cell, Column, Table};
-use super::output::{self, Terminal};
+use super::output::{self, Terminal, pager};
+use crate::config::process_env;
 use view::{ConversationView, DetailView};
 
 /// Rows of a list unless told otherwise.
@@ -60,9 +81,33 @@ pub struct ListArgs {
 /// The arguments of `arrakis conversations show`.
 #[derive(Debug, Clone, Args)]
 pub struct ShowArgs {
-    /// The session id, or the conversation's own id.
-    #[arg(value_name = "SESSION")]
-    pub session: String,
+    /// The session id or the conversation's own, or how it begins.
+    #[arg(value_name = "SESSION", required_unless_present = "last")]
+    pub session: Option<String>,
+
+    /// The conversation with the latest event.
+    #[arg(long, conflicts_with = "session")]
+    pub last: bool,
+
+    /// Only your last N prompts, and what came after them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub prompts: Option<u64>,
+
+    /// Show what tools were given and gave back.
+    #[arg(long)]
+    pub tools: bool,
+
+    /// Show what the model thought, where the transcript has it.
+    #[arg(long)]
+    pub thinking: bool,
+
+    /// Show everything: tools, thinking, and all that the client says.
+    #[arg(long)]
+    pub unfold: bool,
+
+    /// Write all at once, also to a terminal.
+    #[arg(long)]
+    pub no_pager: bool,
 
     /// The workspace.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_WORKSPACE)]
@@ -107,25 +152,62 @@ async fn list(
     Ok(())
 }
 
+/// What is shown whole.
+#[derive(Debug, Clone, Copy)]
+struct Unfold {
+    tools: bool,
+    thinking: bool,
+    system: bool,
+}
+
 async fn show(
     args: &ShowArgs,
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    let Some(found) = reader.conversation(&args.workspace, &args.session).await? else {
-        bail!(
-            "there is no conversation {} in the workspace {}; \
-             `arrakis conversations list` shows those that are stored",
-            args.session,
-            args.workspace
-        );
-    };
+    let found = find(args, reader).await?;
     if context.json {
-        context.write_json(&DetailView::of(&found))?;
-    } else {
-        show::write(&found, context.terminal, &mut context.out)?;
+        return Ok(context.write_json(&DetailView::of(&found))?);
+    }
+    let unfold = Unfold {
+        tools: args.tools || args.unfold,
+        thinking: args.thinking || args.unfold,
+        system: args.unfold,
+    };
+    let prompts = args.prompts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let terminal = context.terminal;
+    let write = |out: &mut dyn Write| show::write(&found, unfold, prompts, terminal, out);
+    match pager::command(&process_env).filter(|_| !args.no_pager) {
+        Some(command) => {
+            // From now on an interrupt is the pager's business.
+            let _interrupts = signal(SignalKind::interrupt())?;
+            pager::page(&command, &mut context.out, &write)?;
+        }
+        None => write(&mut context.out)?,
     }
     Ok(())
+}
+
+async fn find(
+    args: &ShowArgs,
+    reader: &Arc<dyn EventReader>,
+) -> anyhow::Result<ConversationDetail> {
+    let workspace = &args.workspace;
+    let session = match &args.session {
+        Some(session) => session.clone(),
+        None => match reader.conversations(workspace, Page::first(1)).await?.pop() {
+            Some(latest) => latest.conversation.session_id,
+            None => bail!("there are no conversations in the workspace {workspace} yet"),
+        },
+    };
+    if let Some(found) = reader.conversation(workspace, &session).await? {
+        return Ok(found);
+    }
+    let session = find::by_prefix(reader, workspace, &session).await?;
+    match reader.conversation(workspace, &session).await? {
+        Some(found) => Ok(found),
+        None => bail!("the conversation {session} is gone"),
+    }
 }
 
 fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {

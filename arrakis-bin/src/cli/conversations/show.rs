@@ -1,4 +1,4 @@
-//! A conversation to read: messages and tool uses in time order.
+//! A conversation to read on a terminal.
 //!
 //! ```text
 //! Fix the build
@@ -9,23 +9,41 @@
 //! 10:15:00  you
 //!           Fix the build, please.
 //!
-//! 10:15:03  Bash  cargo build  failed, 1.2 s
-//!
-//!           subagent a1b2
-//! 10:15:05  │ Read  src/lib.rs  ok, 4 ms
+//! 10:15:03  Bash  cargo build  failed, 1.2 s, 14 lines
+//! 10:15:04  Agent  find the cause  ok, 2.1 s, 1 line
+//!           subagent general-purpose a1b2
+//! 10:15:05  │ Read  src/lib.rs  ok, 4 ms, 120 lines
+//!           │
 //! 10:15:06  │ claude
 //!           │ It lacks a semicolon.
+//!
+//! 10:15:07  thinking  That is easily mended  (3 lines)
+//! ```
+//!
+//! With `--tools` what a tool was given and gave back stands below its line:
+//!
+//! ```text
+//! 10:15:08  Edit  src/lib.rs  ok, 9 ms
+//!             file_path: src/lib.rs
+//!             - let a = 1
+//!             + let a = 1;
+//! 10:15:09  Bash  cargo build  ok, 1.1 s, 1 line
+//!             command: cargo build
+//!             = Finished
 //! ```
 
 use std::io::{self, Write};
 
 use anstyle::Style;
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Message, Role, ToolStatus, ToolUse};
-use arrakis_core::event::{key_argument, shows_by_itself};
+use arrakis_core::conversation::{Message, Role, ToolStatus};
+use arrakis_core::event::key_argument;
 use arrakis_core::price;
 use arrakis_core::store::{ConversationDetail, EventSummary};
 
+use super::Unfold;
+use super::thread::{Call, Item, Part, Thread, What};
+use super::tool::{self, Input, Line};
 use crate::cli::output::{self, Terminal, text};
 
 /// Columns of the time at the left, with the gap after it.
@@ -34,14 +52,32 @@ const TIME_COLUMNS: usize = 10;
 /// What is shown of one message, in bytes; JSON output has all of it.
 const SHOWN_MESSAGE_BYTES: usize = 16 * 1024;
 
+/// Most lines of a tool's input or output that are shown.
+const SHOWN_TOOL_LINES: usize = 60;
+
+/// Lines of what the client itself says that are shown: it may be the summary of a whole conversation.
+const SHOWN_SYSTEM_LINES: usize = 6;
+
+/// Writes the conversation, or the last `prompts` prompts of it and what came after them.
 pub(super) fn write(
     detail: &ConversationDetail,
+    unfold: Unfold,
+    prompts: Option<usize>,
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     write_header(detail, terminal, out)?;
-    let mut timeline = Timeline { terminal, out, thread: None, day: None, after_message: true };
-    items(detail).into_iter().try_for_each(|item| timeline.write(&item))
+    let main = Thread::of(detail);
+    let is_prompt =
+        |item: &Item<'_>| matches!(item, Item::Message(message, _) if message.role == Role::User);
+    let starts: Vec<usize> = (0..main.items.len()).filter(|n| is_prompt(&main.items[*n])).collect();
+    let first = prompts.map_or(0, |prompts| match starts.len().checked_sub(prompts) {
+        Some(n) => starts.get(n).copied().unwrap_or(main.items.len()),
+        None => 0,
+    });
+    let mut reader =
+        Reader { terminal, unfold, out, marks: String::new(), day: None, needs_gap: true };
+    main.items[first..].iter().try_for_each(|item| reader.item(item))
 }
 
 fn write_header(
@@ -114,172 +150,260 @@ fn write_header(
     line("cost", &costs.join("; "))
 }
 
-/// One thing that happened.
-#[derive(Clone, Copy)]
-enum Item<'a> {
-    Message(&'a Message),
-    ToolUse(&'a ToolUse),
-    Event(&'a EventSummary),
-}
-
-impl<'a> Item<'a> {
-    fn at(&self) -> Timestamp {
-        match self {
-            Self::Message(message) => message.content.stamp.at,
-            Self::ToolUse(tool_use) => tool_use.first.at,
-            Self::Event(event) => event.captured_at(),
-        }
-    }
-
-    /// The subagent that did it.
-    fn thread(&self) -> Option<&'a str> {
-        match self {
-            Self::Message(message) => message.agent_id.as_deref(),
-            Self::ToolUse(tool_use) => tool_use.agent_id.as_deref(),
-            Self::Event(_) => None,
-        }
-    }
-}
-
-fn items(detail: &ConversationDetail) -> Vec<Item<'_>> {
-    // What a message without words has is told by its tool uses.
-    let messages = detail.messages.iter().filter(|message| !message.content.value.is_empty());
-    let events = detail.events.iter().filter(|event| !shows_by_itself(&event.event_type));
-    let mut items: Vec<Item<'_>> = messages.map(Item::Message).collect();
-    items.extend(detail.tool_uses.iter().map(Item::ToolUse));
-    items.extend(events.map(Item::Event));
-    items.sort_by_key(Item::at); // stable: what has one time stays in the order of its kind
-    items
-}
-
 /// Writes items, and what changes between them.
-struct Timeline<'a> {
+struct Reader<'a> {
     terminal: Terminal,
+    unfold: Unfold,
     out: &'a mut dyn Write,
-    thread: Option<String>,
+    /// What stands before each line of a subagent.
+    marks: String,
     day: Option<String>,
-    after_message: bool,
+    /// Whether an empty line must stand before what comes.
+    needs_gap: bool,
 }
 
-impl Timeline<'_> {
-    fn write(&mut self, item: &Item<'_>) -> io::Result<()> {
-        self.write_day(item.at())?;
-        self.write_thread(item)?;
+impl Reader<'_> {
+    fn item(&mut self, item: &Item<'_>) -> io::Result<()> {
         match item {
-            Item::Message(message) => self.write_message(message),
-            Item::ToolUse(tool_use) => self.write_tool_use(tool_use),
-            Item::Event(event) => self.write_event(event),
+            Item::Message(message, parts) => {
+                parts.iter().try_for_each(|part| self.part(message, part))
+            }
+            Item::Tool(call) => self.tool(call),
+            Item::Event(event) => self.event(event),
+            Item::Subagent(thread) => {
+                self.needs_gap = true;
+                self.subagent(thread)
+            }
         }
     }
 
-    fn write_event(&mut self, event: &EventSummary) -> io::Result<()> {
-        if std::mem::take(&mut self.after_message) {
-            writeln!(self.out)?;
+    fn part(&mut self, message: &Message, part: &Part<'_>) -> io::Result<()> {
+        match &part.what {
+            What::Text(words) => self.words(message, part.at, words),
+            What::Thinking(words) if self.unfold.thinking => {
+                self.needs_gap = true;
+                self.begin(part.at, "thinking", output::DIM)?;
+                self.text(words, Some(output::DIM), usize::MAX)
+            }
+            What::Thinking(words) => {
+                let count = words.trim().lines().count();
+                let lines = output::count(count, "line");
+                let end = if count > 1 { format!("  ({lines})") } else { String::new() };
+                let room = self.room("thinking".len() + 2 + end.len());
+                let first = text::one_line(words.trim().lines().next().unwrap_or_default());
+                let told = format!("thinking  {}{end}", text::fit(&first, room));
+                self.line(part.at, &self.terminal.paint(output::DIM, told.trim_end()))
+            }
+            What::Tool(call) => self.tool(call),
+            What::Named(what) => {
+                let what = format!("[{}]", text::fit(&text::one_line(what), self.room(2)));
+                self.line(part.at, &self.terminal.paint(output::DIM, &what))
+            }
         }
+    }
+
+    fn words(&mut self, message: &Message, at: Timestamp, words: &str) -> io::Result<()> {
+        let (speaker, style) = match message.role {
+            Role::User if message.agent_id.is_none() => ("you", output::GOOD.bold()),
+            Role::User => ("task", output::GOOD.bold()),
+            Role::Assistant => ("claude", output::NAME.bold()),
+            Role::System => ("system", output::WARN),
+        };
+        self.needs_gap = true;
+        self.begin(at, speaker, style)?;
+        let is_system = message.role == Role::System;
+        let lines = if is_system && !self.unfold.system { SHOWN_SYSTEM_LINES } else { usize::MAX };
+        self.text(words, is_system.then_some(output::DIM), lines)
+    }
+
+    /// The line with which something of several lines begins.
+    fn begin(&mut self, at: Timestamp, label: &str, style: Style) -> io::Result<()> {
+        let label = self.terminal.paint(style, label);
+        self.line(at, &label)?;
+        self.needs_gap = true;
+        Ok(())
+    }
+
+    /// Running text, at most so many lines of it.
+    fn text(&mut self, words: &str, style: Option<Style>, lines: usize) -> io::Result<()> {
+        let shown = arrakis_core::limits::cut(words, SHOWN_MESSAGE_BYTES);
+        let indent = self.indent();
+        let wrapped = text::wrap(&text::many_lines(shown), self.terminal.text_columns(), &indent);
+        let all = wrapped.lines().count();
+        for line in wrapped.lines().take(lines) {
+            let words = line.strip_prefix(&indent).unwrap_or_default();
+            match style {
+                Some(style) if !words.is_empty() => {
+                    writeln!(self.out, "{indent}{}", self.terminal.paint(style, words))?;
+                }
+                _ => writeln!(self.out, "{line}")?,
+            }
+        }
+        if all > lines {
+            self.more(&format!("… {}; --unfold shows them", left(all - lines)))
+        } else if shown.len() < words.len() {
+            self.more(&format!("… {} in all; --json shows them", output::size(words.len())))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn tool(&mut self, call: &Call<'_>) -> io::Result<()> {
+        let tool_use = call.tool_use;
+        let style = match tool_use.status() {
+            ToolStatus::Running => output::WARN,
+            ToolStatus::Denied | ToolStatus::Failed => output::BAD,
+            ToolStatus::Succeeded => output::GOOD,
+        };
+        let outcome = tool::outcome(tool_use);
+        let given_back = tool::output(tool_use);
+        let mut more = String::new();
+        if let Some(ms) = tool_use.duration_ms() {
+            more += &format!(", {}", output::duration(ms));
+        }
+        if !given_back.trim().is_empty() {
+            more += &format!(", {}", output::count(given_back.trim_end().lines().count(), "line"));
+        }
+        let name = text::one_line(&tool_use.tool_name);
+        let name = text::fit(&name, self.terminal.text_columns() / 3);
+        let room = self.room(text::width(&name) + 2 + 2 + outcome.len() + more.len());
+        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
+        let argument = text::one_line(&argument.unwrap_or_default());
+        let line = format!(
+            "{}  {}  {}{}",
+            self.terminal.paint(output::NAME, &name),
+            text::fit(&argument, room),
+            self.terminal.paint(style, outcome),
+            self.terminal.paint(output::DIM, &more)
+        );
+        self.line(tool_use.first.at, &line)?;
+        if self.unfold.tools {
+            tool::input(tool_use).iter().try_for_each(|input| self.input(input))?;
+            self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM)?;
+            self.needs_gap = true;
+        }
+        call.subagents.iter().try_for_each(|thread| self.subagent(thread))
+    }
+
+    fn input(&mut self, input: &Input) -> io::Result<()> {
+        match input {
+            Input::Short(name, value) => {
+                self.tool_lines([format!("{name}: {value}").as_str()].into_iter(), "", Style::new())
+            }
+            Input::Long(name, value) => {
+                let name = format!("{name}:");
+                self.tool_lines([name.as_str()].into_iter(), "", Style::new())?;
+                self.tool_lines(value.lines(), "  ", Style::new())
+            }
+            Input::Change(lines) => {
+                let style = |line: &Line| match line {
+                    Line::Kept(_) => output::DIM,
+                    Line::Removed(_) => output::BAD,
+                    Line::Added(_) => output::GOOD,
+                };
+                for line in lines.iter().take(SHOWN_TOOL_LINES) {
+                    self.tool_lines([line.signed().as_str()].into_iter(), "", style(line))?;
+                }
+                self.tool_lines_left(lines.len())
+            }
+        }
+    }
+
+    /// Lines of a tool's input or output, each after `sign`.
+    fn tool_lines<'a>(
+        &mut self,
+        lines: impl Iterator<Item = &'a str>,
+        sign: &str,
+        style: Style,
+    ) -> io::Result<()> {
+        let mut count = 0;
+        let room = self.room(2 + sign.len());
+        for line in lines {
+            count += 1;
+            if count > SHOWN_TOOL_LINES {
+                continue;
+            }
+            let line = text::many_lines(arrakis_core::limits::cut(line, SHOWN_MESSAGE_BYTES));
+            let line = self.terminal.paint(style, &text::fit(&line, room));
+            writeln!(self.out, "{}", format!("{}  {sign}{line}", self.indent()).trim_end())?;
+        }
+        self.tool_lines_left(count)
+    }
+
+    fn tool_lines_left(&mut self, count: usize) -> io::Result<()> {
+        match count.checked_sub(SHOWN_TOOL_LINES) {
+            None | Some(0) => Ok(()),
+            Some(more) => self.more(&format!("  … {}; --json shows them", left(more))),
+        }
+    }
+
+    fn subagent(&mut self, thread: &Thread<'_>) -> io::Result<()> {
+        let Some(subagent) = thread.subagent else { return Ok(()) };
+        self.gap()?;
+        let kind = subagent.agent_type.as_deref().unwrap_or_default();
+        let label = text::one_line(&format!("subagent {kind} {}", subagent.agent_id));
+        let label = self.terminal.paint(output::WARN, &text::fit(&label, self.room(0)));
+        writeln!(self.out, "{}{label}", self.indent())?;
+        let marks = self.marks.len();
+        self.marks.push_str("│ ");
+        self.needs_gap = false;
+        let written = thread.items.iter().try_for_each(|item| self.item(item));
+        self.marks.truncate(marks);
+        self.needs_gap = true;
+        written
+    }
+
+    fn event(&mut self, event: &EventSummary) -> io::Result<()> {
         let name = text::one_line(&event.event_type);
-        let room =
-            self.terminal.text_columns().saturating_sub(TIME_COLUMNS + text::width(&name) + 2);
-        let told = text::fit(event.told(), room.max(12));
-        let time = self.time(event.captured_at());
-        writeln!(
-            self.out,
-            "{time}{}",
-            self.terminal.paint(output::DIM, format!("{name}  {told}").trim_end())
-        )
+        let told = text::fit(event.told(), self.room(text::width(&name) + 2)).into_owned();
+        let line = format!("{name}  {told}");
+        self.line(event.captured_at(), &self.terminal.paint(output::DIM, line.trim_end()))
+    }
+
+    /// A line of its own: painted text that is safe and fits.
+    fn line(&mut self, at: Timestamp, line: &str) -> io::Result<()> {
+        self.change_day(at)?;
+        self.gap()?;
+        let time = format!("{:<TIME_COLUMNS$}", output::time_of_day(at));
+        let time = self.terminal.paint(output::DIM, &time);
+        writeln!(self.out, "{time}{}{line}", self.marks)
     }
 
     /// A line for each day after the first.
-    fn write_day(&mut self, at: Timestamp) -> io::Result<()> {
+    fn change_day(&mut self, at: Timestamp) -> io::Result<()> {
         let day = output::moment(at, false).chars().take(10).collect::<String>();
         if self.day.as_ref().is_some_and(|known| *known != day) {
             writeln!(self.out, "\n{}", self.terminal.paint(output::DIM, &day))?;
-            self.after_message = true;
+            self.needs_gap = true;
         }
         self.day = Some(day);
         Ok(())
     }
 
-    /// A line where another thread takes over.
-    fn write_thread(&mut self, item: &Item<'_>) -> io::Result<()> {
-        let thread = item.thread();
-        if self.thread.as_deref() != thread {
-            self.thread = thread.map(str::to_owned);
-            self.after_message = true;
-            if let Some(agent) = thread {
-                let label = format!("subagent {}", text::one_line(agent));
-                let label = self.terminal.paint(output::WARN, &label);
-                writeln!(self.out, "\n{:TIME_COLUMNS$}{label}", "")?;
-                self.after_message = false;
-            }
+    fn gap(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.needs_gap) {
+            let indent = if self.marks.is_empty() { String::new() } else { self.indent() };
+            writeln!(self.out, "{}", indent.trim_end())?;
         }
         Ok(())
     }
 
-    fn write_message(&mut self, message: &Message) -> io::Result<()> {
-        let (speaker, style) = match message.role {
-            Role::User if message.agent_id.is_none() => ("you", output::GOOD.bold()),
-            Role::User => ("task", output::GOOD.bold()),
-            Role::Assistant => ("claude", output::NAME.bold()),
-            Role::System => ("system", output::BAD.bold()),
-        };
-        let thread = self.thread_mark();
-        if self.after_message || self.thread.is_none() {
-            writeln!(self.out)?;
-        }
-        let time = self.time(message.content.stamp.at);
-        writeln!(self.out, "{time}{thread}{}", self.terminal.paint(style, speaker))?;
-        let whole = &message.content.value;
-        let shown = arrakis_core::limits::cut(whole, SHOWN_MESSAGE_BYTES);
-        let indent = format!("{:TIME_COLUMNS$}{thread}", "");
-        let columns = self.terminal.text_columns();
-        write!(self.out, "{}", text::wrap(&text::many_lines(shown), columns, &indent))?;
-        if shown.len() < whole.len() {
-            let more = format!("… {} in all; --json shows them", output::size(whole.len()));
-            writeln!(self.out, "{indent}{}", self.terminal.paint(output::WARN, &more))?;
-        }
-        self.after_message = true;
-        Ok(())
+    fn more(&mut self, told: &str) -> io::Result<()> {
+        writeln!(self.out, "{}{}", self.indent(), self.terminal.paint(output::WARN, told))
     }
 
-    fn write_tool_use(&mut self, tool_use: &ToolUse) -> io::Result<()> {
-        if std::mem::take(&mut self.after_message) {
-            writeln!(self.out)?;
-        }
-        let (status, style) = match tool_use.status() {
-            ToolStatus::Running => ("no result", output::WARN),
-            ToolStatus::Denied => ("denied", output::BAD),
-            ToolStatus::Failed => ("failed", output::BAD),
-            ToolStatus::Succeeded => ("ok", output::GOOD),
-        };
-        let duration = tool_use
-            .duration_ms()
-            .map(|ms| format!(", {}", output::duration(ms)))
-            .unwrap_or_default();
-        let name = text::one_line(&tool_use.tool_name);
-        let thread = self.thread_mark();
-        let taken = TIME_COLUMNS + text::width(&thread) + text::width(&name);
-        let end = 2 + 2 + status.len() + duration.len();
-        let room = self.terminal.text_columns().saturating_sub(taken + end).max(12);
-        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
-        let argument = text::one_line(&argument.unwrap_or_default());
-        let time = self.time(tool_use.first.at);
-        let paint = |style: Style, shown: &str| self.terminal.paint(style, shown);
-        writeln!(
-            self.out,
-            "{time}{thread}{}  {}  {}{}",
-            paint(output::NAME, &name),
-            text::fit(&argument, room),
-            paint(style, status),
-            paint(output::DIM, &duration)
-        )
+    fn indent(&self) -> String {
+        format!("{:TIME_COLUMNS$}{}", "", self.marks)
     }
 
-    fn time(&self, at: Timestamp) -> String {
-        let time = format!("{:<TIME_COLUMNS$}", output::time_of_day(at));
-        self.terminal.paint(output::DIM, &time)
+    /// The columns that are left in a line of which so many are taken.
+    fn room(&self, taken: usize) -> usize {
+        let taken = TIME_COLUMNS + text::width(&self.marks) + taken;
+        self.terminal.text_columns().saturating_sub(taken).max(4)
     }
+}
 
-    fn thread_mark(&self) -> String {
-        if self.thread.is_some() { "│ ".to_owned() } else { String::new() }
-    }
+/// `1 more line`, `7 more lines`.
+fn left(lines: usize) -> String {
+    output::count(lines, "more line")
 }

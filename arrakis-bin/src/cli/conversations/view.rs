@@ -2,8 +2,8 @@
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{
-    Blocks, Conversation, Json, Message, MessageOrigin, Role, Seen, Stamped, Subagent, ToolStatus,
-    ToolUse, UsageReport,
+    Blocks, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Seen, Stamped, Subagent,
+    ToolResult, ToolStatus, ToolUse, UsageReport,
 };
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{ConversationDetail, ConversationSummary, EventSummary};
@@ -70,6 +70,7 @@ pub(super) struct DetailView<'a> {
     subagents: &'a [Subagent],
     usage: &'a UsageReport,
     events: &'a [EventSummary],
+    stored: &'a Conversation,
 }
 
 impl<'a> DetailView<'a> {
@@ -82,6 +83,7 @@ impl<'a> DetailView<'a> {
             subagents: &detail.subagents,
             usage: &detail.usage,
             events: &detail.events,
+            stored: &detail.conversation,
         }
     }
 }
@@ -131,6 +133,7 @@ struct ToolUseView<'a> {
     duration_ms: Option<u64>,
     parameters: Option<&'a Json>,
     response: Option<&'a Json>,
+    result: Option<ResultView<'a>>,
     message_id: Option<Uuid>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
@@ -150,12 +153,30 @@ impl<'a> ToolUseView<'a> {
             duration_ms: tool_use.duration_ms(),
             parameters: tool_use.parameters.as_ref().map(|parameters| &parameters.value),
             response: result.and_then(|result| result.response.as_ref()),
+            result: result.map(ResultView::of),
             message_id: tool_use.message_id,
             agent_id: tool_use.agent_id.as_deref(),
             prompt_id: tool_use.prompt_id.as_deref(),
             seen: tool_use.seen,
             request_id: &tool_use.first.request_id,
         }
+    }
+}
+
+/// Where the result of a tool use comes from.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultView<'a> {
+    at: Timestamp,
+    rank: ResultRank,
+    duration_ms: Option<u64>,
+    request_id: &'a RequestId,
+}
+
+impl<'a> ResultView<'a> {
+    fn of(result: &'a ToolResult) -> Self {
+        let ToolResult { stamp, rank, duration_ms, .. } = result;
+        Self { at: stamp.at, rank: *rank, duration_ms: *duration_ms, request_id: &stamp.request_id }
     }
 }
 

@@ -1,18 +1,25 @@
-//! `arrakis import`: takes in what was kept elsewhere.
+//! `arrakis import`: takes in what was kept elsewhere, past transcripts of Claude Code or what `arrakis export`
+//! wrote as JSONL.
 
+mod export_file;
 mod transcripts;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::Context;
+use super::export::format::is_export;
 
 /// The arguments of `arrakis import`.
 #[derive(Debug, Clone, Args)]
 pub struct ImportArgs {
-    /// Transcripts, or folders of them [default: all of Claude Code's].
+    /// Transcripts or folders of them; or one file of `arrakis export`, - for standard input [default: all
+    /// of Claude Code's transcripts].
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
@@ -27,5 +34,23 @@ pub struct ImportArgs {
 ///
 /// Nothing can be read, or the spool does not take what is.
 pub fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
-    transcripts::run(args, context)
+    match (&args.paths[..], args.paths.iter().find(|path| holds_export(path))) {
+        (_, None) => transcripts::run(args, context),
+        ([path], Some(_)) => export_file::run(path, context),
+        (_, Some(export)) => bail!("{} is an export; import it by itself", export.display()),
+    }
 }
+
+/// Whether a path is that of an export. Transcripts are only read from regular files.
+fn holds_export(path: &Path) -> bool {
+    let Ok(found) = path.metadata() else { return path.as_os_str() == "-" };
+    if !found.is_file() {
+        return !found.is_dir();
+    }
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    read.is_ok() && is_export(&head)
+}
+
+/// What is looked at of a file to tell what it is.
+const HEAD_BYTES: u64 = 4096;

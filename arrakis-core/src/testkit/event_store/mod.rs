@@ -216,5 +216,12 @@ mod tests {
         Fixture { clock, store }
     }
 
+    impl crate::testkit::archive::ArchiveFixture for Fixture {
+        fn archive(&self) -> Arc<dyn crate::store::Archive> {
+            Arc::<MemoryStore>::clone(&self.store)
+        }
+    }
+
     event_store_conformance!(make);
+    crate::archive_conformance!(make);
 }

@@ -1,0 +1,59 @@
+//! Finding the conversation that somebody means.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use arrakis_core::store::{EventReader, Page};
+
+use crate::cli::output::{self, text};
+
+/// Conversations read at a time.
+const PAGE: usize = 1000;
+
+/// How many of several candidates are named.
+const NAMED: usize = 10;
+
+/// The session whose id begins with `prefix`.
+///
+/// # Errors
+///
+/// No session's id does, or several do; the error names them.
+pub(in crate::cli) async fn by_prefix(
+    reader: &Arc<dyn EventReader>,
+    workspace: &str,
+    prefix: &str,
+) -> anyhow::Result<String> {
+    let mut found = Vec::new();
+    let mut page = Page::first(PAGE);
+    while !prefix.is_empty() {
+        let part = reader.conversations(workspace, page).await?;
+        let Some(last) = part.last() else { break };
+        page.after = Some(last.conversation.id);
+        let is_meant = |id: &str| id.starts_with(prefix);
+        let part = part.into_iter().map(|one| one.conversation);
+        found.extend(part.filter(|one| is_meant(&one.session_id) || is_meant(&one.id.to_string())));
+    }
+    if let Some(exact) = found.iter().find(|one| one.session_id == prefix) {
+        return Ok(exact.session_id.clone());
+    }
+    match &found[..] {
+        [] => bail!(
+            "there is no conversation {prefix} in the workspace {workspace}; \
+             `arrakis conversations list` shows those that are stored"
+        ),
+        [one] => Ok(one.session_id.clone()),
+        several => {
+            let mut candidates = String::new();
+            for one in several.iter().take(NAMED) {
+                let title = one.title.as_ref().map_or("", |title| &title.value);
+                let started = output::moment(one.started_at, false);
+                let title = text::one_line(title);
+                candidates += &format!("\n  {}  {started}  {title}", one.session_id);
+            }
+            if several.len() > NAMED {
+                candidates += &format!("\n  and {} more", several.len() - NAMED);
+            }
+            bail!("{} conversations begin with {prefix}; say which:{candidates}", several.len())
+        }
+    }
+}

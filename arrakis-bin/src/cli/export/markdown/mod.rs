@@ -1,0 +1,244 @@
+//! Conversations as documents to read, one each, in Markdown.
+//!
+//! Prompts and answers are as they were written, as far as that is safe ([`harmless`]). What was folded on a
+//! terminal is in `<details>`: tool uses with input and output, thinking, what the client itself says, and the
+//! threads of subagents.
+
+mod harmless;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::{Message, Role};
+use arrakis_core::digest::Digest;
+use arrakis_core::event::key_argument;
+use arrakis_core::price;
+use arrakis_core::store::{ConversationDetail, EventSummary};
+
+use self::harmless::{code, fenced, html, markdown, plain};
+use super::select::Selected;
+use super::sink::{NewFile, Sink};
+use super::{ExportArgs, Source, Summary};
+use crate::cli::conversations::thread::{Call, Item, Part, Thread, What};
+use crate::cli::conversations::tool::{self, Input, Line};
+use crate::cli::output::{self, text};
+
+/// Most characters of what names a tool use, in its summary.
+const SUMMARY_COLUMNS: usize = 100;
+
+/// Writes the documents one behind the other.
+pub(super) async fn write(
+    source: &Source<'_>,
+    selected: &Selected,
+    sink: &mut Sink<'_>,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let workspace = &source.selection.workspace;
+    for session in &selected.sessions {
+        if let Some(detail) = source.reader.conversation(workspace, session).await? {
+            if summary.counts.conversations > 0 {
+                sink.put(b"\n---\n\n")?;
+            }
+            sink.put(document(&detail).as_bytes())?;
+            summary.counts.conversations += 1;
+        }
+        source.progress.step(1);
+    }
+    Ok(())
+}
+
+/// Writes each document into a file of its own in `directory`.
+pub(super) async fn write_files(
+    directory: &Path,
+    args: &ExportArgs,
+    source: &Source<'_>,
+    selected: &Selected,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let workspace = &source.selection.workspace;
+    let named = || format!("cannot write into {}", directory.display());
+    std::fs::create_dir_all(directory).with_context(named)?;
+    for session in &selected.sessions {
+        if let Some(detail) = source.reader.conversation(workspace, session).await? {
+            let path = directory.join(file_name(&detail));
+            let mut sink = Sink::File(NewFile::create(&path, args.overwrite)?);
+            sink.put(document(&detail).as_bytes())?;
+            sink.finish()?;
+            summary.counts.conversations += 1;
+            summary.files += 1;
+        }
+        source.progress.step(1);
+    }
+    Ok(())
+}
+
+/// The name of a document: the day on which the conversation began, and its session. What is no letter for a
+/// file's name is left out, and told apart by a digest.
+fn file_name(detail: &ConversationDetail) -> String {
+    let session = &detail.conversation.session_id;
+    let is_fit = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    let mut name: String = session.chars().filter(|letter| is_fit(*letter)).take(100).collect();
+    if name != *session {
+        let digest = Digest::of(session.as_bytes());
+        name.push('-');
+        name.extend(digest.as_bytes()[..6].iter().map(|byte| format!("{byte:02x}")));
+    }
+    let day = output::moment(detail.conversation.started_at, false);
+    format!("{}-{name}.md", day.get(..10).unwrap_or_default())
+}
+
+/// A conversation as a document.
+fn document(detail: &ConversationDetail) -> String {
+    let mut document = Document(String::new());
+    document.front(detail);
+    document.items(&Thread::of(detail).items);
+    document.0
+}
+
+/// A document that is written. Writing to it cannot fail.
+struct Document(String);
+
+impl Document {
+    fn front(&mut self, detail: &ConversationDetail) {
+        let of = &detail.conversation;
+        let title = of.title.as_ref().map_or("(no prompt yet)", |title| &title.value);
+        writeln!(self.0, "# {}\n", plain(title)).ok();
+        let mut line = |label: &str, value: String| {
+            writeln!(self.0, "- **{label}:** {value}").ok();
+        };
+        line("Session", code(&of.session_id));
+        for (label, said) in
+            [("Project", &of.project_path), ("Branch", &of.git_branch), ("Model", &of.model)]
+        {
+            if let Some(said) = said {
+                line(label, code(&said.value));
+            }
+        }
+        let moment = |at: Timestamp| format!("{} UTC", output::moment(at, false));
+        line("Started", moment(of.started_at));
+        match (of.ended_at(), &of.ended) {
+            (Some(at), Some(reason)) => {
+                line("Ended", format!("{} ({})", moment(at), plain(&reason.value)));
+            }
+            _ => line("Last event", moment(of.last_event_at)),
+        }
+        let usage = &detail.usage;
+        if !usage.models.is_empty() {
+            let total = usage.total;
+            line(
+                "Tokens",
+                format!(
+                    "{} in ({} from the cache), {} out",
+                    total.prompt_tokens(),
+                    total.cache_read_tokens,
+                    total.output_tokens
+                ),
+            );
+            let more = if usage.has_unknown_price { "more than " } else { "" };
+            let mut cost =
+                format!("{more}\\{} by the prices of {}", usage.cost, price::table().date);
+            if let Some(client) = &of.client_cost {
+                cost += &format!(", \\{} by the client", client.total);
+            }
+            line("Cost", cost);
+        }
+        self.0.push('\n');
+    }
+
+    fn items(&mut self, items: &[Item<'_>]) {
+        for item in items {
+            match item {
+                Item::Message(message, parts) => self.message(message, parts),
+                Item::Tool(call) => self.tool(call),
+                Item::Event(event) => self.event(event),
+                Item::Subagent(thread) => self.subagent(thread),
+            }
+        }
+    }
+
+    fn message(&mut self, message: &Message, parts: &[Part<'_>]) {
+        for part in parts {
+            match &part.what {
+                What::Text(words) if message.role == Role::System => {
+                    self.folded(&format!("system · {}", time(part.at)), &markdown(words));
+                }
+                What::Text(words) => {
+                    let speaker = match message.role {
+                        Role::User if message.agent_id.is_none() => "You",
+                        Role::User => "Task",
+                        _ => "Claude",
+                    };
+                    writeln!(self.0, "**{speaker}** · {}\n", time(part.at)).ok();
+                    writeln!(self.0, "{}", markdown(words)).ok();
+                }
+                What::Thinking("") => {}
+                What::Thinking(words) => self.folded("thinking", &markdown(words)),
+                What::Tool(call) => self.tool(call),
+                What::Named(what) => {
+                    writeln!(self.0, "*{}*\n", plain(what)).ok();
+                }
+            }
+        }
+    }
+
+    fn tool(&mut self, call: &Call<'_>) {
+        let tool_use = call.tool_use;
+        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
+        let argument = text::one_line(&argument.unwrap_or_default());
+        let duration = tool_use.duration_ms().map(|ms| format!(", {}", output::duration(ms)));
+        let summary = format!(
+            "<b>{}</b> {} · {}{}",
+            html(&tool_use.tool_name),
+            html(&text::fit(&argument, SUMMARY_COLUMNS)),
+            tool::outcome(tool_use),
+            duration.unwrap_or_default()
+        );
+        let mut body = String::new();
+        for input in tool::input(tool_use) {
+            match input {
+                Input::Short(name, value) => {
+                    writeln!(body, "- {}: {}", plain(&name), code(&value)).ok();
+                }
+                Input::Long(name, value) => {
+                    writeln!(body, "\n{}:\n\n{}", plain(&name), fenced(&value, "")).ok();
+                }
+                Input::Change(lines) => {
+                    let lines: Vec<String> = lines.iter().map(Line::signed).collect();
+                    writeln!(body, "\n{}", fenced(&lines.join("\n"), "diff")).ok();
+                }
+            }
+        }
+        let given_back = tool::output(tool_use);
+        if !given_back.trim().is_empty() {
+            writeln!(body, "\nOutput:\n\n{}", fenced(&given_back, "")).ok();
+        }
+        self.folded(&summary, body.trim_start_matches('\n'));
+        call.subagents.iter().for_each(|thread| self.subagent(thread));
+    }
+
+    fn subagent(&mut self, thread: &Thread<'_>) {
+        let Some(subagent) = thread.subagent else { return };
+        let kind = subagent.agent_type.as_deref().unwrap_or_default();
+        let label = html(&format!("subagent {kind} {}", subagent.agent_id));
+        writeln!(self.0, "<details>\n<summary>{label}</summary>\n").ok();
+        self.items(&thread.items);
+        self.0.push_str("</details>\n\n");
+    }
+
+    fn event(&mut self, event: &EventSummary) {
+        let told = format!("{} {}", event.event_type, event.told());
+        writeln!(self.0, "*{}* · {}\n", plain(&told), time(event.captured_at())).ok();
+    }
+
+    /// Something below a line that opens it. `summary` is HTML, `body` Markdown of ours.
+    fn folded(&mut self, summary: &str, body: &str) {
+        let body = body.trim_end();
+        writeln!(self.0, "<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>\n").ok();
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    output::moment(at, false)
+}
