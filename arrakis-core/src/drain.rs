@@ -15,7 +15,8 @@
 //! * the configuration's: the event goes back as it was and the gate is held, with one warning; it is
 //!   tried again every minute, and at once when somebody pokes;
 //! * an event's own: a batch is taken apart to find it; found, it loses a round. Out of rounds it
-//!   becomes a dead letter.
+//!   becomes a dead letter. Where nothing shows that the receiver works (`drain/suspects.rs`) it is taken
+//!   for the receiver's.
 //!
 //! The gate says when events are leased for a receiver again; whether an attempt may leave is the
 //! [circuit breaker](crate::middleware::breaker)'s to say. While that is not closed, 5xx is taken for the
