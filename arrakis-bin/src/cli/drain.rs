@@ -288,3 +288,80 @@ fn tell(report: DrainReport, context: &mut Context) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failing test may panic")]
+mod tests {
+    use arrakis_core::clock::{Clock, Timestamp};
+    use arrakis_core::drain::DrainConfig;
+    use arrakis_core::envelope::{Envelope, Source};
+    use arrakis_core::queue::MemoryQueue;
+    use arrakis_core::retry::Jitter;
+    use arrakis_core::testkit::fakes::TokioClock;
+    use arrakis_core::transport::{Batch, Loopback, Outcome, Transport, TransportError};
+    use arrakis_transport_http::client::Endpoints;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const URL: &str = "http://receiver/";
+
+    /// Takes events where there is a key.
+    #[derive(Debug)]
+    struct Keyed {
+        endpoints: Arc<ConfiguredEndpoints>,
+        inner: Loopback,
+    }
+
+    #[async_trait::async_trait]
+    impl Transport for Keyed {
+        async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
+            if self.endpoints.endpoint(batch.destination()).is_none() {
+                let (problem, remedy) = ("no key".to_owned(), "set api_key".to_owned());
+                return Err(TransportError::Misconfigured { problem, remedy });
+            }
+            self.inner.deliver(batch).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let home = Layout::new(directory.path());
+        let endpoints = Arc::new(ConfiguredEndpoints::new(&Config::load(home.home(), &|_| None).0));
+        let transport =
+            Arc::new(Keyed { endpoints: Arc::clone(&endpoints), inner: Loopback::default() });
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp::EPOCH));
+        let queue = Arc::new(MemoryQueue::new(Arc::clone(&clock)));
+        let event = Envelope::new(
+            "e".parse().unwrap(),
+            Timestamp::EPOCH,
+            URL,
+            Source::default(),
+            &b"{}"[..],
+        );
+        queue.push(event).await.unwrap();
+        let config =
+            DrainConfig { clock, ..DrainConfig::new(Jitter::new(StdRng::seed_from_u64(1))) };
+        let drainer = Drainer::new(queue, Arc::<Keyed>::clone(&transport) as _, config);
+        let shutdown = CancellationToken::new();
+        let person = async {
+            sleep(Duration::from_secs(3600)).await;
+            assert!(transport.inner.stored().is_empty(), "it is held");
+            std::fs::write(home.config(), format!("url = \"{URL}\"\napi_key = \"ark_k\"\n"))
+                .unwrap();
+            let mended = Instant::now();
+            while transport.inner.stored().is_empty() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+        };
+        tokio::select! {
+            _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
+            () = watch_config(&home, modified(&home), &drainer, &endpoints) => {}
+            () = person => {}
+        }
+    }
+}
