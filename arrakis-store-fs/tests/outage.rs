@@ -12,7 +12,9 @@ use std::time::Duration;
 use arrakis_core::clock::{Clock, SystemClock, Timestamp};
 use arrakis_core::drain::{DrainConfig, Drainer, Until};
 use arrakis_core::envelope::{Envelope, Source};
-use arrakis_core::middleware::breaker::{BreakerHandle, BreakerSnapshot, BreakerState};
+use arrakis_core::middleware::breaker::{
+    BreakerHandle, BreakerSnapshot, BreakerState, ReceiverHealth,
+};
 use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
 use arrakis_core::queue::{Depth, Queue};
 use arrakis_core::retry::Jitter;
@@ -77,7 +79,7 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
             retried += report.retried;
             let is_open = breaker.state("http://receiver/") == BreakerState::Open;
             assert_eq!(is_open, events[restart] > 1);
-            receivers::save(&layout, &breaker.snapshot()).unwrap();
+            receivers::save(&layout, &breaker.snapshot(), &BreakerSnapshot::default()).unwrap();
             drop((drainer, queue));
             sleep(HOUR * 11).await;
         } else {
@@ -96,15 +98,41 @@ async fn what_is_known_about_receivers_is_kept_for_the_owner_alone() {
     let layout = Layout::new(directory.path());
     Spool::new(layout.clone()).create().unwrap();
     assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
-    let first = one("http://first/");
-    receivers::save(&layout, &first).unwrap();
-    assert_eq!(receivers::load(&layout), first);
-    let second = one("http://second/");
-    receivers::save(&layout, &second).unwrap();
-    assert_eq!(receivers::load(&layout), second);
+    let nothing = BreakerSnapshot::default();
+    let known = one("http://a/");
+    receivers::save(&layout, &known, &nothing).unwrap();
+    assert_eq!(receivers::load(&layout), known);
     let mode = std::fs::metadata(layout.receivers()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(beside(&layout.queue()), ["receivers.json"], "nothing is left beside it");
+    assert_eq!(beside(&layout.queue()), ["receivers.json", "receivers.lock"]);
+}
+
+#[tokio::test]
+async fn several_processes_keep_what_each_has_learned() {
+    let directory = TempDir::new().unwrap();
+    let layout = Layout::new(directory.path());
+    Spool::new(layout.clone()).create().unwrap();
+    let nothing = BreakerSnapshot::default();
+    let both = BreakerSnapshot { receivers: [one("http://a/"), one("http://b/")].map(only).into() };
+    receivers::save(&layout, &both, &nothing).unwrap();
+
+    // Both begin with that. One finds that the first is back, the other that the second fails in a new way.
+    let (mut one_knows, mut other_knows) = (both.clone(), both.clone());
+    one_knows.receivers[0].state = BreakerState::Closed;
+    one_knows.receivers[0].last_failure = None;
+    other_knows.receivers[1].failures_in_a_row += 1;
+    // What goes with the time alone is no news.
+    other_knows.receivers[0].recent_attempts = 0;
+    other_knows.receivers.push(only(one("http://c/")));
+    receivers::save(&layout, &one_knows, &both).unwrap();
+    receivers::save(&layout, &other_knows, &both).unwrap();
+    let kept = receivers::load(&layout).receivers;
+    assert_eq!(kept[0], one_knows.receivers[0]);
+    assert_eq!(kept[1..], other_knows.receivers[1..]);
+}
+
+fn only(mut snapshot: BreakerSnapshot) -> ReceiverHealth {
+    snapshot.receivers.remove(0)
 }
 
 #[tokio::test]
@@ -119,13 +147,13 @@ async fn a_broken_file_is_passed_over_and_replaced() {
     for bytes in broken {
         std::fs::write(layout.receivers(), bytes).unwrap();
         assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
-        receivers::save(&layout, &known).unwrap();
+        receivers::save(&layout, &known, &BreakerSnapshot::default()).unwrap();
         assert_eq!(receivers::load(&layout), known);
     }
     std::fs::remove_file(layout.receivers()).unwrap();
     std::fs::create_dir(layout.receivers()).unwrap();
     assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
-    assert!(receivers::save(&layout, &known).is_err());
+    assert!(receivers::save(&layout, &known, &BreakerSnapshot::default()).is_err());
 }
 
 fn envelope(id: &str) -> Envelope {
@@ -147,5 +175,7 @@ fn one(destination: &str) -> BreakerSnapshot {
 fn beside(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     let files = entries.filter(|entry| entry.path().is_file());
-    files.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    let mut names: Vec<_> = files.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }

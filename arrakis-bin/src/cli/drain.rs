@@ -126,7 +126,10 @@ impl Drain<'_> {
         delivery: &Delivery,
     ) -> anyhow::Result<Option<DrainReport>> {
         let Self { args, config, shutdown, .. } = self;
-        Spool::new(spool.clone()).create()?;
+        // For the lock; opening the queue creates what else is missing.
+        if !spool.queue().is_dir() {
+            Spool::new(spool.clone()).create()?;
+        }
         let beside = args.parallel || args.once || args.only.is_some();
         let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
         if lock.is_none() && !beside {
@@ -190,6 +193,7 @@ impl Drain<'_> {
 /// Keeps what is known about the receivers for the next drainer, whenever it changes.
 async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &CancellationToken) {
     let mut changes = breaker.changes();
+    let mut before = breaker.snapshot();
     let mut warned = false;
     loop {
         tokio::select! {
@@ -197,14 +201,16 @@ async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &Cancellat
             () = done.cancelled() => if !changes.has_changed().unwrap_or_default() { return },
         }
         changes.mark_unchanged();
-        let (home, snapshot) = (home.clone(), breaker.snapshot());
-        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &snapshot));
-        let saved = saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        if let Err(error) = saved
-            && !std::mem::replace(&mut warned, true)
-        {
-            tracing::warn!(target: "arrakis::queue", %error,
-                "cannot keep what is known about the receivers; the next drainer finds out anew");
+        let (home, snapshot, since) = (home.clone(), breaker.snapshot(), before.clone());
+        let saved = snapshot.clone();
+        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &saved, &since));
+        match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(()) => before = snapshot,
+            Err(error) if !std::mem::replace(&mut warned, true) => {
+                tracing::warn!(target: "arrakis::queue", %error,
+                    "cannot keep what is known about the receivers; the next drainer finds out anew");
+            }
+            Err(_) => {}
         }
     }
 }
