@@ -1,6 +1,7 @@
 //! Outages of days, with queues in memory and paused time.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "figures are printed")]
 
 use std::sync::Arc;
 use std::time::Duration;

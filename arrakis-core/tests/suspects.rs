@@ -2,6 +2,7 @@
 //! memory and paused time.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "figures are printed")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,6 +2,7 @@
 //! is paused.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::print_stdout, reason = "figures are printed")]
 #![cfg(feature = "queue")]
 
 #[path = "support/faulty.rs"]
