@@ -15,7 +15,8 @@
 //! * the configuration's: the event goes back as it was and the gate is held, with one warning; it is
 //!   tried again every minute, and at once when somebody pokes;
 //! * an event's own: a batch is taken apart to find it; found, it loses a round. Out of rounds it
-//!   becomes a dead letter.
+//!   becomes a dead letter. Where nothing shows that the receiver works (`drain/suspects.rs`) it is taken
+//!   for the receiver's.
 //!
 //! The gate says when events are leased for a receiver again; whether an attempt may leave is the
 //! [circuit breaker](crate::middleware::breaker)'s to say. While that is not closed, 5xx is taken for the
@@ -24,12 +25,14 @@
 
 mod deliver;
 mod gate;
+mod suspects;
 mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -43,6 +46,7 @@ use crate::retry::{Jitter, RetrySchedule};
 use crate::transport::Transport;
 
 use gate::Gates;
+use suspects::Suspects;
 pub use witness::Witness;
 
 /// When a drain ends.
@@ -116,6 +120,7 @@ pub struct Drainer {
     witness: Option<Arc<dyn Witness>>,
     config: DrainConfig,
     gates: Gates,
+    suspects: Suspects,
     counters: Counters,
     /// Tells the backlog lane that there may be something to do.
     backlog: Notify,
@@ -133,6 +138,12 @@ struct Counters {
 /// How often dead owners are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long fresh events wait for a delivery of others that are under way. One that takes longer may hang.
+const FRESH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Most deliveries of fresh events under way at a time: one works, the others hang until they time out.
+const FRESH_DELIVERIES: usize = 8;
+
 /// How long the loop waits after the queue itself failed.
 const QUEUE_TROUBLE_DELAY: Duration = Duration::from_secs(1);
 
@@ -142,8 +153,8 @@ impl Drainer {
     #[must_use]
     pub fn new(queue: Arc<dyn Queue>, transport: Arc<dyn Transport>, config: DrainConfig) -> Self {
         let gates = Gates::new(config.schedule.clone(), config.jitter.clone());
-        let (counters, backlog) = Default::default();
-        Self { queue, transport, witness: None, config, gates, counters, backlog }
+        let (suspects, counters, backlog) = Default::default();
+        Self { queue, transport, witness: None, config, gates, suspects, counters, backlog }
     }
 
     /// The same drainer, which tells `witness` of the events that it takes up.
@@ -197,22 +208,32 @@ impl Drainer {
     }
 
     async fn fresh_lane(&self, done: &CancellationToken, shutdown: &CancellationToken) {
+        let mut under_way = FuturesUnordered::new();
+        let mut patient_until = Instant::now();
         loop {
+            let has_room = under_way.len() < FRESH_DELIVERIES;
+            let takes_more = under_way.is_empty() || (has_room && patient_until <= Instant::now());
             let wake = tokio::select! {
-                () = done.cancelled() => return,
-                wake = self.queue.wait() => wake,
+                () = done.cancelled() => break,
+                Some(()) = under_way.next() => continue,
+                wake = self.queue.wait(), if takes_more => wake,
+                () = tokio::time::sleep_until(patient_until), if has_room && !takes_more => continue,
             };
             match wake {
                 Wake::Poked => self.poke(),
                 Wake::Pushed => {
                     self.gates.fresh_arrival();
-                    while self.step(Lane::Fresh, shutdown).await.is_progress() {}
-                    // What the fresh lane does not know of (a notification that was lost, an event
-                    // of a closed destination) is the backlog's.
-                    self.backlog.notify_one();
+                    patient_until = Instant::now() + FRESH_PATIENCE;
+                    under_way.push(async {
+                        while self.step(Lane::Fresh, shutdown).await.is_progress() {}
+                        // What the fresh lane does not know of (a notification that was lost, an event
+                        // of a closed destination) is the backlog's.
+                        self.backlog.notify_one();
+                    });
                 }
             }
         }
+        while under_way.next().await.is_some() {}
     }
 
     async fn backlog_lane(&self, done: &CancellationToken, shutdown: &CancellationToken) {

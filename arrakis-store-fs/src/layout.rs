@@ -21,6 +21,7 @@
 //!     drainer.lock        held by the one drainer
 //!     counters.lock       held by whoever folds the counts
 //!     receivers.json      what the circuit breaker knows about the receivers
+//!     receivers.lock      taken while that is written
 //! ```
 //!
 //! Directories are 0700 and files 0600. An event is one file:

@@ -9,7 +9,7 @@
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conservation::{Balance, Present, Receiver, Tally};
@@ -62,10 +62,13 @@ pub struct Elsewhere {
 /// There is none, or it cannot be read.
 pub fn look(layout: &Layout) -> io::Result<Look> {
     let mut looks = 0;
+    let began = Instant::now();
     loop {
         looks += 1;
         let found = Glance::take(layout)?;
-        if found.moved == 0 || looks == LOOKS {
+        // What has just moved seems to for a tick.
+        let is_too_soon = found.is_fresh && began.elapsed() < TICK;
+        if found.moved == 0 || looks == LOOKS || is_too_soon {
             let Glance { counters: Counters { spool_id, tally }, present, oldest, .. } = found;
             let balance = tally.balance(&present, found.moved);
             let full = layout.full().exists();
@@ -87,13 +90,16 @@ struct Glance {
     oldest: Option<Timestamp>,
     /// How many events may have been seen twice, or not at all.
     moved: u64,
+    /// Whether something changed so lately that a further change might not show.
+    is_fresh: bool,
 }
 
 impl Glance {
     fn take(layout: &Layout) -> io::Result<Self> {
-        let began = changes(layout)?;
+        let owners_before = owners(layout)?;
+        let began = changes(layout, &owners_before);
         let before = counters::read(layout)?;
-        let leased_before = leased(layout)?;
+        let leased_before = leased(&owners_before);
         let mut present = Present::default();
         let mut oldest = None;
         for entry in fs::read_dir(layout.pending())? {
@@ -103,13 +109,14 @@ impl Glance {
                 oldest = [oldest, captured_at(&entry)].into_iter().flatten().min();
             }
         }
-        present.processing = leased(layout)?;
+        let owners = owners(layout)?;
+        present.processing = leased(&owners);
         present.failed = count(&layout.failed(), is_event)?;
         present.quarantined = count(&layout.quarantine(), |entry| {
             !entry.file_name().as_encoded_bytes().ends_with(REASON_SUFFIX.as_bytes())
         })?;
         let after = counters::read(layout)?;
-        let still = began.is_some() && changes(layout)? == began && before == after;
+        let still = began.is_some() && changes(layout, &owners) == began && before == after;
         let moved = if still {
             0
         } else {
@@ -119,7 +126,7 @@ impl Glance {
                 + present.processing)
                 .max(1)
         };
-        Ok(Self { counters: after, present, oldest, moved })
+        Ok(Self { counters: after, present, oldest, moved, is_fresh: began.is_none() })
     }
 }
 
@@ -131,33 +138,33 @@ fn steps(tally: &Tally) -> u64 {
 
 /// When each directory of events was last changed; `None` if one was changed so lately that a further
 /// change might not show.
-fn changes(layout: &Layout) -> io::Result<Option<Vec<(PathBuf, SystemTime)>>> {
+fn changes(layout: &Layout, owners: &[PathBuf]) -> Option<Vec<(PathBuf, SystemTime)>> {
     let mut directories =
         vec![layout.pending(), layout.processing(), layout.failed(), layout.quarantine()];
-    directories.extend(owners(layout)?);
+    directories.extend_from_slice(owners);
     let now = SystemTime::now();
     let mut changes = Vec::with_capacity(directories.len());
     for directory in directories {
         let Ok(changed) = fs::metadata(&directory).and_then(|found| found.modified()) else {
-            return Ok(None); // an owner that went meanwhile
+            return None; // an owner that went meanwhile
         };
         let age = now.duration_since(changed).unwrap_or_else(|ahead| ahead.duration());
         if age < TICK {
-            return Ok(None);
+            return None;
         }
         changes.push((directory, changed));
     }
     changes.sort();
-    Ok(Some(changes))
+    Some(changes)
 }
 
 fn owners(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(layout.processing())?.map(|entry| Ok(entry?.path())).collect()
 }
 
-fn leased(layout: &Layout) -> io::Result<u64> {
+fn leased(owners: &[PathBuf]) -> u64 {
     // An owner that goes meanwhile has nothing left to count.
-    Ok(owners(layout)?.iter().map(|owner| count(owner, is_event).unwrap_or(0)).sum())
+    owners.iter().map(|owner| count(owner, is_event).unwrap_or(0)).sum()
 }
 
 fn elsewhere(layout: &Layout) -> io::Result<Vec<Elsewhere>> {

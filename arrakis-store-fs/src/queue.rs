@@ -263,9 +263,10 @@ impl Inner {
                 })
             }
             Disposition::Released => self.put_back(&held, &lease.token),
-            Disposition::RetryAt { due, failure } => {
+            Disposition::Deferred { due, failure } | Disposition::RetryAt { due, failure } => {
                 self.remember(id, failure);
-                let name = EntryName { due: *due, rounds: name.rounds + 1, ..name };
+                let lost = u32::from(matches!(disposition, Disposition::RetryAt { .. }));
+                let name = EntryName { due: *due, rounds: name.rounds + lost, ..name };
                 self.put_back(&held, &name.to_string())
             }
             Disposition::DeadLetter { failure } => {
@@ -276,7 +277,10 @@ impl Inner {
         };
         settled.map_err(|error| medium(format!("settle {}", held.display()), error))?;
         self.leased().remove(id);
-        if !matches!(disposition, Disposition::Released | Disposition::RetryAt { .. }) {
+        if matches!(
+            disposition,
+            Disposition::Delivered | Disposition::Duplicate | Disposition::DeadLetter { .. }
+        ) {
             self.census.left(self, found.len());
         }
         Ok(())

@@ -177,7 +177,8 @@ impl<'a> Case<'a> {
         let disposition = match self.rng.random_range(0..8) {
             0..4 => Disposition::Delivered,
             4 => Disposition::Released,
-            5..7 => Disposition::RetryAt { due, failure },
+            5 => Disposition::RetryAt { due, failure },
+            6 => Disposition::Deferred { due, failure },
             _ => Disposition::DeadLetter { failure },
         };
         if disposition == Disposition::Delivered {

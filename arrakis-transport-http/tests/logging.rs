@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrakis_core::clock::SystemClock;
 use arrakis_core::redact::Redactor;
 use arrakis_core::store::{EventStore, KeyStore, MemoryStore};
+use arrakis_core::testkit::fakes::{Fault, FaultyStore};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use axum::Router;
 use axum::body::Body;
@@ -92,6 +93,31 @@ async fn each_of_the_ten_steps_is_traced_with_the_request_id_and_no_key_or_paylo
         assert!(traced, "{step}: {text}");
     }
     assert!(!text.contains("key-of-a-test") && !text.contains("hello"), "{text}");
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_stored_is_logged_with_its_request_id() {
+    let (log, _gathering) = Log::gather();
+    let memory = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    let store = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn EventStore>));
+    store.set(Fault::Unavailable);
+    let state = ServerState::new(
+        store,
+        memory,
+        Arc::new(SystemClock),
+        Redactor::default(),
+        ServerConfig { ingest_keys: vec!["key-of-a-test".into()], ..ServerConfig::default() },
+    );
+    let request = Request::post("/api/claude-hooks")
+        .header("authorization", "Bearer key-of-a-test")
+        .header("x-request-id", "c-503")
+        .body(Body::from(r#"{"session_id":"s","hook_event_name":"Stop"}"#));
+    let answer = router(state).oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let text = log.text();
+    let is_told =
+        |line: &str| line.contains("event not stored") && line.contains("request_id=c-503");
+    assert!(text.lines().any(is_told), "{text}");
 }
 
 #[tokio::test]

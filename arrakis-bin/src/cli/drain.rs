@@ -128,7 +128,10 @@ impl Drain<'_> {
         delivery: &Delivery,
     ) -> anyhow::Result<Option<DrainReport>> {
         let Self { args, config, shutdown, .. } = self;
-        Spool::new(spool.clone()).create()?;
+        // For the lock; opening the queue creates what else is missing.
+        if !spool.queue().is_dir() {
+            Spool::new(spool.clone()).create()?;
+        }
         let beside = args.parallel || args.once || args.only.is_some();
         let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
         if lock.is_none() && !beside {
@@ -207,6 +210,7 @@ impl Drain<'_> {
 /// Keeps what is known about the receivers for the next drainer, whenever it changes.
 async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &CancellationToken) {
     let mut changes = breaker.changes();
+    let mut before = breaker.snapshot();
     let mut warned = false;
     loop {
         tokio::select! {
@@ -214,14 +218,16 @@ async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &Cancellat
             () = done.cancelled() => if !changes.has_changed().unwrap_or_default() { return },
         }
         changes.mark_unchanged();
-        let (home, snapshot) = (home.clone(), breaker.snapshot());
-        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &snapshot));
-        let saved = saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        if let Err(error) = saved
-            && !std::mem::replace(&mut warned, true)
-        {
-            tracing::warn!(target: "arrakis::queue", %error,
-                "cannot keep what is known about the receivers; the next drainer finds out anew");
+        let (home, snapshot, since) = (home.clone(), breaker.snapshot(), before.clone());
+        let saved = snapshot.clone();
+        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &saved, &since));
+        match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(()) => before = snapshot,
+            Err(error) if !std::mem::replace(&mut warned, true) => {
+                tracing::warn!(target: "arrakis::queue", %error,
+                    "cannot keep what is known about the receivers; the next drainer finds out anew");
+            }
+            Err(_) => {}
         }
     }
 }
@@ -317,4 +323,81 @@ fn tell(report: DrainReport, context: &mut Context) -> io::Result<()> {
         writeln!(out, "Why: `arrakis logs --level warn`")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failing test may panic")]
+mod tests {
+    use arrakis_core::clock::{Clock, Timestamp};
+    use arrakis_core::drain::DrainConfig;
+    use arrakis_core::envelope::{Envelope, Source};
+    use arrakis_core::queue::MemoryQueue;
+    use arrakis_core::retry::Jitter;
+    use arrakis_core::testkit::fakes::TokioClock;
+    use arrakis_core::transport::{Batch, Loopback, Outcome, Transport, TransportError};
+    use arrakis_transport_http::client::Endpoints;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const URL: &str = "http://receiver/";
+
+    /// Takes events where there is a key.
+    #[derive(Debug)]
+    struct Keyed {
+        endpoints: Arc<ConfiguredEndpoints>,
+        inner: Loopback,
+    }
+
+    #[async_trait::async_trait]
+    impl Transport for Keyed {
+        async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
+            if self.endpoints.endpoint(batch.destination()).is_none() {
+                let (problem, remedy) = ("no key".to_owned(), "set api_key".to_owned());
+                return Err(TransportError::Misconfigured { problem, remedy });
+            }
+            self.inner.deliver(batch).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let home = Layout::new(directory.path());
+        let endpoints = Arc::new(ConfiguredEndpoints::new(&Config::load(home.home(), &|_| None).0));
+        let transport =
+            Arc::new(Keyed { endpoints: Arc::clone(&endpoints), inner: Loopback::default() });
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp::EPOCH));
+        let queue = Arc::new(MemoryQueue::new(Arc::clone(&clock)));
+        let event = Envelope::new(
+            "e".parse().unwrap(),
+            Timestamp::EPOCH,
+            URL,
+            Source::default(),
+            &b"{}"[..],
+        );
+        queue.push(event).await.unwrap();
+        let config =
+            DrainConfig { clock, ..DrainConfig::new(Jitter::new(StdRng::seed_from_u64(1))) };
+        let drainer = Drainer::new(queue, Arc::<Keyed>::clone(&transport) as _, config);
+        let shutdown = CancellationToken::new();
+        let person = async {
+            sleep(Duration::from_secs(3600)).await;
+            assert!(transport.inner.stored().is_empty(), "it is held");
+            std::fs::write(home.config(), format!("url = \"{URL}\"\napi_key = \"ark_k\"\n"))
+                .unwrap();
+            let mended = Instant::now();
+            while transport.inner.stored().is_empty() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+        };
+        tokio::select! {
+            _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
+            () = watch_config(&home, modified(&home), &drainer, &endpoints) => {}
+            () = person => {}
+        }
+    }
 }

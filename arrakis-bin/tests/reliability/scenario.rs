@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use arrakis_core::clock::SystemClock;
+use arrakis_core::clock::{Clock, SystemClock};
 use arrakis_core::digest::Digest;
 use arrakis_core::queue::DeadLetters;
 use arrakis_store_fs::layout::EntryName;
@@ -213,11 +213,12 @@ impl Scenario {
         self.judge(database, &[fresh], case);
     }
 
-    /// Delivers what one drain has left: an event that lost a round waits for its time, which this does
-    /// not, and a receiver that was ill is spared for some seconds, for which a drainer waits.
+    /// Delivers what one drain has left: an event that lost a round or was put off waits for its time, which
+    /// this does not, and a receiver that was ill is spared for some seconds, for which a drainer waits.
     fn wait_for_the_rest(&self, world: &World) {
         let left = |world: &World| [world.spooled("pending"), world.spooled("processing")].concat();
-        for file in left(world).iter().filter(|file| entry_name(file).rounds > 0) {
+        let now = SystemClock.now();
+        for file in left(world).iter().filter(|file| entry_name(file).due > now) {
             world.arrakis(&["drain", "--only", entry_name(file).request_id.as_str()]);
         }
         if left(world).is_empty() {

@@ -10,7 +10,7 @@ use super::{Drainer, trouble};
 use crate::error::Retryable;
 use crate::queue::{Disposition, Failure, Lease};
 use crate::retry::{Decision, RetryPolicy};
-use crate::transport::{Batch, Fault, Outcome, Reason, TransportError};
+use crate::transport::{Batch, Outcome, Reason, TransportError};
 
 impl Drainer {
     /// Delivers leased events and settles every one of them.
@@ -30,7 +30,13 @@ impl Drainer {
     /// Delivers to one destination. Batches that may hold a poison event are taken apart; each part
     /// is settled as soon as it is through, so that a crash repeats as little as possible.
     async fn deliver_to_one(&self, leases: Vec<Lease>, shutdown: &CancellationToken) {
-        let mut parts = vec![leases];
+        let (hung, others) = leases
+            .into_iter()
+            .partition::<Vec<_>, _>(|lease| self.suspects.has_hung(lease.envelope.request_id()));
+        let mut parts: Vec<_> = hung.into_iter().map(|lease| vec![lease]).collect();
+        parts.push(others);
+        let mut suspects = Vec::new();
+        let mut is_well = false;
         while let Some(mut part) = parts.pop() {
             let ill = part.first().is_some_and(|lease| self.is_ill(lease));
             if ill && part.len() > 1 {
@@ -46,24 +52,36 @@ impl Drainer {
             };
             match result {
                 Ok(outcomes) => {
+                    is_well = true;
                     self.gates.succeeded(&destination);
+                    self.suspects.succeeded(&destination);
                     self.settle_outcomes(part, outcomes).await;
                 }
                 Err(error) if part.len() > 1 && error.is_worth_halving() => {
                     // After a timeout one event alone tells soonest whether the receiver hangs or
-                    // the batch was too much.
-                    let hangs = matches!(error, TransportError::Timeout { .. });
-                    let rest = part.split_off(if hangs { 1 } else { part.len() / 2 });
+                    // the batch was too much: any of them, as it may be the one that it hangs at.
+                    let may_hang = !is_well && matches!(error, TransportError::Timeout { .. });
+                    let one =
+                        may_hang.then(|| part.swap_remove(self.config.jitter.pick(part.len())));
+                    let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);
+                    parts.extend(one.map(|one| vec![one]));
                 }
-                Err(error) if error.fault() == Fault::Event && !self.is_ill(&part[0]) => {
+                Err(error @ TransportError::Refused { .. }) if !self.is_ill(&part[0]) => {
                     for lease in part {
                         let disposition = self.lost_round(&lease, error.code(), &error);
                         self.settle(vec![(lease, disposition)]).await;
                     }
                 }
+                Err(error) if error.is_worth_halving() && !self.is_ill(&part[0]) => {
+                    let hangs = matches!(error, TransportError::Timeout { .. });
+                    suspects.extend(part.pop().map(|lease| (lease, error)));
+                    if hangs && !is_well {
+                        break;
+                    }
+                }
                 Err(error) => {
-                    self.gates.failed(&destination, &error);
+                    self.gates.failed(&destination, &error, self.is_ill(&part[0]));
                     parts.push(part);
                     break;
                 }
@@ -71,6 +89,30 @@ impl Drainer {
         }
         for part in parts {
             self.release(part).await;
+        }
+        self.judge(suspects).await;
+    }
+
+    /// Settles events on which their receiver has failed, or hung, when they were alone.
+    async fn judge(&self, suspects: Vec<(Lease, TransportError)>) {
+        let Some((lease, error)) = suspects.first() else { return };
+        let destination = &lease.envelope.header.destination;
+        let is_proven = self.suspects.is_proven(destination);
+        if !is_proven {
+            self.gates.failed(destination, error, self.is_ill(lease));
+        }
+        for (lease, error) in suspects {
+            let hung = matches!(error, TransportError::Timeout { .. })
+                .then(|| self.suspects.hung(lease.envelope.request_id()));
+            if !is_proven {
+                self.release(vec![lease]).await;
+                continue;
+            }
+            let disposition = match hung {
+                None => self.lost_round(&lease, error.code(), &error),
+                Some(times) => self.put_off(&lease, times, &error),
+            };
+            self.settle(vec![(lease, disposition)]).await;
         }
     }
 
@@ -112,6 +154,7 @@ impl Drainer {
         let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(missing));
         let mut settlements = Vec::with_capacity(leases.len());
         for (lease, outcome) in leases.into_iter().zip(outcomes) {
+            self.suspects.answered(lease.envelope.request_id());
             let disposition = match outcome {
                 Outcome::Accepted(receipt) => {
                     self.counters.delivered.fetch_add(1, Ordering::Relaxed);
@@ -166,6 +209,22 @@ impl Drainer {
                 Disposition::DeadLetter { failure: entry }
             }
         }
+    }
+
+    /// Has an event wait that its receiver hangs at, longer each time.
+    fn put_off(&self, lease: &Lease, times: NonZeroU32, error: &TransportError) -> Disposition {
+        let delay = self.config.jitter.apply(self.config.schedule.delay_after(times));
+        let now = self.config.clock.now();
+        let request_id = lease.envelope.request_id();
+        tracing::warn!(target: "arrakis::queue", %request_id, code = error.code(), %error,
+            retry_ms = delay.as_millis(), "the receiver hangs at an event and takes others; it is put off");
+        let failure = Failure {
+            at: now,
+            round: lease.rounds_burnt,
+            code: error.code().to_owned(),
+            message: error.to_string(),
+        };
+        Disposition::Deferred { due: now.plus(delay), failure }
     }
 
     async fn release(&self, leases: Vec<Lease>) {

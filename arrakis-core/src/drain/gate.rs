@@ -110,7 +110,7 @@ impl Gates {
     }
 
     /// The receiver, or the way to it, does not work.
-    pub(super) fn failed(&self, destination: &str, error: &TransportError) {
+    pub(super) fn failed(&self, destination: &str, error: &TransportError, is_ill: bool) {
         let now = Instant::now();
         let tried = !matches!(error, TransportError::BreakerOpen { .. });
         let mut gates = self.gates();
@@ -129,15 +129,21 @@ impl Gates {
             _ if !tried => (before.unwrap_or(Cause::Away(0)), asked),
             Fault::Configuration => (Cause::Held, self.jitter.apply(HELD_PROBE)),
             // It answers, if not well: another event may fare better, and that soon.
-            Fault::Event => {
+            Fault::Event if is_ill => {
                 (Cause::Away(1), self.jitter.apply(self.schedule.delay_after(NonZeroU32::MIN)))
             }
-            Fault::Receiver => {
+            Fault::Event | Fault::Receiver => {
                 let delay = self.schedule.delay_after(NonZeroU32::MIN.saturating_add(times));
                 (Cause::Away(times.saturating_add(1)), self.jitter.apply(delay.max(asked)))
             }
         };
-        let fresh = self.jitter.apply(PROBE_INTERVAL.max(asked)).min(delay);
+        // Where it may be the event's fault, only a fresh one can tell.
+        let fresh = match error {
+            TransportError::Failed { .. } | TransportError::Timeout { .. } if !is_ill => {
+                Duration::ZERO
+            }
+            _ => self.jitter.apply(PROBE_INTERVAL.max(asked)).min(delay),
+        };
         let gate = Gate { cause, until: now + delay, fresh_until: now + fresh, tried };
         gates.insert(destination.to_owned(), gate);
         drop(gates);

@@ -23,7 +23,8 @@ const BUDGET_SHARE: f32 = 0.2;
 const BUDGET_RESERVE_PER_SECOND: u32 = 1;
 
 /// Repeats a call that failed as a whole, as a [`RetryPolicy`] decides. Each call starts at its first
-/// attempt. What single events were answered is not its matter.
+/// attempt. What single events were answered is not its matter. A batch that got no answer in time is not
+/// repeated: its parts are tried, and each try takes as long again.
 ///
 /// Repeats have a budget per destination, which all clones share: within 10 s one for every five first
 /// attempts, and ten more. So a busy receiver that falls ill gets no more than 1.2 times the attempts
@@ -85,6 +86,9 @@ impl Policy<Batch, Vec<Outcome>, TransportError> for AttemptPolicy {
             budget.deposit();
         }
         let failure = result.as_ref().err()?;
+        if batch.len() > 1 && matches!(failure, TransportError::Timeout { .. }) {
+            return None;
+        }
         let Decision::RetryAfter(delay) = self.policy.next(self.attempt, failure) else {
             return None;
         };

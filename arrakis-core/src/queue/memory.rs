@@ -189,6 +189,11 @@ impl Queue for MemoryQueue {
                     entries.remove(id);
                 }
                 Disposition::Released => entry.state = State::Pending,
+                Disposition::Deferred { due, failure } => {
+                    entry.state = State::Pending;
+                    entry.due = due;
+                    entry.history.push(failure);
+                }
                 Disposition::RetryAt { due, failure } => {
                     entry.state = State::Pending;
                     entry.due = due;

@@ -30,8 +30,8 @@ use crate::limits::PENDING_MAX_AGE;
 /// * A lease request with room for nothing still gives one event, so that a large one gets through.
 /// * [`Disposition::Delivered`] and [`Disposition::Duplicate`] remove the event;
 ///   [`Disposition::Released`] gives it back as it was; [`Disposition::RetryAt`] gives it back with one
-///   more round burnt and the failure in its history; [`Disposition::DeadLetter`] keeps it among the
-///   dead letters with its whole history.
+///   more round burnt and the failure in its history, [`Disposition::Deferred`] with none;
+///   [`Disposition::DeadLetter`] keeps it among the dead letters with its whole history.
 /// * What cannot be read is set aside and counted in [`Depth::quarantined`]; it delays nothing else.
 /// * [`reap`](Queue::reap) gives the events of dead owners back, and of no living one.
 /// * Whether the queue [is idle](Queue::is_idle) is told without counting.
@@ -197,6 +197,13 @@ pub enum Disposition {
         /// Why.
         failure: Failure,
     },
+    /// It lost no round, but others had better go first: give it back, due at this time.
+    Deferred {
+        /// When to try again.
+        due: Timestamp,
+        /// Why.
+        failure: Failure,
+    },
     /// Nothing was learned about it: give it back as it was.
     Released,
     /// It is out of rounds: keep it for people.
@@ -206,13 +213,13 @@ pub enum Disposition {
     },
 }
 
-/// One entry of an event's history: a round that it lost.
+/// One entry of an event's history: a round that it lost, or why it was put off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// When.
     pub at: Timestamp,
-    /// Which round it was, from 1.
+    /// Which round it was, from 1; for one that was not lost, how many had been.
     pub round: u32,
     /// A stable word such as `receiver_failed`.
     pub code: String,

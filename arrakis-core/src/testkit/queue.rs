@@ -91,6 +91,7 @@ macro_rules! queue_conformance {
             delivered_and_duplicate_remove_the_event,
             released_gives_the_event_back_as_it_was,
             retry_at_gives_the_event_back_with_one_more_round_burnt,
+            deferred_gives_the_event_back_with_its_rounds_due_later,
             a_dead_letter_is_kept_with_its_whole_history,
             settling_twice_is_told_and_harms_nobody,
             reap_gives_the_events_of_dead_owners_back_and_of_no_living_one,
@@ -354,6 +355,29 @@ pub async fn retry_at_gives_the_event_back_with_one_more_round_burnt(fixture: &i
         settle(&*queue, lease, Disposition::RetryAt { due, failure: failure(round + 1) }).await;
     }
     assert_eq!(lease_one(&*fixture.open().await).await.rounds_burnt, 3);
+}
+
+/// An event that is deferred is due later, with its rounds, and pushing it again changes nothing.
+pub async fn deferred_gives_the_event_back_with_its_rounds_due_later(fixture: &impl QueueFixture) {
+    let queue = fixture.open().await;
+    queue.push(envelope("a", b"x")).await.expect("push");
+    let due = fixture.clock().now();
+    let lease = lease_one(&*queue).await;
+    settle(&*queue, lease, Disposition::RetryAt { due, failure: failure(1) }).await;
+    let due = due.plus(Duration::from_secs(60));
+    let lease = lease_one(&*queue).await;
+    settle(&*queue, lease, Disposition::Deferred { due, failure: failure(1) }).await;
+    queue.push(envelope("a", b"x")).await.expect("push");
+
+    let leased = queue.lease(request(Lane::Any)).await.expect("lease");
+    assert!(leased.leases.is_empty());
+    assert_eq!(leased.next_due, Some(due));
+    fixture.clock().advance(Duration::from_secs(60));
+    let lease = lease_one(&*queue).await;
+    assert_eq!(lease.rounds_burnt, 1);
+    settle(&*queue, lease, Disposition::DeadLetter { failure: failure(2) }).await;
+    let letter = fixture.dead_letters().await.show(&id_of("a")).await.expect("show");
+    assert_eq!(letter.expect("it is there").history, [failure(1), failure(1), failure(2)]);
 }
 
 /// A dead letter leaves the queue and keeps all that is known about it.

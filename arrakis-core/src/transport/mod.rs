@@ -193,7 +193,7 @@ pub enum Fault {
     /// The configuration's: no event loses a round, the queue is held until somebody mends it.
     Configuration,
     /// Perhaps an event's: the batch is halved to find it; alone in its request, an event loses a
-    /// round.
+    /// round, unless nothing shows that the receiver works.
     Event,
 }
 

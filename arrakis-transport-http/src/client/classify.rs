@@ -8,12 +8,12 @@
 //! | 400, 413, 422 for a batch | suspect | is tried in halves, until it is alone |
 //! | 400, 413, 422 otherwise | configuration | waits, delivery is held |
 //! | 429, 502-504 | away | waits; `Retry-After` is honoured up to 1 h |
-//! | 500, 501, 505-599 | failed | is tried in halves; alone it loses a round |
+//! | 500, 501, 505-599 | failed | is tried in halves; alone it loses a round, where the receiver takes others |
 //! | 100-199, 300-399, 401-412, 414-421, 423-428, 430-499, 600-999 | configuration | waits, delivery is held |
 //! | no such name, no route, connection refused, reset or closed | away | waits |
 //! | TLS cannot be agreed on, or the certificate is not trusted | away | waits |
 //! | half a reply, or one that is no HTTP | away | waits |
-//! | no whole reply in time | away | waits, after one of its batch was tried alone |
+//! | no whole reply in time | away | is tried in parts; alone it waits |
 //! | nothing was sent: there is no key, or the URL is none | configuration | waits, delivery is held |
 //!
 //! In a batch each event has a result of its own; one that is missing, or that names another id or

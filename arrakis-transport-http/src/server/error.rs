@@ -44,6 +44,11 @@ impl HttpError {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
+    /// What the client is told.
+    pub(super) fn message(&self) -> &str {
+        &self.answer.error.message
+    }
+
     pub(super) fn too_large(limit: usize) -> Self {
         let message = format!("the body has more than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)

@@ -264,7 +264,12 @@ async fn record(
     // What takes too long may still be stored; then a repeat is answered as one.
     let recorded = state.in_time(state.store.record(batch)).await.and_then(|done| Ok(done?));
     state.readiness.took_events(!recorded.as_ref().is_err_and(HttpError::is_temporary));
-    let admissions = recorded?;
+    let admissions = recorded.inspect_err(|error| {
+        for (id, ..) in &senders {
+            tracing::warn!(target: "arrakis::ingest", request_id = %id, error = error.message(),
+                "event not stored");
+        }
+    })?;
     let now = state.clock.now();
     let results = senders.into_iter().zip(admissions).map(|((id, received_at, refusal), admission)| {
         for done in ["check duplicate", "record", "process", "finish"] {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
-use super::output::{self, text};
+use super::output::{self, Terminal, text};
 use crate::compose::{ConfiguredEndpoints, open_embedded};
 use crate::config::{Config, fallback_home, process_env};
 pub use spool::SpoolStatus;
@@ -182,13 +182,46 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
     }
     writeln!(out, "{}{} in the last 24 hours, the latest:", label("troubles"), status.troubles)?;
     for trouble in &status.latest_troubles {
-        let field = |name: &str| text::one_line(trouble[name].as_str().unwrap_or_default());
-        let detail = [field("details"), field("error"), field("cause")].join(" ");
-        let line =
-            format!("{} {}: {} {detail}", field("timestamp"), field("component"), field("message"));
-        let line =
-            text::fit(line.trim(), terminal.text_columns().saturating_sub(4).max(60)).into_owned();
-        writeln!(out, "  {}", terminal.paint(output::WARN, &line))?;
+        write_trouble(trouble, terminal, out)?;
     }
     writeln!(out, "More: `arrakis logs --level warn`")
+}
+
+/// Writes a trouble whole, in as many lines as it takes: its cause comes last.
+fn write_trouble(trouble: &Value, terminal: Terminal, out: &mut dyn io::Write) -> io::Result<()> {
+    let field = |name: &str| text::one_line(trouble[name].as_str().unwrap_or_default());
+    let detail = [field("details"), field("error"), field("cause")].join(" ");
+    let whole =
+        format!("{} {}: {} {detail}", field("timestamp"), field("component"), field("message"));
+    let room = terminal.text_columns().saturating_sub(4).max(60);
+    for (n, line) in text::wrap(whole.trim(), room, "").lines().enumerate() {
+        let indent = if n == 0 { "  " } else { "    " };
+        writeln!(out, "{indent}{}", terminal.paint(output::WARN, line))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failing test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_cause_is_shown_whole() {
+        let words: Vec<String> = (0..100).map(|n| format!("word{n}")).collect();
+        let trouble = serde_json::json!({
+            "timestamp": "2026-01-01T00:00:00Z", "component": "drainer",
+            "message": "the receiver is away", "cause": words.join(" "),
+        });
+        let mut out = Vec::new();
+        write_trouble(&trouble, Terminal::NONE, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let shown: Vec<&str> = text.split_whitespace().collect();
+        assert!(shown.ends_with(&words.iter().map(String::as_str).collect::<Vec<_>>()), "{text}");
+        let columns = Terminal::NONE.text_columns().max(64);
+        assert!(
+            text.lines().count() > 5 && text.lines().all(|line| line.len() <= columns),
+            "{text}"
+        );
+    }
 }
