@@ -124,6 +124,9 @@ pub const ARCHIVE_PAGE_BYTES: u64 = 8 * MIB as u64;
 /// budget with other events.
 pub const SNAPSHOT_MAX_BYTES: usize = 2 * MIB;
 
+/// Most tools that are named where something is missing of a session: a line has room for no more.
+pub const GAP_TOOLS_MAX: usize = 6;
+
 const MIB: usize = 1024 * 1024;
 
 /// Cuts `text` to at most `max` bytes, on a character boundary.

@@ -8,11 +8,12 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
-use arrakis_core::clock::SystemClock;
+use arrakis_core::clock::{ManualClock, SystemClock, Timestamp};
 use arrakis_core::conversation::{
-    Block, Message, MessageOrigin, ResultRank, Role, ToolStatus, ToolUse,
+    Block, Gap, Message, MessageOrigin, ResultRank, Role, ToolStatus, ToolUse,
 };
-use arrakis_core::store::{ConversationDetail, MemoryStore};
+use arrakis_core::ingest::judge;
+use arrakis_core::store::{Arrival, ConversationDetail, EventReader, EventStore, MemoryStore};
 use arrakis_core::testkit::sessions::{
     Session, assert_same, conversation_of, generated, record_shuffled,
 };
@@ -215,6 +216,40 @@ fn recorded_sessions_hold_all_that_their_files_say() {
         let left_out = u64::from(what.starts_with("1f9b5e4a"));
         assert_eq!(model.usage.input_tokens, total.input_tokens + left_out * 1000, "{what}");
         assert_eq!(model.cost.as_nanos(), detail.usage.cost.as_nanos() + left_out * 5_000_000);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_missing_of_recorded_sessions_and_what_is_left_out_is_named() {
+    for session in recorded() {
+        let read = async |arrivals: Vec<Arrival>| {
+            let store = MemoryStore::new(Arc::new(ManualClock::new(Timestamp::EPOCH)));
+            let batch = arrivals.into_iter().map(|arrival| (judge(&arrival), arrival));
+            store
+                .record(batch.map(|(verdict, arrival)| (arrival, verdict)).collect())
+                .await
+                .unwrap();
+            let detail = store.conversation("main", &session.session_id).await.unwrap();
+            detail.unwrap().reconciliation()
+        };
+        let all = session.in_order("main");
+        let found = read(all.clone()).await;
+        assert_eq!(found.gaps, [], "{}", session.session_id);
+        assert_eq!(found.slices, session.transcripts.len() as u64);
+        assert_eq!(found.events.values().sum::<u64>(), session.hooks.len() as u64);
+
+        let hooks = all.iter().filter(|one| one.event_type != "Transcript").cloned().collect();
+        assert_eq!(read(hooks).await.gaps, [Gap::NoTranscript], "{}", session.session_id);
+
+        let about_tools = ["PreToolUse", "PostToolUse", "PostToolUseFailure", "PostToolBatch"];
+        let is_kept = |one: &&Arrival| !about_tools.contains(&one.event_type.as_str());
+        let found = read(all.iter().filter(is_kept).cloned().collect()).await;
+        let missed = found.without_hook.len() as u64;
+        match &found.gaps[..] {
+            [] => assert_eq!(missed, 0),
+            [Gap::NoHook { count, .. }] => assert_eq!(*count, missed),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

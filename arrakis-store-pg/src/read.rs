@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{Message, message_count};
+use arrakis_core::conversation::{Message, TwoSides, message_count};
 use arrakis_core::id::{self, RequestId};
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -197,8 +197,24 @@ pub(crate) async fn conversations(
     let query = query.order((last_event_at.desc(), id.desc())).limit(limit(page));
     let rows: Vec<ConversationRow> = query.load(conn).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let messages: Vec<(Uuid, i64, i64, i64)> = messages::table
-        .filter(messages::conversation_id.eq_any(&ids))
+    let messages = count_messages(conn, &ids).await?;
+    let tool_uses = count_tool_uses(conn, &ids).await?;
+    let summary = |row: ConversationRow| {
+        let (messages, from_transcript) = messages.get(&row.id).copied().unwrap_or_default();
+        let (tool_uses, sides) = tool_uses.get(&row.id).copied().unwrap_or_default();
+        let sides = TwoSides { transcript_messages: from_transcript, ..sides };
+        Ok(ConversationSummary { messages, tool_uses, sides, conversation: row.into_value()? })
+    };
+    rows.into_iter().map(summary).collect()
+}
+
+/// How many messages each conversation has, and how many of them are from transcripts.
+async fn count_messages(
+    conn: &mut AsyncPgConnection,
+    ids: &[Uuid],
+) -> QueryResult<HashMap<Uuid, (u64, u64)>> {
+    let counts: Vec<(Uuid, i64, i64, i64)> = messages::table
+        .filter(messages::conversation_id.eq_any(ids))
         .group_by(messages::conversation_id)
         .select((
             messages::conversation_id,
@@ -208,27 +224,42 @@ pub(crate) async fn conversations(
         ))
         .load(conn)
         .await?;
-    let tool_uses: Vec<(Uuid, i64)> = tool_uses::table
-        .filter(tool_uses::conversation_id.eq_any(&ids))
-        .group_by(tool_uses::conversation_id)
-        .select((tool_uses::conversation_id, count_star()))
-        .load(conn)
-        .await?;
-    let count = |(key, all, provisional, from_transcript): (Uuid, i64, i64, i64)| {
+    let count = |(id, all, provisional, from_transcript): (Uuid, i64, i64, i64)| {
         let [all, provisional, from_transcript] =
             [all, provisional, from_transcript].map(i64::unsigned_abs);
-        (key, message_count(all, provisional, from_transcript))
+        (id, (message_count(all, provisional, from_transcript), from_transcript))
     };
-    let messages: HashMap<Uuid, u64> = messages.into_iter().map(count).collect();
-    let tool_uses: HashMap<Uuid, i64> = tool_uses.into_iter().collect();
-    let summary = |row: ConversationRow| {
-        Ok(ConversationSummary {
-            messages: messages.get(&row.id).copied().unwrap_or(0),
-            tool_uses: tool_uses.get(&row.id).map_or(0, |count| count.unsigned_abs()),
-            conversation: row.into_value()?,
-        })
+    Ok(counts.into_iter().map(count).collect())
+}
+
+/// How many tool uses each conversation has, and how many of them only one side has told of.
+async fn count_tool_uses(
+    conn: &mut AsyncPgConnection,
+    ids: &[Uuid],
+) -> QueryResult<HashMap<Uuid, (u64, TwoSides)>> {
+    let no_hook = "count(*) FILTER (WHERE metadata #>> '{seen,hook}' = 'false')";
+    let no_transcript =
+        "count(*) FILTER (WHERE (metadata #>> '{seen,transcript}') IS DISTINCT FROM 'true')";
+    let counts: Vec<(Uuid, i64, i64, i64)> = tool_uses::table
+        .filter(tool_uses::conversation_id.eq_any(ids))
+        .group_by(tool_uses::conversation_id)
+        .select((
+            tool_uses::conversation_id,
+            count_star(),
+            sql::<BigInt>(no_hook),
+            sql::<BigInt>(no_transcript),
+        ))
+        .load(conn)
+        .await?;
+    let count = |(id, all, no_hook, no_transcript): (Uuid, i64, i64, i64)| {
+        let sides = TwoSides {
+            transcript_messages: 0,
+            tool_uses_without_hook: no_hook.unsigned_abs(),
+            tool_uses_without_transcript: no_transcript.unsigned_abs(),
+        };
+        (id, (all.unsigned_abs(), sides))
     };
-    rows.into_iter().map(summary).collect()
+    Ok(counts.into_iter().map(count).collect())
 }
 
 /// Messages that hold words, newest first.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::message_count;
+use arrakis_core::conversation::{TwoSides, message_count};
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -184,19 +184,19 @@ pub(crate) fn conversations(
     let messages = count_messages(conn, &ids)?;
     let tool_uses = count_tool_uses(conn, &ids)?;
     let summary = |row: ConversationRow<'_>| {
-        Ok(ConversationSummary {
-            messages: messages.get(&row.id).copied().unwrap_or(0),
-            tool_uses: tool_uses.get(&row.id).copied().unwrap_or(0),
-            conversation: row.into_value()?,
-        })
+        let (messages, from_transcript) = messages.get(&row.id).copied().unwrap_or_default();
+        let (tool_uses, sides) = tool_uses.get(&row.id).copied().unwrap_or_default();
+        let sides = TwoSides { transcript_messages: from_transcript, ..sides };
+        Ok(ConversationSummary { messages, tool_uses, sides, conversation: row.into_value()? })
     };
     rows.into_iter().map(summary).collect()
 }
 
+/// How many messages each conversation has, and how many of them are from transcripts.
 fn count_messages(
     conn: &mut SqliteConnection,
     ids: &[String],
-) -> QueryResult<HashMap<String, u64>> {
+) -> QueryResult<HashMap<String, (u64, u64)>> {
     let counts = messages::table
         .filter(messages::conversation_id.eq_any(ids))
         .group_by(messages::conversation_id)
@@ -210,21 +210,37 @@ fn count_messages(
     let count = |(id, all, provisional, from_transcript): (String, i64, i64, i64)| {
         let [all, provisional, from_transcript] =
             [all, provisional, from_transcript].map(i64::unsigned_abs);
-        (id, message_count(all, provisional, from_transcript))
+        (id, (message_count(all, provisional, from_transcript), from_transcript))
     };
     Ok(counts.into_iter().map(count).collect())
 }
 
+/// How many tool uses each conversation has, and how many of them only one side has told of.
 fn count_tool_uses(
     conn: &mut SqliteConnection,
     ids: &[String],
-) -> QueryResult<HashMap<String, u64>> {
+) -> QueryResult<HashMap<String, (u64, TwoSides)>> {
+    let no_hook = "count(*) FILTER (WHERE metadata ->> '$.seen.hook' = 0)";
+    let no_transcript = "count(*) FILTER (WHERE (metadata ->> '$.seen.transcript') IS NOT 1)";
     let counts = tool_uses::table
         .filter(tool_uses::conversation_id.eq_any(ids))
         .group_by(tool_uses::conversation_id)
-        .select((tool_uses::conversation_id, count_star()))
-        .load::<(String, i64)>(conn)?;
-    Ok(counts.into_iter().map(|(id, count)| (id, count.unsigned_abs())).collect())
+        .select((
+            tool_uses::conversation_id,
+            count_star(),
+            sql::<BigInt>(no_hook),
+            sql::<BigInt>(no_transcript),
+        ))
+        .load::<(String, i64, i64, i64)>(conn)?;
+    let count = |(id, all, no_hook, no_transcript): (String, i64, i64, i64)| {
+        let sides = TwoSides {
+            transcript_messages: 0,
+            tool_uses_without_hook: no_hook.unsigned_abs(),
+            tool_uses_without_transcript: no_transcript.unsigned_abs(),
+        };
+        (id, (all.unsigned_abs(), sides))
+    };
+    Ok(counts.into_iter().map(count).collect())
 }
 
 /// How many audit rows are in each state.

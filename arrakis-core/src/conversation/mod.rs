@@ -11,6 +11,8 @@
 mod message;
 #[cfg(feature = "runtime")]
 mod reading;
+#[cfg(feature = "runtime")]
+mod reconcile;
 mod subagent;
 mod tool_use;
 
@@ -19,6 +21,8 @@ pub use message::{Block, BlockKey, Blocks, Message, MessageOrigin, Role};
 pub(crate) use reading::all_subagents;
 #[cfg(feature = "runtime")]
 pub use reading::{ModelUsage, UsageReport, message_count, visible};
+#[cfg(feature = "runtime")]
+pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
 pub use subagent::Subagent;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 

@@ -19,7 +19,8 @@ use super::{
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
 use crate::conversation::{
-    AnswerIds, Changes, Conversation, Message, MessageOrigin, Subagent, ToolUse, message_count,
+    AnswerIds, Changes, Conversation, Message, MessageOrigin, Seen, Subagent, ToolUse, TwoSides,
+    message_count,
 };
 use crate::digest::Digest;
 use crate::id::RequestId;
@@ -159,14 +160,24 @@ impl State {
             let mine = self.messages.values().filter(|m| m.conversation_id == id);
             mine.filter(|message| counts(message.origin)).count() as u64
         };
+        let used = |counts: fn(&Seen) -> bool| {
+            let mine = self.tool_uses.values().filter(|t| t.conversation_id == id);
+            mine.filter(|tool_use| counts(&tool_use.seen)).count() as u64
+        };
+        let from_transcript = count(|origin| origin == MessageOrigin::Transcript);
         ConversationSummary {
             conversation: conversation.clone(),
             messages: message_count(
                 count(|_| true),
                 count(MessageOrigin::is_provisional),
-                count(|origin| origin == MessageOrigin::Transcript),
+                from_transcript,
             ),
-            tool_uses: self.tool_uses.values().filter(|t| t.conversation_id == id).count() as u64,
+            tool_uses: used(|_| true),
+            sides: TwoSides {
+                transcript_messages: from_transcript,
+                tool_uses_without_hook: used(|seen| !seen.hook),
+                tool_uses_without_transcript: used(|seen| !seen.transcript),
+            },
         }
     }
 }

@@ -142,6 +142,7 @@ pub trait EventStore: EventReader {
 ///
 /// * What [`EventStore::record`] returned is visible at once.
 /// * Lists are newest first and continue from a cursor: the id of the last item seen.
+/// * Of each conversation, what only hooks or only transcripts have told of is counted.
 /// * The feed shows each commit at least once, whichever server made it and however long it took.
 #[async_trait]
 pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {

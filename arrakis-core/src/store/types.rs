@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::audit::EventStatus;
 use crate::clock::Timestamp;
 use crate::conversation::{
-    AnswerIds, Changes, Conversation, Message, Subagent, ToolUse, UsageReport, all_subagents,
-    visible,
+    AnswerIds, Changes, Conversation, Message, Reconciliation, Subagent, ToolUse, TwoSides,
+    UsageReport, all_subagents, visible,
 };
 use crate::digest::Digest;
 use crate::id::RequestId;
@@ -277,6 +277,9 @@ pub struct ConversationSummary {
     pub messages: u64,
     /// How many tool uses it has.
     pub tool_uses: u64,
+    /// What came from hooks and what from transcripts.
+    #[serde(flatten)]
+    pub sides: TwoSides,
 }
 
 /// A conversation, whole.
@@ -315,5 +318,12 @@ impl ConversationDetail {
         let subagents = all_subagents(subagents, &messages, &tool_uses);
         let usage = UsageReport::of(&messages);
         Self { conversation, messages, tool_uses, subagents, usage, events }
+    }
+
+    /// What hooks and transcript have told of it, held against each other.
+    #[must_use]
+    pub fn reconciliation(&self) -> Reconciliation {
+        let events = self.events.iter().map(|event| event.event_type.as_str());
+        Reconciliation::of(&self.conversation, &self.messages, &self.tool_uses, events)
     }
 }

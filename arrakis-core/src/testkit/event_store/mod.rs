@@ -3,6 +3,7 @@
 mod feed;
 mod read;
 mod record;
+mod sides;
 mod transcript;
 mod work;
 
@@ -29,6 +30,7 @@ pub use record::{
     repeats_inside_one_batch_are_treated_as_repeats_across_batches,
     the_first_arrival_is_admitted_with_its_changes,
 };
+pub use sides::what_only_one_side_has_told_of_is_counted;
 pub use transcript::{
     a_message_grows_by_its_blocks_and_its_usage_counts_once, a_session_is_the_same_in_any_order,
     hooks_and_transcript_tell_of_the_same_messages_and_tools,
@@ -86,6 +88,7 @@ macro_rules! event_store_conformance {
             lists_are_newest_first_and_continue_without_gap,
             lists_can_be_filtered,
             a_conversation_is_read_whole,
+            what_only_one_side_has_told_of_is_counted,
             counts_are_by_state,
             payloads_are_found_by_their_words,
             messages_are_found_by_their_words,

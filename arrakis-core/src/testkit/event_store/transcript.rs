@@ -7,12 +7,12 @@ use crate::testkit::sessions::{generated, record_shuffled};
 use crate::usage::Usd;
 
 /// A slice of the session `s` with these lines.
-fn slice(lines: &[String]) -> String {
+pub(super) fn slice(lines: &[String]) -> String {
     let lines = lines.join(",");
     hook("s", "Transcript", &format!(r#","transcript_path":"/t.jsonl","lines":[{lines}]"#))
 }
 
-fn line(n: u32, fields: &str) -> String {
+pub(super) fn line(n: u32, fields: &str) -> String {
     format!(r#"{{"uuid":"line-{n}","timestamp":"2026-11-24T00:55:{n:02}.000Z",{fields}}}"#)
 }
 
