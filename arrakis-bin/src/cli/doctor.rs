@@ -3,16 +3,20 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use arrakis_core::clock::Timestamp;
 use arrakis_core::conservation::{Balance, Present};
-use arrakis_core::store::{EventFilter, EventKey, Page};
+use arrakis_core::conversation::Gap;
+use arrakis_core::store::{DEFAULT_WORKSPACE, EventFilter, EventKey, EventReader, Page};
 use arrakis_store_fs::transcript::{Survey, survey};
 use arrakis_store_fs::{Layout, Spool, counters};
 use clap::Args;
 use serde::Serialize;
 
+use super::conversations::gaps;
 use super::install::Surroundings;
 use super::output::{self, text};
 use super::status::{SpoolStatus, health};
@@ -28,6 +32,9 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub accept_counts: bool,
 }
+
+/// How many of the latest conversations are looked at.
+const CONVERSATIONS: usize = 200;
 
 /// The event type of the event that the doctor sends. It names no session, so it is in no
 /// conversation.
@@ -117,8 +124,11 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
     checks.extend(SpoolStatus::of(&layout).map(|spool| conservation("conservation", &spool)));
     checks.push(transcripts(&layout, config.transcripts.enabled));
     checks.extend(SpoolStatus::of(&fallback).map(|spool| conservation("fallback", &spool)));
+    let store = existing_store(context).await.ok();
+    if let Some(store) = &store {
+        checks.push(conversations(&config, &(Arc::clone(store) as _), context.clock.now()).await);
+    }
     if surroundings.hook.is_file() {
-        let store = existing_store(context).await.ok();
         checks.push(chain(&layout, &surroundings.hook, server.ok, store.as_deref()).await);
     }
 
@@ -232,6 +242,36 @@ fn conservation(name: &'static str, spool: &SpoolStatus) -> Check {
             Check::warning(name, spool.balance_says.clone(), remedy)
         }
     }
+}
+
+/// Whether hooks and transcripts have told of the same in the latest conversations.
+async fn conversations(config: &Config, reader: &Arc<dyn EventReader>, now: Timestamp) -> Check {
+    let name = "conversations";
+    let found = match gaps::find(reader, DEFAULT_WORKSPACE, CONVERSATIONS, now).await {
+        Ok(found) => found,
+        Err(error) => {
+            let remedy = "see whether the store is the one that the server uses";
+            return Check::warning(name, format!("they cannot be read: {error}"), remedy);
+        }
+    };
+    let is_wanted = |gap: &&Gap| config.transcripts.enabled || **gap != Gap::NoTranscript;
+    let gaps = found.iter().filter_map(|(detail, gaps)| {
+        Some((&detail.conversation.session_id, gaps.iter().find(is_wanted)?))
+    });
+    // What can be mended is told first.
+    let mut gaps: Vec<_> = gaps.collect();
+    gaps.sort_by_key(|(_, gap)| !gap.is_for_backfill());
+    let Some((session, gap)) = gaps.first() else {
+        return Check::ok(name, "nothing is missing of the latest ones");
+    };
+    let remedy = if gap.is_for_backfill() {
+        "read their transcripts once more: `arrakis conversations backfill --all`"
+    } else {
+        "see that the hook is registered for every event: `arrakis install`"
+    };
+    let lack = if gaps.len() == 1 { "lacks" } else { "lack" };
+    let told = format!("{} of the latest {lack} something; {session}: {gap}", gaps.len());
+    Check::warning(name, told, remedy)
 }
 
 /// Takes the difference between counts and what is there as explained.

@@ -17,9 +17,15 @@
 //!   `startedAt`, `lastEventAt` and `stoppedAt`.
 //! * `usage`: tokens in `total`, of `subagents`, and by model in `models`, with `cost` and `hasUnknownPrice`.
 //! * `events`: as `arrakis events list` has them.
+//! * `reconciliation`: what hooks and transcript have told of, held against each other: how many `events` of
+//!   each type and `slices` of the transcript came, `toolUsesInBoth`, the tool uses `withoutHook` and
+//!   `withoutTranscript`, `transcriptUntil`, and `gaps`, each with its `kind` (`noTranscript`, `noHook` or
+//!   `notInTranscript`).
 //! * `stored`: the conversation with the event or line that each of its values comes from.
 
+mod backfill;
 pub(super) mod find;
+pub(super) mod gaps;
 mod show;
 pub(super) mod thread;
 pub(super) mod tool;
@@ -63,6 +69,8 @@ pub enum ConversationsCommand {
     List(ListArgs),
     /// Read one conversation: its messages and tool uses in time order. With --json: one object.
     Show(ShowArgs),
+    /// Read the transcripts once more of conversations that lack something of them.
+    Backfill(backfill::BackfillArgs),
 }
 
 /// The arguments of `arrakis conversations list`.
@@ -127,6 +135,7 @@ pub async fn run(
     match &args.command {
         ConversationsCommand::List(args) => list(args, reader, context).await?,
         ConversationsCommand::Show(args) => show(args, reader, context).await?,
+        ConversationsCommand::Backfill(args) => return backfill::run(args, reader, context).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -221,7 +230,7 @@ fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {
         Column::new("STATE").optional(),
         Column::new("PROJECT").shrinks_to(12).optional(),
     ]);
-    for ConversationSummary { conversation, messages, tool_uses } in all {
+    for ConversationSummary { conversation, messages, tool_uses, .. } in all {
         let said = |said: &Option<arrakis_core::conversation::Stamped<String>>| {
             said.as_ref().map_or_else(String::new, |said| said.value.clone())
         };

@@ -121,6 +121,9 @@ fn write_header(
             count(detail.events.len(), "event")
         ),
     )?;
+    for gap in detail.reconciliation().gaps {
+        line("missing", &gap.to_string())?;
+    }
     let usage = &detail.usage;
     if usage.models.is_empty() {
         return Ok(());

@@ -2,8 +2,8 @@
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{
-    Blocks, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Seen, Stamped, Subagent,
-    ToolResult, ToolStatus, ToolUse, UsageReport,
+    Blocks, Conversation, Json, Message, MessageOrigin, Reconciliation, ResultRank, Role, Seen,
+    Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
 };
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{ConversationDetail, ConversationSummary, EventSummary};
@@ -70,6 +70,7 @@ pub(super) struct DetailView<'a> {
     subagents: &'a [Subagent],
     usage: &'a UsageReport,
     events: &'a [EventSummary],
+    reconciliation: Reconciliation,
     stored: &'a Conversation,
 }
 
@@ -83,6 +84,7 @@ impl<'a> DetailView<'a> {
             subagents: &detail.subagents,
             usage: &detail.usage,
             events: &detail.events,
+            reconciliation: detail.reconciliation(),
             stored: &detail.conversation,
         }
     }

@@ -2,7 +2,7 @@
 //! wrote as JSONL.
 
 mod export_file;
-mod transcripts;
+pub(super) mod transcripts;
 
 use std::fs::File;
 use std::io::Read;

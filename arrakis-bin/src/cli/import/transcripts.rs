@@ -58,6 +58,25 @@ struct Problem {
 }
 
 pub(super) fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
+    // Whoever names a path means it, wherever it lies.
+    read(&args.paths, &named(&args.paths)?, args.again, context)
+}
+
+/// Reads these transcripts once more. Only those in the folders of the configuration are read: their paths
+/// come from events.
+pub(in crate::cli) fn read_again(
+    paths: &[PathBuf],
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
+    read(paths, &[], true, context)
+}
+
+fn read(
+    paths: &[PathBuf],
+    allowed: &[PathBuf],
+    again: bool,
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
     let spool = Layout::new(&context.home);
     let (mut config, problems) = Config::load(&context.home, &process_env);
     for problem in problems {
@@ -65,9 +84,9 @@ pub(super) fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<Ex
     }
     config.transcripts.enabled = true;
     let followed = ship_config(&config).folders;
-    config.transcripts.folders.extend(named(&args.paths)?);
+    config.transcripts.folders.extend_from_slice(allowed);
     let mut found = Found::default();
-    if args.paths.is_empty() {
+    if paths.is_empty() {
         let folder =
             claude_folder(&process_env).context("the home directory is not known; set HOME")?;
         let projects = folder.join("projects");
@@ -79,11 +98,11 @@ pub(super) fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<Ex
         }
         found.add(&projects);
     }
-    named(&args.paths)?.iter().for_each(|path| found.add(path));
+    named(paths)?.iter().for_each(|path| found.add(path));
     Spool::new(spool.clone()).create()?;
 
     let mut import = Import {
-        again: args.again,
+        again,
         shipper: shipper(&spool, &config),
         destination: config.url,
         followed,

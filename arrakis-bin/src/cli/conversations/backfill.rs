@@ -1,0 +1,81 @@
+//! Closing gaps: the transcripts are read from their beginning once more.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use arrakis_core::conversation::{Conversation, Gap};
+use arrakis_core::store::{DEFAULT_WORKSPACE, EventReader};
+use clap::Args;
+
+use super::{find, gaps};
+use crate::cli::Context;
+use crate::cli::import::transcripts;
+
+/// How many conversations are looked through for gaps.
+const LOOKED_AT: usize = 10_000;
+
+/// The arguments of `arrakis conversations backfill`.
+#[derive(Debug, Clone, Args)]
+pub struct BackfillArgs {
+    /// The session ids, or how they begin.
+    #[arg(value_name = "SESSION", required_unless_present = "all")]
+    pub sessions: Vec<String>,
+
+    /// All conversations that lack something of their transcript.
+    #[arg(long, conflicts_with = "sessions")]
+    pub all: bool,
+
+    /// The workspace.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_WORKSPACE)]
+    pub workspace: String,
+}
+
+pub(super) async fn run(
+    args: &BackfillArgs,
+    reader: &Arc<dyn EventReader>,
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
+    let mut wanted = Vec::new();
+    for session in &args.sessions {
+        let session = find::by_prefix(reader, &args.workspace, session).await?;
+        let found = reader.conversation(&args.workspace, &session).await?;
+        wanted.extend(found.map(|detail| detail.conversation));
+    }
+    if args.all {
+        let now = context.clock.now();
+        let found = gaps::find(reader, &args.workspace, LOOKED_AT, now).await?;
+        let found = found.into_iter().filter(|(_, gaps)| gaps.iter().any(Gap::is_for_backfill));
+        wanted.extend(found.map(|(detail, _)| detail.conversation));
+    }
+    if wanted.is_empty() {
+        context.remark("Nothing of any transcript is missing.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut paths = Vec::new();
+    for conversation in &wanted {
+        match transcript_of(conversation) {
+            Some(path) => paths.extend(files_of(path)),
+            None => context.remark(&format!(
+                "the transcript of {} is not on this machine",
+                conversation.session_id
+            ))?,
+        }
+    }
+    if paths.is_empty() {
+        bail!("there is nothing to read: run this where Claude Code ran");
+    }
+    transcripts::read_again(&paths, context)
+}
+
+fn transcript_of(conversation: &Conversation) -> Option<&Path> {
+    let path = Path::new(&conversation.transcript_path.as_ref()?.value);
+    (path.is_absolute() && path.is_file()).then_some(path)
+}
+
+/// A transcript, and the folder with those of its subagents.
+fn files_of(transcript: &Path) -> impl Iterator<Item = PathBuf> {
+    let subagents = transcript.with_extension("").join("subagents");
+    std::iter::once(transcript.to_owned()).chain(Some(subagents).filter(|path| path.is_dir()))
+}

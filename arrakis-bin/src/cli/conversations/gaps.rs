@@ -1,0 +1,37 @@
+//! Conversations of which something is missing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::Gap;
+use arrakis_core::store::{ConversationDetail, EventReader, Page};
+
+/// Transcripts lag the hooks, and so do their readers; what is younger may still come.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Those of the latest `limit` conversations that have gaps, each with them.
+///
+/// # Errors
+///
+/// The store cannot be read.
+pub(in crate::cli) async fn find(
+    reader: &Arc<dyn EventReader>,
+    workspace: &str,
+    limit: usize,
+    now: Timestamp,
+) -> anyhow::Result<Vec<(ConversationDetail, Vec<Gap>)>> {
+    let mut found = Vec::new();
+    for one in reader.conversations(workspace, Page::first(limit)).await? {
+        if !one.sides.differ() || now.since(one.conversation.last_event_at) < GRACE {
+            continue;
+        }
+        if let Some(detail) = reader.conversation(workspace, &one.conversation.session_id).await? {
+            let gaps = detail.reconciliation().gaps;
+            if !gaps.is_empty() {
+                found.push((detail, gaps));
+            }
+        }
+    }
+    Ok(found)
+}
