@@ -366,7 +366,9 @@ mod tests {
     async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
         let directory = tempfile::TempDir::new().unwrap();
         let home = Layout::new(directory.path());
-        let endpoints = Arc::new(ConfiguredEndpoints::new(&Config::load(home.home(), &|_| None).0));
+        let (config, _) = Config::load(home.home(), &|_| None);
+        let endpoints = Arc::new(ConfiguredEndpoints::new(&config));
+        let shipper = shipper(&home, &config);
         let transport =
             Arc::new(Keyed { endpoints: Arc::clone(&endpoints), inner: Loopback::default() });
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp::EPOCH));
@@ -396,7 +398,7 @@ mod tests {
         };
         tokio::select! {
             _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
-            () = watch_config(&home, modified(&home), &drainer, &endpoints) => {}
+            () = watch_config(&home, modified(&home), &drainer, &endpoints, &shipper) => {}
             () = person => {}
         }
     }
