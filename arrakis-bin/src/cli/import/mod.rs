@@ -20,6 +20,10 @@ pub struct ImportArgs {
     /// A file of `arrakis export --format jsonl`, or - for standard input.
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+
+    /// Pass over so many lines of an export: an import that stopped says how many are in.
+    #[arg(long, value_name = "LINES", default_value_t = 0)]
+    pub skip: u64,
 }
 
 /// Runs the command.
@@ -29,7 +33,7 @@ pub struct ImportArgs {
 /// The file cannot be read or is no export, or the spool does not take what is in it.
 pub fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     match &args.paths[..] {
-        [file] => export_file::run(file, context),
+        [file] => export_file::run(file, args.skip, context),
         _ => bail!("name one file of `arrakis export --format jsonl`"),
     }
 }
