@@ -46,7 +46,7 @@ enum Line {
     Empty,
     Head,
     Tail,
-    Event(Envelope),
+    Event(Box<Envelope>),
 }
 
 /// Events that are taken in at once, at most, and how many bytes of payload.
@@ -117,7 +117,7 @@ pub(super) fn run(path: &Path, skip: u64, context: &mut Context) -> anyhow::Resu
             Ok(Line::Event(mut event)) => {
                 // Wherever it once went.
                 event.header.destination.clone_from(&config.url);
-                stopped = batch.add(event, &mut report).err();
+                stopped = batch.add(*event, &mut report).err();
             }
             Err(error) => {
                 report.bad += 1;
@@ -185,7 +185,7 @@ fn read(line: Bytes) -> Result<Line, ImportError> {
         return Ok(Line::Head);
     }
     match decode_envelope(&line) {
-        Ok(envelope) => Ok(Line::Event(envelope)),
+        Ok(envelope) => Ok(Line::Event(Box::new(envelope))),
         Err(_) if serde_json::from_slice::<Tail>(&line).is_ok() => Ok(Line::Tail),
         Err(error) => Err(bad(error)),
     }
