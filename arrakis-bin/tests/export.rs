@@ -295,11 +295,11 @@ async fn a_conversation_survives_its_events() {
 #[test]
 fn bad_lines_are_named_and_the_others_taken_in() {
     let world = World::new();
-    let import = |text: &str| {
+    let import = |text: &str, more: &[&str]| {
         let file = world.directory.path().join("import.jsonl");
         fs::write(&file, text).unwrap();
         let mut import = world.command(env!("CARGO_BIN_EXE_arrakis"));
-        import.env("ARRAKIS_BIN", "true").args(["import", "--json"]).arg(file);
+        import.env("ARRAKIS_BIN", "true").args(["import", "--json"]).args(more).arg(file);
         import.output().unwrap()
     };
     let head = r#"{"arrakisExport":1,"workspace":"main","exportedAt":"2026-11-24T12:00:00Z","program":"p"}"#;
@@ -323,7 +323,7 @@ fn bad_lines_are_named_and_the_others_taken_in() {
         &event("b", "no JSON"),
         end,
     ];
-    let output = import(&lines.join("\n"));
+    let output = import(&lines.join("\n"), &[]);
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["imported"], &report["bad"]), (&json!(2), &json!(4)));
@@ -337,11 +337,23 @@ fn bad_lines_are_named_and_the_others_taken_in() {
         assert!(!text.contains("elsewhere"), "it goes where this home delivers to: {text}");
     }
 
-    let cut_off = import(&lines[..2].join("\n"));
+    // A full spool takes nothing: the import says where to go on, and does.
+    let long: Vec<String> = (0..600).map(|n| event(&format!("n{n}"), "{}")).collect();
+    let text = format!("{head}\n{}\n{end}\n", long.join("\n"));
+    fs::write(world.home().join("queue/full"), "").unwrap();
+    let output = import(&text, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("is full") && errors.contains("go on with --skip 1"), "{errors}");
+    fs::remove_file(world.home().join("queue/full")).unwrap();
+    let report: Value = serde_json::from_slice(&import(&text, &["--skip", "257"]).stdout).unwrap();
+    assert_eq!((&report["imported"], &report["complete"]), (&json!(344), &json!(true)));
+
+    let cut_off = import(&lines[..2].join("\n"), &[]);
     assert_eq!(cut_off.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&cut_off.stdout).unwrap();
     assert_eq!((&report["known"], &report["complete"]), (&json!(1), &json!(false)));
-    let no_export = import("{}\n");
+    let no_export = import("{}\n", &[]);
     assert_eq!(no_export.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&no_export.stderr).contains("is no file of `arrakis export"));
 }

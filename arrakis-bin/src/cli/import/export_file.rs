@@ -50,7 +50,7 @@ enum Line {
     Empty,
     Head,
     Tail,
-    Event(Envelope),
+    Event(Box<Envelope>),
 }
 
 /// Events that are taken in at once, at most, and how many bytes of payload.
@@ -88,7 +88,8 @@ impl Batch {
     }
 }
 
-pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode> {
+/// Takes in what stands behind the first `skip` lines.
+pub(super) fn run(path: &Path, skip: u64, context: &mut Context) -> anyhow::Result<ExitCode> {
     let progress = Progress::new("Importing");
     let mut input = open(path, &progress)?;
     let named = || format!("cannot read {}", path.display());
@@ -103,9 +104,12 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
     let importer = Importer::new(spool.clone())?;
     let mut batch = Batch { importer, events: Vec::new(), bytes: 0 };
     let mut report = Report::default();
-    let (mut number, mut stopped) = (0, None);
+    let (mut number, mut durable, mut stopped) = (0, skip, None);
     while let Some(line) = read_line(&mut *input).with_context(named)? {
         number += 1;
+        if number <= skip {
+            continue;
+        }
         let read = line.and_then(|line| {
             progress.step(line.len() as u64 + 1);
             read(line.into())
@@ -117,7 +121,7 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
             Ok(Line::Event(mut event)) => {
                 // Wherever it once went.
                 event.header.destination.clone_from(&config.url);
-                stopped = batch.add(event, &mut report).err();
+                stopped = batch.add(*event, &mut report).err();
             }
             Err(error) => {
                 report.bad += 1;
@@ -128,6 +132,9 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
         }
         if stopped.is_some() {
             break;
+        }
+        if batch.events.is_empty() {
+            durable = number;
         }
     }
     if stopped.is_none() {
@@ -140,8 +147,11 @@ pub(super) fn run(path: &Path, context: &mut Context) -> anyhow::Result<ExitCode
     tell(&report, context)?;
     if let Some(error) = stopped {
         return Err(anyhow::Error::new(error).context(format!(
-            "the import stopped at about line {number}; run it again when that is mended, and nothing comes twice"
+            "the import stopped; when that is mended, go on with --skip {durable}"
         )));
+    }
+    if !report.complete {
+        context.remark("The end of the export is missing: it was cut off.")?;
     }
     let is_good = report.bad == 0 && report.complete;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -179,14 +189,14 @@ fn read(line: Bytes) -> Result<Line, ImportError> {
         return Ok(Line::Head);
     }
     match decode_envelope(&line) {
-        Ok(envelope) => Ok(Line::Event(envelope)),
+        Ok(envelope) => Ok(Line::Event(Box::new(envelope))),
         Err(_) if serde_json::from_slice::<Tail>(&line).is_ok() => Ok(Line::Tail),
         Err(error) => Err(bad(error)),
     }
 }
 
 fn tell(report: &Report, context: &mut Context) -> anyhow::Result<()> {
-    let Report { imported, known, bad, complete, .. } = report;
+    let Report { imported, known, bad, .. } = report;
     if context.json {
         context.write_json(report)?;
     } else {
@@ -195,9 +205,6 @@ fn tell(report: &Report, context: &mut Context) -> anyhow::Result<()> {
     }
     for BadLine { line, problem } in &report.problems {
         context.remark(&format!("line {line}: {problem}"))?;
-    }
-    if !complete {
-        context.remark("The end of the export is missing: it was cut off.")?;
     }
     Ok(())
 }

@@ -26,6 +26,10 @@ pub struct ImportArgs {
     /// Read transcripts from their beginning once more; what is stored already is not stored twice.
     #[arg(long)]
     pub again: bool,
+
+    /// Pass over so many lines of an export: an import that stopped says how many are in.
+    #[arg(long, value_name = "LINES", default_value_t = 0, conflicts_with = "again")]
+    pub skip: u64,
 }
 
 /// Runs the command.
@@ -36,7 +40,7 @@ pub struct ImportArgs {
 pub fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     match (&args.paths[..], args.paths.iter().find(|path| holds_export(path))) {
         (_, None) => transcripts::run(args, context),
-        ([path], Some(_)) => export_file::run(path, context),
+        ([path], Some(_)) => export_file::run(path, args.skip, context),
         (_, Some(export)) => bail!("{} is an export; import it by itself", export.display()),
     }
 }
