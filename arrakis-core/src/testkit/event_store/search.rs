@@ -1,0 +1,410 @@
+//! Searching conversations.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use super::read::index;
+use super::{Arrivals, EventStoreFixture, hook, record_one};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::conversation::{Role, ToolStatus};
+use crate::ingest::judge;
+use crate::store::{
+    Arrival, DEFAULT_WORKSPACE, EventStore, HitKind, MemoryStore, SearchCursor, SearchFilter,
+    SearchHit, SearchPage,
+};
+use crate::testkit::sessions::{Session, generated};
+
+/// Prompts, answers, thinking, inputs and outputs, each with the place where it says so.
+pub async fn messages_and_tool_uses_are_found_by_their_words(fixture: &impl EventStoreFixture) {
+    let store = fixture.store();
+    record(&*store, &session("s").in_order(DEFAULT_WORKSPACE)).await;
+    index(&*store).await;
+    for (text, expected) in [
+        (
+            "build",
+            "tool Bash: cargo [build]; assistant: I shall [build] it.; user: Fix the [build]",
+        ),
+        ("FIX build", "user: [Fix] the [build]"),
+        ("semicolon", "tool Bash: error: a [semicolon] is missing"),
+        ("pondering", "assistant: [pondering]"),
+        ("fix semicolon", ""),
+        ("buil", ""),
+        ("command", ""),
+        ("'\" & | ! ( * : §", ""),
+    ] {
+        assert_eq!(found(&*store, text_filter(text)).await, expected, "{text}");
+    }
+    let page = store.search(text_filter("semicolon"), None, 9).await.expect("search");
+    let [hit] = &page.hits[..] else { panic!("{page:?}") };
+    let detail = store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read").expect("there");
+    let tool_use = &detail.tool_uses[0];
+    assert_eq!((hit.id, hit.at), (tool_use.id, tool_use.first.at));
+    assert_eq!(hit.conversation_id, detail.conversation.id);
+    assert_eq!(hit.session_id, "s");
+    assert_eq!(hit.title.as_deref(), Some("Fix the build"));
+    assert_eq!(hit.project_path.as_deref(), Some("/p/a"));
+    assert_eq!(hit.model.as_deref(), Some("claude-opus-5-5"));
+    assert_eq!((&hit.agent_id, page.next), (&None, None));
+}
+
+/// Each filter by itself, and together.
+pub async fn a_search_can_be_filtered(fixture: &impl EventStoreFixture) {
+    let store = fixture.store();
+    record(&*store, &session("s").in_order(DEFAULT_WORKSPACE)).await;
+    record(&*store, &session("s").in_order("other")).await;
+    index(&*store).await;
+    let all = SearchFilter::new(DEFAULT_WORKSPACE);
+    let some = |text: &str| Some(text.to_owned());
+    let (user, thinks, answer) =
+        ("user: Fix the build", "assistant: pondering", "assistant: I shall build it.");
+    let tool = "tool Bash: cargo build";
+    let everything = format!("{tool}; {answer}; {thinks}; {user}");
+    let mid = Timestamp::from_millis(AT + 20);
+    let cases = [
+        (all.clone(), everything.as_str()),
+        (SearchFilter { role: Some(Role::User), ..all.clone() }, user),
+        (SearchFilter { tool_name: some("Bash"), ..all.clone() }, tool),
+        (SearchFilter { tool_name: some("bash"), ..all.clone() }, ""),
+        (SearchFilter { outcome: Some(ToolStatus::Failed), ..all.clone() }, tool),
+        (SearchFilter { outcome: Some(ToolStatus::Running), ..all.clone() }, ""),
+        (
+            SearchFilter { model: some("opus 5"), role: Some(Role::Assistant), ..all.clone() },
+            answer,
+        ),
+        (
+            SearchFilter { model: some("claude-opus-5-5"), tool_name: some("Bash"), ..all.clone() },
+            tool,
+        ),
+        (SearchFilter { model: some("opu"), ..all.clone() }, ""),
+        (SearchFilter { session_id: some("s"), role: Some(Role::User), ..all.clone() }, user),
+        (SearchFilter { session_id: some("x"), ..all.clone() }, ""),
+        (SearchFilter { project: some("/p"), role: Some(Role::User), ..all.clone() }, user),
+        (SearchFilter { project: some("/p/a/"), ..all.clone() }, everything.as_str()),
+        (SearchFilter { project: some("/p/a/b"), ..all.clone() }, ""),
+        (SearchFilter { project: some("/"), outcome: Some(ToolStatus::Denied), ..all.clone() }, ""),
+        (SearchFilter { since: Some(mid), ..all.clone() }, tool),
+        (SearchFilter { until: Some(mid), role: Some(Role::User), ..all.clone() }, user),
+        (SearchFilter { until: Some(mid), tool_name: some("Bash"), ..all.clone() }, ""),
+        (SearchFilter { since: Some(mid), until: Some(mid), ..all.clone() }, ""),
+        (SearchFilter { is_subagent: Some(true), ..all.clone() }, thinks),
+        (
+            SearchFilter { is_subagent: Some(false), role: Some(Role::Assistant), ..all.clone() },
+            answer,
+        ),
+        (SearchFilter { role: Some(Role::User), tool_name: some("Bash"), ..all.clone() }, ""),
+        (SearchFilter { text: some(""), ..all.clone() }, ""),
+        (SearchFilter::new("nobody's"), ""),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(unmarked(&found(&*store, filter.clone()).await), expected, "{filter:?}");
+    }
+    let both =
+        SearchFilter { tool_name: some("Bash"), project: some("/p"), ..text_filter("build") };
+    assert_eq!(found(&*store, both).await, "tool Bash: cargo [build]");
+}
+
+/// A search that is left and continued while more is stored.
+pub async fn a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile(
+    fixture: &impl EventStoreFixture,
+) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let prompt = |n: usize| {
+        hook("s", "UserPromptSubmit", &format!(r#","prompt":"number {n}","prompt_id":"{n}""#))
+    };
+    let batch = (0..10).map(|n| arrivals.next(&format!("e{n}"), prompt(n)));
+    store.record(batch.collect()).await.expect("record");
+    index(&*store).await;
+    let (mut after, mut seen) = (None, Vec::new());
+    for n in 10.. {
+        let page = store.search(text_filter("number"), after, 3).await.expect("search");
+        assert!(page.hits.len() <= 3);
+        seen.extend(page.hits.iter().map(|hit| hit.snippet.text()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+        record_one(&*store, arrivals.next(&format!("e{n}"), prompt(n))).await;
+        index(&*store).await;
+    }
+    let expected: Vec<_> = (0..10).rev().map(|n| format!("number {n}")).collect();
+    assert_eq!(seen, expected);
+    let page = store.search(text_filter("number"), None, 13).await.expect("search");
+    assert_eq!((page.hits.len(), page.next), (13, None), "a full page is the last one too");
+    let nowhere = SearchCursor { at: Timestamp::EPOCH, id: uuid::Uuid::nil() };
+    let page = store.search(text_filter("number"), Some(nowhere), 3).await.expect("search");
+    assert_eq!(page, SearchPage::default());
+}
+
+/// Tool uses that end, messages whose model comes later, conversations that move on.
+pub async fn what_changed_is_found_by_what_it_is_now(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let tool = r#","tool_name":"Bash","tool_use_id":"t1","tool_input":{"command":"sleep"}"#;
+    let of = |outcome| SearchFilter { outcome: Some(outcome), ..text_filter("sleep") };
+    record_one(&*store, arrivals.next("e1", hook("s", "PreToolUse", tool))).await;
+    index(&*store).await;
+    assert_eq!(found(&*store, of(ToolStatus::Running)).await, "tool Bash: [sleep]");
+    let ended = format!(r#"{tool},"tool_response":"woken","duration_ms":5"#);
+    record_one(&*store, arrivals.next("e2", hook("s", "PostToolUse", &ended))).await;
+    assert_eq!(found(&*store, of(ToolStatus::Running)).await, "", "before it is indexed again");
+    index(&*store).await;
+    assert_eq!(found(&*store, of(ToolStatus::Running)).await, "");
+    assert_eq!(found(&*store, of(ToolStatus::Succeeded)).await, "tool Bash: [sleep] woken");
+
+    let of = |model: &str| SearchFilter { model: Some(model.to_owned()), ..text_filter("sleep") };
+    let moved = |cwd: &str| {
+        let payload = hook("s", "CwdChanged", "");
+        payload.replace(r#""cwd":"/p""#, &format!(r#""cwd":"{cwd}""#))
+    };
+    let lines =
+        [json!({"type": "assistant", "uuid": "l1", "timestamp": "2026-11-24T00:00:00Z", "message":
+            {"id": "m1", "role": "assistant", "model": "some-model", "content":
+            [{"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "sleep"}}]}})];
+    let transcript = lines.map(|line| format!("{line}\n")).concat();
+    let session = Session::new("s", Vec::new(), transcript.into_bytes());
+    record(&*store, &session.in_order(DEFAULT_WORKSPACE)).await;
+    index(&*store).await;
+    assert_eq!(found(&*store, of("some")).await, "tool Bash: [sleep] woken");
+
+    let of = |project: &str| SearchFilter { project: Some(project.into()), ..text_filter("sleep") };
+    assert_eq!(found(&*store, of("/p")).await, "tool Bash: [sleep] woken");
+    fixture.clock().advance(Duration::from_secs(9));
+    record_one(&*store, arrivals.next("e3", moved("/q/x"))).await;
+    assert_eq!(found(&*store, of("/p")).await, "", "nothing of it has to be indexed again");
+    assert_eq!(found(&*store, of("/q")).await, "tool Bash: [sleep] woken");
+}
+
+/// The last words of a turn, which a hook tells first and the transcript tells again.
+pub async fn what_an_event_and_the_transcript_say_is_found_once(fixture: &impl EventStoreFixture) {
+    let store = fixture.store();
+    let stop = |words: &str| {
+        json!({"session_id": "s", "cwd": "/p", "hook_event_name": "Stop",
+            "last_assistant_message": words})
+    };
+    let hooks = [stop("All  done."), stop("All done here.")].map(|hook| hook.to_string().into());
+    let mut told = Session::new("s", hooks.to_vec(), Vec::new()).in_order(DEFAULT_WORKSPACE);
+    record(&*store, &told).await;
+    index(&*store).await;
+    let both = "assistant: All [done] here.; assistant: All [done].";
+    assert_eq!(found(&*store, text_filter("done")).await, both);
+    let line = json!({"type": "assistant", "uuid": "l", "timestamp": "2026-11-24T00:00:00Z",
+        "message": {"id": "m", "role": "assistant", "model": "some-model", "content":
+        [{"type": "text", "text": "All done.\n"}]}});
+    told = Session::new("s", Vec::new(), format!("{line}\n").into()).in_order(DEFAULT_WORKSPACE);
+    record(&*store, &told).await;
+    index(&*store).await;
+    let page = store.search(text_filter("done"), None, 9).await.expect("search");
+    let models: Vec<_> = page.hits.iter().map(|hit| hit.model.as_deref()).collect();
+    assert_eq!(models, [None, Some("some-model")]);
+    let other = SearchFilter { session_id: Some("t".to_owned()), ..text_filter("done") };
+    assert_eq!(found(&*store, other).await, "");
+}
+
+/// Everything that a store in memory finds by looking at all there is, page by page.
+pub async fn a_search_finds_the_same_in_every_store(fixture: &impl EventStoreFixture) {
+    let store = fixture.store();
+    let memory = MemoryStore::new(Arc::new(SystemClock));
+    let mut random = StdRng::seed_from_u64(7);
+    let mut arrivals = Vec::new();
+    for seed in 0..8 {
+        let workspace = ["main", "main", "other"].choose(&mut random).expect("one");
+        let session = if seed % 4 == 0 { generated(seed) } else { made(seed, &mut random) };
+        arrivals.extend(session.shuffled(workspace, seed));
+    }
+    for part in arrivals.chunks(17) {
+        record(&*store, part).await;
+        record(&memory, part).await;
+        store.index(1).await.expect("index");
+    }
+    index(&*store).await;
+    let mut sizes = BTreeSet::new();
+    for n in 0..150 {
+        let filter = any_filter(&mut random);
+        let limit = random.random_range(1..12);
+        let expected = pages(&memory, &filter, limit).await;
+        assert_eq!(pages(&*store, &filter, limit).await, expected, "{n}: {filter:?}");
+        sizes.insert(expected.len());
+    }
+    assert!(sizes.len() > 5, "the filters tell things apart: {sizes:?}");
+}
+
+const WORDS: [&str; 8] =
+    ["alpha", "beta", "Gamma-ray", "delta", "épsilon", "zeta\n", "x1", "nul\0"];
+const PROJECTS: [&str; 4] = ["/p", "/p/a", "/p/ab", "/q"];
+const TOOLS: [&str; 3] = ["Bash", "Read", "mcp__x__y"];
+const MODELS: [&str; 2] = ["claude-opus-5-5", "claude-haiku-5"];
+
+fn any_filter(random: &mut StdRng) -> SearchFilter {
+    let mut filter = SearchFilter::new(["main", "other"].choose(random).expect("one"));
+    let mut chance = |percent: u32| random.random_range(0..100) < percent;
+    let asked = [70, 20, 30, 25, 25, 15, 15, 15, 20, 20].map(&mut chance);
+    let [text, session, project, since, until, role, tool, outcome, model, thread] = asked;
+    let one = |of: &[&str], random: &mut StdRng| of.choose(random).map(|one| (*one).to_owned());
+    let mut moment =
+        |asked: bool| asked.then(|| Timestamp::from_millis(AT + random.random_range(0..400)));
+    (filter.since, filter.until) = (moment(since), moment(until));
+    filter.text = text.then(|| words(random)).filter(|text| !text.is_empty());
+    filter.session_id = session.then(|| format!("made-{}", random.random_range(0..8)));
+    filter.project = one(&["/p", "/p/a", "/q/", "/"], random).filter(|_| project);
+    filter.role = role.then(|| [Role::User, Role::Assistant][random.random_range(0..2)]);
+    filter.tool_name = one(&TOOLS, random).filter(|_| tool);
+    let outcomes = [ToolStatus::Running, ToolStatus::Failed, ToolStatus::Succeeded];
+    filter.outcome = outcome.then(|| outcomes[random.random_range(0..3)]);
+    filter.model = one(&["opus", "claude", "claude-haiku-5", "5"], random).filter(|_| model);
+    filter.is_subagent = thread.then(|| random.random_range(0..2) == 0);
+    filter
+}
+
+fn words(random: &mut StdRng) -> String {
+    let mut text = String::new();
+    for _ in 0..random.random_range(0..3) {
+        text.push_str(WORDS.choose(random).expect("one"));
+        text.push(' ');
+    }
+    text
+}
+
+/// When the sessions here began: at the first hook of [`Session`].
+const AT: i64 = 1_795_481_720_000;
+
+/// A session with words, tools, models and directories to tell apart.
+fn made(seed: u64, random: &mut StdRng) -> Session {
+    let id = format!("made-{seed}");
+    let (mut hooks, mut transcript, mut helper) = (Vec::new(), String::new(), String::new());
+    for n in 0..random.random_range(3..12) {
+        let cwd = PROJECTS.choose(random).expect("one");
+        let mut tell = |event: &str, mut more: Value| {
+            more["session_id"] = json!(id);
+            more["cwd"] = json!(cwd);
+            more["hook_event_name"] = json!(event);
+            hooks.push(more.to_string().into_bytes());
+        };
+        tell("UserPromptSubmit", json!({"prompt": words(random), "prompt_id": format!("p{n}")}));
+        let (tool, model) = (TOOLS.choose(random), MODELS.choose(random));
+        let (input, said) = (json!({"b": words(random), "a": [n, words(random)]}), words(random));
+        let call = json!({"tool_name": tool, "tool_use_id": format!("t{n}"), "tool_input": input});
+        tell("PreToolUse", call.clone());
+        if random.random_range(0..3) > 0 {
+            let mut result = call;
+            result["tool_response"] = json!({"stdout": words(random), "z": 1.0});
+            tell(["PostToolUse", "PostToolUseFailure"][random.random_range(0..2)], result);
+        }
+        tell("Stop", json!({"last_assistant_message": said}));
+        let blocks = [
+            json!({"type": "thinking", "thinking": words(random)}),
+            json!({"type": "text", "text": said}),
+            json!({"type": "tool_use", "id": format!("t{n}"), "name": tool, "input": input}),
+        ];
+        let to = if random.random_range(0..4) == 0 { &mut helper } else { &mut transcript };
+        for (index, block) in blocks.into_iter().enumerate() {
+            let at = Timestamp::from_millis(AT + random.random_range(0..400));
+            let line = json!({"type": "assistant", "uuid": format!("l{n}-{index}"),
+                "timestamp": at, "cwd": cwd, "message": {"id": format!("m{n}"),
+                "role": "assistant", "model": model, "content": [block]}});
+            to.push_str(&format!("{line}\n"));
+        }
+    }
+    let mut session = Session::new(&id, hooks, transcript.into_bytes());
+    session.add_subagent("helper", &json!({"agentType": "helper"}), helper.into_bytes());
+    session
+}
+
+/// A prompt, an answer, a tool that fails, and a subagent that thinks.
+fn session(id: &str) -> Session {
+    let hook = |event: &str, mut more: Value| {
+        more["session_id"] = json!(id);
+        more["cwd"] = json!("/p/a");
+        more["hook_event_name"] = json!(event);
+        more.to_string().into_bytes()
+    };
+    let tool = json!({"tool_name": "Bash", "tool_use_id": "t1",
+        "tool_input": {"command": "cargo build"}, "error": "error: a semicolon\nis missing"});
+    let hooks =
+        vec![hook("UserPromptSubmit", json!({"prompt": "Fix the build", "prompt_id": "p1"}))];
+    let line = |uuid: &str, millis: i64, message: Value| {
+        let at = Timestamp::from_millis(AT + millis);
+        format!(
+            "{}\n",
+            json!({"type": "assistant", "uuid": uuid, "timestamp": at,
+            "cwd": "/p/a", "message": message})
+        )
+    };
+    let answer = |content: Value| json!({"id": "m1", "role": "assistant", "model": "claude-opus-5-5", "content": [content]});
+    let transcript = [
+        line("l1", 10, answer(json!({"type": "text", "text": "I shall build it."}))),
+        line(
+            "l2",
+            30,
+            answer(json!({"type": "tool_use", "id": "t1", "name": "Bash",
+            "input": tool["tool_input"]})),
+        ),
+        format!(
+            "{}\n",
+            json!({"type": "user", "uuid": "l3",
+            "timestamp": Timestamp::from_millis(AT + 40), "cwd": "/p/a",
+            "message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1",
+            "is_error": true, "content": tool["error"]}]}})
+        ),
+    ]
+    .concat();
+    let helper = line(
+        "l4",
+        5,
+        json!({"id": "m2", "role": "assistant", "content":
+        [{"type": "thinking", "thinking": "pondering"}]}),
+    );
+    let mut session = Session::new(id, hooks, transcript.into_bytes());
+    session.add_subagent("a1", &json!({"agentType": "helper"}), helper.into_bytes());
+    session
+}
+
+async fn record(store: &dyn EventStore, arrivals: &[Arrival]) {
+    let batch = arrivals.iter().map(|arrival| (arrival.clone(), judge(arrival))).collect();
+    store.record(batch).await.expect("record");
+}
+
+fn text_filter(text: &str) -> SearchFilter {
+    SearchFilter { text: Some(text.to_owned()), ..SearchFilter::new(DEFAULT_WORKSPACE) }
+}
+
+/// What is found, newest first, matches in brackets.
+async fn found(store: &dyn EventStore, filter: SearchFilter) -> String {
+    let page = store.search(filter, None, 99).await.expect("search");
+    assert_eq!(page.next, None);
+    let shown = |hit: &SearchHit| {
+        let who = match &hit.what {
+            HitKind::Message { role } => role.as_str().to_owned(),
+            HitKind::ToolUse { tool_name, .. } => format!("tool {tool_name}"),
+        };
+        let parts = hit.snippet.0.iter().map(|part| match part.is_match {
+            true => format!("[{}]", part.text),
+            false => part.text.clone(),
+        });
+        format!("{who}: {}", parts.collect::<String>().trim())
+    };
+    page.hits.iter().map(shown).collect::<Vec<_>>().join("; ")
+}
+
+fn unmarked(text: &str) -> String {
+    text.replace(['[', ']'], "")
+}
+
+/// All of it, read in pages.
+async fn pages(store: &dyn EventStore, filter: &SearchFilter, limit: usize) -> Vec<SearchHit> {
+    let (mut hits, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.search(filter.clone(), after, limit).await.expect("search");
+        let is_full = page.hits.len() == limit;
+        hits.extend(page.hits);
+        after = page.next;
+        if after.is_none() {
+            return hits;
+        }
+        assert!(is_full, "a page that is not the last one is full");
+    }
+}
