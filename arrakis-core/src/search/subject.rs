@@ -116,7 +116,6 @@ impl<'a> Subject<'a> {
         terms.insert(Mark::Conversation.word(&self.conversation_id().to_string()));
         terms.insert(Mark::Thread.word(thread(self.agent_id().is_some())));
         terms.extend(self.model().iter().flat_map(|model| model_marks(model)));
-        terms.extend(self.says());
         match self {
             Self::Message(message) => {
                 terms.insert(Mark::Role.word(message.role.as_str()));
@@ -129,8 +128,8 @@ impl<'a> Subject<'a> {
         terms
     }
 
-    /// What an index holds of a message of the transcript, so that an event that says the same is known for
-    /// one.
+    /// What an index holds besides of a message of the transcript, wherever it stands in time, so that an event
+    /// that says the same is known for one.
     #[must_use]
     pub fn says(&self) -> Vec<String> {
         let Self::Message(message) = self else { return Vec::new() };

@@ -31,7 +31,8 @@ pub use record::{
     the_first_arrival_is_admitted_with_its_changes,
 };
 pub use search::{
-    a_search_can_be_filtered, a_search_finds_the_same_in_every_store,
+    a_project_is_found_however_many_conversations_it_has, a_search_can_be_filtered,
+    a_search_finds_the_same_in_every_store,
     a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile,
     messages_and_tool_uses_are_found_by_their_words,
     what_an_event_and_the_transcript_say_is_found_once, what_changed_is_found_by_what_it_is_now,
@@ -100,6 +101,7 @@ macro_rules! event_store_conformance {
             a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile,
             what_changed_is_found_by_what_it_is_now,
             what_an_event_and_the_transcript_say_is_found_once,
+            a_project_is_found_however_many_conversations_it_has,
             a_search_finds_the_same_in_every_store,
             the_feed_shows_every_commit_and_every_change_of_state,
             the_feed_continues_where_it_was_left,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Arrivals, EventStoreFixture, all, failed, hook, record_one};
+use super::{Arrivals, EventStoreFixture, all, failed, hook};
 use crate::audit::EventStatus;
 use crate::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, Page};
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{SystemClock, Timestamp};
 use crate::conversation::{Role, ToolStatus};
 use crate::ingest::judge;
 use crate::store::{
@@ -154,7 +154,7 @@ pub async fn what_changed_is_found_by_what_it_is_now(fixture: &impl EventStoreFi
     assert_eq!(found(&*store, of(ToolStatus::Running)).await, "", "before it is indexed again");
     index(&*store).await;
     assert_eq!(found(&*store, of(ToolStatus::Running)).await, "");
-    assert_eq!(found(&*store, of(ToolStatus::Succeeded)).await, "tool Bash: [sleep] woken");
+    assert_eq!(found(&*store, of(ToolStatus::Succeeded)).await, "tool Bash: [sleep]");
 
     let of = |model: &str| SearchFilter { model: Some(model.to_owned()), ..text_filter("sleep") };
     let moved = |cwd: &str| {
@@ -169,14 +169,14 @@ pub async fn what_changed_is_found_by_what_it_is_now(fixture: &impl EventStoreFi
     let session = Session::new("s", Vec::new(), transcript.into_bytes());
     record(&*store, &session.in_order(DEFAULT_WORKSPACE)).await;
     index(&*store).await;
-    assert_eq!(found(&*store, of("some")).await, "tool Bash: [sleep] woken");
+    assert_eq!(found(&*store, of("some")).await, "tool Bash: [sleep]");
 
     let of = |project: &str| SearchFilter { project: Some(project.into()), ..text_filter("sleep") };
-    assert_eq!(found(&*store, of("/p")).await, "tool Bash: [sleep] woken");
+    assert_eq!(found(&*store, of("/p")).await, "tool Bash: [sleep]");
     fixture.clock().advance(Duration::from_secs(9));
     record_one(&*store, arrivals.next("e3", moved("/q/x"))).await;
     assert_eq!(found(&*store, of("/p")).await, "", "nothing of it has to be indexed again");
-    assert_eq!(found(&*store, of("/q")).await, "tool Bash: [sleep] woken");
+    assert_eq!(found(&*store, of("/q")).await, "tool Bash: [sleep]");
 }
 
 /// The last words of a turn, which a hook tells first and the transcript tells again.
@@ -203,6 +203,35 @@ pub async fn what_an_event_and_the_transcript_say_is_found_once(fixture: &impl E
     assert_eq!(models, [None, Some("some-model")]);
     let other = SearchFilter { session_id: Some("t".to_owned()), ..text_filter("done") };
     assert_eq!(found(&*store, other).await, "");
+}
+
+/// Projects of any size, together with words that are everywhere.
+pub async fn a_project_is_found_however_many_conversations_it_has(
+    fixture: &impl EventStoreFixture,
+) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let prompt = |n: usize| {
+        let project = if n % 3 == 0 {
+            "others"
+        } else if n % 100 == 1 {
+            "few"
+        } else {
+            "many"
+        };
+        let prompt = hook(&format!("s{n}"), "UserPromptSubmit", &format!(r#","prompt":"the {n}""#));
+        prompt.replace(r#""cwd":"/p""#, &format!(r#""cwd":"/{project}/x""#))
+    };
+    let batch = (0..900).map(|n| arrivals.next(&format!("e{n}"), prompt(n)));
+    store.record(batch.collect()).await.expect("record");
+    index(&*store).await;
+    for (project, count) in [("/few", 6), ("/many/x", 594), ("/", 900), ("/man", 0)] {
+        let filter = SearchFilter { project: Some(project.to_owned()), ..text_filter("the") };
+        let hits = pages(&*store, &filter, 50).await;
+        assert_eq!(hits.len(), count, "{project}");
+        assert!(hits.is_sorted_by_key(|hit| std::cmp::Reverse(hit.cursor())), "{project}");
+        let nothing = SearchFilter { text: Some("the nothing".to_owned()), ..filter };
+        assert!(pages(&*store, &nothing, 50).await.is_empty(), "{project}");
+    }
 }
 
 /// Everything that a store in memory finds by looking at all there is, page by page.
