@@ -14,6 +14,7 @@ pub mod logs;
 pub mod migrate;
 pub mod output;
 pub mod queue;
+pub mod search;
 pub mod spool_watch;
 pub mod status;
 pub mod uninstall;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::clock::Clock;
-use arrakis_core::store::{EventReader, KeyStore};
+use arrakis_core::store::{EventReader, EventStore, KeyStore};
 use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;
@@ -79,6 +80,8 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
+    /// Search conversations: prompts, answers, tool inputs and outputs.
+    Search(search::SearchArgs),
     /// Create, list and revoke API keys.
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
@@ -112,6 +115,10 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Conversations(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
+        }
+        Command::Search(args) => {
+            let store: Arc<dyn EventStore> = existing_store(context).await?;
+            search::run(&args, &store, context).await
         }
         Command::Keys(args) => {
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
