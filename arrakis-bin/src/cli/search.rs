@@ -27,9 +27,9 @@ const DEFAULT_LIMIT: u64 = 20;
 /// Most hits of one page; `--after` continues it.
 const MAX_LIMIT: u64 = 1000;
 
-/// Commits that are made searchable before a search: the server's job is never that far behind, so it is
-/// about a second's work where no server runs.
-const INDEXED_COMMITS: usize = 500;
+/// Commits that are made searchable before a search: a second's work where no server runs, and none where one
+/// does.
+const INDEXED_COMMITS: usize = 100;
 
 /// The arguments of `arrakis search`.
 #[derive(Debug, Clone, Args)]

@@ -35,11 +35,12 @@ impl Snippet {
     #[must_use]
     pub fn of(texts: &[Cow<'_, str>], wanted: &BTreeSet<String>) -> Self {
         let is_wanted = |run: &str| wanted.contains(&word(run));
-        let found = texts.iter().find_map(|text| {
+        let mut texts = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        let found = texts.clone().find_map(|text| {
             let (place, _) = runs(text).find(|(_, run)| is_wanted(run))?;
             Some((text, place))
         });
-        let first = || texts.iter().find(|text| !text.trim().is_empty()).map(|text| (text, 0));
+        let first = || texts.next().map(|text| (text, 0));
         let Some((text, place)) = found.or_else(first) else { return Self::default() };
         let start = begin(text, place);
         let length = text[start..].char_indices().nth(SNIPPET_MAX_CHARS).map(|(length, _)| length);

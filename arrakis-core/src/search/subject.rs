@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::{Mark, words};
 use crate::clock::Timestamp;
 use crate::conversation::{Block, Json, Message, MessageOrigin, ToolUse, said_by, squeezed};
-use crate::id;
 use crate::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
 
 /// A message or a tool use, as it is searched.
@@ -136,8 +135,8 @@ impl<'a> Subject<'a> {
         said_by(message).iter().map(|text| said(message, text)).collect()
     }
 
-    /// What an index holds ([`says`](Self::says)) of a message of the transcript that says the same, where this is a message that
-    /// an event tells of: while there is such a message this one need not be found.
+    /// What an index holds ([`says`](Self::says)) of a message of the transcript that says the same, where this
+    /// is a message that an event tells of: while there is such a one, this one need not be found.
     #[must_use]
     pub fn said_elsewhere(&self) -> Option<String> {
         match self {
@@ -146,17 +145,6 @@ impl<'a> Subject<'a> {
             }
             _ => None,
         }
-    }
-
-    /// The tool uses that a message asks for: they are searched by its model.
-    #[must_use]
-    pub fn asks_for(&self) -> Vec<Uuid> {
-        let Self::Message(message) = self else { return Vec::new() };
-        let asked = message.blocks.iter().filter_map(|(_, block)| match block {
-            Block::ToolUse { tool_use_id } => Some(tool_use_id),
-            _ => None,
-        });
-        asked.map(|tool| id::tool_use_id(message.conversation_id, tool)).collect()
     }
 }
 

@@ -93,7 +93,8 @@ impl Data {
         let model = if part < 0.08 { "claude-first-1" } else { "claude-second-2" };
         for k in 0..CONVERSATION {
             let (role, words) = if k % 10 == 0 { (Role::User, 20) } else { (Role::Assistant, 40) };
-            let mut said = text(&mut random, random.random_range(5..2 * words));
+            let length = random.random_range(5..2 * words);
+            let mut said = text(&mut random, length);
             let number = n * CONVERSATION + k;
             if number % RARE_EVERY == 0 {
                 said.push_str(&format!(" needle{}", number / RARE_EVERY));

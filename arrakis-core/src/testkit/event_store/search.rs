@@ -417,7 +417,7 @@ async fn found(store: &dyn EventStore, filter: SearchFilter) -> String {
             true => format!("[{}]", part.text),
             false => part.text.clone(),
         });
-        format!("{who}: {}", parts.collect::<String>().trim())
+        format!("{who}: {}", parts.collect::<String>())
     };
     page.hits.iter().map(shown).collect::<Vec<_>>().join("; ")
 }
