@@ -16,10 +16,10 @@ use uuid::Uuid;
 
 use crate::error::{Trouble, unreadable};
 use crate::feed::{self, Budget, Commits, NoPosition, Position};
+use crate::index;
 use crate::row::{At, JsonText, State, body_of};
 use crate::schema::webhook_events;
 use crate::statement::Statement;
-use crate::subjects;
 
 /// How many texts are read at one time: each may have the largest size that a payload can.
 pub(crate) const TEXTS_AT_ONCE: usize = 32;
@@ -50,11 +50,11 @@ pub(crate) async fn step(
     let count = commits.len();
     commits.into_iter().for_each(|one| touched.add(one));
     if count == 0 {
-        return Ok(usize::from(subjects::index_backlog(conn).await?));
+        return Ok(usize::from(index::index_backlog(conn).await?));
     }
     index_events(conn, &touched.events).await?;
-    subjects::index_messages(conn, &touched.messages).await?;
-    subjects::index_tool_uses(conn, &touched.tool_uses).await?;
+    index::index_messages(conn, &touched.messages).await?;
+    index::index_tool_uses(conn, &touched.tool_uses).await?;
     if next != position {
         Statement::<()>::new("UPDATE search_position SET position = ?")
             .bind::<Text>(next.to_string())

@@ -7,6 +7,7 @@
 //! candidates are asked one by one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use arrakis_core::conversation::{Conversation, Message, ToolUse};
 use arrakis_core::search::{Mark, Subject};
@@ -179,13 +180,16 @@ impl Looking<'_> {
         subject: Subject<'_>,
     ) -> QueryResult<Option<SearchHit>> {
         let id = subject.conversation_id();
-        if !self.conversations.contains_key(&id) {
-            let row =
-                conversations::table.find(id.to_string()).select(ConversationRow::as_select());
-            let row = row.get_result(conn).optional()?;
-            self.conversations.insert(id, row.map(ConversationRow::into_value).transpose()?);
-        }
-        let Some(Some(conversation)) = self.conversations.get(&id) else { return Ok(None) };
+        let conversation = match self.conversations.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let row =
+                    conversations::table.find(id.to_string()).select(ConversationRow::as_select());
+                let row = row.get_result(conn).optional()?;
+                place.insert(row.map(ConversationRow::into_value).transpose()?)
+            }
+        };
+        let Some(conversation) = conversation else { return Ok(None) };
         let Some(hit) = self.filter.hit(subject, conversation) else { return Ok(None) };
         let Some(said) = subject.said_elsewhere() else { return Ok(Some(hit)) };
         let is_said = subject_words::table

@@ -92,11 +92,12 @@ impl Data {
         // The first model was used for the first month only.
         let model = if part < 0.08 { "claude-first-1" } else { "claude-second-2" };
         for k in 0..CONVERSATION {
-            let (role, words) = if k % 10 == 0 { (Role::User, 20) } else { (Role::Assistant, 40) };
+            let (role, words) =
+                if k.is_multiple_of(10) { (Role::User, 20) } else { (Role::Assistant, 40) };
             let length = random.random_range(5..2 * words);
             let mut said = text(&mut random, length);
             let number = n * CONVERSATION + k;
-            if number % RARE_EVERY == 0 {
+            if number.is_multiple_of(RARE_EVERY) {
                 said.push_str(&format!(" needle{}", number / RARE_EVERY));
             }
             let key = k.to_string();
@@ -106,7 +107,7 @@ impl Data {
             let mut message = Message::new(message_id, conversation.id, role, origin, content);
             message.model = (role == Role::Assistant).then(|| model.to_owned());
             changes.messages.push(message);
-            if k % MESSAGES_A_TOOL_USE == 0 {
+            if k.is_multiple_of(MESSAGES_A_TOOL_USE) {
                 let tool_use_id = id::tool_use_id(conversation.id, &key);
                 let mut tool_use = ToolUse::new(tool_use_id, conversation.id, &stamp(k));
                 tool_use.message_id = Some(message_id);
