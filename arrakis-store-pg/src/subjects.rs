@@ -16,7 +16,7 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{Conversation, Message, ToolUse};
 use arrakis_core::search::{Mark, Subject};
 use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
-use diesel::dsl::sql;
+use diesel::dsl::{max, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -49,7 +49,11 @@ pub(crate) async fn find(
     let limit = limit.min(PAGE_MAX);
     let Some(query) = Query::of(conn, filter).await? else { return Ok(SearchPage::default()) };
     let first = filter.since.map_or(i64::MIN, bucket_of);
-    let ends = [filter.until, after.map(|after| after.at)].into_iter().flatten();
+    let project_end = match query.project {
+        Project::Large(end) => end.map(|end| end.0),
+        _ => None,
+    };
+    let ends = [filter.until, project_end, after.map(|after| after.at)].into_iter().flatten();
     let mut behind = ends.map(bucket_of).min().map_or(i64::MAX, |last| last.saturating_add(1));
     let (mut hits, mut at_once) = (Vec::new(), 1);
     loop {
@@ -100,8 +104,8 @@ enum Project {
     Any,
     /// By the marks of its conversations, each in the buckets in which that lived.
     Marks(Vec<(String, RangeInclusive<i64>)>),
-    /// By asking each match: it has many conversations.
-    Large,
+    /// By asking each match: it has many conversations, of which the last had its last event then.
+    Large(Option<At>),
 }
 
 impl<'a> Query<'a> {
@@ -124,7 +128,8 @@ impl<'a> Query<'a> {
             return Ok(None);
         }
         let project = if lived.len() as u64 > some.unsigned_abs() {
-            Project::Large
+            let end = in_project(filter).select(max(conversations::last_event_at));
+            Project::Large(end.get_result(conn).await?)
         } else {
             let mark = |(id, began, ended): (Uuid, At, At)| {
                 let mark = Mark::Conversation.word(&id.to_string());
@@ -176,7 +181,7 @@ impl<'a> Query<'a> {
         if let Some(SearchCursor { at: seen, id }) = place {
             query = query.filter(at.lt(At(seen)).or(at.eq(At(seen)).and(subject_id.lt(id))));
         }
-        if let Project::Large = self.project {
+        if let Project::Large(_) = self.project {
             let ids = in_project(self.filter).select(conversations::id);
             query = query.filter(conversation_id.eq_any(ids));
         }

@@ -9,16 +9,18 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{Conversation, Message, ToolUse};
 use arrakis_core::search::{Mark, Subject};
 use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
 use crate::read::PAGE_MAX;
-use crate::row::{ConversationRow, MessageRow, ToolUseRow};
+use crate::row::{ConversationRow, MessageRow, ToolUseRow, time};
 use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
 use crate::search::{NUMBER_BITS, all_of, keys_at, matches, whole_milliseconds};
 
@@ -38,7 +40,7 @@ pub(crate) fn find(
     let limit = limit.min(PAGE_MAX);
     let Some(query) = Query::of(conn, filter)? else { return Ok(SearchPage::default()) };
     let first = filter.since.map_or(i64::MIN, |since| *keys_at(since.as_millis()).start());
-    let ends = [filter.until, after.map(|after| after.at)].into_iter().flatten();
+    let ends = [filter.until, query.project_end, after.map(|after| after.at)].into_iter().flatten();
     let ends = ends.map(|end| *keys_at(end.as_millis()).end());
     let mut last = ends.min().unwrap_or(i64::MAX);
     let mut looking = Looking { filter, conversations: HashMap::new() };
@@ -79,22 +81,28 @@ struct Query<'a> {
     terms: String,
     /// The filter, where its project has too many conversations to ask for them.
     large_project: Option<&'a SearchFilter>,
+    /// When the last of those had its last event: what is newer need not be looked at.
+    project_end: Option<Timestamp>,
 }
 
 impl<'a> Query<'a> {
     /// None where there is nothing to be found.
     fn of(conn: &mut SqliteConnection, filter: &'a SearchFilter) -> QueryResult<Option<Self>> {
         let Some(terms) = filter.terms() else { return Ok(None) };
-        let mut query = Self { terms: all_of(&terms), large_project: None };
+        let mut query = Self { terms: all_of(&terms), large_project: None, project_end: None };
         if filter.session_id.is_some() || filter.project.is_none() {
             return Ok(Some(query));
         }
         let some = i64::try_from(MARKED_CONVERSATIONS).unwrap_or(i64::MAX).saturating_add(1);
-        let ids: Vec<String> = in_project(filter).limit(some).load(conn)?;
+        let ids: Vec<String> =
+            in_project(filter).select(conversations::id).limit(some).load(conn)?;
         if ids.is_empty() {
             return Ok(None);
         }
         if ids.len() > MARKED_CONVERSATIONS {
+            let end = in_project(filter).select(max(conversations::last_event_at));
+            let end: Option<String> = end.get_result(conn)?;
+            query.project_end = end.map(|end| time("last_event_at", &end)).transpose()?;
             query.large_project = Some(filter);
         } else {
             let marks = ids.iter().map(|id| format!("\"{}\"", Mark::Conversation.word(id)));
@@ -124,19 +132,19 @@ impl<'a> Query<'a> {
             ))
             .into_boxed();
         if let Some(filter) = self.large_project {
-            query = query.filter(subject_keys::conversation_id.eq_any(in_project(filter)));
+            query = query.filter(
+                subject_keys::conversation_id.eq_any(in_project(filter).select(conversations::id)),
+            );
         }
         whole_milliseconds(query.load_iter(conn)?, wanted)
     }
 }
 
-/// The ids of the conversations that the filter's project has.
-fn in_project(
-    filter: &SearchFilter,
-) -> conversations::BoxedQuery<'_, Sqlite, diesel::sql_types::Text> {
-    use conversations::{id, project_path, table, workspace};
+/// The conversations that the filter's project has.
+fn in_project(filter: &SearchFilter) -> conversations::BoxedQuery<'_, Sqlite> {
+    use conversations::{project_path, table, workspace};
     let directory = filter.directory().unwrap_or_default();
-    let mut of_project = table.select(id).into_boxed();
+    let mut of_project = table.into_boxed();
     // What begins with a directory and a separator comes before what has the next character there.
     let [slash, next] = ["/", "0"].map(|end| format!("{directory}{end}"));
     let [backslash, after] = ["\\", "]"].map(|end| format!("{directory}{end}"));
@@ -203,7 +211,6 @@ impl Looking<'_> {
 
 #[cfg(test)]
 mod tests {
-    use arrakis_core::clock::Timestamp;
     use diesel::connection::SimpleConnection;
 
     use super::*;

@@ -32,6 +32,12 @@ const WORDS: usize = 40_000;
 /// Each of so many messages has a word that no other has.
 pub(crate) const RARE_EVERY: u64 = 10_000;
 
+/// How much of the year is the first month.
+const OLD_PART: f64 = 0.08;
+
+/// The project of which there is nothing since then.
+pub(crate) const OLD_PROJECT: &str = "/home/me/old";
+
 pub(crate) const TOOLS: [&str; 6] = ["Bash", "Read", "Edit", "Grep", "Write", "WebFetch"];
 
 /// How much there is.
@@ -86,11 +92,13 @@ impl Data {
         };
         let mut conversation = Conversation::new(DEFAULT_WORKSPACE, &session, &stamp(0));
         conversation.last_event_at = stamp(CONVERSATION).at;
-        conversation.project_path = Some(Stamped::new(&stamp(0), project(n)));
+        let is_old = part < OLD_PART && n.is_multiple_of(3);
+        let project = if is_old { OLD_PROJECT.to_owned() } else { project(n) };
+        conversation.project_path = Some(Stamped::new(&stamp(0), project));
         conversation.title = Some(Stamped::new(&stamp(0), text(&mut random, 8)));
         let mut changes = Changes::default();
         // The first model was used for the first month only.
-        let model = if part < 0.08 { "claude-first-1" } else { "claude-second-2" };
+        let model = if part < OLD_PART { "claude-first-1" } else { "claude-second-2" };
         for k in 0..CONVERSATION {
             let (role, words) =
                 if k.is_multiple_of(10) { (Role::User, 20) } else { (Role::Assistant, 40) };

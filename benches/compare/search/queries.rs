@@ -3,7 +3,7 @@
 use arrakis_core::conversation::{Role, ToolStatus};
 use arrakis_core::store::{DEFAULT_WORKSPACE, SearchFilter};
 
-use crate::data::{Data, RARE_EVERY, TOOLS, project, word};
+use crate::data::{Data, OLD_PROJECT, RARE_EVERY, TOOLS, project, word};
 
 /// Searches of one kind; each number is another of them.
 pub(crate) struct Kind {
@@ -34,6 +34,10 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind {
         name: "a common word in a small project",
         filter: |_, n| SearchFilter { project: Some(project(0)), ..text(&common(n)) },
+    },
+    Kind {
+        name: "a common word in a large project of the oldest month",
+        filter: |_, n| SearchFilter { project: Some(OLD_PROJECT.to_owned()), ..text(&common(n)) },
     },
     Kind {
         name: "a seldom word in a large project",
