@@ -1,9 +1,8 @@
 //! Searching messages and tool uses.
 //!
 //! Each term of a text stands in the index behind the bucket of the text's time. A search asks bucket by
-//! bucket, newest first, so what it reads are matches of a day or two, however many more there are. It
-//! begins with one bucket and asks for more at a time while it finds little. The index finds candidates;
-//! each is read, and [`SearchFilter::hit`] has the last word.
+//! bucket, newest first, so what it reads are matches of some days, however many more there are. The index
+//! finds candidates; each is read, and [`SearchFilter::hit`] has the last word.
 //!
 //! What a text does not have by itself is its conversation's project, which may change at any time. So the
 //! conversations of a project are looked up first, and where there are few, their marks are asked for like a
@@ -31,8 +30,12 @@ use crate::schema::{conversations, messages, subject_buckets, subject_search, to
 use crate::search::all_of;
 use crate::statement::Statement;
 
-/// Most buckets that are asked at one time.
-const BUCKETS_MAX: i64 = 256;
+/// Buckets that are asked at one time, after the newest one: their matches are all read and sorted, which may
+/// be most of their texts.
+const BUCKETS_AT_ONCE: usize = 4;
+
+/// Most buckets that are looked up at one time: those of some years.
+const BUCKETS_READ: i64 = 1000;
 
 /// Most conversations of a project whose marks are asked for.
 const MARKED_CONVERSATIONS: i64 = 256;
@@ -56,32 +59,33 @@ pub(crate) async fn find(
     let ends = [filter.until, project_end, after.map(|after| after.at)].into_iter().flatten();
     let mut behind = ends.map(bucket_of).min().map_or(i64::MAX, |last| last.saturating_add(1));
     let (mut hits, mut at_once) = (Vec::new(), 1);
-    loop {
-        let buckets: Vec<i64> = subject_buckets::table
-            .filter(subject_buckets::bucket.lt(behind))
-            .filter(subject_buckets::bucket.ge(first))
-            .order(subject_buckets::bucket.desc())
-            .select(subject_buckets::bucket)
-            .limit(at_once)
-            .load(conn)
-            .await?;
-        let Some(last) = buckets.last() else { break };
-        (behind, at_once) = (*last, (4 * at_once).min(BUCKETS_MAX));
+    let mut buckets: Vec<i64> = Vec::new();
+    while hits.len() <= limit {
+        if buckets.is_empty() {
+            buckets = subject_buckets::table
+                .filter(subject_buckets::bucket.lt(behind))
+                .filter(subject_buckets::bucket.ge(first))
+                .order(subject_buckets::bucket.desc())
+                .select(subject_buckets::bucket)
+                .limit(BUCKETS_READ)
+                .load(conn)
+                .await?;
+            let Some(last) = buckets.last() else { break };
+            behind = *last;
+        }
+        let older = buckets.split_off(at_once.min(buckets.len()));
         let conditions = query.in_buckets(&buckets);
+        (buckets, at_once) = (older, BUCKETS_AT_ONCE);
         let mut place = after;
-        loop {
-            let wanted = limit + 1;
-            let found = query.candidates(conn, &conditions, place, wanted).await?;
+        while hits.len() <= limit {
+            let found = query.candidates(conn, &conditions, place, limit + 1).await?;
             place = found.last().map(|(id, _, at)| SearchCursor { at: at.0, id: *id });
-            let is_all = found.len() < wanted;
+            let is_all = found.len() <= limit;
             let found = look(conn, filter, found).await?.into_iter();
             hits.extend(found.filter(|hit| after.is_none_or(|after| hit.cursor() < after)));
-            if is_all || hits.len() > limit {
+            if is_all {
                 break;
             }
-        }
-        if hits.len() > limit {
-            break;
         }
     }
     hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));

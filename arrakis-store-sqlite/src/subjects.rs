@@ -231,7 +231,8 @@ mod tests {
                     let insert = format!(
                         "INSERT INTO conversations (id, workspace, session_id, project_path, \
                          started_at, last_event_at, metadata, created_at, updated_at) \
-                         VALUES ('{n}', 'main', '{n}', '/p', '', '', '', '', '')"
+                         VALUES ('{n}', 'main', '{n}', '/p', '', '{}', '', '', '')",
+                        Timestamp::EPOCH
                     );
                     conn.batch_execute(&insert).unwrap();
                 }
