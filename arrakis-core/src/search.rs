@@ -2,8 +2,19 @@
 //!
 //! A word is a run of letters and digits, in lower case: `src/main.rs` has the words `src`, `main`
 //! and `rs`. A search finds what holds all of its words, wherever they stand.
+//!
+//! What a search asks for besides words is a word too, as far as it can be: a [`Mark`]. So one index
+//! answers all of it. A [`Subject`] is what conversations are searched for.
+
+mod mark;
+mod snippet;
+pub(crate) mod subject;
 
 use std::collections::BTreeSet;
+
+pub use mark::Mark;
+pub use snippet::{SNIPPET_MAX_CHARS, Snippet, SnippetPart};
+pub use subject::Subject;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -28,7 +39,7 @@ pub const QUERY_WORDS_MAX: usize = 32;
 #[must_use]
 pub fn query_words(text: &str) -> BTreeSet<String> {
     let mut wanted = BTreeSet::new();
-    for run in runs(text) {
+    for (_, run) in runs(text) {
         if wanted.len() == QUERY_WORDS_MAX {
             break;
         }
@@ -50,12 +61,20 @@ pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
 }
 
 fn add_words(text: &str, words: &mut BTreeSet<String>) {
-    words.extend(runs(text).map(word));
+    words.extend(runs(text).map(|(_, run)| word(run)));
 }
 
-fn runs(text: &str) -> impl Iterator<Item = &str> {
+/// The runs of letters and digits in what of a text is searched, each with its place.
+fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let text = cut(text, SEARCHED_TEXT_MAX_BYTES);
-    text.split(|c: char| !c.is_alphanumeric()).filter(|run| !run.is_empty())
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let start = done + text[done..].find(char::is_alphanumeric)?;
+        let run = &text[start..];
+        let length = run.find(|c: char| !c.is_alphanumeric()).unwrap_or(run.len());
+        done = start + length;
+        Some((start, &run[..length]))
+    })
 }
 
 fn word(run: &str) -> String {

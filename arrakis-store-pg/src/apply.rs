@@ -88,6 +88,8 @@ impl Applying<'_> {
         let mut touched = touched;
         touched.messages.extend(added_messages);
         touched.messages.extend(messages.iter().map(|(_, message)| message.id));
+        touched.tool_uses.extend(added_tool_uses);
+        touched.tool_uses.extend(tool_uses.iter().map(|(_, tool_use)| tool_use.id));
 
         let conversations = async {
             if !new.is_empty() {

@@ -29,6 +29,8 @@ pub(crate) struct Touched {
     pub(crate) events: Vec<Uuid>,
     /// Messages.
     pub(crate) messages: Vec<Uuid>,
+    /// Tool uses.
+    pub(crate) tool_uses: Vec<Uuid>,
     /// The size of the payloads stored.
     pub(crate) bytes: usize,
 }
@@ -43,6 +45,7 @@ impl Touched {
     pub(crate) fn add(&mut self, other: Self) {
         self.events.extend(other.events);
         self.messages.extend(other.messages);
+        self.tool_uses.extend(other.tool_uses);
         self.bytes += other.bytes;
     }
 }
@@ -53,9 +56,12 @@ pub(crate) async fn commit(
     touched: &Touched,
     now: Timestamp,
 ) -> QueryResult<()> {
-    Statement::<()>::new("INSERT INTO commits (events, messages, bytes, at) VALUES (?, ?, ?, ?)")
+    const SQL: &str =
+        "INSERT INTO commits (events, messages, tool_uses, bytes, at) VALUES (?, ?, ?, ?, ?)";
+    Statement::<()>::new(SQL)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
+        .bind::<Array<diesel::sql_types::Uuid>>(&touched.tool_uses)
         .bind::<BigInt>(i64::try_from(touched.bytes).unwrap_or(i64::MAX))
         .bind::<Timestamptz>(At(now))
         .execute(&mut &*conn)
@@ -181,19 +187,21 @@ pub(crate) async fn commits(
     const SQL: &str = "WITH s AS MATERIALIZED (\
             SELECT ?::pg_snapshot AS seen, coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
             ?::text::xid8 AS after) \
-        SELECT s.until::text, c.xid::text, c.events, c.messages, c.bytes \
+        SELECT s.until::text, c.xid::text, c.events, c.messages, c.tool_uses, c.bytes \
         FROM s LEFT JOIN LATERAL (\
-            SELECT xid, events, messages, bytes FROM commits \
+            SELECT xid, events, messages, tool_uses, bytes FROM commits \
             WHERE xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
             AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
             AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
-    type Row = (String, Option<String>, Option<Vec<Uuid>>, Option<Vec<Uuid>>, Option<i64>);
+    type Ids = Option<Vec<Uuid>>;
+    type Row = (String, Option<String>, Ids, Ids, Ids, Option<i64>);
     let until = position.within.as_ref().map(|(until, _)| until.0.as_str());
     let after = position.within.as_ref().map_or(0, |(_, xid)| *xid);
     let one_more = i64::try_from(budget.commits).unwrap_or(i64::MAX - 1).saturating_add(1);
     type Sql = (
         Text,
         Nullable<Text>,
+        Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<BigInt>,
@@ -210,8 +218,9 @@ pub(crate) async fn commits(
     let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
     let (mut last, mut more) = (None, false);
     let (mut commits, mut events_taken, mut bytes_taken) = (Vec::new(), 0, 0);
-    for (_, xid, events, messages, bytes) in rows {
-        let (Some(xid), Some(events), Some(messages)) = (xid, events, messages) else { break };
+    for (_, xid, events, messages, tool_uses, bytes) in rows {
+        let (Some(xid), Some(events)) = (xid, events) else { break };
+        let [messages, tool_uses] = [messages, tool_uses].map(Option::unwrap_or_default);
         let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
         events_taken += events.len();
         bytes_taken += bytes;
@@ -223,7 +232,7 @@ pub(crate) async fn commits(
             break;
         }
         last = Some(xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?);
-        commits.push(Touched { events, messages, bytes });
+        commits.push(Touched { events, messages, tool_uses, bytes });
     }
     let next = match last {
         Some(xid) if more => Position { seen: position.seen.clone(), within: Some((until, xid)) },

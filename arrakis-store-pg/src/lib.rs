@@ -21,6 +21,7 @@
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
 //! * `work`: claims, completion, changes of state, pruning
 //! * `feed`, `search`: what follows the commits
+//! * `index`, `subjects`: messages and tool uses, made searchable and searched
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
 //! * `row`, `schema`, `statement`: columns and what they mean, and statements of many rows
 //! * `testkit` (feature): a throw-away server for tests
@@ -33,6 +34,7 @@ mod connect;
 mod dead_letter;
 mod error;
 mod feed;
+mod index;
 mod keys;
 mod migrate;
 mod pool;
@@ -43,6 +45,7 @@ mod search;
 mod spools;
 mod statement;
 mod store;
+mod subjects;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod work;

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{Message, TwoSides, message_count};
+use arrakis_core::conversation::{TwoSides, message_count};
 use arrakis_core::id::{self, RequestId};
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
-    MessageFilter, Page, Transition,
+    Page, Transition,
 };
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
@@ -262,30 +262,6 @@ async fn count_tool_uses(
     Ok(counts.into_iter().map(count).collect())
 }
 
-/// Messages that hold words, newest first.
-pub(crate) async fn messages(
-    conn: &mut AsyncPgConnection,
-    filter: &MessageFilter,
-    page: Page,
-) -> QueryResult<Vec<Message>> {
-    use messages::{id, table, timestamp, workspace};
-    let Some(condition) = search::condition(&filter.text) else { return Ok(Vec::new()) };
-    let found = "messages.id IN (SELECT message_id FROM message_search WHERE words @@ ";
-    let mut query = table
-        .filter(workspace.eq(shown(&filter.workspace)))
-        .filter(sql::<Bool>(found).bind::<Text, _>(condition).sql("::tsquery)"))
-        .select(MessageRow::as_select())
-        .into_boxed();
-    if let Some(after) = page.after {
-        let seen = table.find(after).select(timestamp).get_result::<At>(conn).await;
-        let Some(seen) = seen.optional()? else { return Ok(Vec::new()) };
-        query = query.filter(timestamp.lt(seen).or(timestamp.eq(seen).and(id.lt(after))));
-    }
-    let query = query.order((timestamp.desc(), id.desc())).limit(limit(page));
-    let rows: Vec<MessageRow> = query.load(conn).await?;
-    rows.into_iter().map(MessageRow::into_value).collect()
-}
-
 /// How many audit rows are in each state.
 pub(crate) async fn counts(
     conn: &mut AsyncPgConnection,
@@ -299,7 +275,7 @@ pub(crate) async fn counts(
 }
 
 /// Most items of one page: the cursor goes on.
-const PAGE_MAX: usize = 10_000;
+pub(crate) const PAGE_MAX: usize = 10_000;
 
 pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)

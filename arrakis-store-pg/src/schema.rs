@@ -123,6 +123,30 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid};
+
+    subject_search (subject_id) {
+        subject_id -> Uuid,
+        conversation_id -> Uuid,
+        is_tool_use -> Bool,
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    subject_buckets (bucket) {
+        bucket -> BigInt,
+    }
+}
+
+diesel::table! {
+    search_backlog (table_name) {
+        table_name -> Text,
+        after_id -> Uuid,
+    }
+}
+
+diesel::table! {
     spools (workspace, spool_id) {
         workspace -> Text,
         spool_id -> Uuid,
@@ -158,3 +182,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
+diesel::allow_tables_to_appear_in_same_query!(tool_uses, messages);

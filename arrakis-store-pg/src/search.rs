@@ -1,4 +1,4 @@
-//! Full text: the words of payloads and messages, indexed behind the hot path.
+//! Full text: the words of payloads, messages and tool uses, indexed behind the hot path.
 //!
 //! [`step`] follows the feed of commits from a stored position. The words are those of
 //! `arrakis_core::search`, so Postgres' own parsing of text plays no part.
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::error::BoxError;
-use arrakis_core::search::{payload_words, query_words, words};
+use arrakis_core::search::{payload_words, query_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Text, Timestamptz};
@@ -16,12 +16,13 @@ use uuid::Uuid;
 
 use crate::error::{Trouble, unreadable};
 use crate::feed::{self, Budget, Commits, NoPosition, Position};
-use crate::row::{At, JsonText, MessageRow, State, body_of};
-use crate::schema::{messages, webhook_events};
+use crate::index;
+use crate::row::{At, JsonText, State, body_of};
+use crate::schema::webhook_events;
 use crate::statement::Statement;
 
 /// How many texts are read at one time: each may have the largest size that a payload can.
-const TEXTS_AT_ONCE: usize = 32;
+pub(crate) const TEXTS_AT_ONCE: usize = 32;
 
 /// How long commits are kept for the feed.
 const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -48,8 +49,12 @@ pub(crate) async fn step(
     let mut touched = feed::Touched::default();
     let count = commits.len();
     commits.into_iter().for_each(|one| touched.add(one));
+    if count == 0 {
+        return Ok(usize::from(index::index_backlog(conn).await?));
+    }
     index_events(conn, &touched.events).await?;
-    index_messages(conn, &touched.messages).await?;
+    index::index_messages(conn, &touched.messages).await?;
+    index::index_tool_uses(conn, &touched.tool_uses).await?;
     if next != position {
         Statement::<()>::new("UPDATE search_position SET position = ?")
             .bind::<Text>(next.to_string())
@@ -82,34 +87,13 @@ async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), 
     Ok(())
 }
 
-async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), Trouble> {
-    const WRITE: &str = "INSERT INTO message_search (message_id, words) \
-        SELECT v.id, array_to_tsvector(string_to_array(v.words, ' ')) \
-        FROM unnest(?, ?) AS v (id, words) ORDER BY 1 \
-        ON CONFLICT (message_id) DO UPDATE SET words = excluded.words";
-    for ids in ids.chunks(TEXTS_AT_ONCE) {
-        let rows: Vec<MessageRow> = messages::table
-            .filter(messages::id.eq_any(ids))
-            .select(MessageRow::as_select())
-            .load(conn)
-            .await?;
-        let texts =
-            rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<_>>>()?;
-        let indexed = off_the_runtime(move || {
-            texts.into_iter().map(|message| (message.id, words(&message.content.value))).collect()
-        });
-        write(conn, WRITE, indexed.await?).await?;
-    }
-    Ok(())
-}
-
 /// What is written of a text.
 type Indexed = Vec<(Uuid, BTreeSet<String>)>;
 
 /// Does what takes a processor for a while where it holds nobody up.
-async fn off_the_runtime(
-    work: impl FnOnce() -> Indexed + Send + 'static,
-) -> Result<Indexed, Trouble> {
+pub(crate) async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Trouble> {
     let failed = |error: tokio::task::JoinError| {
         let source: BoxError = error.into();
         Trouble::Refused(crate::error::unavailable("index texts", source))
@@ -149,6 +133,11 @@ async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()>
 /// word, which finds nothing. Words hold letters and digits only, so a quoted one needs no escape.
 pub(crate) fn condition(text: &str) -> Option<String> {
     let words = query_words(text);
-    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    (!quoted.is_empty()).then(|| quoted.join(" & "))
+    (!words.is_empty()).then(|| all_of(words))
+}
+
+/// The condition that all of these terms are there.
+pub(crate) fn all_of(terms: impl IntoIterator<Item = String>) -> String {
+    let quoted = terms.into_iter().map(|term| format!("'{term}'"));
+    quoted.collect::<Vec<_>>().join(" & ")
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::{Changes, Message};
+use arrakis_core::conversation::Changes;
 use arrakis_core::id::RequestId;
 use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, MessageFilter, Page, SpoolReports, StoreError, Verdict,
+    FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
+    StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +28,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, keys, migrate, read, search, spools, work};
+use crate::{archive, keys, migrate, read, search, spools, subjects, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -209,15 +210,16 @@ impl EventReader for PgStore {
             .await
     }
 
-    async fn messages(
+    async fn search(
         &self,
-        filter: MessageFilter,
-        page: Page,
-    ) -> Result<Vec<Message>, StoreError> {
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError> {
         self.pool
-            .read("search messages", move |conn| {
+            .read("search conversations", move |conn| {
                 let filter = filter.clone();
-                async move { Ok(read::messages(conn, &filter, page).await?) }.boxed()
+                async move { Ok(subjects::find(conn, &filter, after, limit).await?) }.boxed()
             })
             .await
     }

@@ -6,10 +6,13 @@ mod common;
 
 use std::time::Duration;
 
-use arrakis_core::store::{EventFilter, EventReader, EventStore, FeedCursor, Page};
+use arrakis_core::store::{EventFilter, EventReader, EventStore, FeedCursor, Page, SearchFilter};
+use arrakis_core::testkit::event_store::hook;
 use arrakis_store_pg::PgStore;
 use common::{Home, record_one};
-use diesel_async::SimpleAsyncConnection;
+use diesel::QueryableByName;
+use diesel::sql_types::Text;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 
 async fn follow(store: &PgStore, cursor: FeedCursor) -> (FeedCursor, Vec<String>) {
     let page = store.feed(Some(cursor), 100).await.unwrap();
@@ -120,4 +123,65 @@ async fn positions_of_another_server_are_forgotten_by_the_next_migration() {
     record_one(&home.store, home.arrivals.prompt("b", "s")).await;
     assert_eq!(follow(&home.store, cursor).await.1, ["b"]);
     assert_eq!(home.store.index(10).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+    let mut home = Home::new().await;
+    let tool = |n: u32| {
+        format!(r#","tool_name":"Bash","tool_use_id":"t{n}","tool_input":{{"command":"needle"}}"#)
+    };
+    let batch =
+        (0..70).map(|n| home.arrivals.next(&format!("e{n}"), hook("s", "PreToolUse", &tool(n))));
+    home.store.record(batch.collect()).await.unwrap();
+    record_one(&home.store, home.arrivals.prompt("needle", "s")).await;
+    while home.store.index(10).await.unwrap() == 10 {}
+    let found = async |store: &PgStore| {
+        let text = Some("needle".to_owned());
+        let filter = SearchFilter { text, ..SearchFilter::new("main") };
+        store.search(filter, None, 100).await.unwrap().hits.len()
+    };
+    assert_eq!(found(&home.store).await, 71);
+    home.database
+        .run_sql(concat!(
+            include_str!("../migrations/2026-11-26-100000_search/down.sql"),
+            include_str!("../migrations/2026-11-26-100000_search/up.sql")
+        ))
+        .await;
+    assert_eq!(found(&home.store).await, 0);
+    record_one(&home.store, home.arrivals.prompt("another-needle", "s")).await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(found(&home.store).await, 1, "what is new comes first");
+    let mut parts = 0;
+    while home.store.index(1).await.unwrap() == 1 {
+        parts += 1;
+    }
+    assert!(parts > 3, "it goes in parts: {parts}");
+    assert_eq!(found(&home.store).await, 72);
+}
+
+#[tokio::test]
+async fn a_search_asks_the_index_bucket_by_bucket() {
+    let home = Home::new().await;
+    let mut conn = home.database.connect().await;
+    conn.batch_execute("SET enable_seqscan = off").await.unwrap();
+    let query = "EXPLAIN SELECT subject_id FROM subject_search \
+        WHERE words @@ ANY ('{\"''1:a'' & ''1:b''\",\"''0:a''\"}'::text[]::tsquery[]) \
+        ORDER BY at DESC, subject_id DESC LIMIT 9";
+    let plan = lines(&mut conn, query).await.join("\n");
+    assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+    let query = "EXPLAIN SELECT said FROM unnest('{x}'::text[]) AS v (said) WHERE EXISTS \
+        (SELECT 1 FROM subject_search WHERE words @@ quote_literal(v.said)::tsquery)";
+    let plan = lines(&mut conn, query).await.join("\n");
+    assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+}
+
+async fn lines(conn: &mut AsyncPgConnection, sql: &str) -> Vec<String> {
+    #[derive(QueryableByName)]
+    struct Line {
+        #[diesel(sql_type = Text, column_name = "QUERY PLAN")]
+        text: String,
+    }
+    let rows: Vec<Line> = diesel::sql_query(sql).load(conn).await.unwrap();
+    rows.into_iter().map(|row| row.text).collect()
 }

@@ -15,16 +15,17 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
+use crate::feed::Touched;
 use crate::row::{ConversationRow, Kept, MessageRow, Now, SubagentRow, ToolUseRow};
 use crate::schema::{conversations, messages, subagents, tool_uses};
 
-/// Joins changes to what is stored; returns the ids of the messages that were written.
+/// Joins changes to what is stored; tells `written` which messages and tool uses were written.
 pub(crate) fn write(
     merged: Merged<'_>,
     conn: &mut SqliteConnection,
+    written: &mut Touched,
     now: &Now,
-) -> QueryResult<Vec<String>> {
-    let mut written = Vec::new();
+) -> QueryResult<()> {
     for value in merged.conversations.into_values() {
         let (stored, kept) = load_conversation(conn, value.id)?.unzip();
         if let Some(value) = changed(stored, value, Conversation::merge) {
@@ -37,7 +38,7 @@ pub(crate) fn write(
         if let Some(value) = changed(stored, value, Message::merge) {
             let row = MessageRow::new(&value, workspace)?;
             diesel::replace_into(messages::table).values(&row).execute(conn)?;
-            written.push(row.id);
+            written.messages.push(row.id);
         }
     }
     for (workspace, value) in merged.tool_uses.into_values() {
@@ -45,6 +46,7 @@ pub(crate) fn write(
         if let Some(value) = changed(stored, value, ToolUse::merge) {
             let row = ToolUseRow::new(&value, workspace)?;
             diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
+            written.tool_uses.push(row.id);
         }
     }
     for (workspace, value) in merged.subagents.into_values() {
@@ -54,7 +56,7 @@ pub(crate) fn write(
             diesel::replace_into(subagents::table).values(&row).execute(conn)?;
         }
     }
-    Ok(written)
+    Ok(())
 }
 
 /// What is to be written of a value that came.

@@ -1,7 +1,7 @@
 //! The feed: which rows each transaction touched, in the order of the commits.
 //!
-//! A transaction that stores audit rows, changes their state or writes messages leaves one row in
-//! `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
+//! A transaction that stores audit rows, changes their state or writes messages or tool uses leaves one row
+//! in `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
 //! whoever has seen one has seen everything before it. Rows go a day after their commit, once they
 //! are searchable; a cursor that is older goes on with the earliest that is left.
 
@@ -16,30 +16,33 @@ use crate::read::PAGE_MAX;
 use crate::row::{Now, SummaryRow, json, to_json};
 use crate::schema::{commits, webhook_events};
 
-/// The audit rows and the messages that a transaction touched.
+/// What a transaction touched.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
     /// Ids of audit rows that were stored or changed.
     pub(crate) events: Vec<String>,
     /// Ids of messages that were written.
     pub(crate) messages: Vec<String>,
+    /// Ids of tool uses that were written.
+    pub(crate) tool_uses: Vec<String>,
 }
 
 impl Touched {
-    /// Audit rows, and no messages.
+    /// Audit rows, and nothing else.
     pub(crate) fn events(events: Vec<String>) -> Self {
-        Self { events, messages: Vec::new() }
+        Self { events, ..Self::default() }
     }
 
     /// Adds what another part of the same transaction touched.
     pub(crate) fn extend(&mut self, other: Self) {
         self.events.extend(other.events);
         self.messages.extend(other.messages);
+        self.tool_uses.extend(other.tool_uses);
     }
 
     /// Writes the commit's row, unless nothing was touched; at the end of the transaction.
     pub(crate) fn write(&self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
-        if self.events.is_empty() && self.messages.is_empty() {
+        if self.events.is_empty() && self.messages.is_empty() && self.tool_uses.is_empty() {
             return Ok(());
         }
         diesel::insert_into(commits::table)
@@ -47,6 +50,7 @@ impl Touched {
                 commits::at.eq(&now.text),
                 commits::events.eq(to_json(&self.events)?),
                 commits::messages.eq(to_json(&self.messages)?),
+                commits::tool_uses.eq(to_json(&self.tool_uses)?),
             ))
             .execute(conn)?;
         Ok(())

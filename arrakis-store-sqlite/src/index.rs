@@ -3,18 +3,20 @@
 //! An index position goes through the commits. Each step reads some of what they touched beside the
 //! writer and computes the words; a transaction of its own then stores the words and moves the
 //! position. A step is small, so that neither the writer nor the memory is held for long by commits
-//! of many large payloads.
+//! of many large payloads. While there are no commits, steps go through what a version before this one
+//! has stored.
 
 use std::collections::HashSet;
 
-use arrakis_core::search::{payload_words, words};
+use arrakis_core::search::{Mark, Subject, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 
 use crate::feed::{self, Position};
-use crate::row::{Now, body_of, json, time, uuid};
-use crate::schema::{commits, index_position, messages, webhook_events};
-use crate::search::{self, Mark, Text};
+use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, uuid};
+use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
+use crate::search::{self, Text};
+use crate::subjects;
 
 /// What one transaction makes searchable.
 #[derive(Debug)]
@@ -22,16 +24,40 @@ pub(crate) struct Step {
     from: Position,
     to: Position,
     commits: usize,
+    /// The part of what was stored before that it is, instead of commits.
+    backlog: Option<Backlog>,
     events: Vec<Text>,
-    messages: Vec<Text>,
+    subjects: Vec<Text>,
     /// What was looked at, by its id: commits name what they have in common.
     seen: HashSet<String>,
     /// How much more it may read.
     budget_bytes: usize,
 }
 
+/// A part of a table that was filled before there was this index.
+#[derive(Debug)]
+struct Backlog {
+    table_name: String,
+    /// Up to this id it was done, and will be.
+    after_id: String,
+    up_to_id: Option<String>,
+}
+
 impl Step {
-    /// How many commits end with it.
+    fn new(from: Position) -> Self {
+        Self {
+            from,
+            to: from,
+            commits: 0,
+            backlog: None,
+            events: Vec::new(),
+            subjects: Vec::new(),
+            seen: HashSet::new(),
+            budget_bytes: STEP_BYTES,
+        }
+    }
+
+    /// How many commits end with it; a part of what was stored before counts as one.
     pub(crate) fn commits(&self) -> usize {
         self.commits
     }
@@ -43,23 +69,16 @@ pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResul
     let rows = commits::table
         .filter(commits::id.ge(from.commit))
         .order(commits::id.asc())
-        .select((commits::id, commits::events, commits::messages))
+        .select((commits::id, commits::events, commits::messages, commits::tool_uses))
         .limit(i64::try_from(limit.min(STEP_COMMITS)).unwrap_or(i64::MAX))
-        .load::<(i64, String, String)>(conn)?;
-    let mut step = Step {
-        from,
-        to: from,
-        commits: 0,
-        events: Vec::new(),
-        messages: Vec::new(),
-        seen: HashSet::new(),
-        budget_bytes: STEP_BYTES,
-    };
-    for (commit, events, messages) in rows {
-        let events: Vec<String> = json("events", &events)?;
-        let messages: Vec<String> = json("messages", &messages)?;
-        let events = events.into_iter().map(Item::Event);
-        let items = events.chain(messages.into_iter().map(Item::Message));
+        .load::<(i64, String, String, String)>(conn)?;
+    let mut step = Step::new(from);
+    for (commit, events, messages, tool_uses) in rows {
+        let ids = |column, ids: &str| json::<Vec<String>>(column, ids);
+        let events = ids("events", &events)?.into_iter().map(Item::Event);
+        let messages = ids("messages", &messages)?.into_iter().map(Item::Message);
+        let tool_uses = ids("tool_uses", &tool_uses)?.into_iter().map(Item::ToolUse);
+        let items = events.chain(messages).chain(tool_uses);
         for (done, item) in items.enumerate().skip(from.done_of(commit)) {
             if step.budget_bytes == 0 {
                 step.to = Position { commit, done };
@@ -70,7 +89,34 @@ pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResul
         step.to = Position::behind(commit);
         step.commits += 1;
     }
-    Ok((step.to != from).then_some(step))
+    if step.to != from { Ok(Some(step)) } else { backlog_step(conn, from) }
+}
+
+/// Reads some of what was stored before; nothing where all of it is searchable.
+fn backlog_step(conn: &mut SqliteConnection, from: Position) -> QueryResult<Option<Step>> {
+    let next = index_backlog::table
+        .order(index_backlog::table_name.asc())
+        .first::<(String, String)>(conn)
+        .optional()?;
+    let Some((table_name, after_id)) = next else { return Ok(None) };
+    let (ids, item): (Vec<String>, fn(String) -> Item) = if table_name == "messages" {
+        let query = messages::table.filter(messages::id.gt(&after_id)).order(messages::id.asc());
+        (query.select(messages::id).limit(BACKLOG_ROWS).load(conn)?, Item::Message)
+    } else {
+        let query = tool_uses::table.filter(tool_uses::id.gt(&after_id)).order(tool_uses::id.asc());
+        (query.select(tool_uses::id).limit(BACKLOG_ROWS).load(conn)?, Item::ToolUse)
+    };
+    let mut step = Step { commits: 1, ..Step::new(from) };
+    let mut up_to_id = None;
+    for id in ids {
+        if step.budget_bytes == 0 {
+            break;
+        }
+        step.add(conn, item(id.clone()))?;
+        up_to_id = Some(id);
+    }
+    step.backlog = Some(Backlog { table_name, after_id, up_to_id });
+    Ok(Some(step))
 }
 
 /// Stores a step's words and moves the position; returns whether it was still this step's turn, or
@@ -78,6 +124,12 @@ pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResul
 pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> QueryResult<bool> {
     if position(conn)? != step.from {
         return Ok(false);
+    }
+    if let Some(Backlog { table_name, after_id, .. }) = &step.backlog {
+        let row = index_backlog::table.find(table_name).select(index_backlog::after_id);
+        if row.get_result::<String>(conn).optional()?.as_ref() != Some(after_id) {
+            return Ok(false);
+        }
     }
     for text in &step.events {
         // The row may have been pruned since its body was read.
@@ -88,8 +140,16 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
             search::events::put(conn, text)?;
         }
     }
-    for text in &step.messages {
-        search::messages::put(conn, text)?;
+    for text in &step.subjects {
+        search::subjects::put(conn, text)?;
+    }
+    if let Some(Backlog { table_name, up_to_id, .. }) = &step.backlog {
+        match up_to_id {
+            Some(id) => diesel::update(index_backlog::table.find(table_name))
+                .set(index_backlog::after_id.eq(id))
+                .execute(conn)?,
+            None => diesel::delete(index_backlog::table.find(table_name)).execute(conn)?,
+        };
     }
     diesel::update(index_position::table)
         .set((
@@ -116,6 +176,9 @@ const STEP_COMMITS: usize = 64;
 /// of so much keeps the writer about as long as a group of events does.
 const STEP_BYTES: usize = 256 * 1024;
 
+/// Most rows of a step through what was stored before: as many small ones as end a step.
+const BACKLOG_ROWS: i64 = (STEP_BYTES / ITEM_BYTES) as i64;
+
 /// What a text costs besides its bytes, so that a step has not too many small ones either.
 const ITEM_BYTES: usize = 512;
 
@@ -123,17 +186,19 @@ const ITEM_BYTES: usize = 512;
 enum Item {
     Event(String),
     Message(String),
+    ToolUse(String),
 }
 
 impl Step {
     fn add(&mut self, conn: &mut SqliteConnection, item: Item) -> QueryResult<()> {
-        let (Item::Event(id) | Item::Message(id)) = &item;
+        let (Item::Event(id) | Item::Message(id) | Item::ToolUse(id)) = &item;
         if !self.seen.insert(id.clone()) {
             return Ok(());
         }
         let read_bytes = match item {
             Item::Event(id) => self.add_event(conn, id)?,
-            Item::Message(id) => self.add_message(conn, id)?,
+            Item::Message(id) => self.add_message(conn, &id)?,
+            Item::ToolUse(id) => self.add_tool_use(conn, &id)?,
         };
         self.budget_bytes = self.budget_bytes.saturating_sub(read_bytes + ITEM_BYTES);
         Ok(())
@@ -162,17 +227,35 @@ impl Step {
     }
 
     /// Adds a message; returns how much was read.
-    fn add_message(&mut self, conn: &mut SqliteConnection, id: String) -> QueryResult<usize> {
+    fn add_message(&mut self, conn: &mut SqliteConnection, id: &str) -> QueryResult<usize> {
         let found = messages::table
-            .find(&id)
-            .select((messages::workspace, messages::content, messages::timestamp))
-            .get_result::<(String, String, String)>(conn)
+            .find(id)
+            .select((messages::workspace, MessageRow::as_select()))
+            .get_result::<(String, MessageRow<'static>)>(conn)
             .optional()?;
-        let Some((workspace, content, timestamp)) = found else { return Ok(0) };
-        let mut text = Text::of_message(id, time("timestamp", &timestamp)?, words(&content));
-        text.mark(Mark::Workspace, &workspace);
-        self.messages.push(text);
-        Ok(content.len())
+        let Some((workspace, row)) = found else { return Ok(0) };
+        let message = row.into_value()?;
+        let text = Text::of_subject(Subject::Message(&message), &workspace);
+        self.subjects.push(text);
+        Ok(message.content.value.len())
+    }
+
+    /// Adds a tool use; returns how much was read.
+    fn add_tool_use(&mut self, conn: &mut SqliteConnection, id: &str) -> QueryResult<usize> {
+        let found = tool_uses::table
+            .find(id)
+            .select((tool_uses::workspace, ToolUseRow::as_select()))
+            .get_result::<(String, ToolUseRow<'static>)>(conn)
+            .optional()?;
+        let Some((workspace, row)) = found else { return Ok(0) };
+        let tool_use = row.into_value()?;
+        let model = subjects::model_of(conn, &tool_use)?;
+        let subject = Subject::ToolUse { tool_use: &tool_use, model: model.as_deref() };
+        let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
+        let read = tool_use.parameters.as_ref().map_or(0, |json| json.value.as_str().len())
+            + response.map_or(0, |json| json.as_str().len());
+        self.subjects.push(Text::of_subject(subject, &workspace));
+        Ok(read)
     }
 }
 

@@ -44,6 +44,7 @@ mod schema;
 mod search;
 mod spools;
 mod store;
+mod subjects;
 mod work;
 mod write;
 mod writer;

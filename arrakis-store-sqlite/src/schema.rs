@@ -148,6 +148,7 @@ diesel::table! {
         at -> Text,
         events -> Text,
         messages -> Text,
+        tool_uses -> Text,
     }
 }
 
@@ -159,7 +160,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    message_words (rowid) {
+    subject_words (rowid) {
         rowid -> BigInt,
         words -> Text,
     }
@@ -173,9 +174,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    message_keys (key) {
+    subject_keys (key) {
         key -> BigInt,
-        message_id -> Text,
+        subject_id -> Text,
+        conversation_id -> Text,
+        is_tool_use -> Bool,
     }
 }
 
@@ -187,6 +190,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    index_backlog (table_name) {
+        table_name -> Text,
+        after_id -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
 diesel::allow_tables_to_appear_in_same_query!(event_words, event_keys, webhook_events);
-diesel::allow_tables_to_appear_in_same_query!(message_words, message_keys, messages);
+diesel::allow_tables_to_appear_in_same_query!(subject_words, subject_keys, conversations);

@@ -1,6 +1,6 @@
-//! Searching: texts by their words, newest first.
+//! Searching: texts by their words, newest first. Payloads here, messages and tool uses in `subjects.rs`.
 //!
-//! The words are those of [`arrakis_core::search`]; SQLite's full text index (FTS5) only keeps them.
+//! The words and marks are those of [`arrakis_core::search`]; SQLite's full text index (FTS5) only keeps them.
 //! Each text has a key that begins with its time in milliseconds, and FTS5 gives matches in the order
 //! of their keys. So a page is read from its newest match on until it is full, however many more there
 //! are; only texts of the same millisecond are put in order afterwards.
@@ -8,12 +8,9 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::Message;
-use arrakis_core::digest::Digest;
 use arrakis_core::id::RequestId;
-use arrakis_core::search::query_words;
-use arrakis_core::store::{EventFilter, EventSummary, MessageFilter, Page};
+use arrakis_core::search::{Mark, Subject, query_words};
+use arrakis_core::store::{EventFilter, EventSummary, Page};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
@@ -22,10 +19,8 @@ use diesel::sql_types::{Bool, Text as SqlText};
 use uuid::Uuid;
 
 use crate::read::PAGE_MAX;
-use crate::row::{MessageRow, SummaryRow, time};
-use crate::schema::{
-    event_keys, event_words, message_keys, message_words, messages as message_rows, webhook_events,
-};
+use crate::row::SummaryRow;
+use crate::schema::{event_keys, event_words, webhook_events};
 
 /// Audit rows whose payload holds all words of `text`, newest first.
 pub(crate) fn find_events(
@@ -34,32 +29,28 @@ pub(crate) fn find_events(
     filter: &EventFilter,
     page: Page,
 ) -> QueryResult<Vec<EventSummary>> {
-    let marks = [
-        (Mark::Workspace, filter.workspace.as_deref()),
-        (Mark::EventType, filter.event_type.as_deref()),
-        (Mark::Session, filter.session_id.as_deref()),
-        (Mark::Request, filter.request_id.as_ref().map(RequestId::as_str)),
+    let asked = [
+        (Mark::Workspace, "+workspace = ", filter.workspace.as_deref()),
+        (Mark::EventType, "+event_type = ", filter.event_type.as_deref()),
+        (Mark::Session, "+session_id = ", filter.session_id.as_deref()),
+        (Mark::Request, "+request_id = ", filter.request_id.as_ref().map(RequestId::as_str)),
     ];
-    let marks = marks.into_iter().filter_map(|(mark, value)| Some((mark, value?)));
-    let Some(words) = query_of(text, marks.clone()) else { return Ok(Vec::new()) };
+    let asked = asked.into_iter().filter_map(|(mark, column, value)| Some((mark, column, value?)));
+    let mut terms = query_words(text);
+    if terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    terms.extend(asked.clone().map(|(mark, _, value)| mark.word(value)));
     let limit = page.limit.min(PAGE_MAX);
     let mut query = event_words::table
         .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
         .inner_join(webhook_events::table.on(webhook_events::id.eq(event_keys::event_id)))
-        .filter(matches("event_words", words))
+        .filter(matches("event_words", all_of(&terms)))
         .order(event_words::rowid.desc())
         .select((event_words::rowid, SummaryRow::as_select()))
         .into_boxed();
-    for (mark, value) in marks {
-        query = query.filter(also(
-            match mark {
-                Mark::Workspace => "+workspace = ",
-                Mark::EventType => "+event_type = ",
-                Mark::Session => "+session_id = ",
-                Mark::Request => "+request_id = ",
-            },
-            value,
-        ));
+    for (_, column, value) in asked {
+        query = query.filter(also(column, value));
     }
     if let Some(value) = filter.status {
         query = query.filter(also("+status = ", value.as_str()));
@@ -76,47 +67,14 @@ pub(crate) fn find_events(
     Ok(events)
 }
 
-/// Messages that hold all words of the filter's text, newest first.
-pub(crate) fn find_messages(
-    conn: &mut SqliteConnection,
-    filter: &MessageFilter,
-    page: Page,
-) -> QueryResult<Vec<Message>> {
-    let marks = [(Mark::Workspace, filter.workspace.as_str())];
-    let Some(words) = query_of(&filter.text, marks) else { return Ok(Vec::new()) };
-    let limit = page.limit.min(PAGE_MAX);
-    let mut query = message_words::table
-        .inner_join(message_keys::table.on(message_keys::key.eq(message_words::rowid)))
-        .inner_join(message_rows::table.on(message_rows::id.eq(message_keys::message_id)))
-        .filter(matches("message_words", words))
-        .filter(also("+workspace = ", &filter.workspace))
-        .order(message_words::rowid.desc())
-        .select((message_words::rowid, MessageRow::as_select()))
-        .into_boxed();
-    if let Some(after) = page.after.map(|id| id.to_string()) {
-        let Some(seen) = timestamp_of(conn, &after)? else { return Ok(Vec::new()) };
-        let millis = time("timestamp", &seen)?.as_millis();
-        query = query.filter(message_words::rowid.le(*keys_at(millis).end()));
-        let place = sql::<Bool>("(+timestamp, +messages.id) < (").bind::<SqlText, _>(seen);
-        query = query.filter(place.sql(", ").bind::<SqlText, _>(after).sql(")"));
-    }
-    let rows = whole_milliseconds(query.load_iter(conn)?, limit)?;
-    let mut messages =
-        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<Message>>>()?;
-    messages.sort_by_key(|message| std::cmp::Reverse((message.content.stamp.at, message.id)));
-    messages.truncate(limit);
-    Ok(messages)
-}
-
-fn timestamp_of(conn: &mut SqliteConnection, message_id: &str) -> QueryResult<Option<String>> {
-    message_rows::table.find(message_id).select(message_rows::timestamp).get_result(conn).optional()
-}
-
 /// A text as it is searched.
 #[derive(Debug)]
 pub(crate) struct Text {
     /// The row that it is of.
     pub(crate) id: String,
+    /// The conversation, of a message or a tool use.
+    conversation_id: String,
+    is_tool_use: bool,
     /// The words and the marks, joined by spaces.
     words: String,
     /// The keys of its time.
@@ -126,16 +84,28 @@ pub(crate) struct Text {
 impl Text {
     /// The text of a payload: an audit row's id begins with its time.
     pub(crate) fn of_event(id: Uuid, words: BTreeSet<String>) -> Self {
-        Self::new(id.to_string(), millis_of(id), words)
+        Self {
+            id: id.to_string(),
+            conversation_id: String::new(),
+            is_tool_use: false,
+            words: Vec::from_iter(words).join(" "),
+            keys: keys_at(millis_of(id)),
+        }
     }
 
-    /// The text of a message of this time.
-    pub(crate) fn of_message(id: String, at: Timestamp, words: BTreeSet<String>) -> Self {
-        Self::new(id, at.as_millis(), words)
-    }
-
-    fn new(id: String, millis: i64, words: BTreeSet<String>) -> Self {
-        Self { id, words: Vec::from_iter(words).join(" "), keys: keys_at(millis) }
+    /// The text of a message or a tool use.
+    pub(crate) fn of_subject(subject: Subject<'_>, workspace: &str) -> Self {
+        let mut words = subject.terms(workspace);
+        if !words.is_empty() {
+            words.extend(subject.says());
+        }
+        Self {
+            id: subject.id().to_string(),
+            conversation_id: subject.conversation_id().to_string(),
+            is_tool_use: matches!(subject, Subject::ToolUse { .. }),
+            words: Vec::from_iter(words).join(" "),
+            keys: keys_at(subject.at().as_millis()),
+        }
     }
 
     /// Has the text found together with this value only, where a search asks for one; a text without
@@ -148,36 +118,10 @@ impl Text {
     }
 }
 
-/// What a search may ask for besides words and never changes. It is kept among the words, because a
-/// search for common words in one session would look at the rows of every other session else.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Mark {
-    Workspace,
-    EventType,
-    Session,
-    Request,
-}
-
-impl Mark {
-    /// A word that no text has, because `§` is neither a letter nor a digit. Should two values share
-    /// one, their columns tell them apart.
-    fn word(self, value: &str) -> String {
-        let kind = match self {
-            Self::Workspace => 'w',
-            Self::EventType => 't',
-            Self::Session => 's',
-            Self::Request => 'r',
-        };
-        let digest = Digest::of(value.as_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
-        format!("§{kind}{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
-    }
-}
-
 /// Makes functions for one kind of text: `$words` is its full text index, `$keys` says what each row
-/// of that is about.
+/// of that is about, by its `$id` and what else is known of it.
 macro_rules! texts {
-    ($(#[$doc:meta])* $module:ident: $words:ident, $keys:ident, $id:ident) => {
+    ($(#[$doc:meta])* $module:ident: $words:ident, $keys:ident, $id:ident $(, $also:ident)*) => {
         $(#[$doc])*
         pub(crate) mod $module {
             use diesel::prelude::*;
@@ -208,7 +152,7 @@ macro_rules! texts {
                     return Ok(());
                 }
                 diesel::insert_into($keys::table)
-                    .values(($keys::key.eq(key), $keys::$id.eq(&text.id)))
+                    .values(($keys::key.eq(key), $keys::$id.eq(&text.id) $(, $keys::$also.eq(&text.$also))*))
                     .execute(conn)?;
                 diesel::insert_into($words::table)
                     .values(($words::rowid.eq(key), $words::words.eq(&text.words)))
@@ -233,18 +177,18 @@ texts! {
     events: event_words, event_keys, event_id
 }
 texts! {
-    /// The messages.
-    messages: message_words, message_keys, message_id
+    /// The messages and tool uses.
+    subjects: subject_words, subject_keys, subject_id, conversation_id, is_tool_use
 }
 
 /// How many bits of a key tell apart texts of the same millisecond.
-const NUMBER_BITS: u32 = 20;
+pub(crate) const NUMBER_BITS: u32 = 20;
 
 /// The times that a key can begin with: within 278 years of 1970. Others count as the nearest.
 const MILLIS: RangeInclusive<i64> = -(1 << 43)..=(1 << 43) - 1;
 
 /// The keys of a time.
-fn keys_at(millis: i64) -> RangeInclusive<i64> {
+pub(crate) fn keys_at(millis: i64) -> RangeInclusive<i64> {
     let first = millis.clamp(*MILLIS.start(), *MILLIS.end()) << NUMBER_BITS;
     first..=first | ((1 << NUMBER_BITS) - 1)
 }
@@ -254,18 +198,15 @@ fn millis_of(id: Uuid) -> i64 {
     (id.as_u64_pair().0 >> 16).cast_signed()
 }
 
-/// What FTS5 is asked, if the text has a word: strings beside each other must all match.
-fn query_of<'a>(text: &str, marks: impl IntoIterator<Item = (Mark, &'a str)>) -> Option<String> {
-    let words = query_words(text);
-    let marks = marks.into_iter().map(|(mark, value)| mark.word(value));
-    let quoted = |word: String| format!("\"{word}\"");
-    (!words.is_empty())
-        .then(|| words.into_iter().chain(marks).map(quoted).collect::<Vec<_>>().join(" "))
+/// What FTS5 is asked, to find what has all of these terms.
+pub(crate) fn all_of<'a>(terms: impl IntoIterator<Item = &'a String>) -> String {
+    let quoted = terms.into_iter().map(|term| format!("\"{term}\""));
+    quoted.collect::<Vec<_>>().join(" AND ")
 }
 
 /// Takes rows that come by their keys until there are `limit`, and on to the end of the last one's
 /// millisecond.
-fn whole_milliseconds<T>(
+pub(crate) fn whole_milliseconds<T>(
     rows: impl Iterator<Item = QueryResult<(i64, T)>>,
     limit: usize,
 ) -> QueryResult<Vec<T>> {
@@ -283,7 +224,7 @@ fn whole_milliseconds<T>(
     Ok(taken)
 }
 
-type Condition = UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, SqlText>>;
+pub(crate) type Condition = UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, SqlText>>;
 
 /// A condition on a column behind a plus, which keeps SQLite off its indexes: the words choose the
 /// rows, and their order is the order of the list.
@@ -292,21 +233,21 @@ fn also(condition: &str, value: impl Into<String>) -> Condition {
 }
 
 /// That an index holds these words; its name stands for all of its columns.
-fn matches(index: &str, words: String) -> Condition {
+pub(crate) fn matches(index: &str, words: String) -> Condition {
     sql::<Bool>(&format!("{index} MATCH ")).bind::<SqlText, _>(words)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
-    use diesel::connection::{InstrumentationEvent, SimpleConnection};
+    use diesel::connection::InstrumentationEvent;
 
     use super::*;
     use crate::migrate;
 
     /// What SQLite does for each query that `search` asks.
-    fn plans(search: impl FnOnce(&mut SqliteConnection)) -> Vec<String> {
+    pub(crate) fn plans(search: impl FnOnce(&mut SqliteConnection)) -> Vec<String> {
         #[derive(QueryableByName)]
         struct Line {
             #[diesel(sql_type = SqlText)]
@@ -363,22 +304,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_search_of_messages_goes_by_their_words() {
-        let filter = MessageFilter { workspace: "main".to_owned(), text: "some words".to_owned() };
-        let plans = plans(|conn| {
-            let insert = "INSERT INTO messages (id, workspace, conversation_id, role, content, \
-                 timestamp, metadata) VALUES ('00000000-0000-0000-0000-000000000000', '', '', '', '', \
-                 '2026-11-24T00:00:00.000000Z', '')";
-            conn.batch_execute(insert).unwrap();
-            find_messages(conn, &filter, Page::first(9)).unwrap();
-            find_messages(conn, &filter, Page { after: Some(Uuid::nil()), limit: 9 }).unwrap();
-        });
-        let by_words =
-            |plan: &&String| goes_by_words(plan, "message_words", "message_keys", "messages");
-        assert_eq!(plans.iter().filter(by_words).count(), 2, "{plans:?}");
     }
 
     #[test]

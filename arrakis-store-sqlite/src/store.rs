@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::{Changes, Message};
+use arrakis_core::conversation::Changes;
 use arrakis_core::id::RequestId;
 use arrakis_core::key::ApiKey;
 use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
 use arrakis_core::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, MessageFilter, Page, SpoolReports, StoreError, Verdict,
+    FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
+    StoreError, Verdict,
 };
 use async_trait::async_trait;
 use diesel::result::QueryResult;
@@ -27,7 +28,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, feed, index, keys, read, search, spools, work};
+use crate::{archive, feed, index, keys, read, search, spools, subjects, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -189,13 +190,14 @@ impl EventReader for SqliteStore {
         self.readers.read("list conversations", read).await
     }
 
-    async fn messages(
+    async fn search(
         &self,
-        filter: MessageFilter,
-        page: Page,
-    ) -> Result<Vec<Message>, StoreError> {
-        let find = move |conn: &mut _| search::find_messages(conn, &filter, page);
-        self.readers.read("search messages", find).await
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError> {
+        let find = move |conn: &mut _| subjects::find(conn, &filter, after, limit);
+        self.readers.read("search conversations", find).await
     }
 
     async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {

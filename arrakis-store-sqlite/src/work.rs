@@ -126,11 +126,11 @@ pub(crate) fn complete(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
-    let mut messages = Vec::new();
+    let mut touched = Touched::events(vec![id.clone()]);
     if let Verdict::Apply(changes) = verdict {
         let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);
-        messages = apply::write(merged, conn, now)?;
+        apply::write(merged, conn, &mut touched, now)?;
     }
     set_outcome(conn, &id, &outcome, now)?;
     let status = finish(conn, &id, &outcome, retry_at, now)?;
@@ -138,7 +138,7 @@ pub(crate) fn complete(
         .filter(request_ids::event_id.eq(&id))
         .set(request_ids::answer.eq(to_json(&LedgerAnswer::new(status, outcome.answer))?))
         .execute(conn)?;
-    Touched { events: vec![id], messages }.write(conn, now)?;
+    touched.write(conn, now)?;
     Ok(true)
 }
 

@@ -65,9 +65,9 @@ fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryRes
         }
         admissions.push(admission);
     }
-    let messages = apply::write(merged, conn, now)?;
-    let events = rows.iter().map(|row| row.event_id.clone()).collect();
-    Ok((admissions, Touched { events, messages }))
+    let mut touched = Touched::events(rows.iter().map(|row| row.event_id.clone()).collect());
+    apply::write(merged, conn, &mut touched, now)?;
+    Ok((admissions, touched))
 }
 
 /// The same, halving; `first` is the place of the first row.

@@ -96,7 +96,7 @@ async fn a_group_that_had_to_be_halved_is_one_commit_of_what_was_stored() {
     assert_eq!(count(&mut home.beside(), "commits"), 1);
     assert_eq!(ids(&follow(&home, &cursor).await), "e0 e1 e2 e3 e4");
     assert_eq!(home.store.index(10).await.unwrap(), 1);
-    assert_eq!(count(&mut home.beside(), "message_words"), 4);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 4);
 }
 
 #[tokio::test]

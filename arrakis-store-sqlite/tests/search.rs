@@ -5,9 +5,9 @@
 mod common;
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{Message, Stamp, Stamped};
+use arrakis_core::conversation::{Stamp, Stamped};
 use arrakis_core::store::{
-    Arrival, EventFilter, EventReader, EventStore, MessageFilter, Page, Verdict,
+    Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, Verdict,
 };
 use arrakis_store_sqlite::SqliteStore;
 use common::{Home, arrival, at, count, says, with_body};
@@ -31,9 +31,9 @@ fn text(text: &str) -> EventFilter {
     EventFilter { text: Some(text.to_owned()), ..EventFilter::default() }
 }
 
-async fn messages(store: &SqliteStore, text: &str) -> Vec<Message> {
-    let filter = MessageFilter { workspace: "main".to_owned(), text: text.to_owned() };
-    store.messages(filter, Page::first(100)).await.unwrap()
+async fn messages(store: &SqliteStore, text: &str) -> Vec<SearchHit> {
+    let filter = SearchFilter { text: Some(text.to_owned()), ..SearchFilter::new("main") };
+    store.search(filter, None, 100).await.unwrap().hits
 }
 
 #[tokio::test]
@@ -74,12 +74,12 @@ async fn a_message_that_changed_is_found_by_its_new_words_only() {
     let stamp = Stamp { at: at(0), request_id: earlier.request_id.clone() };
     changes.messages[0].content = Stamped::new(&stamp, "the new words".to_owned());
     home.store.record(vec![(earlier, Verdict::Apply(changes))]).await.unwrap();
-    let stored = messages(&home.store, "words").await.remove(0).content.value;
+    let stored = messages(&home.store, "words").await.remove(0).snippet.text();
     assert_eq!(stored, "the new words", "it is found by what is indexed and read as it is");
     home.store.index(10).await.unwrap();
     assert!(messages(&home.store, "old").await.is_empty());
     assert_eq!(messages(&home.store, "new words").await.len(), 1);
-    assert_eq!(count(&mut home.beside(), "message_words"), 1);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 1);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn two_servers_index_each_text_once() {
     while home.store.index(100).await.unwrap() > 0 {}
     assert_eq!(find(&other, text("needle")).await.split(' ').count(), 30);
     assert_eq!(count(&mut home.beside(), "event_words"), 30);
-    assert_eq!(count(&mut home.beside(), "message_words"), 30);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 30);
 }
 
 #[tokio::test]
@@ -186,13 +186,15 @@ async fn pages_of_one_millisecond_have_no_gap() {
     expected.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(found, expected);
 
-    let (mut found, mut page) = (Vec::new(), Page::first(7));
+    let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let filter = MessageFilter { workspace: "main".to_owned(), text: "needle".to_owned() };
-        let part = home.store.messages(filter, page).await.unwrap();
-        let Some(last) = part.last() else { break };
-        page.after = Some(last.id);
-        found.extend(part.into_iter().map(|message| (message.content.stamp.at, message.id)));
+        let filter = SearchFilter { text: Some("needle".to_owned()), ..SearchFilter::new("main") };
+        let part = home.store.search(filter, after, 7).await.unwrap();
+        found.extend(part.hits.into_iter().map(|hit| hit.cursor()));
+        after = part.next;
+        if after.is_none() {
+            break;
+        }
     }
     assert_eq!(found.len(), 50);
     assert!(found.is_sorted_by(|a, b| a > b), "newest first, each once");
@@ -208,7 +210,7 @@ async fn messages_of_any_time_are_found_in_its_order() {
     }
     home.store.index(100).await.unwrap();
     let found = messages(&home.store, "needle").await;
-    let found: Vec<_> = found.into_iter().map(|message| message.content.value).collect();
+    let found: Vec<_> = found.into_iter().map(|hit| hit.snippet.text()).collect();
     let expected: Vec<_> = (0..years.len()).rev().map(|n| format!("needle n{n}")).collect();
     assert_eq!(found, expected);
 }
@@ -244,4 +246,28 @@ async fn words_are_those_of_the_search_and_not_of_the_index() {
     ] {
         assert_eq!(find(&home.store, text(asked)).await, expected, "{asked}");
     }
+}
+
+#[tokio::test]
+async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+    let home = Home::new();
+    for n in 0..700 {
+        record(&home.store, &payload(&format!("e{n}"), n, "x"), &format!("needle n{n}")).await;
+    }
+    while home.store.index(100).await.unwrap() == 100 {}
+    let mut conn = home.beside();
+    conn.batch_execute(include_str!("../migrations/2026-11-26-100000_search/down.sql")).unwrap();
+    conn.batch_execute(include_str!("../migrations/2026-11-26-100000_search/up.sql")).unwrap();
+    assert!(messages(&home.store, "needle").await.is_empty());
+    record(&home.store, &payload("new", 900, "x"), "needle new").await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(messages(&home.store, "needle").await.len(), 1, "what is new comes first");
+    let mut steps = 0;
+    while home.store.index(1).await.unwrap() == 1 {
+        steps += 1;
+    }
+    assert!(steps > 2, "it goes in parts: {steps}");
+    assert_eq!(messages(&home.store, "needle n3").await.len(), 1);
+    assert_eq!(count(&mut conn, "subject_keys"), 701);
+    assert_eq!(count(&mut conn, "index_backlog"), 0);
 }

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod migrate;
 pub mod output;
 pub mod queue;
+pub mod search;
 pub mod spool_watch;
 pub mod status;
 pub mod uninstall;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::clock::Clock;
-use arrakis_core::store::{EventReader, KeyStore};
+use arrakis_core::store::{EventReader, EventStore, KeyStore};
 use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;
@@ -81,6 +82,8 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
+    /// Search conversations: prompts, answers, tool inputs and outputs.
+    Search(search::SearchArgs),
     /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
     Export(export::ExportArgs),
     /// Take in past transcripts of Claude Code, or what `arrakis export` wrote as JSONL.
@@ -118,6 +121,10 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Conversations(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
+        }
+        Command::Search(args) => {
+            let store: Arc<dyn EventStore> = existing_store(context).await?;
+            search::run(&args, &store, context).await
         }
         Command::Export(args) => {
             let store = existing_store(context).await?;

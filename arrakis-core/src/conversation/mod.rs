@@ -18,9 +18,9 @@ mod tool_use;
 
 pub use message::{Block, BlockKey, Blocks, Message, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
-pub(crate) use reading::all_subagents;
-#[cfg(feature = "runtime")]
 pub use reading::{ModelUsage, UsageReport, message_count, visible};
+#[cfg(feature = "runtime")]
+pub(crate) use reading::{all_subagents, said_by, squeezed};
 #[cfg(feature = "runtime")]
 pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
 pub use subagent::Subagent;

@@ -18,16 +18,9 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
     let mut said: HashMap<(Option<String>, Role, String), Vec<usize>> = HashMap::new();
     for (n, message) in messages.iter().enumerate().rev() {
-        let is_own = message.role == Role::User && message.prompt_id.is_some();
-        if message.origin == MessageOrigin::Transcript && !is_own {
-            let mut texts = vec![squeezed(&message.content.value)];
-            // A `Stop` may have the last block only.
-            texts.extend(message.blocks.texts().last().map(squeezed));
-            texts.dedup();
-            for text in texts {
-                let key = (message.agent_id.clone(), message.role, text);
-                said.entry(key).or_default().push(n);
-            }
+        for text in said_by(message) {
+            let key = (message.agent_id.clone(), message.role, text);
+            said.entry(key).or_default().push(n);
         }
     }
     let mut used = vec![false; messages.len()];
@@ -50,8 +43,21 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     messages
 }
 
+/// The texts, [`squeezed`], under which an event may say the same as this message of the transcript.
+pub(crate) fn said_by(message: &Message) -> Vec<String> {
+    let is_own = message.role == Role::User && message.prompt_id.is_some();
+    if message.origin != MessageOrigin::Transcript || is_own {
+        return Vec::new();
+    }
+    let mut texts = vec![squeezed(&message.content.value)];
+    // A `Stop` may have the last block only.
+    texts.extend(message.blocks.texts().last().map(squeezed));
+    texts.dedup();
+    texts
+}
+
 /// The text without white space: the client trims and joins in ways that differ.
-fn squeezed(text: &str) -> String {
+pub(crate) fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }
 

@@ -3,7 +3,7 @@
 
 mod archive;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use uuid::Uuid;
 use super::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
     EventFilter, EventKey, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
-    FeedPage, KeyStore, MessageFilter, Page, StoreError, Transition, Verdict,
+    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, StoreError,
+    Transition, Verdict,
 };
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
@@ -25,7 +26,7 @@ use crate::conversation::{
 use crate::digest::Digest;
 use crate::id::RequestId;
 use crate::key::ApiKey;
-use crate::search::{payload_words, query_words, words};
+use crate::search::{Subject, payload_words, query_words};
 
 /// Keeps events in memory.
 #[derive(Debug)]
@@ -152,6 +153,15 @@ impl State {
         merge_all(&mut self.tool_uses, changes.tool_uses, |t| t.id, ToolUse::merge);
         merge_all(&mut self.subagents, changes.subagents, |s| s.id, Subagent::merge);
         changes.answer
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = Subject<'_>> {
+        let model = |id| self.messages.get(&id)?.model.as_deref();
+        let tool_uses = self.tool_uses.values().map(move |tool_use| Subject::ToolUse {
+            tool_use,
+            model: tool_use.message_id.and_then(model),
+        });
+        self.messages.values().map(Subject::Message).chain(tool_uses)
     }
 
     fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
@@ -456,28 +466,25 @@ impl EventReader for MemoryStore {
         Ok(all[start..].iter().take(page.limit).map(|c| state.summary_of(c)).collect())
     }
 
-    async fn messages(
+    async fn search(
         &self,
-        filter: MessageFilter,
-        page: Page,
-    ) -> Result<Vec<Message>, StoreError> {
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError> {
         let state = self.state();
-        let wanted = query_words(&filter.text);
-        let mut found: Vec<&Message> = state
-            .messages
-            .values()
-            .filter(|message| {
-                let conversation = state.conversations.get(&message.conversation_id);
-                conversation.is_some_and(|c| c.workspace == filter.workspace)
-                    && holds(&words(&message.content.value), &wanted)
+        let said: HashSet<String> =
+            state.messages.values().flat_map(|message| Subject::Message(message).says()).collect();
+        let mut hits: Vec<SearchHit> = state
+            .subjects()
+            .filter(|subject| !subject.said_elsewhere().is_some_and(|text| said.contains(&text)))
+            .filter_map(|subject| {
+                filter.hit(subject, state.conversations.get(&subject.conversation_id())?)
             })
+            .filter(|hit| after.is_none_or(|after| hit.cursor() < after))
             .collect();
-        found.sort_by_key(|message| std::cmp::Reverse((message.content.stamp.at, message.id)));
-        let start = match page.after {
-            Some(after) => found.iter().position(|m| m.id == after).map_or(found.len(), |n| n + 1),
-            None => 0,
-        };
-        Ok(found[start..].iter().take(page.limit).map(|message| (*message).clone()).collect())
+        hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));
+        Ok(SearchPage::of(hits, limit))
     }
 
     async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {

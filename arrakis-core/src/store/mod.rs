@@ -3,6 +3,7 @@
 pub mod adapter;
 mod archive;
 mod memory;
+mod search;
 mod spools;
 mod types;
 
@@ -14,16 +15,15 @@ use uuid::Uuid;
 
 pub use archive::{Archive, ArrivalFilter, page_length};
 pub use memory::MemoryStore;
+pub use search::{HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage};
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use types::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
-    EventFilter, EventKey, EventSummary, FeedCursor, FeedPage, MessageFilter, Page, Transition,
-    Verdict,
+    EventFilter, EventKey, EventSummary, FeedCursor, FeedPage, Page, Transition, Verdict,
 };
 
 use crate::audit::EventStatus;
 use crate::clock::Timestamp;
-use crate::conversation::Message;
 use crate::error::{BoxError, Retryable};
 use crate::key::ApiKey;
 
@@ -119,8 +119,9 @@ pub trait EventStore: EventReader {
     /// Nothing is deleted.
     async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
 
-    /// Makes the text of up to `limit` commits searchable: the payloads and the messages that they
-    /// wrote. Returns how many it took; less than `limit` means that nothing is left. Of several servers
+    /// Makes the text of up to `limit` commits searchable: the payloads, messages and tool uses that they
+    /// wrote. Returns how many it took; less than `limit` means that nothing is left. What an earlier version
+    /// has stored and not made searchable is taken in parts that count as a commit each. Of several servers
     /// on one database one works at a time, the others find nothing to do.
     ///
     /// # Errors
@@ -143,6 +144,13 @@ pub trait EventStore: EventReader {
 /// * What [`EventStore::record`] returned is visible at once.
 /// * Lists are newest first and continue from a cursor: the id of the last item seen.
 /// * Of each conversation, what only hooks or only transcripts have told of is counted.
+/// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
+///   the first match.
+/// * A search can be filtered, with and without words.
+/// * A search goes on from its cursor, and finds nothing twice, whatever is stored meanwhile.
+/// * What is found is shown as it is now; what changed is found by what it is now.
+/// * What an event and the transcript say both is found once.
+/// * A search finds the same in every store.
 /// * The feed shows each commit at least once, whichever server made it and however long it took.
 #[async_trait]
 pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
@@ -186,13 +194,18 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
         page: Page,
     ) -> Result<Vec<ConversationSummary>, StoreError>;
 
-    /// Messages, newest first.
+    /// The messages and tool uses that `filter` asks for, newest first: up to `limit` of them, and where to
+    /// go on. What was stored lately may not be found yet ([`EventStore::index`]).
     ///
     /// # Errors
     ///
     /// The store could not be read.
-    async fn messages(&self, filter: MessageFilter, page: Page)
-    -> Result<Vec<Message>, StoreError>;
+    async fn search(
+        &self,
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError>;
 
     /// What was committed since `after`, about `limit` rows of it, in the order of commits as far as the
     /// store knows it; without `after`, nothing and the present position.

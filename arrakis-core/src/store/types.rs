@@ -142,15 +142,6 @@ pub struct EventFilter {
     pub text: Option<String>,
 }
 
-/// Which messages to list. Every given field must match.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageFilter {
-    /// The workspace.
-    pub workspace: String,
-    /// Text whose words the message holds, all of them; text without a word finds nothing.
-    pub text: String,
-}
-
 /// A position among the commits of a store: everything before it was seen. Only the store that gave it
 /// can read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,11 +10,10 @@ use uuid::Uuid;
 
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
-use crate::conversation::Message;
 use crate::store::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, MessageFilter, Page,
-    StoreError, Verdict,
+    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, Page, SearchCursor,
+    SearchFilter, SearchPage, StoreError, Verdict,
 };
 
 /// A wall clock that follows tokio's: in a test with paused time it stands still while there is work,
@@ -170,12 +169,13 @@ impl EventReader for FaultyStore {
         self.inner().await?.conversations(workspace, page).await
     }
 
-    async fn messages(
+    async fn search(
         &self,
-        filter: MessageFilter,
-        page: Page,
-    ) -> Result<Vec<Message>, StoreError> {
-        self.inner().await?.messages(filter, page).await
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError> {
+        self.inner().await?.search(filter, after, limit).await
     }
 
     async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {

@@ -9,6 +9,7 @@ mod listen;
 mod live;
 mod news;
 mod readiness;
+mod search;
 mod spools;
 mod stall;
 mod tls;
@@ -33,7 +34,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use listen::{ServeConfig, bind, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH, SPOOLS_PATH};
+use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
 use auth::Authenticator;
 use body::Budget;
 use error::HttpError;
@@ -126,6 +127,7 @@ pub fn router(state: ServerState) -> Router {
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
         .route(LIVE_PATH, get(live::stream))
+        .route(SEARCH_PATH, get(search::find))
         .route(SPOOLS_PATH, get(spools::list).post(spools::report))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

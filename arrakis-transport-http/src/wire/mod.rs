@@ -40,6 +40,9 @@ pub const BATCH_PATH: &str = "/api/claude-hooks/batch";
 /// Where what happens can be followed.
 pub const LIVE_PATH: &str = "/api/live";
 
+/// Where conversations are searched.
+pub const SEARCH_PATH: &str = "/api/search";
+
 /// Where spools are reported and shown.
 pub const SPOOLS_PATH: &str = "/api/spools";
 

@@ -1,10 +1,11 @@
 //! How the server treats connections and a store that is away: limits, TLS, shutdown, readiness, the
-//! live feed, reports of spools.
+//! live feed, searches, reports of spools.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 mod connections;
 mod live;
+mod search;
 mod spools;
 mod store;
 mod tls;

@@ -24,6 +24,9 @@ pub const BAD: Style = AnsiColor::Red.on_default();
 /// What names a speaker or a tool.
 pub const NAME: Style = AnsiColor::Cyan.on_default();
 
+/// What was searched for.
+pub const MATCH: Style = AnsiColor::Yellow.on_default().bold();
+
 /// Columns of running text where there is no terminal to ask.
 const DEFAULT_COLUMNS: usize = 100;
 

@@ -3,6 +3,7 @@
 mod feed;
 mod read;
 mod record;
+mod search;
 mod sides;
 mod transcript;
 mod work;
@@ -19,7 +20,7 @@ pub use feed::{
 pub use read::{
     a_conversation_is_read_whole, counts_are_by_state,
     lists_are_newest_first_and_continue_without_gap, lists_can_be_filtered,
-    messages_are_found_by_their_words, payloads_are_found_by_their_words,
+    payloads_are_found_by_their_words,
 };
 pub use record::{
     a_body_that_is_json_is_kept_as_that_json, a_body_that_is_not_json_is_kept_byte_for_byte,
@@ -29,6 +30,13 @@ pub use record::{
     every_text_is_kept_as_it_is, many_senders_of_one_id_have_one_first,
     repeats_inside_one_batch_are_treated_as_repeats_across_batches,
     the_first_arrival_is_admitted_with_its_changes,
+};
+pub use search::{
+    a_project_is_found_however_many_conversations_it_has, a_search_can_be_filtered,
+    a_search_finds_the_same_in_every_store,
+    a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile,
+    messages_and_tool_uses_are_found_by_their_words,
+    what_an_event_and_the_transcript_say_is_found_once, what_changed_is_found_by_what_it_is_now,
 };
 pub use sides::what_only_one_side_has_told_of_is_counted;
 pub use transcript::{
@@ -91,7 +99,13 @@ macro_rules! event_store_conformance {
             what_only_one_side_has_told_of_is_counted,
             counts_are_by_state,
             payloads_are_found_by_their_words,
-            messages_are_found_by_their_words,
+            messages_and_tool_uses_are_found_by_their_words,
+            a_search_can_be_filtered,
+            a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile,
+            what_changed_is_found_by_what_it_is_now,
+            what_an_event_and_the_transcript_say_is_found_once,
+            a_project_is_found_however_many_conversations_it_has,
+            a_search_finds_the_same_in_every_store,
             the_feed_shows_every_commit_and_every_change_of_state,
             the_feed_continues_where_it_was_left,
         );

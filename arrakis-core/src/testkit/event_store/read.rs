@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use uuid::Uuid;
-
-use super::{Arrivals, EventStoreFixture, all, failed, hook, record_one};
+use super::{Arrivals, EventStoreFixture, all, failed, hook};
 use crate::audit::EventStatus;
-use crate::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, MessageFilter, Page};
+use crate::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, Page};
 
 /// A list read in parts is the list.
 pub async fn lists_are_newest_first_and_continue_without_gap(fixture: &impl EventStoreFixture) {
@@ -122,35 +120,6 @@ pub async fn payloads_are_found_by_their_words(fixture: &impl EventStoreFixture)
     assert!(all(&*store, filter).await.is_empty());
 }
 
-/// Conversations, searched; also after a message has changed.
-pub async fn messages_are_found_by_their_words(fixture: &impl EventStoreFixture) {
-    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
-    let prompt = |text: &str| {
-        hook("s", "UserPromptSubmit", &format!(r#","prompt":"{text}","prompt_id":"{text}""#))
-    };
-    let batch = (0..5).map(|n| arrivals.next(&format!("e{n}"), prompt(&format!("number {n}"))));
-    store.record(batch.collect()).await.expect("record");
-    index(&*store).await;
-    let stop = hook("s", "Stop", r#","last_assistant_message":"a number of things""#);
-    record_one(&*store, arrivals.next("stop", stop)).await;
-    index(&*store).await;
-    let find = async |text: &str, workspace: &str, page: Page| {
-        let (workspace, text) = (workspace.to_owned(), text.to_owned());
-        let found = store.messages(MessageFilter { workspace, text }, page).await;
-        found.expect("messages").into_iter().map(|m| (m.id, m.content.value)).collect::<Vec<_>>()
-    };
-    let texts = |found: &[(Uuid, String)]| {
-        found.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>().join("; ")
-    };
-    assert_eq!(texts(&find("3", "main", Page::first(9)).await), "number 3");
-    assert!(find("number", "other", Page::first(9)).await.is_empty());
-    assert!(find("", "main", Page::first(9)).await.is_empty());
-    let first = find("Number", "main", Page::first(2)).await;
-    assert_eq!(texts(&first), "a number of things; number 4");
-    let rest = find("Number", "main", Page { after: Some(first[1].0), limit: 9 }).await;
-    assert_eq!(texts(&rest), "number 3; number 2; number 1; number 0");
-}
-
 /// Counts follow the rows.
 pub async fn counts_are_by_state(fixture: &impl EventStoreFixture) {
     let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
@@ -164,6 +133,6 @@ pub async fn counts_are_by_state(fixture: &impl EventStoreFixture) {
     store.ping().await.expect("it works");
 }
 
-async fn index(store: &dyn EventStore) {
+pub(super) async fn index(store: &dyn EventStore) {
     while store.index(2).await.expect("index") == 2 {}
 }

@@ -1,0 +1,74 @@
+//! `GET /api/search`: what conversations say, found by words and filters.
+
+use arrakis_core::clock::Timestamp;
+use arrakis_core::conversation::{Role, ToolStatus};
+use arrakis_core::key::Scope;
+use arrakis_core::store::{SearchCursor, SearchFilter, StoreError};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Deserialize;
+
+use super::ServerState;
+use super::error::HttpError;
+
+/// Hits of a page where nothing else is asked for.
+const LIMIT: usize = 20;
+
+/// Most hits of a page: each has a text of up to half a megabyte that is read for it.
+const LIMIT_MAX: usize = 100;
+
+/// What a reader may ask for: [`SearchFilter`], and which page of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    text: Option<String>,
+    session: Option<String>,
+    project: Option<String>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    role: Option<Role>,
+    tool: Option<String>,
+    outcome: Option<ToolStatus>,
+    model: Option<String>,
+    subagent: Option<bool>,
+    after: Option<SearchCursor>,
+    limit: Option<usize>,
+}
+
+/// A page of what the conversations of the key's workspace have.
+pub(super) async fn find(
+    State(state): State<ServerState>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let inner = &*state.0;
+    let found = async {
+        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let invalid =
+            |message: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid_search", message);
+        let Query(wanted) = wanted.map_err(|error| invalid(error.body_text()))?;
+        let limit = wanted.limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(invalid(format!("limit is a number from 1 to {LIMIT_MAX}")));
+        }
+        let filter = SearchFilter {
+            workspace: principal.workspace.clone(),
+            text: wanted.text,
+            session_id: wanted.session,
+            project: wanted.project,
+            since: wanted.since,
+            until: wanted.until,
+            role: wanted.role,
+            tool_name: wanted.tool,
+            outcome: wanted.outcome,
+            model: wanted.model,
+            is_subagent: wanted.subagent,
+        };
+        let page = inner.in_time(inner.store.search(filter, wanted.after, limit)).await?;
+        Ok(Json(page.map_err(|error: StoreError| HttpError::from(error))?))
+    };
+    let found: Result<_, HttpError> = found.await;
+    found.into_response()
+}
