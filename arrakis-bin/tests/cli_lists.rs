@@ -291,6 +291,7 @@ async fn a_conversation_reads_from_top_to_bottom() {
   started  2026-11-24 12:00:01 UTC
   ended    2026-11-24 12:00:14 UTC, after 13.0 s (other)
   has      3 messages, 2 tool uses, 14 events
+  missing  nothing of the transcript has come: answers and tokens are missing
 
 12:00:01  SessionStart  startup
 12:00:02  InstructionsLoaded  /home/dev/project/CLAUDE.md, session_start
