@@ -283,6 +283,8 @@ async fn a_conversation_survives_its_events() {
     let mut found = to.conversations();
     for one in found.values_mut().chain(expected.values_mut()) {
         one.as_object_mut().unwrap().remove("events");
+        let sides = one["reconciliation"].as_object_mut().unwrap();
+        sides.retain(|name, _| name != "events" && name != "slices");
     }
     assert_same(&found, &expected);
     let shown = to.run(&["conversations", "show", "8493f639"]);
@@ -353,7 +355,8 @@ fn bad_lines_are_named_and_the_others_taken_in() {
     assert_eq!(cut_off.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&cut_off.stdout).unwrap();
     assert_eq!((&report["known"], &report["complete"]), (&json!(1), &json!(false)));
-    let no_export = import("{}\n", &[]);
+    let mut no_export = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    let no_export = no_export.args(["import", "/dev/null"]).output().unwrap();
     assert_eq!(no_export.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&no_export.stderr).contains("is no file of `arrakis export"));
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Conversation, Message, MessageOrigin, ToolUse};
 use crate::clock::Timestamp;
 use crate::limits::GAP_TOOLS_MAX;
+use crate::snapshot::SNAPSHOT_EVENT;
 use crate::transcript::TRANSCRIPT_EVENT;
 
 /// What hooks and transcript have told of a session, and what only one of them has.
@@ -138,10 +139,10 @@ impl Reconciliation {
     ) -> Self {
         let mut found = Self::default();
         for event in events {
-            if event == TRANSCRIPT_EVENT {
-                found.slices += 1;
-            } else {
-                *found.events.entry(event.to_owned()).or_default() += 1;
+            match event {
+                TRANSCRIPT_EVENT => found.slices += 1,
+                SNAPSHOT_EVENT => {} // it brings what others told
+                hook => *found.events.entry(hook.to_owned()).or_default() += 1,
             }
         }
         let said = messages.iter().filter(|one| one.origin == MessageOrigin::Transcript);
@@ -155,15 +156,19 @@ impl Reconciliation {
                 _ => found.tool_uses_in_both += 1,
             }
         }
-        found.gaps = found.find_gaps(conversation);
+        found.gaps = found.find_gaps(conversation, messages);
         found
     }
 
-    fn find_gaps(&self, conversation: &Conversation) -> Vec<Gap> {
+    fn find_gaps(&self, conversation: &Conversation, messages: &[Message]) -> Vec<Gap> {
         let mut gaps = Vec::new();
-        let have_hooks_run = !self.events.is_empty();
+        // Events may be stored no more; what they told is.
+        let in_both = self.tool_uses_in_both > 0;
+        let have_hooks_run =
+            !self.events.is_empty() || in_both || !self.without_transcript.is_empty();
         // The transcript lags the hooks until a turn is over.
         let is_turn_over = conversation.ended_at().is_some()
+            || messages.iter().any(|message| message.origin.is_provisional())
             || ["Stop", "StopFailure"].iter().any(|stop| self.events.contains_key(*stop));
         let has_transcript = self.slices > 0 || self.transcript_until.is_some();
         if have_hooks_run && !has_transcript && is_turn_over {
