@@ -64,7 +64,7 @@ impl<'a> Database<'a> {
 /// The URL names a database of another kind, or the database cannot be opened.
 pub async fn open_store(database: &str) -> anyhow::Result<Arc<dyn Store>> {
     match Database::of(database)? {
-        Database::Sqlite(path) => Ok(open_sqlite(path)?),
+        Database::Sqlite(path) => Ok(open_sqlite(path, true)?),
         Database::Postgres(url) => {
             let opened = PgStore::open(url, Arc::new(SystemClock), PgConfig::default()).await;
             Ok(Arc::new(opened.context("cannot open the Postgres database")?))
@@ -78,24 +78,42 @@ pub async fn open_store(database: &str) -> anyhow::Result<Arc<dyn Store>> {
 ///
 /// The database cannot be opened.
 pub fn open_embedded(layout: &Layout) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(open_sqlite(&layout.database())?)
+    Ok(open_sqlite(&layout.database(), true)?)
 }
 
-fn open_sqlite(path: &Path) -> anyhow::Result<Arc<SqliteStore>> {
-    let store = SqliteStore::open(path, Arc::new(SystemClock), SqliteConfig::default())
+/// Opens the store of a database URL, or else the embedded one of a home, as it is: for commands that look
+/// into it while a server may be at work.
+///
+/// # Errors
+///
+/// The database cannot be opened, or its schema is another version's.
+pub async fn open_as_it_is(
+    database: Option<&str>,
+    layout: &Layout,
+) -> anyhow::Result<Arc<dyn Store>> {
+    match database.map(Database::of).transpose()? {
+        None => Ok(open_sqlite(&layout.database(), false)?),
+        Some(Database::Sqlite(path)) => Ok(open_sqlite(path, false)?),
+        Some(Database::Postgres(url)) => open_store(url).await,
+    }
+}
+
+fn open_sqlite(path: &Path, migrate: bool) -> anyhow::Result<Arc<SqliteStore>> {
+    let config = SqliteConfig { migrate, ..SqliteConfig::default() };
+    let store = SqliteStore::open(path, Arc::new(SystemClock), config)
         .with_context(|| format!("cannot open the database {}", path.display()))?;
     Ok(Arc::new(store))
 }
 
 /// Brings the database of a URL to this version's schema; returns the names of the migrations that it
-/// lacked. An SQLite database is migrated whenever it is opened, so nothing is ever left to do there.
+/// lacked. An SQLite database is migrated when a server opens it, and its names are not told.
 ///
 /// # Errors
 ///
 /// The database cannot be reached, or a migration fails.
 pub async fn migrate(database: &str) -> anyhow::Result<Vec<String>> {
     match Database::of(database)? {
-        Database::Sqlite(path) => open_sqlite(path).map(|_| Vec::new()),
+        Database::Sqlite(path) => open_sqlite(path, true).map(|_| Vec::new()),
         Database::Postgres(url) => {
             arrakis_store_pg::migrate(url).await.context("cannot migrate the database")
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrakis_core::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::conversation::Changes;
-use arrakis_core::envelope::Envelope;
+use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::id::uuid_v7;
 use arrakis_core::ingest::{Form, Incoming, Reception, admit, judge};
 use arrakis_core::limits::SNAPSHOT_MAX_BYTES;
@@ -18,6 +18,7 @@ use arrakis_core::testkit::sessions::{Session, assert_same, generated};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use support::recorded;
 
 fn store() -> MemoryStore {
@@ -110,6 +111,32 @@ async fn what_events_say_themselves_needs_no_snapshot() {
         let same = snapshots(&stored, &Changes::default()).unwrap();
         assert_eq!(whole.envelopes, same.envelopes, "the same values are the same events");
     }
+}
+
+#[test]
+fn a_message_that_contradicts_its_blocks_says_what_they_say() {
+    let at = Timestamp::EPOCH;
+    let id = arrakis_core::id::conversation_id("main", "s");
+    let stamp = json!({"at": at, "request_id": "r"});
+    let payload = json!({
+        "hook_event_name": "Snapshot", "session_id": "s",
+        "conversation": {"id": id, "workspace": "main", "sessionId": "s", "startedAt": at, "lastEventAt": at},
+        "messages": [{
+            "id": id, "conversationId": id, "role": "assistant", "origin": "transcript",
+            "content": {"stamp": stamp, "value": "forged"},
+            "blocks": [{"at": at, "index": 0, "line": "l", "n": 0, "type": "text", "text": "said"}],
+        }],
+        "tool_uses": [{
+            "id": id, "conversationId": id, "toolName": "x".repeat(9999), "first": stamp, "seen": {"hook": true, "transcript": false},
+        }],
+    });
+    let envelope =
+        Envelope::new("e".parse().unwrap(), at, "", Source::default(), payload.to_string());
+    let (_, verdict) = arrival(&envelope, "main", 1);
+    let Verdict::Apply(changes) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(changes.messages[0].content.value, "said");
+    assert_eq!(changes.messages[0].blocks.texts().collect::<Vec<_>>(), ["said"]);
+    assert_eq!(changes.tool_uses[0].tool_name.len(), 512);
 }
 
 #[tokio::test]

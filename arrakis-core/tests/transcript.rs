@@ -124,6 +124,10 @@ fn thinking_can_be_left_out() {
     let kept = slices(&file(), 0, SliceConfig::default(), &[line.to_vec()]);
     assert!(String::from_utf8_lossy(&kept[0].payload).contains("hm"));
     assert_ne!(kept[0].request_id, all[0].request_id);
+    let torn = slices(&file(), 0, SliceConfig { thinking: false }, &[line[..60].to_vec()]);
+    let payload: Value = serde_json::from_slice(&torn[0].payload).unwrap();
+    assert_eq!(payload["unreadable"][0]["text"], "", "it may be thinking");
+    assert_eq!(payload["unreadable"][0]["bytes"], 60);
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub struct SqliteConfig {
     pub group_bytes: usize,
     /// To what size the write-ahead log is cut back after a checkpoint, in bytes.
     pub journal_size_limit_bytes: u64,
+    /// Whether a database of an earlier version is brought to this version's schema when it is opened.
+    /// Without it, it is refused: a server of that version may have it open.
+    pub migrate: bool,
 }
 
 impl Default for SqliteConfig {
@@ -37,6 +40,7 @@ impl Default for SqliteConfig {
             group_events: 512,
             group_bytes: 16 * 1024 * 1024,
             journal_size_limit_bytes: 64 * 1024 * 1024,
+            migrate: true,
         }
     }
 }

@@ -9,27 +9,36 @@ use arrakis_core::error::BoxError;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
-/// Runs the migrations that the database lacks, all in one transaction.
+/// Runs the migrations that the database lacks, all in one transaction; without `migrate` it must lack
+/// none, unless it is new.
 ///
 /// The transaction takes the write lock before it looks, so of two processes that open a database at
 /// the same time one migrates and the other then finds nothing to do.
 ///
 /// # Errors
 ///
-/// A migration fails, or a later version of this program has written the database.
-pub(crate) fn run(conn: &mut SqliteConnection) -> Result<(), BoxError> {
+/// A migration fails, or another version of this program has written the database.
+pub(crate) fn run(conn: &mut SqliteConnection, migrate: bool) -> Result<(), BoxError> {
     conn.immediate_transaction(|conn| {
         let known: Vec<MigrationVersion<'static>> =
             MigrationSource::<Sqlite>::migrations(&MIGRATIONS)?
                 .iter()
                 .map(|migration| migration.name().version().as_owned())
                 .collect();
-        if let Some(version) = conn.applied_migrations()?.iter().find(|one| !known.contains(one)) {
+        let applied = conn.applied_migrations()?;
+        if let Some(version) = applied.iter().find(|one| !known.contains(one)) {
             return Err(format!(
                 "the database has migration {version}, which this version does not know: use the \
                  version that wrote it, or a later one"
             )
             .into());
+        }
+        if !migrate && !applied.is_empty() && conn.has_pending_migration(MIGRATIONS)? {
+            return Err(
+                "the database is of an earlier version; a server of this version brings it \
+                        to the present schema when it starts: restart it"
+                    .into(),
+            );
         }
         conn.run_pending_migrations(MIGRATIONS)?;
         Ok(())
@@ -45,13 +54,13 @@ mod tests {
     #[test]
     fn every_migration_can_be_undone() {
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        run(&mut conn).unwrap();
+        run(&mut conn, true).unwrap();
         conn.revert_all_migrations(MIGRATIONS).unwrap();
         let left = diesel::dsl::sql::<diesel::sql_types::BigInt>(
             "SELECT count(*) FROM sqlite_schema
              WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> '__diesel_schema_migrations'",
         );
         assert_eq!(left.get_result::<i64>(&mut conn).unwrap(), 0);
-        run(&mut conn).unwrap();
+        run(&mut conn, true).unwrap();
     }
 }

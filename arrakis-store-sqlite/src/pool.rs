@@ -34,7 +34,7 @@ pub(crate) fn open_writer(
     let mut conn =
         SqliteConnection::establish(file.url()).map_err(|error| unavailable(what(), error))?;
     set_up_writer(&mut conn, config).map_err(|error| store_error(&what(), error))?;
-    migrate::run(&mut conn).map_err(|source| unavailable(what(), source))?;
+    migrate::run(&mut conn, config.migrate).map_err(|source| unavailable(what(), source))?;
     Ok(conn)
 }
 

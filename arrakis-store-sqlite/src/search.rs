@@ -254,7 +254,7 @@ pub(crate) mod tests {
             detail: String,
         }
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
-        migrate::run(&mut conn).unwrap();
+        migrate::run(&mut conn, true).unwrap();
         let queries = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&queries);
         conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {

@@ -97,6 +97,24 @@ async fn a_database_of_a_later_version_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_database_of_an_earlier_version_is_migrated_only_if_wanted() {
+    let home = Home::new();
+    let newest = "DELETE FROM __diesel_schema_migrations WHERE version = (
+        SELECT max(version) FROM __diesel_schema_migrations)";
+    let down = include_str!("../migrations/2026-11-26-100000_search/down.sql");
+    home.beside().batch_execute(&format!("{down};{newest}")).unwrap();
+    let open = |migrate| {
+        let clock = Arc::new(ManualClock::new(at(0)));
+        SqliteStore::open(home.path(), clock, SqliteConfig { migrate, ..SqliteConfig::default() })
+    };
+    let error = open(false).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("earlier version"), "{source}");
+    open(true).unwrap();
+    open(false).unwrap();
+}
+
+#[tokio::test]
 async fn what_is_no_database_is_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");

@@ -255,8 +255,8 @@ async fn conversations(config: &Config, reader: &Arc<dyn EventReader>, now: Time
         }
     };
     let is_wanted = |gap: &&Gap| config.transcripts.enabled || **gap != Gap::NoTranscript;
-    let gaps = found.iter().filter_map(|(detail, gaps)| {
-        Some((&detail.conversation.session_id, gaps.iter().find(is_wanted)?))
+    let gaps = found.iter().filter_map(|(conversation, gaps)| {
+        Some((&conversation.session_id, gaps.iter().find(is_wanted)?))
     });
     // What can be mended is told first.
     let mut gaps: Vec<_> = gaps.collect();

@@ -37,7 +37,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-use crate::compose::{Store, open_embedded, open_store};
+use crate::compose::{Store, open_as_it_is};
 use crate::config::{env_text, process_env};
 
 use output::{Terminal, text};
@@ -144,14 +144,12 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
 /// not make one: an empty store would only hide that the home is the wrong one.
 async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
-    if let Some(url) = env_text(&process_env, "DATABASE_URL") {
-        return open_store(&url).await;
-    }
     let layout = Layout::new(&context.home);
-    if !layout.database().exists() {
+    let url = env_text(&process_env, "DATABASE_URL");
+    if url.is_none() && !layout.database().exists() {
         bail!("there is no store in {} yet; run `arrakis up` first", context.home.display());
     }
-    open_embedded(&layout)
+    open_as_it_is(url.as_deref(), &layout).await
 }
 
 /// What a command runs in.

@@ -249,6 +249,16 @@ impl Message {
         self
     }
 
+    /// The same message, whose content is what its blocks say and whose blocks are not too many: for one
+    /// that somebody else has written.
+    pub(crate) fn made_consistent(mut self) -> Self {
+        let mut blocks = Blocks::default();
+        for (key, block) in std::mem::take(&mut self.blocks).0 {
+            blocks.add(key, block);
+        }
+        self.with_blocks(blocks)
+    }
+
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.
     pub fn merge(&mut self, other: Self) {
         if other.conversation_id != self.conversation_id {

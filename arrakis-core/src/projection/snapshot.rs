@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{ProjectionError, not_an_object, session};
 use crate::conversation::{AnswerIds, Changes, Conversation, Message, Subagent, ToolUse};
 use crate::id::conversation_id;
+use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::store::Arrival;
 
 #[derive(Deserialize)]
@@ -20,8 +21,13 @@ struct Snapshot {
 
 pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
     let Some(session_id) = session(arrival, true)? else { return Ok(Changes::default()) };
-    let Snapshot { conversation, messages, tool_uses, subagents } =
+    let Snapshot { conversation, messages, mut tool_uses, subagents } =
         serde_json::from_slice(&arrival.body).map_err(not_an_object)?;
+    // Whatever it says, it must be what an event could have said.
+    let messages: Vec<_> = messages.into_iter().map(Message::made_consistent).collect();
+    for tool_use in &mut tool_uses {
+        tool_use.tool_name = cut(&tool_use.tool_name, INDEXED_TEXT_MAX_BYTES).to_owned();
+    }
     let id = conversation_id(&arrival.workspace, session_id);
     let is_own = conversation.id == id
         && conversation.workspace == arrival.workspace

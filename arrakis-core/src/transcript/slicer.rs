@@ -48,7 +48,8 @@ pub struct TranscriptAgent {
 /// What becomes of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SliceConfig {
-    /// Whether the model's thinking is sent; without it, only that there was some.
+    /// Whether the model's thinking is sent; without it, only that there was some, and nothing of the text
+    /// of lines that cannot be read.
     pub thinking: bool,
 }
 
@@ -282,7 +283,9 @@ impl<'a> Slicer<'a> {
                 let head = &line[..line.len().min(SLICE_MAX_BYTES)];
                 let head = self.redactor.redact(head.trim_ascii());
                 let text = String::from_utf8_lossy(&head);
-                let text = cut(&text, UNREADABLE_TEXT_MAX_BYTES).to_owned();
+                // What it is part of cannot be told: it may be thinking.
+                let max = if self.config.thinking { UNREADABLE_TEXT_MAX_BYTES } else { 0 };
+                let text = cut(&text, max).to_owned();
                 self.part.bytes += text.len();
                 let digest = digest();
                 self.part.unreadable.push(Unreadable { offset, bytes, reason, digest, text });

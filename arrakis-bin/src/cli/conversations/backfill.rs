@@ -47,7 +47,7 @@ pub(super) async fn run(
         let now = context.clock.now();
         let found = gaps::find(reader, &args.workspace, LOOKED_AT, now).await?;
         let found = found.into_iter().filter(|(_, gaps)| gaps.iter().any(Gap::is_for_backfill));
-        wanted.extend(found.map(|(detail, _)| detail.conversation));
+        wanted.extend(found.map(|(conversation, _)| conversation));
     }
     if wanted.is_empty() {
         context.remark("Nothing of any transcript is missing.")?;

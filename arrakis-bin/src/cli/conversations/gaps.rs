@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::Gap;
-use arrakis_core::store::{ConversationDetail, EventReader, Page};
+use arrakis_core::conversation::{Conversation, Gap};
+use arrakis_core::store::{EventReader, Page};
 
 /// Transcripts lag the hooks, and so do their readers; what is younger may still come.
 const GRACE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ pub(in crate::cli) async fn find(
     workspace: &str,
     limit: usize,
     now: Timestamp,
-) -> anyhow::Result<Vec<(ConversationDetail, Vec<Gap>)>> {
+) -> anyhow::Result<Vec<(Conversation, Vec<Gap>)>> {
     let mut found = Vec::new();
     for one in reader.conversations(workspace, Page::first(limit)).await? {
         if !one.sides.differ() || now.since(one.conversation.last_event_at) < GRACE {
@@ -29,7 +29,7 @@ pub(in crate::cli) async fn find(
         if let Some(detail) = reader.conversation(workspace, &one.conversation.session_id).await? {
             let gaps = detail.reconciliation().gaps;
             if !gaps.is_empty() {
-                found.push((detail, gaps));
+                found.push((detail.conversation, gaps));
             }
         }
     }

@@ -42,12 +42,13 @@ pub(super) async fn select(
     }
     let since = selection.since.map(|since| since.before(now));
     let until = selection.until.map(|until| until.before(now));
+    let project = selection.project.as_ref().map(std::path::absolute).transpose()?;
     let wanted = |one: &ConversationSummary| {
         let one = &one.conversation;
         (meant.is_empty() || meant.contains(&one.session_id))
             && since.is_none_or(|since| one.last_event_at >= since)
             && until.is_none_or(|until| one.started_at <= until)
-            && selection.project.as_ref().is_none_or(|project| {
+            && project.as_ref().is_none_or(|project| {
                 let path = one.project_path.as_ref().map(|path| Path::new(&path.value));
                 path.is_some_and(|path| path.starts_with(project))
             })

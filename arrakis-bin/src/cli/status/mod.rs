@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::output::{self, Terminal, text};
-use crate::compose::{ConfiguredEndpoints, open_embedded};
+use crate::compose::{ConfiguredEndpoints, open_as_it_is};
 use crate::config::{Config, fallback_home, process_env};
 pub use spool::SpoolStatus;
 
@@ -92,9 +92,13 @@ async fn gather(context: &Context) -> Status {
     let home = Layout::new(&context.home);
     let fallback = Layout::new(fallback_home(&process_env));
     let (config, problems) = Config::load(&context.home, &process_env);
-    let stored = match home.database().exists().then(|| open_embedded(&home)) {
-        Some(Ok(store)) => store.counts().await.ok(),
-        _ => None,
+    let stored = match home.database().exists() {
+        true => open_as_it_is(None, &home).await.ok(),
+        false => None,
+    };
+    let stored = match stored {
+        Some(store) => store.counts().await.ok(),
+        None => None,
     };
     let since = context.clock.now().minus(TROUBLE_WINDOW);
     let mut troubles = recent_troubles(&home, since);
