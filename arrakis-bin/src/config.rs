@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrakis_core::envelope::Source;
-use arrakis_core::limits::{SPOOL_MAX_BYTES, SPOOL_MAX_FILES};
+use arrakis_core::limits::{SPOOL_MAX_BYTES, SPOOL_MAX_FILES, URL_MAX_BYTES};
 use arrakis_core::redact::RedactConfig;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -311,14 +311,19 @@ impl Environment<'_> {
                 url.set_username("").ok();
                 url.set_password(None).ok();
                 url.set_fragment(None);
-                Some(url.to_string())
+                if url.as_str().len() <= URL_MAX_BYTES {
+                    return Some(url.to_string());
+                }
+                let problem =
+                    format!("the URL has more than {URL_MAX_BYTES} bytes; the default is used");
+                self.problems.push(ConfigProblem(problem));
             }
             _ => {
                 let problem = "the URL is not an http or https one; the default is used";
                 self.problems.push(ConfigProblem(problem.to_owned()));
-                None
             }
         }
+        None
     }
 }
 

@@ -17,7 +17,7 @@ use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, TruncationReason};
 use arrakis_store_fs::layout::decode;
 use arrakis_store_fs::{Layout, counters};
-use serde_json::Value;
+use serde_json::{Value, json};
 use world::{World, assert_silent, captured, feed, payloads, start};
 
 fn read(path: &Path) -> Envelope {
@@ -75,6 +75,38 @@ fn unknown_events_and_fields_survive_and_the_header_tells_what_is_known() {
     assert_eq!(header.destination, "http://127.0.0.1:3000/api/claude-hooks");
     let file = fs::read(&world.spooled("pending")[0]).unwrap();
     assert!(!String::from_utf8_lossy(&file).contains("hidden"));
+}
+
+#[test]
+fn an_event_with_a_name_of_any_length_is_captured_whole_and_delivered() {
+    let world = World::new();
+    let _up = world.lone_up();
+    // A control character takes six bytes in a header.
+    let long = "/é\u{1}".repeat(18_000);
+    let names = ["session_id", "cwd", "hook_event_name", "CLAUDE_PROJECT_DIR", "USER"];
+    let mut sent = Vec::new();
+    for name in names {
+        let mut event = json!({ "session_id": "s", "cwd": "/p", "hook_event_name": "Stop" });
+        let mut hook = world.lone_hook();
+        match event.get_mut(name) {
+            Some(field) => *field = long.as_str().into(),
+            None => drop(hook.env(name, &long)),
+        }
+        sent.push(event.to_string());
+        feed(hook, event.to_string().as_bytes());
+        let Envelope { header, payload } = only(&world);
+        assert_eq!(payload, event.to_string(), "{name}");
+        assert_eq!(header.session_id.is_some(), name != "session_id", "a part names another");
+        assert!(header.event_type.is_some() && header.source.project_dir.is_some(), "{name}");
+        assert!(world.arrakis(&["drain", "--once"]).status.success());
+        assert!(world.spooled("").is_empty(), "{name}");
+    }
+    let rows = world.rows();
+    let stored: Vec<_> = rows.iter().filter_map(|row| row.request_body.clone()).collect();
+    assert_eq!(stored, sent);
+    assert!(rows.iter().all(|row| row.status == "SUCCESS"));
+    assert_eq!(world.count("conversations"), 1, "a session with a long name is none");
+    assert!(troubles(&world.home()).is_empty());
 }
 
 #[test]
@@ -227,6 +259,13 @@ fn a_broken_configuration_is_told_and_costs_no_event() {
     feed(world.lone_hook(), b"{}");
     only(&world);
     assert_eq!(codes(&world.home()), ["config"]);
+
+    let world = World::new();
+    let mut hook = world.lone_hook();
+    hook.env("ARRAKIS_URL", format!("http://h/{}", "x".repeat(70_000)));
+    feed(hook, b"{}");
+    only(&world);
+    assert_eq!(codes(&world.home()), ["config"], "a URL without end fits into no header");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::event::Glance;
 use crate::id::RequestId;
+use crate::limits::{INDEXED_TEXT_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 
 /// The version of the envelope that this code writes.
 pub const ENVELOPE_VERSION: u32 = 1;
@@ -32,10 +33,12 @@ pub struct Header {
     pub request_id: RequestId,
     /// When the hook had read the payload.
     pub captured_at: Timestamp,
-    /// `hook_event_name` of the payload, where it could be read.
+    /// `hook_event_name` of the payload, where it could be read, cut at
+    /// [`INDEXED_TEXT_MAX_BYTES`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_type: Option<String>,
-    /// `session_id` of the payload, where it could be read.
+    /// `session_id` of the payload, where it could be read and has at most
+    /// [`SESSION_ID_MAX_BYTES`]: a part of one would name another session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
     /// What a repeat must have, and what a receipt names: SHA-256 of the payload bytes, unless
@@ -74,7 +77,8 @@ pub enum Form {
     Raw,
 }
 
-/// The machine and the project that an event comes from.
+/// The machine and the project that an event comes from. An envelope cuts the project directory at
+/// [`PROJECT_DIR_MAX_BYTES`], the rest at [`INDEXED_TEXT_MAX_BYTES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Source {
@@ -93,6 +97,22 @@ pub struct Source {
     /// The version of Claude Code, where the environment tells it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cli_version: Option<String>,
+}
+
+impl Source {
+    fn bounded(self) -> Self {
+        Self {
+            host: bounded(self.host, INDEXED_TEXT_MAX_BYTES),
+            user: bounded(self.user, INDEXED_TEXT_MAX_BYTES),
+            os: bounded(self.os, INDEXED_TEXT_MAX_BYTES),
+            project_dir: bounded(self.project_dir, PROJECT_DIR_MAX_BYTES),
+            cli_version: bounded(self.cli_version, INDEXED_TEXT_MAX_BYTES),
+        }
+    }
+}
+
+fn bounded(text: Option<String>, max: usize) -> Option<String> {
+    text.map(|text| cut(&text, max).to_owned())
 }
 
 /// What is missing from a payload that was not captured whole.
@@ -172,15 +192,15 @@ impl Envelope {
         glance: Glance,
     ) -> Self {
         let payload = payload.into();
-        let source = Source { project_dir: source.project_dir.or(glance.cwd), ..source };
+        let source = Source { project_dir: source.project_dir.or(glance.cwd), ..source }.bounded();
         Self {
             header: Header {
                 version: ENVELOPE_VERSION,
                 trace: TraceContext::of(glance.session_id.as_deref(), &request_id),
                 request_id,
                 captured_at,
-                event_type: glance.event_type,
-                session_id: glance.session_id,
+                event_type: bounded(glance.event_type, INDEXED_TEXT_MAX_BYTES),
+                session_id: glance.session_id.filter(|id| id.len() <= SESSION_ID_MAX_BYTES),
                 digest: Digest::of(&payload),
                 destination: destination.into(),
                 source,

@@ -33,6 +33,12 @@ pub const REQUEST_ID_MAX_BYTES: usize = 128;
 /// Longest session id that is accepted, in bytes: it is indexed, and a real one has 36.
 pub const SESSION_ID_MAX_BYTES: usize = 512;
 
+/// Longest project directory in a header, in bytes: the longest path of Linux.
+pub const PROJECT_DIR_MAX_BYTES: usize = 4096;
+
+/// Longest URL of a receiver, in bytes: what servers commonly take, and it stands in every header.
+pub const URL_MAX_BYTES: usize = 8 * 1024;
+
 /// Indexed text (event types, tool names, titles) is cut at this many bytes.
 pub const INDEXED_TEXT_MAX_BYTES: usize = 512;
 

@@ -298,8 +298,13 @@ impl EntryName {
     /// Whether the event is to be tried at `now`.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.rounds == 0 || self.due <= now || self.due > now.plus(DUE_HORIZON)
+        self.rounds == 0 || is_due(self.due, now)
     }
+}
+
+/// Whether a due time has come, or is one that only a jump of the clock explains.
+pub(crate) fn is_due(due: Timestamp, now: Timestamp) -> bool {
+    due <= now || due > now.plus(DUE_HORIZON)
 }
 
 impl fmt::Display for EntryName {

@@ -188,6 +188,9 @@ impl Lessee<'_> {
         if !entry.is_due(self.now) {
             return Offer::Later(entry.due);
         }
+        if let Some(due) = self.inner.put_off.until(&entry.request_id, self.now) {
+            return Offer::Later(due);
+        }
         let taken = self.take(name);
         self.failures.extend(taken.err());
         Offer::Done

@@ -35,6 +35,8 @@ pub mod manage;
 #[cfg(feature = "queue")]
 mod owner;
 #[cfg(feature = "queue")]
+mod put_off;
+#[cfg(feature = "queue")]
 mod quarantine;
 #[cfg(feature = "queue")]
 mod queue;

@@ -25,6 +25,7 @@ use crate::history;
 use crate::layout::{EVENT_SUFFIX, EntryName, Layout};
 use crate::lease::Scan;
 use crate::owner::{Owner, is_elsewhere};
+use crate::put_off::PutOff;
 use crate::quarantine::quarantine;
 use crate::spool::{Spool, SpoolError, Survey, survey};
 
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     leased: Mutex<HashMap<RequestId, String>>,
     /// Settlements that the medium did not take.
     unsettled: Mutex<Vec<(Lease, Disposition)>>,
+    pub(crate) put_off: PutOff,
 }
 
 impl FsQueue {
@@ -106,7 +108,7 @@ impl FsQueue {
         })?;
         let watch = Watch::new(&layout, config.watch, config.poll, now);
         let census = Census::new(&layout);
-        let (scan, leased, unsettled) = Default::default();
+        let (scan, leased, unsettled, put_off) = Default::default();
         let inner = Inner {
             layout,
             fs,
@@ -119,6 +121,7 @@ impl FsQueue {
             spool,
             leased,
             unsettled,
+            put_off,
         };
         inner.sweep_tmp();
         if let Err(error) = counters::open(&inner.layout) {
@@ -205,6 +208,9 @@ impl Queue for FsQueue {
     async fn wait(&self) -> Wake {
         loop {
             if let Some(wake) = self.inner.watch.wait().await {
+                if wake == Wake::Poked {
+                    self.inner.put_off.clear();
+                }
                 return wake;
             }
             let look = |inner: &Inner| inner.watch.catch_up(inner.clock.now());
@@ -253,6 +259,7 @@ impl Inner {
             self.leased().remove(id);
             return Err(QueueError::NotLeased(id.clone()));
         };
+        self.put_off.remove(id);
         let settled = match disposition {
             Disposition::Delivered | Disposition::Duplicate => {
                 let delivered = matches!(disposition, Disposition::Delivered);
@@ -263,10 +270,14 @@ impl Inner {
                 })
             }
             Disposition::Released => self.put_back(&held, &lease.token),
-            Disposition::Deferred { due, failure } | Disposition::RetryAt { due, failure } => {
+            Disposition::Deferred { due, failure } => {
                 self.remember(id, failure);
-                let lost = u32::from(matches!(disposition, Disposition::RetryAt { .. }));
-                let name = EntryName { due: *due, rounds: name.rounds + lost, ..name };
+                self.put_off.insert(id, *due);
+                self.put_back(&held, &lease.token)
+            }
+            Disposition::RetryAt { due, failure } => {
+                self.remember(id, failure);
+                let name = EntryName { due: *due, rounds: name.rounds + 1, ..name };
                 self.put_back(&held, &name.to_string())
             }
             Disposition::DeadLetter { failure } => {

@@ -197,7 +197,8 @@ pub enum Disposition {
         /// Why.
         failure: Failure,
     },
-    /// It lost no round, but others had better go first: give it back, due at this time.
+    /// It lost no round, but others had better go first: give it back, due at this time. Another owner may
+    /// have it sooner.
     Deferred {
         /// When to try again.
         due: Timestamp,

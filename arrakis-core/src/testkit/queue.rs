@@ -92,6 +92,7 @@ macro_rules! queue_conformance {
             released_gives_the_event_back_as_it_was,
             retry_at_gives_the_event_back_with_one_more_round_burnt,
             deferred_gives_the_event_back_with_its_rounds_due_later,
+            a_new_event_that_is_deferred_waits_while_others_go,
             a_dead_letter_is_kept_with_its_whole_history,
             settling_twice_is_told_and_harms_nobody,
             reap_gives_the_events_of_dead_owners_back_and_of_no_living_one,
@@ -378,6 +379,38 @@ pub async fn deferred_gives_the_event_back_with_its_rounds_due_later(fixture: &i
     settle(&*queue, lease, Disposition::DeadLetter { failure: failure(2) }).await;
     let letter = fixture.dead_letters().await.show(&id_of("a")).await.expect("show");
     assert_eq!(letter.expect("it is there").history, [failure(1), failure(1), failure(2)]);
+}
+
+/// An event that has lost no round can be deferred too: others go meanwhile, and a person has it at once.
+pub async fn a_new_event_that_is_deferred_waits_while_others_go(fixture: &impl QueueFixture) {
+    let queue = fixture.open().await;
+    queue.push(envelope("a", b"x")).await.expect("push");
+    let minute = Duration::from_secs(60);
+    let mut due = fixture.clock().now().plus(minute);
+    let lease = lease_one(&*queue).await;
+    settle(&*queue, lease, Disposition::Deferred { due, failure: failure(0) }).await;
+    queue.push(envelope("b", b"x")).await.expect("push");
+
+    let other = lease_one(&*queue).await;
+    assert_eq!(other.envelope.request_id(), &id_of("b"));
+    settle(&*queue, other, Disposition::Delivered).await;
+    for lane in [Lane::Fresh, Lane::Any] {
+        assert!(queue.lease(request(lane)).await.expect("lease").leases.is_empty());
+    }
+    let leased = queue.lease(request(Lane::Any)).await.expect("lease");
+    assert_eq!(leased.next_due, Some(due));
+    assert!(!queue.is_idle().await.expect("is idle"));
+
+    let asked = request(Lane::One(id_of("a")));
+    let mut leased = queue.lease(asked).await.expect("lease").leases;
+    assert_eq!(leased.len(), 1);
+    due = due.plus(minute);
+    settle(&*queue, leased.remove(0), Disposition::Deferred { due, failure: failure(0) }).await;
+    fixture.clock().advance(minute);
+    assert!(queue.lease(request(Lane::Any)).await.expect("lease").leases.is_empty());
+    fixture.clock().advance(minute);
+    let lease = lease_one(&*queue).await;
+    assert_eq!((lease.envelope.request_id(), lease.rounds_burnt), (&id_of("a"), 0));
 }
 
 /// A dead letter leaves the queue and keeps all that is known about it.
