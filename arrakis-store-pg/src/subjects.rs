@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::index::{bucket_of, in_bucket};
 use crate::read::PAGE_MAX;
-use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, shown};
+use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
 use crate::search::all_of;
 use crate::statement::Statement;
@@ -226,16 +226,18 @@ async fn look(
         .select(MessageRow::as_select())
         .load(conn)
         .await?;
-    let said =
-        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<Message>>>()?;
+    let said = rows.into_iter().filter_map(|row| readable("messages", row.id, row.into_value()));
+    let said: Vec<Message> = said.collect();
     let rows: Vec<(ToolUseRow, Option<String>)> = tool_uses::table
         .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
         .filter(tool_uses::id.eq_any(ids(true)))
         .select((ToolUseRow::as_select(), messages::model.nullable()))
         .load(conn)
         .await?;
-    let done = rows.into_iter().map(|(row, model)| Ok((row.into_value()?, model)));
-    let done = done.collect::<QueryResult<Vec<(ToolUse, Option<String>)>>>()?;
+    let done = rows
+        .into_iter()
+        .filter_map(|(row, model)| Some((readable("tool_uses", row.id, row.into_value())?, model)));
+    let done: Vec<(ToolUse, Option<String>)> = done.collect();
     let tool_uses =
         done.iter().map(|(tool_use, model)| Subject::ToolUse { tool_use, model: model.as_deref() });
     let subjects: Vec<Subject<'_>> = said.iter().map(Subject::Message).chain(tool_uses).collect();
@@ -246,8 +248,10 @@ async fn look(
         .select(ConversationRow::as_select())
         .load(conn)
         .await?;
-    let conversations = rows.into_iter().map(|row| Ok((row.id, row.into_value()?)));
-    let conversations = conversations.collect::<QueryResult<HashMap<Uuid, Conversation>>>()?;
+    let conversations = rows
+        .into_iter()
+        .filter_map(|row| Some((row.id, readable("conversations", row.id, row.into_value())?)));
+    let conversations: HashMap<Uuid, Conversation> = conversations.collect();
     let found = subjects.into_iter().filter_map(|subject| {
         let hit = filter.hit(subject, conversations.get(&subject.conversation_id())?)?;
         Some((hit, subject.said_elsewhere()))

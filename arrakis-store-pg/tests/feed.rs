@@ -169,6 +169,35 @@ async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
+    let mut home = Home::new().await;
+    for batch in 0..2 {
+        let tool = format!(r#","tool_name":"Bash","tool_use_id":"t{batch}","tool_input":"prompt""#);
+        for n in 0..3 {
+            let (id, session) = (format!("{batch}-{n}"), format!("s{n}"));
+            record_one(&home.store, home.arrivals.prompt(&id, &session)).await;
+        }
+        let (id, payload) = (format!("{batch}-t"), hook("s3", "PreToolUse", &tool));
+        record_one(&home.store, home.arrivals.next(&id, payload)).await;
+        if batch == 0 {
+            home.store.index(10).await.unwrap();
+        }
+        home.database
+            .run_sql(
+                "UPDATE messages SET metadata = '{}' WHERE content LIKE '%-0';
+                 UPDATE tool_uses SET metadata = '{}';
+                 UPDATE conversations SET metadata = '1' WHERE session_id = 's1'",
+            )
+            .await;
+        home.store.index(10).await.unwrap();
+        let filter = SearchFilter { text: Some("prompt".to_owned()), ..SearchFilter::new("main") };
+        let page = home.store.search(filter, None, 100).await.unwrap();
+        assert_eq!(page.hits.len(), batch + 1, "of each batch one can be read, with what it needs");
+        home.database.run_sql("UPDATE conversations SET metadata = '{}'").await;
+    }
+}
+
+#[tokio::test]
 async fn a_search_asks_the_index_bucket_by_bucket() {
     let home = Home::new().await;
     let mut conn = home.database.connect().await;
