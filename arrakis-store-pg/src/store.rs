@@ -140,8 +140,8 @@ impl EventStore for PgStore {
             let step =
                 self.pool.write("index texts", move |conn| search::step(conn, left, now).boxed());
             match step.await? {
-                0 => break,
-                commits => taken += commits,
+                None => break,
+                Some(commits) => taken += commits,
             }
         }
         Ok(taken)
