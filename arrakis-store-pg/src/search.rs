@@ -96,7 +96,7 @@ pub(crate) async fn off_the_runtime<T: Send + 'static>(
 ) -> Result<T, Trouble> {
     let failed = |error: tokio::task::JoinError| {
         let source: BoxError = error.into();
-        Trouble::Refused(crate::error::unavailable("index texts", source))
+        Trouble::Refused(crate::error::unavailable("look through texts", source))
     };
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }

@@ -219,7 +219,7 @@ impl EventReader for PgStore {
         self.pool
             .read("search conversations", move |conn| {
                 let filter = filter.clone();
-                async move { Ok(subjects::find(conn, &filter, after, limit).await?) }.boxed()
+                async move { subjects::find(conn, &filter, after, limit).await }.boxed()
             })
             .await
     }
