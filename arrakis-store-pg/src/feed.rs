@@ -3,7 +3,8 @@
 //! Transactions do not commit in the order of their numbers, so "newer than the last one seen" would
 //! skip those that took long. A cursor is therefore a snapshot (`pg_current_snapshot()`): it says which
 //! transactions were over when it was taken. What a later reader sees and that snapshot did not show is
-//! new. In the middle of a page a cursor also has the later snapshot, and how far in it the reader is.
+//! new. In the middle of a page a cursor also has the later snapshot, and how far in it the reader is; of a
+//! commit that is too much for one step of the index it has how much is done.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,6 +49,25 @@ impl Touched {
         self.tool_uses.extend(other.tool_uses);
         self.bytes += other.bytes;
     }
+
+    /// How many messages and tool uses there are.
+    fn subjects(&self) -> usize {
+        self.messages.len() + self.tool_uses.len()
+    }
+
+    /// Leaves out these many messages and tool uses, and what comes before them.
+    fn skip(&mut self, done: usize) {
+        let messages = done.min(self.messages.len());
+        self.messages.drain(..messages);
+        self.tool_uses.drain(..(done - messages).min(self.tool_uses.len()));
+        (self.events, self.bytes) = (Vec::new(), 0);
+    }
+
+    /// Leaves these many messages and tool uses.
+    fn truncate(&mut self, subjects: usize) {
+        self.messages.truncate(subjects);
+        self.tool_uses.truncate(subjects - self.messages.len());
+    }
 }
 
 /// Tells the feed what this transaction has written.
@@ -86,14 +106,29 @@ pub(crate) async fn probe(conn: &AsyncPgConnection, now: Timestamp) -> QueryResu
 pub(crate) struct Position {
     /// What this snapshot shows was seen.
     seen: Snapshot,
-    /// Of what this later snapshot shows, the transactions up to this one were seen as well.
-    within: Option<(Snapshot, u64)>,
+    /// Of what a later snapshot shows, some was seen as well.
+    within: Option<Within>,
+}
+
+/// How far a reader is in what a snapshot shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Within {
+    until: Snapshot,
+    /// What the transactions before this one wrote was seen, and of this one all that `done` does not exclude.
+    xid: u64,
+    /// How many of its messages and tool uses were, where not all.
+    done: Option<usize>,
 }
 
 impl Position {
     /// Everything that is committed when `snapshot` is taken.
     pub(crate) fn at(snapshot: Snapshot) -> Self {
         Self { seen: snapshot, within: None }
+    }
+
+    /// Whether a part of a commit was seen.
+    pub(crate) fn is_in_commit(&self) -> bool {
+        self.within.as_ref().is_some_and(|within| within.done.is_some())
     }
 }
 
@@ -128,7 +163,10 @@ impl fmt::Display for Position {
         let Self { seen: Snapshot(seen), within } = self;
         match within {
             None => f.write_str(seen),
-            Some((Snapshot(until), xid)) => write!(f, "{seen}/{until}/{xid}"),
+            Some(Within { until: Snapshot(until), xid, done }) => {
+                write!(f, "{seen}/{until}/{xid}")?;
+                done.map_or(Ok(()), |done| write!(f, "/{done}"))
+            }
         }
     }
 }
@@ -139,14 +177,14 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, NoPosition> {
         let mut parts = text.split('/');
         let seen = parts.next().ok_or(NoPosition)?.parse()?;
-        let within = match (parts.next(), parts.next(), parts.next()) {
-            (None, ..) => None,
-            (Some(until), Some(xid), None) => {
-                Some((until.parse()?, xid.parse().map_err(|_| NoPosition)?))
-            }
-            _ => return Err(NoPosition),
-        };
-        Ok(Self { seen, within })
+        let Some(until) = parts.next() else { return Ok(Self::at(seen)) };
+        let until = until.parse()?;
+        let xid = parts.next().and_then(|xid| xid.parse().ok()).ok_or(NoPosition)?;
+        let done = parts.next().map(str::parse).transpose().map_err(|_| NoPosition)?;
+        if parts.next().is_some() {
+            return Err(NoPosition);
+        }
+        Ok(Self { seen, within: Some(Within { until, xid, done }) })
     }
 }
 
@@ -159,6 +197,8 @@ pub(crate) struct Budget {
     pub(crate) events: usize,
     /// Payload bytes.
     pub(crate) bytes: usize,
+    /// Messages and tool uses; of a single commit that holds more, a part is read.
+    pub(crate) subjects: usize,
 }
 
 /// Commits after a position.
@@ -195,8 +235,11 @@ pub(crate) async fn commits(
             AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
     type Ids = Option<Vec<Uuid>>;
     type Row = (String, Option<String>, Ids, Ids, Ids, Option<i64>);
-    let until = position.within.as_ref().map(|(until, _)| until.0.as_str());
-    let after = position.within.as_ref().map_or(0, |(_, xid)| *xid);
+    let within = position.within.as_ref();
+    let until = within.map(|within| within.until.0.as_str());
+    // A commit of which a part is done is read again.
+    let after = within.map_or(0, |at| at.xid.saturating_sub(u64::from(at.done.is_some())));
+    let begun = within.and_then(|within| Some((within.xid, within.done?)));
     let one_more = i64::try_from(budget.commits).unwrap_or(i64::MAX - 1).saturating_add(1);
     type Sql = (
         Text,
@@ -217,25 +260,39 @@ pub(crate) async fn commits(
     let until = rows.as_slice().first().map_or(position.seen.0.as_str(), |row| row.0.as_str());
     let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
     let (mut last, mut more) = (None, false);
-    let (mut commits, mut events_taken, mut bytes_taken) = (Vec::new(), 0, 0);
+    let mut commits = Vec::new();
+    let (mut events_taken, mut bytes_taken, mut subjects_taken) = (0, 0, 0);
     for (_, xid, events, messages, tool_uses, bytes) in rows {
         let (Some(xid), Some(events)) = (xid, events) else { break };
         let [messages, tool_uses] = [messages, tool_uses].map(Option::unwrap_or_default);
         let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-        events_taken += events.len();
-        bytes_taken += bytes;
+        let xid = xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?;
+        let mut one = Touched { events, messages, tool_uses, bytes };
+        let seen = begun.filter(|(begun, _)| *begun == xid).map(|(_, done)| done);
+        if let Some(done) = seen {
+            one.skip(done);
+        }
+        events_taken += one.events.len();
+        bytes_taken += one.bytes;
+        subjects_taken += one.subjects();
         let enough = commits.len() == budget.commits
             || events_taken > budget.events
-            || bytes_taken > budget.bytes;
+            || bytes_taken > budget.bytes
+            || subjects_taken > budget.subjects;
         if enough && !commits.is_empty() {
             more = true;
             break;
         }
-        last = Some(xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?);
-        commits.push(Touched { events, messages, tool_uses, bytes });
+        let is_cut = one.subjects() > budget.subjects;
+        one.truncate(budget.subjects);
+        last = Some((xid, is_cut.then(|| seen.unwrap_or(0) + budget.subjects)));
+        commits.push(one);
     }
     let next = match last {
-        Some(xid) if more => Position { seen: position.seen.clone(), within: Some((until, xid)) },
+        Some((xid, done)) if more || done.is_some() => {
+            more = true;
+            Position { seen: position.seen.clone(), within: Some(Within { until, xid, done }) }
+        }
         _ => Position::at(until),
     };
     Ok(Commits { commits, next, more })
@@ -262,7 +319,7 @@ pub(crate) async fn page(
             source: "this store did not give that cursor".into(),
         })
     })?;
-    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX };
+    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX, subjects: usize::MAX };
     let Commits { commits, next, more } = commits(conn, &position, budget).await?;
     let ids = commits.into_iter().flat_map(|one| one.events).collect();
     let events = summaries(conn, ids).await?;
@@ -294,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_position_reads_back_from_its_text() {
-        for text in ["10:20:10,14", "1:1:", "10:20:10/15:30:/17"] {
+        for text in ["10:20:10,14", "1:1:", "10:20:10/15:30:/17", "1:1:/1:2:/3/4"] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
     }
@@ -302,7 +359,7 @@ mod tests {
     #[test]
     fn what_is_no_position_is_refused() {
         for text in
-            ["", "x", "1:2", "2:1:", "0:1:", "1:2:x", "1:2:/3", "1:2:/1:2:/x", "1:2:/1:2:/3/4"]
+            ["", "x", "1:2", "2:1:", "0:1:", "1:2:x", "1:2:/3", "1:2:/1:2:/x", "1:2:/1:2:/3/4/5"]
         {
             assert_eq!(text.parse::<Position>(), Err(NoPosition), "{text}");
         }

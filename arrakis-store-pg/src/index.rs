@@ -14,7 +14,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::error::Trouble;
-use crate::row::{At, MessageRow, ToolUseRow};
+use crate::row::{At, MessageRow, ToolUseRow, readable};
 use crate::schema::{messages, search_backlog, tool_uses};
 use crate::search::{TEXTS_AT_ONCE, off_the_runtime};
 use crate::statement::Statement;
@@ -75,11 +75,12 @@ pub(crate) async fn index_messages(
             .await?;
         let indexed = off_the_runtime(move || {
             let index = |(workspace, row): (String, MessageRow)| {
-                Ok(Indexed::of(Subject::Message(&row.into_value()?), &workspace))
+                let message = readable("messages", row.id, row.into_value())?;
+                Indexed::of(Subject::Message(&message), &workspace)
             };
-            rows.into_iter().map(index).collect::<QueryResult<Vec<_>>>()
+            rows.into_iter().filter_map(index).collect()
         });
-        write(conn, indexed.await??.into_iter().flatten().collect()).await?;
+        write(conn, indexed.await?).await?;
     }
     Ok(())
 }
@@ -98,13 +99,13 @@ pub(crate) async fn index_tool_uses(
             .await?;
         let indexed = off_the_runtime(move || {
             let index = |(workspace, row, model): (String, ToolUseRow, Option<String>)| {
-                let tool_use = &row.into_value()?;
+                let tool_use = &readable("tool_uses", row.id, row.into_value())?;
                 let subject = Subject::ToolUse { tool_use, model: model.as_deref() };
-                Ok(Indexed::of(subject, &workspace))
+                Indexed::of(subject, &workspace)
             };
-            rows.into_iter().map(index).collect::<QueryResult<Vec<_>>>()
+            rows.into_iter().filter_map(index).collect()
         });
-        write(conn, indexed.await??.into_iter().flatten().collect()).await?;
+        write(conn, indexed.await?).await?;
     }
     Ok(())
 }

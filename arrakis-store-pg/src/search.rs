@@ -28,30 +28,30 @@ pub(crate) const TEXTS_AT_ONCE: usize = 32;
 const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// What one step indexes, unless a single commit holds more: little enough for one transaction.
-const STEP: Budget = Budget { commits: 100, events: 500, bytes: 16 * 1024 * 1024 };
+const STEP: Budget = Budget { commits: 100, events: 500, bytes: 16 * 1024 * 1024, subjects: 2000 };
 
-/// Indexes some of up to `limit` commits; returns how many. While another server does it, there is
-/// nothing to do.
+/// Indexes some of up to `limit` commits; returns how many end with it, or nothing where there is nothing to
+/// do, as while another server does it.
 pub(crate) async fn step(
     conn: &mut AsyncPgConnection,
     limit: usize,
     now: Timestamp,
-) -> Result<usize, Trouble> {
+) -> Result<Option<usize>, Trouble> {
     const TAKE: &str = "SELECT position FROM search_position FOR UPDATE SKIP LOCKED";
     let position: Option<String> =
         Statement::<Text>::new(TAKE).get_result(conn).await.optional()?;
-    let Some(position) = position else { return Ok(0) };
+    let Some(position) = position else { return Ok(None) };
     let position: Position = position
         .parse()
         .map_err(|NoPosition| unreadable("position", "this is no position of the feed"))?;
     let budget = Budget { commits: limit.min(STEP.commits), ..STEP };
     let Commits { commits, next, .. } = feed::commits(conn, &position, budget).await?;
     let mut touched = feed::Touched::default();
-    let count = commits.len();
-    commits.into_iter().for_each(|one| touched.add(one));
-    if count == 0 {
-        return Ok(usize::from(index::index_backlog(conn).await?));
+    if commits.is_empty() {
+        return Ok(index::index_backlog(conn).await?.then_some(1));
     }
+    let whole = commits.len() - usize::from(next.is_in_commit());
+    commits.into_iter().for_each(|one| touched.add(one));
     index_events(conn, &touched.events).await?;
     index::index_messages(conn, &touched.messages).await?;
     index::index_tool_uses(conn, &touched.tool_uses).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn step(
             .await?;
     }
     forget(conn, now).await?;
-    Ok(count)
+    Ok(Some(whole))
 }
 
 async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), Trouble> {
@@ -96,7 +96,7 @@ pub(crate) async fn off_the_runtime<T: Send + 'static>(
 ) -> Result<T, Trouble> {
     let failed = |error: tokio::task::JoinError| {
         let source: BoxError = error.into();
-        Trouble::Refused(crate::error::unavailable("index texts", source))
+        Trouble::Refused(crate::error::unavailable("look through texts", source))
     };
     tokio::task::spawn_blocking(work).await.map_err(failed)
 }

@@ -140,8 +140,8 @@ impl EventStore for PgStore {
             let step =
                 self.pool.write("index texts", move |conn| search::step(conn, left, now).boxed());
             match step.await? {
-                0 => break,
-                commits => taken += commits,
+                None => break,
+                Some(commits) => taken += commits,
             }
         }
         Ok(taken)
@@ -219,7 +219,7 @@ impl EventReader for PgStore {
         self.pool
             .read("search conversations", move |conn| {
                 let filter = filter.clone();
-                async move { Ok(subjects::find(conn, &filter, after, limit).await?) }.boxed()
+                async move { subjects::find(conn, &filter, after, limit).await }.boxed()
             })
             .await
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::conversation::Conversation;
 use arrakis_core::search::{Mark, Subject};
 use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use diesel::dsl::{max, sql};
@@ -23,11 +23,12 @@ use diesel::sql_types::{Array, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
+use crate::error::Trouble;
 use crate::index::{bucket_of, in_bucket};
 use crate::read::PAGE_MAX;
-use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, shown};
+use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
-use crate::search::all_of;
+use crate::search::{all_of, off_the_runtime};
 use crate::statement::Statement;
 
 /// Buckets that are asked at one time, after the newest one: their matches are all read and sorted, which may
@@ -40,13 +41,17 @@ const BUCKETS_READ: i64 = 1000;
 /// Most conversations of a project whose marks are asked for.
 const MARKED_CONVERSATIONS: i64 = 256;
 
+/// How many candidates are read and judged at one time: fewer than are indexed, because many searches may run
+/// at once, and each candidate may have the largest input and output that there can be.
+const JUDGED_AT_ONCE: usize = 8;
+
 /// What `filter` asks for, newest first.
 pub(crate) async fn find(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
     after: Option<SearchCursor>,
     limit: usize,
-) -> QueryResult<SearchPage> {
+) -> Result<SearchPage, Trouble> {
     // The planner takes a common word for a reason to read the whole table.
     conn.batch_execute("SET LOCAL enable_seqscan = off").await?;
     let limit = limit.min(PAGE_MAX);
@@ -81,8 +86,10 @@ pub(crate) async fn find(
             let found = query.candidates(conn, &conditions, place, limit + 1).await?;
             place = found.last().map(|(id, _, at)| SearchCursor { at: at.0, id: *id });
             let is_all = found.len() <= limit;
-            let found = look(conn, filter, found).await?.into_iter();
-            hits.extend(found.filter(|hit| after.is_none_or(|after| hit.cursor() < after)));
+            for few in found.chunks(JUDGED_AT_ONCE) {
+                let found = look(conn, filter, few).await?.into_iter();
+                hits.extend(found.filter(|hit| after.is_none_or(|after| hit.cursor() < after)));
+            }
             if is_all {
                 break;
             }
@@ -211,52 +218,66 @@ fn in_project(filter: &SearchFilter) -> conversations::BoxedQuery<'_, Pg> {
         .into_boxed()
 }
 
-/// Reads candidates, and keeps what is to be found.
+/// Reads a few candidates, and keeps what is to be found.
 async fn look(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
-    candidates: Vec<Candidate>,
-) -> QueryResult<Vec<SearchHit>> {
+    candidates: &[Candidate],
+) -> Result<Vec<SearchHit>, Trouble> {
     let ids = |of_tools: bool| {
         let ids = candidates.iter().filter(move |(_, is_tool_use, _)| *is_tool_use == of_tools);
         ids.map(|(id, ..)| *id).collect::<Vec<_>>()
     };
-    let rows: Vec<MessageRow> = messages::table
+    let said: Vec<MessageRow> = messages::table
         .filter(messages::id.eq_any(ids(false)))
         .select(MessageRow::as_select())
         .load(conn)
         .await?;
-    let said =
-        rows.into_iter().map(MessageRow::into_value).collect::<QueryResult<Vec<Message>>>()?;
-    let rows: Vec<(ToolUseRow, Option<String>)> = tool_uses::table
+    let done: Vec<(ToolUseRow, Option<String>)> = tool_uses::table
         .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
         .filter(tool_uses::id.eq_any(ids(true)))
         .select((ToolUseRow::as_select(), messages::model.nullable()))
         .load(conn)
         .await?;
-    let done = rows.into_iter().map(|(row, model)| Ok((row.into_value()?, model)));
-    let done = done.collect::<QueryResult<Vec<(ToolUse, Option<String>)>>>()?;
-    let tool_uses =
-        done.iter().map(|(tool_use, model)| Subject::ToolUse { tool_use, model: model.as_deref() });
-    let subjects: Vec<Subject<'_>> = said.iter().map(Subject::Message).chain(tool_uses).collect();
-
-    let ids: HashSet<Uuid> = subjects.iter().map(Subject::conversation_id).collect();
-    let rows: Vec<ConversationRow> = conversations::table
+    let ids = done.iter().map(|(row, _)| row.conversation_id);
+    let ids: HashSet<Uuid> = said.iter().map(|row| row.conversation_id).chain(ids).collect();
+    let lived: Vec<ConversationRow> = conversations::table
         .filter(conversations::id.eq_any(ids))
         .select(ConversationRow::as_select())
         .load(conn)
         .await?;
-    let conversations = rows.into_iter().map(|row| Ok((row.id, row.into_value()?)));
-    let conversations = conversations.collect::<QueryResult<HashMap<Uuid, Conversation>>>()?;
-    let found = subjects.into_iter().filter_map(|subject| {
-        let hit = filter.hit(subject, conversations.get(&subject.conversation_id())?)?;
-        Some((hit, subject.said_elsewhere()))
-    });
-    let found: Vec<(SearchHit, Option<String>)> = found.collect();
+    let filter = filter.clone();
+    let found = off_the_runtime(move || judge(&filter, lived, said, done)).await?;
     let asked: Vec<String> = found.iter().filter_map(|(_, said)| said.clone()).collect();
     let is_said = said_by_transcripts(conn, &asked).await?;
     let is_new = |said: &Option<String>| said.as_ref().is_none_or(|said| !is_said.contains(said));
     Ok(found.into_iter().filter(|(_, said)| is_new(said)).map(|(hit, _)| hit).collect())
+}
+
+/// What is to be found of these; with each what the index holds of a message of a transcript that says the
+/// same, where it need not be found beside that.
+fn judge(
+    filter: &SearchFilter,
+    lived: Vec<ConversationRow>,
+    said: Vec<MessageRow>,
+    done: Vec<(ToolUseRow, Option<String>)>,
+) -> Vec<(SearchHit, Option<String>)> {
+    let lived = lived
+        .into_iter()
+        .filter_map(|row| Some((row.id, readable("conversations", row.id, row.into_value())?)));
+    let conversations: HashMap<Uuid, Conversation> = lived.collect();
+    let hit = |subject: Subject<'_>| {
+        let hit = filter.hit(subject, conversations.get(&subject.conversation_id())?)?;
+        Some((hit, subject.said_elsewhere()))
+    };
+    let said = said
+        .into_iter()
+        .filter_map(|row| hit(Subject::Message(&readable("messages", row.id, row.into_value())?)));
+    let done = done.into_iter().filter_map(|(row, model)| {
+        let tool_use = &readable("tool_uses", row.id, row.into_value())?;
+        hit(Subject::ToolUse { tool_use, model: model.as_deref() })
+    });
+    said.chain(done).collect()
 }
 
 /// Which of these a message of a transcript says.

@@ -169,6 +169,78 @@ async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
 }
 
 #[tokio::test]
+async fn a_commit_of_very_many_texts_is_indexed_in_parts_that_last() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("a", "s")).await;
+    let tool = r#","tool_name":"Bash","tool_use_id":"t","tool_input":"prompt""#;
+    record_one(&home.store, home.arrivals.next("b", hook("s", "PreToolUse", tool))).await;
+    home.store.index(10).await.unwrap();
+    // Of what is now written in one commit, a part is refused.
+    let copies = |table: &str| {
+        format!(
+            "CREATE TABLE made AS TABLE {table};
+             UPDATE made SET timestamp = timestamp - interval '1 hour';
+             INSERT INTO {table} SELECT (jsonb_populate_record(made,
+                 jsonb_build_object('id', gen_random_uuid()))).* FROM made, generate_series(1, 2500);
+             DROP TABLE made;"
+        )
+    };
+    home.database.run_sql(&[copies("messages"), copies("tool_uses")].concat()).await;
+    home.database
+        .run_sql(
+            "INSERT INTO commits (events, messages, tool_uses, at) SELECT '{}',
+                 (SELECT array_agg(id) FROM messages), (SELECT array_agg(id) FROM tool_uses), now();
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF (SELECT count(*) FROM subject_search) > 4500 THEN RAISE 'enough'; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON search_position FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    home.store.index(1).await.unwrap_err();
+    let mut conn = home.database.connect().await;
+    let indexed = "SELECT count(*)::text AS \"QUERY PLAN\" FROM subject_search";
+    let part: u32 = lines(&mut conn, indexed).await[0].parse().unwrap();
+    assert!((1000..=4500).contains(&part), "{part}");
+    home.database.run_sql("DROP TRIGGER refuse ON search_position").await;
+    record_one(&home.store, home.arrivals.prompt("c", "s")).await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(lines(&mut conn, indexed).await, ["5002"], "all of it, and nothing else");
+    assert_eq!(home.store.index(9).await.unwrap(), 1);
+    assert_eq!(home.store.index(9).await.unwrap(), 0);
+    assert_eq!(lines(&mut conn, indexed).await, ["5003"]);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
+    let mut home = Home::new().await;
+    for batch in 0..2 {
+        let tool = format!(r#","tool_name":"Bash","tool_use_id":"t{batch}","tool_input":"prompt""#);
+        for n in 0..3 {
+            let (id, session) = (format!("{batch}-{n}"), format!("s{n}"));
+            record_one(&home.store, home.arrivals.prompt(&id, &session)).await;
+        }
+        let (id, payload) = (format!("{batch}-t"), hook("s3", "PreToolUse", &tool));
+        record_one(&home.store, home.arrivals.next(&id, payload)).await;
+        if batch == 0 {
+            home.store.index(10).await.unwrap();
+        }
+        home.database
+            .run_sql(
+                "UPDATE messages SET metadata = '{}' WHERE content LIKE '%-0';
+                 UPDATE tool_uses SET metadata = '{}';
+                 UPDATE conversations SET metadata = '1' WHERE session_id = 's1'",
+            )
+            .await;
+        home.store.index(10).await.unwrap();
+        let filter = SearchFilter { text: Some("prompt".to_owned()), ..SearchFilter::new("main") };
+        let page = home.store.search(filter, None, 100).await.unwrap();
+        assert_eq!(page.hits.len(), batch + 1, "of each batch one can be read, with what it needs");
+        home.database.run_sql("UPDATE conversations SET metadata = '{}'").await;
+    }
+}
+
+#[tokio::test]
 async fn a_search_asks_the_index_bucket_by_bucket() {
     let home = Home::new().await;
     let mut conn = home.database.connect().await;

@@ -112,7 +112,8 @@ async fn each_index_serves_the_query_that_its_comment_holds() {
         .unwrap();
     conn.batch_execute(
         "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, session_id,
-             received_at, request_headers, status, retry_after, metadata, created_at, updated_at)
+             received_at, request_headers, status, conversation_id, retry_after, metadata,
+             created_at, updated_at)
          SELECT (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid,
              CASE WHEN n % 1000 = 0 THEN 'small' ELSE 'main' END, 'r' || n, '',
              CASE WHEN n % 500 = 0 THEN 'PreCompact' WHEN n % 2 = 0 THEN 'PreToolUse'
@@ -120,15 +121,19 @@ async fn each_index_serves_the_query_that_its_comment_holds() {
              's' || n / 100, now() - interval '1 day' + n * interval '86.4 ms', '{}',
              (CASE WHEN n % 1000 = 1 THEN 'INVALID' WHEN n % 1000 = 2 THEN 'PENDING_RETRY'
                  WHEN n % 1000 = 3 THEN 'FAILED' ELSE 'SUCCESS' END)::event_status,
+             CASE WHEN n % 1000 <> 1 THEN '00000000-0000-0000-0000-000000000000'::uuid END,
              CASE WHEN n % 1000 = 2 THEN now() - interval '12 hours' + n * interval '86.4 ms' END,
              '{}', now(), now()
          FROM generate_series(1, 1000000) AS n; ANALYZE webhook_events",
     )
     .await
     .unwrap();
-    let migration = include_str!("../migrations/2026-11-24-000000_foundation/up.sql");
+    let migrations = [
+        include_str!("../migrations/2026-11-24-000000_foundation/up.sql"),
+        include_str!("../migrations/2026-11-26-100000_search/up.sql"),
+    ];
     let (mut query, mut indexes) = (None, 0);
-    for line in migration.lines() {
+    for line in migrations.into_iter().flat_map(str::lines) {
         if let Some(found) = line.strip_prefix("-- query: ") {
             query = Some(found);
         } else if let Some(name) = line.strip_prefix("CREATE INDEX webhook_events_") {
@@ -146,7 +151,7 @@ async fn each_index_serves_the_query_that_its_comment_holds() {
         "SELECT indexname AS text FROM pg_indexes WHERE tablename = 'webhook_events'
          AND indexname <> 'webhook_events_pkey'",
     );
-    assert_eq!((indexes, declared.await.len()), (8, 8));
+    assert_eq!((indexes, declared.await.len()), (9, 9));
 }
 
 async fn explain(conn: &mut AsyncPgConnection, query: &str) -> Vec<String> {

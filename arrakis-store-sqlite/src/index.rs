@@ -13,7 +13,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 
 use crate::feed::{self, Position};
-use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, uuid};
+use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
 use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
 use crate::search::{self, Text};
 use crate::subjects;
@@ -234,7 +234,7 @@ impl Step {
             .get_result::<(String, MessageRow<'static>)>(conn)
             .optional()?;
         let Some((workspace, row)) = found else { return Ok(0) };
-        let message = row.into_value()?;
+        let Some(message) = readable("messages", id, row.into_value()) else { return Ok(0) };
         let text = Text::of_subject(Subject::Message(&message), &workspace);
         self.subjects.push(text);
         Ok(message.content.value.len())
@@ -248,7 +248,7 @@ impl Step {
             .get_result::<(String, ToolUseRow<'static>)>(conn)
             .optional()?;
         let Some((workspace, row)) = found else { return Ok(0) };
-        let tool_use = row.into_value()?;
+        let Some(tool_use) = readable("tool_uses", id, row.into_value()) else { return Ok(0) };
         let model = subjects::model_of(conn, &tool_use)?;
         let subject = Subject::ToolUse { tool_use: &tool_use, model: model.as_deref() };
         let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, Message, ToolUse};
+use arrakis_core::conversation::{Conversation, ToolUse};
 use arrakis_core::search::{Mark, Subject};
 use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use diesel::dsl::max;
@@ -20,7 +20,7 @@ use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
 use crate::read::PAGE_MAX;
-use crate::row::{ConversationRow, MessageRow, ToolUseRow, time};
+use crate::row::{ConversationRow, MessageRow, ToolUseRow, readable, time};
 use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
 use crate::search::{NUMBER_BITS, all_of, keys_at, matches, whole_milliseconds};
 
@@ -171,13 +171,17 @@ impl Looking<'_> {
         if *is_tool_use {
             let row = tool_uses::table.find(id).select(ToolUseRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
-            let tool_use = row.into_value()?;
+            let Some(tool_use) = readable("tool_uses", id, row.into_value()) else {
+                return Ok(None);
+            };
             let model = model_of(conn, &tool_use)?;
             self.hit(conn, Subject::ToolUse { tool_use: &tool_use, model: model.as_deref() })
         } else {
             let row = messages::table.find(id).select(MessageRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
-            let message: Message = row.into_value()?;
+            let Some(message) = readable("messages", id, row.into_value()) else {
+                return Ok(None);
+            };
             self.hit(conn, Subject::Message(&message))
         }
     }
@@ -191,10 +195,13 @@ impl Looking<'_> {
         let conversation = match self.conversations.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                let row =
-                    conversations::table.find(id.to_string()).select(ConversationRow::as_select());
+                let id = id.to_string();
+                let row = conversations::table.find(&id).select(ConversationRow::as_select());
                 let row = row.get_result(conn).optional()?;
-                place.insert(row.map(ConversationRow::into_value).transpose()?)
+                let read = |row: ConversationRow<'static>| {
+                    readable("conversations", &id, row.into_value())
+                };
+                place.insert(row.and_then(read))
             }
         };
         let Some(conversation) = conversation else { return Ok(None) };

@@ -128,6 +128,28 @@ async fn two_servers_index_each_text_once() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
+    let home = Home::new();
+    for (n, session) in (0..).zip(["bad", "good", "sad", "good"]) {
+        let event =
+            Arrival { session_id: Some(session.to_owned()), ..arrival(&format!("e{n}"), n) };
+        record(&home.store, &event, &format!("needle {session}")).await;
+        home.beside()
+            .batch_execute(
+                "UPDATE messages SET metadata = '{}' WHERE content = 'needle bad';
+                 UPDATE conversations SET metadata = '1' WHERE session_id = 'sad'",
+            )
+            .unwrap();
+        home.store.index(10).await.unwrap();
+    }
+    assert_eq!(messages(&home.store, "needle").await.len(), 2);
+    let damage = "UPDATE messages SET metadata = '{}' WHERE id = (SELECT min(id) FROM messages \
+        WHERE content = 'needle good')";
+    home.beside().batch_execute(damage).unwrap();
+    assert_eq!(messages(&home.store, "needle").await.len(), 1);
+}
+
+#[tokio::test]
 async fn every_filter_narrows_a_search() {
     let home = Home::new();
     let mut other = payload("b", 1, "needle");

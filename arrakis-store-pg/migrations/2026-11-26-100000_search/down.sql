@@ -1,3 +1,4 @@
+DROP INDEX webhook_events_loose;
 DROP TABLE search_backlog;
 ALTER TABLE commits DROP COLUMN tool_uses;
 DROP TABLE subject_buckets;

@@ -29,3 +29,7 @@ INSERT INTO search_backlog (table_name, after_id)
 SELECT 'messages', '00000000-0000-0000-0000-000000000000'::uuid WHERE EXISTS (SELECT 1 FROM messages);
 INSERT INTO search_backlog (table_name, after_id)
 SELECT 'tool_uses', '00000000-0000-0000-0000-000000000000'::uuid WHERE EXISTS (SELECT 1 FROM tool_uses);
+
+-- What belongs to no conversation is read by itself, to keep it elsewhere.
+-- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '00000000-0000-0000-0000-000000000000' ORDER BY id LIMIT 50
+CREATE INDEX webhook_events_loose ON webhook_events (workspace, id) WHERE conversation_id IS NULL;

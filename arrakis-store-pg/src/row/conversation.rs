@@ -163,8 +163,8 @@ fn conversation_columns<'a, ST>(
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = messages)]
 pub(crate) struct MessageRow {
-    id: Uuid,
-    conversation_id: Uuid,
+    pub(crate) id: Uuid,
+    pub(crate) conversation_id: Uuid,
     role: String,
     content: String,
     timestamp: At,
@@ -283,9 +283,9 @@ fn message_columns<'a, ST>(
 #[derive(Debug, Queryable, Selectable)]
 #[diesel(table_name = tool_uses)]
 pub(crate) struct ToolUseRow {
-    id: Uuid,
+    pub(crate) id: Uuid,
     message_id: Option<Uuid>,
-    conversation_id: Uuid,
+    pub(crate) conversation_id: Uuid,
     tool_name: String,
     parameters: Option<JsonText<'static>>,
     response: Option<JsonText<'static>>,

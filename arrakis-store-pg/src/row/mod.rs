@@ -11,6 +11,7 @@ use arrakis_core::digest::Digest;
 use diesel::result::QueryResult;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
+use uuid::Uuid;
 
 pub(crate) use conversation::{
     ConversationRow, MessageRow, ToolUseRow, insert_conversations, insert_messages,
@@ -23,6 +24,13 @@ pub(crate) use subagent::{SubagentRow, insert_subagents, update_subagents};
 pub(crate) use value::{At, JsonText, State, shown};
 
 use crate::error::unreadable;
+
+/// What was read of a row; one that cannot be read is passed over, so that it hides no other.
+pub(crate) fn readable<T>(table: &str, id: Uuid, read: QueryResult<T>) -> Option<T> {
+    let warn =
+        |error: &_| tracing::warn!(table, %id, %error, "a row cannot be read: it is not found");
+    read.inspect_err(warn).ok()
+}
 
 /// Reads a digest.
 pub(crate) fn digest(column: &str, bytes: &[u8]) -> QueryResult<Digest> {

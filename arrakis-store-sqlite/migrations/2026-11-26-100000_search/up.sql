@@ -20,3 +20,7 @@ CREATE TABLE index_backlog (
 ) STRICT;
 INSERT INTO index_backlog (table_name, after_id) SELECT 'messages', '' WHERE EXISTS (SELECT 1 FROM messages);
 INSERT INTO index_backlog (table_name, after_id) SELECT 'tool_uses', '' WHERE EXISTS (SELECT 1 FROM tool_uses);
+
+-- What belongs to no conversation is read by itself, to keep it elsewhere.
+-- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '0' ORDER BY id LIMIT 50
+CREATE INDEX webhook_events_loose ON webhook_events (workspace, id) WHERE conversation_id IS NULL;

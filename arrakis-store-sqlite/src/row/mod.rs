@@ -19,6 +19,13 @@ pub(crate) use subagent::SubagentRow;
 
 use crate::error::unreadable;
 
+/// What was read of a row; one that cannot be read is passed over, so that it hides no other.
+pub(crate) fn readable<T>(table: &str, id: &str, read: QueryResult<T>) -> Option<T> {
+    let warn =
+        |error: &_| tracing::warn!(table, id, %error, "a row cannot be read: it is not found");
+    read.inspect_err(warn).ok()
+}
+
 /// Reads a moment.
 pub(crate) fn time(column: &str, text: &str) -> QueryResult<Timestamp> {
     parse(column, text)

@@ -16,7 +16,8 @@ use super::error::HttpError;
 /// Hits of a page where nothing else is asked for.
 const LIMIT: usize = 20;
 
-/// Most hits of a page: each has a text of up to half a megabyte that is read for it.
+/// Most hits of a page: for each, a store reads all that a message or a tool use has, which may be an input
+/// and an output of 16 MiB.
 const LIMIT_MAX: usize = 100;
 
 /// What a reader may ask for: [`SearchFilter`], and which page of it.
