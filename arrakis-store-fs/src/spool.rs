@@ -142,8 +142,9 @@ impl Spool {
         let target = self.layout.pending().join(EntryName::of(&envelope.header).to_string());
         let mut attempt = 0;
         loop {
-            // A new name for each attempt: never a file whose fsync has failed.
-            let name = format!("{}.{attempt}", envelope.request_id());
+            // A new name for each attempt: never a file whose fsync has failed. One of its own for each
+            // process, since a slice of a transcript has the same id in all.
+            let name = format!("{}.{}.{attempt}", envelope.request_id(), std::process::id());
             let temporary = self.layout.tmp().join(name);
             let parts: [&[u8]; 2] = [&header, &envelope.payload];
             let source = match write_durably(&*self.fs, &temporary, &target, &parts) {

@@ -527,3 +527,34 @@ fn nothing_is_read_that_is_not_wanted() {
     scene.shipper.configure(config(&folder));
     assert_eq!(scene.read("s.jsonl"), 1);
 }
+
+#[test]
+fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    let file = scene.file("s.jsonl");
+    let folder = scene.directory.path().join("claude");
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let other = Shipper::new(scene.layout.clone(), time, config(&folder));
+    std::thread::scope(|threads| {
+        let mut waiting = None;
+        let reading = scene.shipper.read(&file, DESTINATION, ReadMode::default(), &mut |_| {
+            for shipper in [&scene.shipper, &other] {
+                let read = shipper.read(&file, DESTINATION, ReadMode::default(), &mut |_| {});
+                assert_eq!(read.unwrap().slices, 0);
+            }
+            assert_eq!(other.read_known().unwrap(), 0);
+            waiting.get_or_insert_with(|| {
+                let wait = ReadMode { again: true, wait: true, ..ReadMode::default() };
+                let (other, file) = (&other, &file);
+                threads.spawn(move || other.read(file, DESTINATION, wait, &mut |_| {}).unwrap())
+            });
+        });
+        assert_eq!(reading.unwrap().slices, 1);
+        scene.clock.advance(Duration::from_secs(1));
+        assert_eq!(waiting.unwrap().join().unwrap().slices, 1);
+    });
+    let tally = arrakis_store_fs::counters::read(&scene.layout).unwrap().tally;
+    assert_eq!(tally.captured, entries(&scene.layout.pending()).len() as u64);
+    assert_eq!(entries(&scene.layout.transcripts()).len(), 1, "no lock is left");
+}

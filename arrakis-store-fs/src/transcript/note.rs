@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durability::{FileSystem, create_directories, write_durably};
 use crate::layout::Layout;
+use crate::lock;
 
 /// Longest note that is read, in bytes: two paths of the longest kind and a trouble.
 const NOTE_MAX_BYTES: u64 = 64 * 1024;
@@ -22,7 +23,10 @@ const NOTE_MAX_BYTES: u64 = 64 * 1024;
 /// The ending of a note's file name.
 const SUFFIX: &str = ".json";
 
-/// After how long a temporary file is taken for one that a crash has left.
+/// The ending of a lock's file name.
+const LOCK: &str = "lock";
+
+/// After how long a temporary file or a lock is taken for one that a crash has left.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
 /// What is known about one transcript.
@@ -174,8 +178,29 @@ impl Notes {
                 write()
             }
             // A process of the same number has died here.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => write(),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.fs.remove(&temporary)?;
+                write()
+            }
             written => written,
+        }
+    }
+
+    /// Has nobody else read the transcript at `path` until what it returns is dropped: two readings at
+    /// once would push the same slices, and one hide from the other that they are in the spool. `None`
+    /// where somebody is at it and it shall not `wait` for that.
+    pub(super) fn hold(&self, path: &str, wait: bool) -> io::Result<Option<Held>> {
+        let path = self.file_of(path).with_extension(LOCK);
+        loop {
+            let lock = if wait { lock::lock(&path).map(Some) } else { lock::try_lock(&path) };
+            match lock {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_directories(&*self.fs, [&*self.layout.transcripts()])?;
+                }
+                // It waited for one that was removed when it was let go.
+                Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
+                lock => return Ok(lock?.map(|file| Held { path, _file: file })),
+            }
         }
     }
 
@@ -188,7 +213,9 @@ impl Notes {
         for path in paths(&self.layout)?.iter().filter(|path| !is_note(path)) {
             let modified = path.metadata().and_then(|found| found.modified());
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-            if age.is_some_and(|age| age > LEFT_BEHIND) {
+            let is_old = age.is_some_and(|age| age > LEFT_BEHIND);
+            // A long reading holds its lock for longer.
+            if is_old && let Ok(Some(_held)) = lock::try_lock(path) {
                 self.fs.remove(path).ok(); // it is tried again next time
             }
         }
@@ -200,6 +227,20 @@ impl Notes {
         name.replace_range(.."sha256:".len(), "");
         name.truncate(32);
         self.layout.transcripts().join(name + SUFFIX)
+    }
+}
+
+/// A transcript that is being read; no longer when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While it is locked, so that nobody has a lock on a file that is gone.
+        fs::remove_file(&self.path).ok();
     }
 }
 

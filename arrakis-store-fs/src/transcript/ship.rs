@@ -1,6 +1,5 @@
 //! Reading what a transcript has gained, and pushing it.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -59,6 +58,8 @@ pub struct ReadMode {
     pub again: bool,
     /// Because a person has named it, wherever it lies.
     pub imported: bool,
+    /// After the reading that another process is at, where there is one, instead of leaving it to that.
+    pub wait: bool,
 }
 
 /// A slice could not be spooled. Nothing is lost: the next reading goes on before it.
@@ -88,8 +89,6 @@ pub struct Shipper {
     notes: Notes,
     clock: Arc<dyn Clock>,
     config: Mutex<Arc<ShipConfig>>,
-    /// The files that are being read.
-    busy: Mutex<HashSet<String>>,
     stopped: AtomicBool,
     /// Whether it was told that the spool takes nothing.
     warned: AtomicBool,
@@ -116,7 +115,6 @@ impl Shipper {
             layout,
             clock,
             config: Mutex::new(Arc::new(config)),
-            busy: Mutex::default(),
             stopped: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
@@ -194,8 +192,8 @@ impl Shipper {
     }
 
     /// Reads what a transcript has gained. `observe` sees each slice, without its payload, once it is in
-    /// the spool; also those that hold nothing worth sending. A file that is being read already is left
-    /// to that reading.
+    /// the spool; also those that hold nothing worth sending. A file that is being read already, here or
+    /// by another process, is left to that reading unless `mode` says to wait.
     ///
     /// # Errors
     ///
@@ -211,7 +209,9 @@ impl Shipper {
         if !self.is_enabled() {
             return Ok(reading);
         }
-        let Some(_busy) = Busy::begin(&self.busy, &file.path) else { return Ok(reading) };
+        let held = self.notes.hold(&file.path, mode.wait);
+        let held = held.map_err(|source| self.note_error(&file.path, source))?;
+        let Some(_held) = held else { return Ok(reading) };
         let known = self.load(&file.path)?;
         let mut note = known.clone().unwrap_or_else(|| Note::new(file, destination));
         if mode.again {
@@ -479,24 +479,6 @@ fn tell(note: &Note, slice: &Slice) {
         tracing::warn!(target: "arrakis::queue", %request_id, path = note.path,
             lines = slice.unreadable.len(), offset = first.offset, bytes = first.bytes,
             reason = first.reason, "a transcript has lines that cannot be read; the event names them");
-    }
-}
-
-/// A file that is being read; no longer when dropped.
-struct Busy<'a> {
-    all: &'a Mutex<HashSet<String>>,
-    path: &'a str,
-}
-
-impl<'a> Busy<'a> {
-    fn begin(all: &'a Mutex<HashSet<String>>, path: &'a str) -> Option<Self> {
-        lock(all).insert(path.to_owned()).then_some(Self { all, path })
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        lock(self.all).remove(self.path);
     }
 }
 

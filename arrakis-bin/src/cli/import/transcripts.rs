@@ -171,7 +171,7 @@ impl Import {
         let is_followed =
             |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
         let imported = !self.followed.iter().any(is_followed);
-        let mode = ReadMode { again: self.again, imported };
+        let mode = ReadMode { again: self.again, imported, wait: true };
         let (report, progress, mut bytes) = (&mut self.report, &self.progress, 0);
         let read = self.shipper.read(&file, &self.destination, mode, &mut |slice| {
             progress.step(slice.end - slice.start);
