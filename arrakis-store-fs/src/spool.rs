@@ -18,6 +18,9 @@ use crate::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, Unreadable, 
 /// usual size, or two large ones.
 pub const RESERVE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most files of one event and process number that crashes leave in `tmp/` before they are swept.
+const LEFT_BEHIND_MAX: u32 = 1000;
+
 /// A spool directory to put events into. Making one costs nothing; the directories are created when
 /// they turn out to be missing.
 #[derive(Debug, Clone)]
@@ -140,7 +143,7 @@ impl Spool {
     fn write_uncounted(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
         let header = encode_header(envelope).map_err(SpoolError::Format)?;
         let target = self.layout.pending().join(EntryName::of(&envelope.header).to_string());
-        let mut attempt = 0;
+        let (mut attempt, mut failures) = (0, 0);
         loop {
             // A new name for each attempt: never a file whose fsync has failed. One of its own for each
             // process, since a slice of a transcript has the same id in all.
@@ -152,7 +155,12 @@ impl Spool {
                 Err(error) => error,
             };
             attempt += 1;
-            if attempt > 2 || !self.mend(&source) {
+            // A process of the same number is at it, or has died here; its file is swept later.
+            if source.kind() == io::ErrorKind::AlreadyExists && attempt < LEFT_BEHIND_MAX {
+                continue;
+            }
+            failures += 1;
+            if failures > 2 || !self.mend(&source) {
                 return Err(SpoolError::Io { path: target, source });
             }
         }

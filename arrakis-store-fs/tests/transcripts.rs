@@ -256,7 +256,7 @@ fn a_person_may_have_a_file_outside_imported_which_is_not_followed_there() {
     append(&path, line(1).as_bytes());
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
     let import = Shipper::new(scene.layout.clone(), time, config(&outside));
-    let mode = ReadMode { imported: true, ..ReadMode::default() };
+    let mode = ReadMode { imported: true, asked: true, ..ReadMode::default() };
     let file = identify(&path).unwrap();
     assert_eq!(import.read(&file, DESTINATION, mode, &mut |_| {}).unwrap().slices, 1);
     append(&path, line(2).as_bytes());
@@ -545,7 +545,7 @@ fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
             }
             assert_eq!(other.read_known().unwrap(), 0);
             waiting.get_or_insert_with(|| {
-                let wait = ReadMode { again: true, wait: true, ..ReadMode::default() };
+                let wait = ReadMode { again: true, asked: true, ..ReadMode::default() };
                 let (other, file) = (&other, &file);
                 threads.spawn(move || other.read(file, DESTINATION, wait, &mut |_| {}).unwrap())
             });
@@ -557,4 +557,54 @@ fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
     let tally = arrakis_store_fs::counters::read(&scene.layout).unwrap().tally;
     assert_eq!(tally.captured, entries(&scene.layout.pending()).len() as u64);
     assert_eq!(entries(&scene.layout.transcripts()).len(), 1, "no lock is left");
+}
+
+#[test]
+fn of_what_events_name_only_transcripts_are_read() {
+    let scene = Scene::new();
+    scene.append("settings.json", "{\"apiKeyHelper\":\"a secret\"}\n");
+    symlink(scene.path("settings.json"), scene.path("s.jsonl")).unwrap();
+    for name in ["settings.json", "s.jsonl"] {
+        assert_eq!(scene.read(name), 0, "{name}");
+    }
+    let troubles = scene.troubles();
+    assert!(troubles.iter().all(|trouble| trouble.contains("end with .jsonl")), "{troubles:?}");
+    assert_eq!((troubles.len(), slices(&scene.layout)), (2, vec![]));
+    // A person may ask for it.
+    let asked = ReadMode { asked: true, imported: true, ..ReadMode::default() };
+    let file = scene.file("settings.json");
+    let reading = scene.shipper.read(&file, DESTINATION, asked, &mut |_| {}).unwrap();
+    assert_eq!((reading.slices, reading.trouble), (0, None), "it has no line that matters");
+}
+
+#[test]
+fn no_folder_outside_is_listed() {
+    let scene = Scene::new();
+    let outside = scene.directory.path().join("outside");
+    fs::create_dir_all(outside.join("s/subagents")).unwrap();
+    append(&outside.join("s/subagents/agent-a.jsonl"), line(1).as_bytes());
+    fs::create_dir(scene.path("link")).unwrap();
+    symlink(outside.join("s/subagents"), scene.path("link/subagents")).unwrap();
+    scene.append("link.jsonl", line(2));
+    scene.shipper.read_session(&transcript(&outside.join("s.jsonl")), DESTINATION).unwrap();
+    assert_eq!(scene.read("link.jsonl"), 1);
+    // What was listed there would be noted.
+    assert_eq!(entries(&scene.layout.transcripts()).len(), 2);
+}
+
+#[test]
+fn what_is_read_again_is_not_read_once_more_after_that() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    scene.read("s.jsonl");
+    let again = ReadMode { again: true, ..ReadMode::default() };
+    scene.clock.advance(Duration::from_secs(1));
+    let file = scene.file("s.jsonl");
+    scene.shipper.read(&file, DESTINATION, again, &mut |_| {}).unwrap();
+    let spooled = slices(&scene.layout).len();
+    assert_eq!((scene.read("s.jsonl"), scene.shipper.read_known().unwrap()), (0, 0));
+    assert_eq!(slices(&scene.layout).len(), spooled);
+    assert_eq!(spooled, 2);
+    let note = fs::read_to_string(entries(&scene.layout.transcripts()).remove(0)).unwrap();
+    assert!(!note.contains("intent"), "{note}");
 }

@@ -58,8 +58,9 @@ pub struct ReadMode {
     pub again: bool,
     /// Because a person has named it, wherever it lies.
     pub imported: bool,
-    /// After the reading that another process is at, where there is one, instead of leaving it to that.
-    pub wait: bool,
+    /// Because a person has asked for it: whatever its name is, and after the reading that another process
+    /// is at, where there is one, instead of leaving it to that.
+    pub asked: bool,
 }
 
 /// A slice could not be spooled. Nothing is lost: the next reading goes on before it.
@@ -155,7 +156,7 @@ impl Shipper {
     pub fn read_session(&self, file: &TranscriptFile, destination: &str) -> Result<u64, ShipError> {
         let mut slices = 0;
         let mut failure = None;
-        for file in std::iter::once(file.clone()).chain(subagents(file)) {
+        for file in std::iter::once(file.clone()).chain(self.subagents(file)) {
             match self.read(&file, destination, ReadMode::default(), &mut |_| {}) {
                 Ok(reading) => slices += reading.slices,
                 Err(error) => failure = Some(error),
@@ -193,7 +194,7 @@ impl Shipper {
 
     /// Reads what a transcript has gained. `observe` sees each slice, without its payload, once it is in
     /// the spool; also those that hold nothing worth sending. A file that is being read already, here or
-    /// by another process, is left to that reading unless `mode` says to wait.
+    /// by another process, is left to that reading unless somebody has asked.
     ///
     /// # Errors
     ///
@@ -209,7 +210,7 @@ impl Shipper {
         if !self.is_enabled() {
             return Ok(reading);
         }
-        let held = self.notes.hold(&file.path, mode.wait);
+        let held = self.notes.hold(&file.path, mode.asked);
         let held = held.map_err(|source| self.note_error(&file.path, source))?;
         let Some(_held) = held else { return Ok(reading) };
         let known = self.load(&file.path)?;
@@ -224,7 +225,11 @@ impl Shipper {
         }
         let config = Arc::clone(&lock(&self.config));
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
-        let read = match open(&note.path, &config.folders) {
+        let found = match mode.asked {
+            true => allowed(&note.path, &config.folders),
+            false => followed(&note.path, &config.folders),
+        };
+        let read = match found.and_then(|path| open(&path)) {
             Ok(opened) => pass.read(&mut note, &opened),
             Err(error) => Err(Failure::File(error)),
         };
@@ -241,7 +246,9 @@ impl Shipper {
         note.missing_since =
             reading.is_missing.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
         (reading.trouble, note.trouble) = (trouble.clone(), trouble);
-        let saved = if known.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
+        // What is noted now, on the way, may be an intent.
+        let noted = self.load(&note.path).ok().flatten();
+        let saved = if noted.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
         failure.map_or(saved.map(|()| reading), Err)
     }
 
@@ -284,9 +291,21 @@ impl Shipper {
         is_gone && self.notes.forget(note).is_ok()
     }
 
+    /// The transcripts of the subagents of a session.
+    fn subagents(&self, session: &TranscriptFile) -> Vec<TranscriptFile> {
+        let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
+        let config = Arc::clone(&lock(&self.config));
+        let folder = format!("{folder}/subagents");
+        if allowed(&folder, &config.folders).is_ok() {
+            subagents(session, &folder)
+        } else {
+            Vec::new()
+        }
+    }
+
     fn may_read(&self, path: &str) -> bool {
         let config = Arc::clone(&lock(&self.config));
-        allowed(path, &config.folders).is_ok()
+        followed(path, &config.folders).is_ok()
     }
 
     fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
@@ -482,10 +501,8 @@ fn tell(note: &Note, slice: &Slice) {
     }
 }
 
-/// The transcripts of the subagents of a session, which lie in a folder of its own beside its transcript.
-pub(super) fn subagents(session: &TranscriptFile) -> Vec<TranscriptFile> {
-    let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
-    let folder = Path::new(folder).join("subagents");
+/// The transcripts of the subagents of a session in the folder beside its transcript.
+fn subagents(session: &TranscriptFile, folder: &str) -> Vec<TranscriptFile> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(2 * SUBAGENTS_MAX);
     let files = entries.filter_map(|entry| {
         let path = entry.path().into_os_string().into_string().ok()?;
@@ -506,13 +523,25 @@ pub(super) fn agent_of(path: &str) -> Option<&str> {
 fn meta(transcript: &str, folders: &[PathBuf]) -> Option<serde_json::Value> {
     let path = Path::new(transcript).with_extension("meta.json");
     let mut bytes = Vec::new();
-    open(path.to_str()?, folders).ok()?.take(META_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    let file = open(&allowed(path.to_str()?, folders).ok()?).ok()?;
+    file.take(META_MAX_BYTES).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Opens a regular file in one of the folders.
-fn open(path: &str, folders: &[PathBuf]) -> io::Result<File> {
-    claim::open(&allowed(path, folders)?)?.map_err(io::Error::other)
+/// Opens a regular file.
+fn open(path: &Path) -> io::Result<File> {
+    claim::open(path)?.map_err(io::Error::other)
+}
+
+/// Where a path leads, if a transcript may be there that nobody has asked for: an event can name any
+/// file.
+fn followed(path: &str, folders: &[PathBuf]) -> io::Result<PathBuf> {
+    let real = allowed(path, folders)?;
+    if real.extension().is_some_and(|ending| ending == "jsonl") {
+        Ok(real)
+    } else {
+        Err(io::Error::other("its name does not end with .jsonl; `arrakis import` reads it"))
+    }
 }
 
 /// Where a path leads, if that is in one of the folders.

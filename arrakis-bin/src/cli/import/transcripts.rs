@@ -23,7 +23,7 @@ use crate::cli::queue::act::TOLD_PROBLEMS;
 use crate::cli::queue::progress::Progress;
 use crate::cli::queue::retry::{Drainer, wake};
 use crate::compose::{ship_config, shipper};
-use crate::config::{Config, claude_folder, process_env};
+use crate::config::{Config, process_env, projects_folder};
 
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,13 +87,12 @@ fn read(
     config.transcripts.folders.extend_from_slice(allowed);
     let mut found = Found::default();
     if paths.is_empty() {
-        let folder =
-            claude_folder(&process_env).context("the home directory is not known; set HOME")?;
-        let projects = folder.join("projects");
+        let projects =
+            projects_folder(&process_env).context("the home directory is not known; set HOME")?;
         if !projects.is_dir() {
             bail!(
                 "there are no transcripts in {}; name the folder that has some",
-                folder.display()
+                projects.display()
             );
         }
         found.add(&projects);
@@ -170,8 +169,9 @@ impl Import {
         let real = path.canonicalize().unwrap_or_default();
         let is_followed =
             |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
-        let imported = !self.followed.iter().any(is_followed);
-        let mode = ReadMode { again: self.again, imported, wait: true };
+        let is_named_so = real.extension().is_some_and(|ending| ending == "jsonl");
+        let imported = !is_named_so || !self.followed.iter().any(is_followed);
+        let mode = ReadMode { again: self.again, imported, asked: true };
         let (report, progress, mut bytes) = (&mut self.report, &self.progress, 0);
         let read = self.shipper.read(&file, &self.destination, mode, &mut |slice| {
             progress.step(slice.end - slice.start);
