@@ -608,3 +608,42 @@ fn what_is_read_again_is_not_read_once_more_after_that() {
     let note = fs::read_to_string(entries(&scene.layout.transcripts()).remove(0)).unwrap();
     assert!(!note.contains("intent"), "{note}");
 }
+
+#[test]
+fn slices_go_to_the_receiver_of_today() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    scene.read("s.jsonl");
+    let destinations = || {
+        let event = |path: PathBuf| decode(&fs::read(path).unwrap().into()).unwrap().header;
+        let found = entries(&scene.layout.pending()).into_iter().map(event);
+        let mut found: Vec<_> = found.map(|header| header.destination).collect();
+        found.sort();
+        found
+    };
+    let again = ReadMode { again: true, ..ReadMode::default() };
+    let file = scene.file("s.jsonl");
+    scene.shipper.read(&file, "http://new/", again, &mut |_| {}).unwrap();
+    assert_eq!(destinations(), [DESTINATION, "http://new/"]);
+    scene.append("s.jsonl", line(2));
+    assert_eq!(scene.shipper.read_known().unwrap(), 1);
+    assert_eq!(destinations(), [DESTINATION, "http://new/", "http://new/"]);
+}
+
+#[tokio::test]
+async fn a_slice_for_two_receivers_goes_to_both() {
+    let (_guard, layout) = support::home();
+    let queue = open(&layout);
+    let mut other = slice(0);
+    other.header.destination = "http://other/".to_owned();
+    for slice in [slice(0), other] {
+        Spool::new(layout.clone()).capture(&slice).unwrap();
+    }
+    let first = lease_all(&queue).await;
+    assert_eq!(first.len(), 1, "the other waits for its turn");
+    settle(&queue, first, &Disposition::Delivered).await;
+    let second = lease_all(&queue).await;
+    assert_eq!(second.len(), 1);
+    settle(&queue, second, &Disposition::Delivered).await;
+    assert_eq!(queue.depth().await.unwrap(), Depth::default());
+}

@@ -137,6 +137,17 @@ impl Shipper {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a path leads into one of the folders whose files may be read.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or nothing is there.
+    pub fn check(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_str().ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
+        let config = Arc::clone(&lock(&self.config));
+        allowed(path, &config.folders).map(drop)
+    }
+
     /// Makes durable that there is a transcript, unless that is known.
     ///
     /// # Errors
@@ -219,6 +230,8 @@ impl Shipper {
             note.rewind();
         }
         note.imported = mode.imported && (known.is_none() || note.imported);
+        // The receiver of today, not the one that the file was noted for.
+        note.destination = destination.to_owned();
         let found = fs::metadata(&note.path);
         if note.trouble.is_none() && found.is_ok_and(|found| !note.may_have_more(&found)) {
             return Ok(reading);

@@ -97,12 +97,19 @@ fn read(
         }
         found.add(&projects);
     }
-    named(paths)?.iter().for_each(|path| found.add(path));
+    let shipper = shipper(&spool, &config);
+    for path in named(paths)? {
+        // A path from an event is not even looked into where it may not be read.
+        match shipper.check(&path) {
+            Ok(()) => found.add(&path),
+            Err(error) => found.passed_over.push((path, error.to_string())),
+        }
+    }
     Spool::new(spool.clone()).create()?;
 
     let mut import = Import {
         again,
-        shipper: shipper(&spool, &config),
+        shipper,
         destination: config.url,
         followed,
         progress: Progress::new("Importing"),
@@ -135,7 +142,12 @@ fn read(
         write_human(&report, context)?;
     }
     if let Some((path, error)) = stopped {
-        let how = "run it again when that is mended, and it goes on there";
+        let how = if again {
+            "run it without --again when that is mended, and this file goes on there; those after it were \
+             not begun"
+        } else {
+            "run it again when that is mended, and it goes on there"
+        };
         let stopped = format!("the import stopped in {}; {how}", path.display());
         return Err(anyhow::Error::new(error).context(stopped));
     }
