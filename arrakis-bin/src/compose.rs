@@ -212,6 +212,8 @@ pub fn ship_config(config: &Config) -> ShipConfig {
         slices: SliceConfig { thinking: config.transcripts.thinking },
         redactor,
         source: machine(&process_env),
+        max_files: config.spool.max_files,
+        max_bytes: config.spool.max_bytes,
     }
 }
 

@@ -27,6 +27,8 @@ const LEFT_BEHIND_MAX: u32 = 1000;
 pub struct Spool {
     layout: Layout,
     fs: Arc<dyn FileSystem>,
+    /// Whether the reserve may be used.
+    may_use_reserve: bool,
 }
 
 /// An event could not be captured.
@@ -60,7 +62,13 @@ impl Spool {
     /// The spool of `layout` on another file system.
     #[must_use]
     pub fn with_file_system(layout: Layout, fs: Arc<dyn FileSystem>) -> Self {
-        Self { layout, fs }
+        Self { layout, fs, may_use_reserve: true }
+    }
+
+    /// The same, leaving the reserve to those whose events come once.
+    #[cfg(feature = "queue")]
+    pub(crate) fn without_reserve(self) -> Self {
+        Self { may_use_reserve: false, ..self }
     }
 
     /// The paths.
@@ -171,7 +179,7 @@ impl Spool {
         match error.kind() {
             io::ErrorKind::NotFound => self.create().is_ok(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.fs.remove(&self.layout.reserve()).is_ok()
+                self.may_use_reserve && self.fs.remove(&self.layout.reserve()).is_ok()
             }
             io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::PermissionDenied

@@ -7,6 +7,9 @@
 #[path = "support/crash.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod crash;
+#[path = "support/faulty.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod faulty;
 #[path = "support/mod.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
@@ -58,6 +61,8 @@ fn config(folder: &Path) -> ShipConfig {
         slices: SliceConfig::default(),
         redactor: Redactor::default(),
         source: Source::default(),
+        max_files: u64::MAX,
+        max_bytes: u64::MAX,
     }
 }
 
@@ -646,4 +651,41 @@ async fn a_slice_for_two_receivers_goes_to_both() {
     assert_eq!(second.len(), 1);
     settle(&queue, second, &Disposition::Delivered).await;
     assert_eq!(queue.depth().await.unwrap(), Depth::default());
+}
+
+#[test]
+fn transcripts_take_half_of_the_spool_and_leave_the_reserve_to_events() {
+    for (max_files, max_bytes) in [(8, u64::MAX), (u64::MAX, 900_000)] {
+        let scene = Scene::new();
+        let spool = Spool::new(scene.layout.clone());
+        let folder = scene.directory.path().join("claude");
+        scene.shipper.configure(ShipConfig { max_files, max_bytes, ..config(&folder) });
+        spool.capture(&slice(0)).unwrap();
+        for n in 0..5 {
+            scene.append("s.jsonl", line(format!("{n}{}", "x".repeat(200_000))));
+        }
+        let file = scene.file("s.jsonl");
+        let refused = scene.shipper.read_session(&file, DESTINATION);
+        assert!(matches!(refused, Err(ShipError::HalfFull(_))), "{refused:?}");
+        let spooled = entries(&scene.layout.pending());
+        assert_eq!(spooled.len(), if max_files == 8 { 4 } else { 3 });
+        // It goes on once there is room.
+        spooled.into_iter().for_each(|path| fs::remove_file(path).unwrap());
+        scene.shipper.read_known().ok();
+        assert!(!entries(&scene.layout.pending()).is_empty());
+    }
+    let scene = Scene::new();
+    let spool = Spool::new(scene.layout.clone());
+    spool.create().unwrap();
+    spool.reserve().unwrap();
+    scene.append("s.jsonl", line(1));
+    let full = faulty::Faulty::new(|_, what, path| {
+        let is_event = what == "create" && path.parent().unwrap().ends_with("tmp");
+        if is_event { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let folder = scene.directory.path().join("claude");
+    let shipper = Shipper::on(scene.layout.clone(), Arc::new(full), time, config(&folder));
+    assert!(shipper.read_session(&scene.file("s.jsonl"), DESTINATION).is_err());
+    assert!(scene.layout.reserve().exists());
 }

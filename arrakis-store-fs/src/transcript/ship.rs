@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrakis_core::clock::{Clock, Timestamp};
 use arrakis_core::digest::Digest;
@@ -20,10 +21,14 @@ use crate::claim;
 use crate::durability::{FileSystem, RealFileSystem};
 use crate::layout::Layout;
 use crate::queue::push;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, survey};
 
 /// Longest `.meta.json` of a subagent that is read, in bytes; a real one has a few hundred.
 const META_MAX_BYTES: u64 = 64 * 1024;
+
+/// How long it is relied on how much was in the spool: in this time hooks do not fill the half of it that
+/// is theirs.
+const ROOM_MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The settings of a [`Shipper`].
 #[derive(Debug)]
@@ -38,6 +43,10 @@ pub struct ShipConfig {
     pub redactor: Redactor,
     /// The machine and the user, for the events.
     pub source: Source,
+    /// How many events the spool holds before it refuses new ones; transcripts take half of that.
+    pub max_files: u64,
+    /// How many bytes it holds before; likewise.
+    pub max_bytes: u64,
 }
 
 /// What came of reading a transcript.
@@ -70,6 +79,10 @@ pub enum ShipError {
     /// The spool does not take it.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The spool holds half of what it may. The rest is for events, which cannot be read again.
+    #[error("the spool {} is half full, and the rest of it is for new events; bring its receiver back or \
+             raise [spool] max_files and max_bytes", .0.display())]
+    HalfFull(PathBuf),
     /// It cannot be noted how far the file was read.
     #[error("cannot note in {} how far {transcript} was read", .folder.display())]
     Note {
@@ -90,6 +103,7 @@ pub struct Shipper {
     notes: Notes,
     clock: Arc<dyn Clock>,
     config: Mutex<Arc<ShipConfig>>,
+    room: Mutex<Room>,
     stopped: AtomicBool,
     /// Whether it was told that the spool takes nothing.
     warned: AtomicBool,
@@ -111,11 +125,12 @@ impl Shipper {
         config: ShipConfig,
     ) -> Self {
         Self {
-            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)),
+            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)).without_reserve(),
             notes: Notes::new(layout.clone(), fs),
             layout,
             clock,
             config: Mutex::new(Arc::new(config)),
+            room: Mutex::default(),
             stopped: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
@@ -197,6 +212,7 @@ impl Shipper {
             };
             match read {
                 Ok(read) => slices += read,
+                Err(error) if error.is_full() => return Err(error),
                 Err(error) => failure = Some(error),
             }
         }
@@ -275,8 +291,7 @@ impl Shipper {
             Err(error) => error,
         };
         // That the spool is full is told by whoever has found it so; the file waits.
-        let is_full = matches!(error, ShipError::Spool(SpoolError::Full(_)));
-        if !is_full && !self.warned.swap(true, Ordering::Relaxed) {
+        if !error.is_full() && !self.warned.swap(true, Ordering::Relaxed) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(target: "arrakis::queue", %error, cause,
                 "cannot spool what a transcript has gained; it is tried again");
@@ -321,6 +336,23 @@ impl Shipper {
         followed(path, &config.folders).is_ok()
     }
 
+    /// Takes room for a slice of so many bytes.
+    fn take_room(&self, config: &ShipConfig, bytes: u64) -> Result<(), ShipError> {
+        let mut room = lock(&self.room);
+        if room.take(bytes) {
+            return Ok(());
+        }
+        // A spool that is not there yet is empty.
+        let found = survey(&self.layout).unwrap_or_default();
+        let files = found.pending + found.processing;
+        *room = Room {
+            counted: Some(Instant::now()),
+            files: (config.max_files / 2).saturating_sub(files),
+            bytes: (config.max_bytes / 2).saturating_sub(found.pending_bytes),
+        };
+        if room.take(bytes) { Ok(()) } else { Err(ShipError::HalfFull(self.layout.queue())) }
+    }
+
     fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
         self.notes.load(path).map_err(|source| self.note_error(path, source))
     }
@@ -332,6 +364,32 @@ impl Shipper {
     fn note_error(&self, transcript: &str, source: io::Error) -> ShipError {
         let folder = self.layout.transcripts();
         ShipError::Note { transcript: transcript.to_owned(), folder, source }
+    }
+}
+
+impl ShipError {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::HalfFull(_) | Self::Spool(SpoolError::Full(_)))
+    }
+}
+
+/// What transcripts may still add to the spool, as it was counted last.
+#[derive(Debug, Default)]
+struct Room {
+    counted: Option<Instant>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Room {
+    /// Takes so much of it, unless there is less, or it was counted too long ago.
+    fn take(&mut self, bytes: u64) -> bool {
+        let is_fresh = self.counted.is_some_and(|counted| counted.elapsed() < ROOM_MAX_AGE);
+        let fits = is_fresh && self.files > 0 && self.bytes >= bytes;
+        if fits {
+            (self.files, self.bytes) = (self.files - 1, self.bytes - bytes);
+        }
+        fits
     }
 }
 
@@ -473,6 +531,7 @@ impl Pass<'_> {
             let source = self.config.source.clone();
             let id = slice.request_id.clone();
             let envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
+            self.shipper.take_room(self.config, envelope.payload.len() as u64)?;
             push(&self.shipper.spool, &envelope)?;
             self.reading.slices += 1;
             tell(note, &slice);
