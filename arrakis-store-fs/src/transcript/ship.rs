@@ -15,7 +15,7 @@ use arrakis_core::limits::{SUBAGENTS_MAX, TRANSCRIPT_CHECKPOINT_BYTES, TRANSCRIP
 use arrakis_core::redact::Redactor;
 use arrakis_core::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
 
-use super::note::{FileIdentity, Intent, Note, Notes};
+use super::note::{FileIdentity, Intent, Note, Notes, Seen};
 use super::reader::{Last, Line, Lines, first_line};
 use crate::claim;
 use crate::durability::{FileSystem, RealFileSystem};
@@ -237,6 +237,9 @@ impl Shipper {
         if !self.is_enabled() {
             return Ok(reading);
         }
+        if !mode.again && self.load(&file.path)?.is_some_and(|note| note.is_done(destination)) {
+            return Ok(reading);
+        }
         let held = self.notes.hold(&file.path, mode.asked);
         let held = held.map_err(|source| self.note_error(&file.path, source))?;
         let Some(_held) = held else { return Ok(reading) };
@@ -248,10 +251,6 @@ impl Shipper {
         note.imported = mode.imported && (known.is_none() || note.imported);
         // The receiver of today, not the one that the file was noted for.
         note.destination = destination.to_owned();
-        let found = fs::metadata(&note.path);
-        if note.trouble.is_none() && found.is_ok_and(|found| !note.may_have_more(&found)) {
-            return Ok(reading);
-        }
         let config = Arc::clone(&lock(&self.config));
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
         let found = match mode.asked {
@@ -272,8 +271,9 @@ impl Shipper {
             Err(Failure::File(error)) => (Some(error.to_string()), None),
         };
         self.tell(&note, &reading, trouble.as_deref());
+        let is_gone = reading.is_missing || (trouble.is_some() && !Path::new(&note.path).exists());
         note.missing_since =
-            reading.is_missing.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
+            is_gone.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
         (reading.trouble, note.trouble) = (trouble.clone(), trouble);
         // What is noted now, on the way, may be an intent.
         let noted = self.load(&note.path).ok().flatten();
@@ -431,11 +431,16 @@ struct Opened<'a> {
 impl Pass<'_> {
     /// Reads until there is no whole line left.
     fn read(&mut self, note: &mut Note, file: &File) -> Result<(), Failure> {
-        let Some(first) = first_line(file)? else { return Ok(()) };
-        let opened = Opened { file, found: file.metadata()?, first };
+        let found = file.metadata()?;
+        let Some(first) = first_line(file)? else {
+            note.seen = Some(Seen::of(&found));
+            return Ok(());
+        };
+        let opened = Opened { file, found, first };
         let mut last = self.resume(note, &opened)?;
         while self.shipper.is_enabled() {
-            let (start, length) = (note.offset, file.metadata()?.len());
+            let found = file.metadata()?;
+            let (start, length) = (note.offset, found.len());
             // Where the file ends before the intent, that is of a file that was.
             note.intent = note.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
             let had_intent = note.intent.is_some();
@@ -447,6 +452,8 @@ impl Pass<'_> {
             }
             passed?;
             if note.offset == start && !had_intent {
+                // One that has a half line at its end, however long, is read again when it has changed.
+                note.seen = self.shipper.is_enabled().then(|| Seen::of(&found));
                 break;
             }
         }
@@ -491,7 +498,7 @@ impl Pass<'_> {
             if self.shipper.stopped.load(Ordering::Relaxed) {
                 break Ok(());
             }
-            let (slice, end) = match lines.next() {
+            let (slice, end) = match lines.next(&self.shipper.stopped) {
                 Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
                 Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
                 Ok(None) => break Ok(()),
