@@ -28,7 +28,7 @@ use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, DEFAULT_URL, claude_folder, env_text, machine, process_env};
+use crate::config::{Config, DEFAULT_URL, env_text, machine, process_env, projects_folder};
 
 /// Everything that a store here can do.
 pub trait Store: EventStore + Archive + KeyStore + SpoolReports + DeadLetters {}
@@ -226,10 +226,12 @@ pub fn ship_config(config: &Config) -> ShipConfig {
     let folders = config.transcripts.folders.iter().cloned();
     ShipConfig {
         enabled: config.transcripts.enabled,
-        folders: claude_folder(&process_env).into_iter().chain(folders).collect(),
+        folders: projects_folder(&process_env).into_iter().chain(folders).collect(),
         slices: SliceConfig { thinking: config.transcripts.thinking },
         redactor,
         source: machine(&process_env),
+        max_files: config.spool.max_files,
+        max_bytes: config.spool.max_bytes,
     }
 }
 

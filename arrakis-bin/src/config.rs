@@ -358,6 +358,12 @@ pub fn claude_folder(env: Env<'_>) -> Option<PathBuf> {
     Some(std::path::absolute(&folder).unwrap_or(folder))
 }
 
+/// Where Claude Code keeps transcripts.
+#[must_use]
+pub fn projects_folder(env: Env<'_>) -> Option<PathBuf> {
+    claude_folder(env).map(|folder| folder.join("projects"))
+}
+
 /// The machine and the user that events come from. Only these variables are read: the environment holds
 /// keys.
 #[must_use]

@@ -117,9 +117,12 @@ fn a_backfill_reads_nothing_that_only_an_event_names() {
     let session = session();
     let elsewhere = world.directory.path().join("elsewhere/secret.jsonl");
     put(&elsewhere, &session.transcripts[0].1);
+    put(&elsewhere.with_extension("").join("subagents/agent-a.jsonl"), b"{}\n");
     replay(&world, &up, &session, &elsewhere);
     let output = world.arrakis(&["conversations", "backfill", &session.session_id]);
     assert!(!output.status.success(), "{output:?}");
+    let says = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(says.contains("outside of the folders") && !says.contains("agent-a"), "{says}");
     assert!(world.arrakis(&["drain", "--once"]).status.success());
     assert_eq!(world.count("webhook_events WHERE event_type = 'Transcript'"), 0);
 

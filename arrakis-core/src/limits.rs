@@ -89,6 +89,9 @@ pub const SPOOL_LINE_MAX_BYTES: usize = 32 * MIB;
 /// ([`PAYLOAD_MAX_BYTES`]), less room for what stands around it.
 pub const TRANSCRIPT_LINE_MAX_BYTES: usize = PAYLOAD_MAX_BYTES - 64 * 1024;
 
+/// Longest path that an event may name a transcript or a working directory with, in bytes: what Linux takes.
+pub const PATH_MAX_BYTES: usize = 4096;
+
 /// What a slice of a transcript holds at most, in bytes of lines, unless one line is longer: slices of
 /// this size are delivered in batches and share a request's budget with the events of hooks.
 pub const SLICE_MAX_BYTES: usize = 256 * 1024;

@@ -17,6 +17,9 @@ use crate::queue::Inner;
 /// Takes the event of this name, to `held`. `None` if somebody else was quicker, or if it cannot be
 /// read and is in quarantine now.
 pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option<Envelope>> {
+    if is_under_way_elsewhere(inner, held, name) {
+        return Ok(None);
+    }
     let pending = inner.layout.pending().join(name);
     match inner.fs.rename(&pending, held) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -31,7 +34,10 @@ pub(crate) fn claim(inner: &Inner, held: &Path, name: &str) -> io::Result<Option
     let reason = match read(held).or_else(read_again) {
         Ok(Ok(envelope)) if is_leased_already(inner, held, name, &envelope.header) => {
             let mut tallying = Tallying::new(&inner.layout);
-            tallying.leave(Exit::Duplicate, || inner.fs.remove(held))?;
+            if let Err(error) = tallying.leave(Exit::Duplicate, || inner.fs.remove(held)) {
+                inner.put_back(held, name)?;
+                return Err(error);
+            }
             return Ok(None);
         }
         Ok(Ok(envelope)) => match check(inner, held, name, &envelope.header) {
@@ -63,6 +69,18 @@ fn is_leased_already(inner: &Inner, held: &Path, name: &str, header: &Header) ->
     let other = other.map(|other| read(&held.with_file_name(other)));
     matches!(other, Some(Ok(Ok(Envelope { header: other, .. })))
         if (other.digest, &other.destination) == (header.digest, &header.destination))
+}
+
+/// Whether a slice of a transcript of this name is leased for another receiver: its turn comes.
+fn is_under_way_elsewhere(inner: &Inner, held: &Path, name: &str) -> bool {
+    let Some(named) = EntryName::parse(name).filter(|named| named.request_id.is_derived()) else {
+        return false;
+    };
+    let other = inner.leased().get(&named.request_id).cloned();
+    other.is_some_and(|other| {
+        EntryName::parse(&other).is_some_and(|other| other.tag != named.tag)
+            && held.with_file_name(other).exists()
+    })
 }
 
 /// Whether a file is the one event that its name says.

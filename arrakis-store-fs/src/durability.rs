@@ -174,15 +174,15 @@ impl NewFile for File {
 /// # Errors
 ///
 /// The file may or may not be at `target`, and is not known to be durable; `temporary` is removed
-/// where possible.
+/// where possible, unless it was there before.
 pub fn write_durably(
     fs: &dyn FileSystem,
     temporary: &Path,
     target: &Path,
     parts: &[&[u8]],
 ) -> io::Result<()> {
+    let mut file = fs.create_new(temporary)?;
     let written = (|| {
-        let mut file = fs.create_new(temporary)?;
         for part in parts {
             file.write_all(part)?;
         }

@@ -18,12 +18,17 @@ use crate::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, Unreadable, 
 /// usual size, or two large ones.
 pub const RESERVE_BYTES: usize = 4 * 1024 * 1024;
 
+/// Most files of one event and process number that crashes leave in `tmp/` before they are swept.
+const LEFT_BEHIND_MAX: u32 = 1000;
+
 /// A spool directory to put events into. Making one costs nothing; the directories are created when
 /// they turn out to be missing.
 #[derive(Debug, Clone)]
 pub struct Spool {
     layout: Layout,
     fs: Arc<dyn FileSystem>,
+    /// Whether the reserve may be used.
+    may_use_reserve: bool,
 }
 
 /// An event could not be captured.
@@ -57,7 +62,13 @@ impl Spool {
     /// The spool of `layout` on another file system.
     #[must_use]
     pub fn with_file_system(layout: Layout, fs: Arc<dyn FileSystem>) -> Self {
-        Self { layout, fs }
+        Self { layout, fs, may_use_reserve: true }
+    }
+
+    /// The same, leaving the reserve to those whose events come once.
+    #[cfg(feature = "queue")]
+    pub(crate) fn without_reserve(self) -> Self {
+        Self { may_use_reserve: false, ..self }
     }
 
     /// The paths.
@@ -140,10 +151,11 @@ impl Spool {
     fn write_uncounted(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {
         let header = encode_header(envelope).map_err(SpoolError::Format)?;
         let target = self.layout.pending().join(EntryName::of(&envelope.header).to_string());
-        let mut attempt = 0;
+        let (mut attempt, mut failures) = (0, 0);
         loop {
-            // A new name for each attempt: never a file whose fsync has failed.
-            let name = format!("{}.{attempt}", envelope.request_id());
+            // A new name for each attempt: never a file whose fsync has failed. One of its own for each
+            // process, since a slice of a transcript has the same id in all.
+            let name = format!("{}.{}.{attempt}", envelope.request_id(), std::process::id());
             let temporary = self.layout.tmp().join(name);
             let parts: [&[u8]; 2] = [&header, &envelope.payload];
             let source = match write_durably(&*self.fs, &temporary, &target, &parts) {
@@ -151,7 +163,12 @@ impl Spool {
                 Err(error) => error,
             };
             attempt += 1;
-            if attempt > 2 || !self.mend(&source) {
+            // A process of the same number is at it, or has died here; its file is swept later.
+            if source.kind() == io::ErrorKind::AlreadyExists && attempt < LEFT_BEHIND_MAX {
+                continue;
+            }
+            failures += 1;
+            if failures > 2 || !self.mend(&source) {
                 return Err(SpoolError::Io { path: target, source });
             }
         }
@@ -162,7 +179,7 @@ impl Spool {
         match error.kind() {
             io::ErrorKind::NotFound => self.create().is_ok(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.fs.remove(&self.layout.reserve()).is_ok()
+                self.may_use_reserve && self.fs.remove(&self.layout.reserve()).is_ok()
             }
             io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::PermissionDenied

@@ -108,6 +108,18 @@ async fn a_failure_of_any_single_call_is_overcome_with_a_new_file() {
 }
 
 #[test]
+fn what_another_process_is_writing_is_left_alone() {
+    let (_guard, layout) = home();
+    Spool::new(layout.clone()).create().unwrap();
+    // As where two containers share a home and a process number.
+    let others = layout.tmp().join(format!("a.{}.0", std::process::id()));
+    fs::write(&others, "half").unwrap();
+    Spool::new(layout.clone()).capture(&envelope("a", b"{}")).unwrap();
+    assert_eq!(fs::read(others).unwrap(), b"half");
+    assert_eq!(fs::read_dir(layout.pending()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_full_disk_is_overcome_with_the_reserve() {
     let (_guard, layout) = home();
     let plain = Spool::new(layout.clone());

@@ -7,6 +7,9 @@
 #[path = "support/crash.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod crash;
+#[path = "support/faulty.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod faulty;
 #[path = "support/mod.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
@@ -14,7 +17,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +34,7 @@ use arrakis_core::transcript::{SliceConfig, TranscriptFile};
 use arrakis_store_fs::durability::{FileSystem, RealFileSystem};
 use arrakis_store_fs::layout::decode;
 use arrakis_store_fs::transcript::{
-    Follower, Found, ReadMode, ShipConfig, ShipError, Shipper, identify, survey,
+    Follower, Found, ReadMode, ShipConfig, ShipError, Shipper, Survey, identify, survey,
 };
 use arrakis_store_fs::{Layout, Spool, SpoolError};
 use nix::sys::stat::Mode;
@@ -58,6 +61,8 @@ fn config(folder: &Path) -> ShipConfig {
         slices: SliceConfig::default(),
         redactor: Redactor::default(),
         source: Source::default(),
+        max_files: u64::MAX,
+        max_bytes: u64::MAX,
     }
 }
 
@@ -162,7 +167,12 @@ fn a_file_that_was_written_anew_is_read_from_its_beginning() {
     let write: [(&str, Write<'_>); 4] = [
         ("truncated", &|path| fs::write(path, line(9)).unwrap()),
         ("emptied and grown", &|path| fs::write(path, line(1) + &line(9) + &line(9)).unwrap()),
-        ("rewritten in the same size", &|path| fs::write(path, line(1) + &line(9)).unwrap()),
+        ("rewritten in the same size", &|path| {
+            fs::write(path, line(1) + &line(9)).unwrap();
+            // Two changes within one tick of the clock look the same.
+            let later = std::time::SystemTime::now() + Duration::from_secs(1);
+            fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+        }),
         ("replaced", &|path| {
             let other = path.with_extension("new");
             fs::write(&other, line(1) + &line(2) + &line(9)).unwrap();
@@ -174,10 +184,6 @@ fn a_file_that_was_written_anew_is_read_from_its_beginning() {
         scene.append("s.jsonl", &first);
         scene.read("s.jsonl");
         write(&scene.path("s.jsonl"));
-        // The size alone tells nothing of what is between.
-        if what.contains("same size") {
-            scene.append("s.jsonl", line(10));
-        }
         assert_eq!(scene.read("s.jsonl"), 1, "{what}");
         let again = slices(&scene.layout).into_iter().filter(|slice| slice["start"] == 0);
         assert_eq!(again.count(), 2, "{what}");
@@ -256,7 +262,7 @@ fn a_person_may_have_a_file_outside_imported_which_is_not_followed_there() {
     append(&path, line(1).as_bytes());
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
     let import = Shipper::new(scene.layout.clone(), time, config(&outside));
-    let mode = ReadMode { imported: true, ..ReadMode::default() };
+    let mode = ReadMode { imported: true, asked: true, ..ReadMode::default() };
     let file = identify(&path).unwrap();
     assert_eq!(import.read(&file, DESTINATION, mode, &mut |_| {}).unwrap().slices, 1);
     append(&path, line(2).as_bytes());
@@ -526,4 +532,207 @@ fn nothing_is_read_that_is_not_wanted() {
     assert_eq!(scene.read("s.jsonl"), 0);
     scene.shipper.configure(config(&folder));
     assert_eq!(scene.read("s.jsonl"), 1);
+}
+
+#[test]
+fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    let file = scene.file("s.jsonl");
+    let folder = scene.directory.path().join("claude");
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let other = Shipper::new(scene.layout.clone(), time, config(&folder));
+    std::thread::scope(|threads| {
+        let mut waiting = None;
+        let reading = scene.shipper.read(&file, DESTINATION, ReadMode::default(), &mut |_| {
+            for shipper in [&scene.shipper, &other] {
+                let read = shipper.read(&file, DESTINATION, ReadMode::default(), &mut |_| {});
+                assert_eq!(read.unwrap().slices, 0);
+            }
+            assert_eq!(other.read_known().unwrap(), 0);
+            waiting.get_or_insert_with(|| {
+                let wait = ReadMode { again: true, asked: true, ..ReadMode::default() };
+                let (other, file) = (&other, &file);
+                threads.spawn(move || other.read(file, DESTINATION, wait, &mut |_| {}).unwrap())
+            });
+        });
+        assert_eq!(reading.unwrap().slices, 1);
+        scene.clock.advance(Duration::from_secs(1));
+        assert_eq!(waiting.unwrap().join().unwrap().slices, 1);
+    });
+    let tally = arrakis_store_fs::counters::read(&scene.layout).unwrap().tally;
+    assert_eq!(tally.captured, entries(&scene.layout.pending()).len() as u64);
+    assert_eq!(entries(&scene.layout.transcripts()).len(), 1, "no lock is left");
+}
+
+#[test]
+fn of_what_events_name_only_transcripts_are_read() {
+    let scene = Scene::new();
+    scene.append("settings.json", "{\"apiKeyHelper\":\"a secret\"}\n");
+    symlink(scene.path("settings.json"), scene.path("s.jsonl")).unwrap();
+    for name in ["settings.json", "s.jsonl"] {
+        assert_eq!(scene.read(name), 0, "{name}");
+    }
+    let troubles = scene.troubles();
+    assert!(troubles.iter().all(|trouble| trouble.contains("end with .jsonl")), "{troubles:?}");
+    assert_eq!((troubles.len(), slices(&scene.layout)), (2, vec![]));
+    // A person may ask for it.
+    let asked = ReadMode { asked: true, imported: true, ..ReadMode::default() };
+    let file = scene.file("settings.json");
+    let reading = scene.shipper.read(&file, DESTINATION, asked, &mut |_| {}).unwrap();
+    assert_eq!((reading.slices, reading.trouble), (0, None), "it has no line that matters");
+}
+
+#[test]
+fn no_folder_outside_is_listed() {
+    let scene = Scene::new();
+    let outside = scene.directory.path().join("outside");
+    fs::create_dir_all(outside.join("s/subagents")).unwrap();
+    append(&outside.join("s/subagents/agent-a.jsonl"), line(1).as_bytes());
+    fs::create_dir(scene.path("link")).unwrap();
+    symlink(outside.join("s/subagents"), scene.path("link/subagents")).unwrap();
+    scene.append("link.jsonl", line(2));
+    scene.shipper.read_session(&transcript(&outside.join("s.jsonl")), DESTINATION).unwrap();
+    assert_eq!(scene.read("link.jsonl"), 1);
+    // What was listed there would be noted.
+    assert_eq!(entries(&scene.layout.transcripts()).len(), 2);
+}
+
+#[test]
+fn what_is_read_again_is_not_read_once_more_after_that() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    scene.read("s.jsonl");
+    let again = ReadMode { again: true, ..ReadMode::default() };
+    scene.clock.advance(Duration::from_secs(1));
+    let file = scene.file("s.jsonl");
+    scene.shipper.read(&file, DESTINATION, again, &mut |_| {}).unwrap();
+    let spooled = slices(&scene.layout).len();
+    assert_eq!((scene.read("s.jsonl"), scene.shipper.read_known().unwrap()), (0, 0));
+    assert_eq!(slices(&scene.layout).len(), spooled);
+    assert_eq!(spooled, 2);
+    let note = fs::read_to_string(entries(&scene.layout.transcripts()).remove(0)).unwrap();
+    assert!(!note.contains("intent"), "{note}");
+}
+
+#[test]
+fn slices_go_to_the_receiver_of_today() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    scene.read("s.jsonl");
+    let destinations = || {
+        let event = |path: PathBuf| decode(&fs::read(path).unwrap().into()).unwrap().header;
+        let found = entries(&scene.layout.pending()).into_iter().map(event);
+        let mut found: Vec<_> = found.map(|header| header.destination).collect();
+        found.sort();
+        found
+    };
+    let again = ReadMode { again: true, ..ReadMode::default() };
+    let file = scene.file("s.jsonl");
+    scene.shipper.read(&file, "http://new/", again, &mut |_| {}).unwrap();
+    assert_eq!(destinations(), [DESTINATION, "http://new/"]);
+    scene.append("s.jsonl", line(2));
+    assert_eq!(scene.shipper.read_known().unwrap(), 1);
+    assert_eq!(destinations(), [DESTINATION, "http://new/", "http://new/"]);
+}
+
+#[tokio::test]
+async fn a_slice_for_two_receivers_goes_to_both() {
+    let (_guard, layout) = support::home();
+    let queue = open(&layout);
+    let mut other = slice(0);
+    other.header.destination = "http://other/".to_owned();
+    for slice in [slice(0), other] {
+        Spool::new(layout.clone()).capture(&slice).unwrap();
+    }
+    let first = lease_all(&queue).await;
+    assert_eq!(first.len(), 1, "the other waits for its turn");
+    settle(&queue, first, &Disposition::Delivered).await;
+    let second = lease_all(&queue).await;
+    assert_eq!(second.len(), 1);
+    settle(&queue, second, &Disposition::Delivered).await;
+    assert_eq!(queue.depth().await.unwrap(), Depth::default());
+}
+
+#[test]
+fn transcripts_take_half_of_the_spool_and_leave_the_reserve_to_events() {
+    for (max_files, max_bytes) in [(8, u64::MAX), (u64::MAX, 900_000)] {
+        let scene = Scene::new();
+        let spool = Spool::new(scene.layout.clone());
+        let folder = scene.directory.path().join("claude");
+        scene.shipper.configure(ShipConfig { max_files, max_bytes, ..config(&folder) });
+        spool.capture(&slice(0)).unwrap();
+        for n in 0..5 {
+            scene.append("s.jsonl", line(format!("{n}{}", "x".repeat(200_000))));
+        }
+        let file = scene.file("s.jsonl");
+        let refused = scene.shipper.read_session(&file, DESTINATION);
+        assert!(matches!(refused, Err(ShipError::HalfFull(_))), "{refused:?}");
+        let spooled = entries(&scene.layout.pending());
+        assert_eq!(spooled.len(), if max_files == 8 { 4 } else { 3 });
+        // It goes on once there is room.
+        spooled.into_iter().for_each(|path| fs::remove_file(path).unwrap());
+        scene.shipper.read_known().ok();
+        assert!(!entries(&scene.layout.pending()).is_empty());
+    }
+    let scene = Scene::new();
+    let spool = Spool::new(scene.layout.clone());
+    spool.create().unwrap();
+    spool.reserve().unwrap();
+    scene.append("s.jsonl", line(1));
+    let full = faulty::Faulty::new(|_, what, path| {
+        let is_event = what == "create" && path.parent().unwrap().ends_with("tmp");
+        if is_event { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let folder = scene.directory.path().join("claude");
+    let shipper = Shipper::on(scene.layout.clone(), Arc::new(full), time, config(&folder));
+    assert!(shipper.read_session(&scene.file("s.jsonl"), DESTINATION).is_err());
+    assert!(scene.layout.reserve().exists());
+}
+
+#[test]
+fn a_half_line_is_not_read_again_before_the_file_has_changed() {
+    let scene = Scene::new();
+    let long = [line(1).into_bytes(), vec![b'x'; 20_000_000]].concat();
+    for (name, text) in [("half.jsonl", long.as_slice()), ("only.jsonl", &long[line(1).len()..])] {
+        scene.append(name, text);
+        scene.read(name);
+        let notes = entries(&scene.layout.transcripts());
+        let note = notes.into_iter().find(|note| fs::read_to_string(note).unwrap().contains(name));
+        let inode = || note.as_ref().unwrap().metadata().unwrap().ino();
+        assert!(fs::read_to_string(note.as_ref().unwrap()).unwrap().contains("seen"), "{name}");
+        // Whoever reads takes the lock.
+        let lock = note.as_ref().unwrap().with_extension("lock");
+        fs::create_dir(&lock).unwrap();
+        let before = inode();
+        assert_eq!((scene.read(name), inode()), (0, before), "{name}");
+        fs::remove_dir(&lock).unwrap();
+        scene.append(name, format!("\n{}", line(2)));
+        assert_eq!(scene.read(name), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_could_not_be_read_is_forgotten_too_when_it_is_gone() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("s.jsonl")).unwrap();
+    scene.read("s.jsonl");
+    // Not a folder any more, so that what is below it is not merely missing.
+    scene.append("file", "");
+    scene.read("file/t.jsonl");
+    assert_eq!(scene.troubles().len(), 2);
+    fs::remove_dir(scene.path("s.jsonl")).unwrap();
+    scene.shipper.read_known().unwrap();
+    scene.clock.advance(TRANSCRIPT_NOTE_MAX_AGE + Duration::from_secs(1));
+    scene.shipper.read_known().unwrap();
+    assert_eq!(entries(&scene.layout.transcripts()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_note_that_could_not_be_read_back_is_not_written() {
+    let scene = Scene::new();
+    let file = TranscriptFile { cwd: Some("x".repeat(200_000)), ..scene.file("s.jsonl") };
+    assert!(matches!(scene.shipper.note(&file, DESTINATION), Err(ShipError::Note { .. })));
+    assert_eq!(survey(&scene.layout).unwrap(), Survey::default());
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::{TranscriptAgent, TranscriptFile};
 use crate::envelope::Envelope;
 use crate::event::{Field, object};
+use crate::limits::{INDEXED_TEXT_MAX_BYTES, PATH_MAX_BYTES, SESSION_ID_MAX_BYTES};
 
 /// The transcripts that an event names. Their [`identity`](TranscriptFile::identity) is empty: an event
 /// knows no more than where they are.
@@ -17,7 +18,8 @@ pub struct Mention {
 }
 
 impl Mention {
-    /// What `envelope` names; nothing where it names no session and path, or is no JSON object.
+    /// What `envelope` names; nothing where it names no session and path, or is no JSON object. What is
+    /// longer than anything of its kind counts as not named: it would be kept for long.
     #[must_use]
     pub fn of(envelope: &Envelope) -> Option<Self> {
         #[derive(Deserialize)]
@@ -35,21 +37,24 @@ impl Mention {
             #[serde(borrow, default)]
             agent_transcript_path: Field<'a>,
         }
-        let text = |field: Field<'_>| field.text().map(std::borrow::Cow::into_owned);
+        let text = |field: Field<'_>, max: usize| {
+            field.text().filter(|text| text.len() <= max).map(std::borrow::Cow::into_owned)
+        };
         let named: Named<'_> = object(&envelope.payload).ok()?;
         let session = TranscriptFile {
-            session_id: text(named.session_id)?,
-            path: text(named.transcript_path)?,
-            cwd: text(named.cwd),
+            session_id: text(named.session_id, SESSION_ID_MAX_BYTES)?,
+            path: text(named.transcript_path, PATH_MAX_BYTES)?,
+            cwd: text(named.cwd, PATH_MAX_BYTES),
             agent: None,
             identity: String::new(),
         };
-        let subagent = text(named.agent_transcript_path).zip(text(named.agent_id));
+        let subagent = text(named.agent_transcript_path, PATH_MAX_BYTES)
+            .zip(text(named.agent_id, SESSION_ID_MAX_BYTES));
         let subagent = subagent.map(|(path, id)| TranscriptFile {
             path,
             agent: Some(TranscriptAgent {
                 id,
-                agent_type: text(named.agent_type),
+                agent_type: text(named.agent_type, INDEXED_TEXT_MAX_BYTES),
                 tool_use_id: None,
             }),
             ..session.clone()
@@ -105,6 +110,15 @@ mod tests {
         ] {
             assert_eq!(mention(payload), None, "{payload}");
         }
+        let long = |name: &str, bytes: usize| {
+            let mut named = serde_json::json!({"session_id": "s", "transcript_path": "/t"});
+            named[name] = "x".repeat(bytes).into();
+            mention(named.to_string().leak())
+        };
+        assert!(long("transcript_path", PATH_MAX_BYTES).is_some());
+        assert_eq!(long("transcript_path", PATH_MAX_BYTES + 1), None);
+        assert_eq!(long("session_id", SESSION_ID_MAX_BYTES + 1), None);
+        assert_eq!(long("cwd", PATH_MAX_BYTES + 1).unwrap().session.cwd, None);
         let tool = mention(r#"{"session_id":"s","transcript_path":"/t","agent_id":"a"}"#).unwrap();
         assert_eq!(tool.subagent, None, "a tool of a subagent names no transcript of its own");
         assert!(Mention::is_due(Some("Stop")) && !Mention::is_due(Some("PostToolUse")));

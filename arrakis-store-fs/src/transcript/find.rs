@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use arrakis_core::limits::{PATH_MAX_BYTES, SESSION_ID_MAX_BYTES};
 use arrakis_core::transcript::{TranscriptAgent, TranscriptFile};
 use serde::Deserialize;
 
@@ -84,8 +85,9 @@ pub fn identify(path: &Path) -> io::Result<TranscriptFile> {
     let mut said = Said::default();
     for line in head.split(|byte| *byte == b'\n') {
         let line: Said = serde_json::from_slice(line).unwrap_or_default();
-        said.session_id = said.session_id.or(line.session_id.filter(|id| !id.is_empty()));
-        said.cwd = said.cwd.or(line.cwd);
+        let id = line.session_id.filter(|id| (1..=SESSION_ID_MAX_BYTES).contains(&id.len()));
+        said.session_id = said.session_id.or(id);
+        said.cwd = said.cwd.or(line.cwd.filter(|cwd| cwd.len() <= PATH_MAX_BYTES));
         if said.session_id.is_some() && said.cwd.is_some() {
             break;
         }

@@ -18,8 +18,8 @@
 //! in the spool is recognized there, what was delivered by the receiver. One note a reading, instead of
 //! one a slice, is enough for that.
 //!
-//! Nothing is locked. Two processes that read the same file at once push the same lines twice, and what
-//! is made of a line does not depend on how often it comes.
+//! One reading of a file at a time: each holds a lock beside the note. Whoever finds it taken leaves the
+//! file to the other, or waits. What is made of a line does not depend on how often it comes.
 //!
 //! A file that is shorter than the offset, is another one, or whose first line or last bytes before the
 //! offset have changed, is read again from its beginning. A last line without its newline is left for

@@ -15,14 +15,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::durability::{FileSystem, create_directories, write_durably};
 use crate::layout::Layout;
+use crate::lock;
 
-/// Longest note that is read, in bytes: two paths of the longest kind and a trouble.
-const NOTE_MAX_BYTES: u64 = 64 * 1024;
+/// Longest note, in bytes: three paths of the longest kind, of characters that JSON writes as six, and the
+/// rest.
+const NOTE_MAX_BYTES: usize = 128 * 1024;
 
 /// The ending of a note's file name.
 const SUFFIX: &str = ".json";
 
-/// After how long a temporary file is taken for one that a crash has left.
+/// The ending of a lock's file name.
+const LOCK: &str = "lock";
+
+/// After how long a temporary file or a lock is taken for one that a crash has left.
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
 /// What is known about one transcript.
@@ -53,6 +58,9 @@ pub struct Note {
     /// All before this byte is in the spool, or was.
     #[serde(default)]
     pub offset: u64,
+    /// What the file was like when it was read last to the end of its last whole line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seen: Option<Seen>,
     /// What a reading is about to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) intent: Option<Intent>,
@@ -76,6 +84,28 @@ pub(super) struct FileIdentity {
     /// How many bytes before the offset `last` is the digest of.
     pub(super) last_bytes: u64,
     pub(super) last: Digest,
+}
+
+/// What tells a file that has changed, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Seen {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// When it was modified, in seconds since 1970 and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Seen {
+    pub(super) fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
 }
 
 /// What a reading is about to do.
@@ -103,6 +133,7 @@ impl Note {
             imported: false,
             file: None,
             offset: 0,
+            seen: None,
             intent: None,
             missing_since: None,
             trouble: None,
@@ -127,16 +158,16 @@ impl Note {
 
     /// Has the next reading begin with the first line.
     pub(super) fn rewind(&mut self) {
-        (self.offset, self.file, self.intent) = (0, None, None);
+        (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
     }
 
-    /// Whether what is found at the path may have something that was not read.
-    pub(super) fn may_have_more(&self, found: &fs::Metadata) -> bool {
-        let is_empty = found.is_file() && found.len() == 0;
-        let is_same = self.file.as_ref().is_some_and(|file| {
-            (file.device, file.inode, self.offset) == (found.dev(), found.ino(), found.len())
-        });
-        !is_same && !is_empty
+    /// Whether there is nothing at the path that was not read, for this destination.
+    pub(super) fn is_done(&self, destination: &str) -> bool {
+        let is_done = |found: fs::Metadata| {
+            (found.is_file() && found.len() == 0) || self.seen == Some(Seen::of(&found))
+        };
+        let is_current = self.trouble.is_none() && self.destination == destination;
+        is_current && fs::metadata(&self.path).is_ok_and(is_done)
     }
 }
 
@@ -167,6 +198,9 @@ impl Notes {
         // Not in `tmp/`, where a file that a crash leaves would be taken for an event.
         let temporary = target.with_extension(format!("{}-{number}", std::process::id()));
         let bytes = serde_json::to_vec(note)?;
+        if bytes.len() > NOTE_MAX_BYTES {
+            return Err(io::Error::other(format!("it has more than {NOTE_MAX_BYTES} bytes")));
+        }
         let write = || write_durably(&*self.fs, &temporary, &target, &[&bytes]);
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -174,8 +208,29 @@ impl Notes {
                 write()
             }
             // A process of the same number has died here.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => write(),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.fs.remove(&temporary)?;
+                write()
+            }
             written => written,
+        }
+    }
+
+    /// Has nobody else read the transcript at `path` until what it returns is dropped: two readings at
+    /// once would push the same slices, and one hide from the other that they are in the spool. `None`
+    /// where somebody is at it and it shall not `wait` for that.
+    pub(super) fn hold(&self, path: &str, wait: bool) -> io::Result<Option<Held>> {
+        let path = self.file_of(path).with_extension(LOCK);
+        loop {
+            let lock = if wait { lock::lock(&path).map(Some) } else { lock::try_lock(&path) };
+            match lock {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_directories(&*self.fs, [&*self.layout.transcripts()])?;
+                }
+                // It waited for one that was removed when it was let go.
+                Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
+                lock => return Ok(lock?.map(|file| Held { path, _file: file })),
+            }
         }
     }
 
@@ -188,7 +243,9 @@ impl Notes {
         for path in paths(&self.layout)?.iter().filter(|path| !is_note(path)) {
             let modified = path.metadata().and_then(|found| found.modified());
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-            if age.is_some_and(|age| age > LEFT_BEHIND) {
+            let is_old = age.is_some_and(|age| age > LEFT_BEHIND);
+            // A long reading holds its lock for longer.
+            if is_old && let Ok(Some(_held)) = lock::try_lock(path) {
                 self.fs.remove(path).ok(); // it is tried again next time
             }
         }
@@ -200,6 +257,20 @@ impl Notes {
         name.replace_range(.."sha256:".len(), "");
         name.truncate(32);
         self.layout.transcripts().join(name + SUFFIX)
+    }
+}
+
+/// A transcript that is being read; no longer when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While it is locked, so that nobody has a lock on a file that is gone.
+        fs::remove_file(&self.path).ok();
     }
 }
 
@@ -258,7 +329,7 @@ fn read(path: &Path) -> io::Result<Option<Note>> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?.take(NOTE_MAX_BYTES).read_to_end(&mut bytes)?,
+        file => file?.take(NOTE_MAX_BYTES as u64).read_to_end(&mut bytes)?,
     };
     let note = serde_json::from_slice(&bytes);
     if let Err(error) = &note {

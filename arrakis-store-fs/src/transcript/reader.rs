@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrakis_core::digest::{Digest, DigestBuilder};
 use arrakis_core::limits::{SLICE_MAX_BYTES, TRANSCRIPT_LINE_MAX_BYTES};
@@ -39,8 +40,9 @@ impl Lines {
         Ok(Self { input, line: Vec::new(), end: Vec::new() })
     }
 
-    /// The next line; `None` at the end, before which there may be a line without its newline.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    /// The next line; `None` at the end, before which there may be a line without its newline, and where
+    /// `stopped` becomes true on the way through a long one.
+    pub(super) fn next(&mut self, stopped: &AtomicBool) -> io::Result<Option<Line<'_>>> {
         const MAX: usize = TRANSCRIPT_LINE_MAX_BYTES;
         self.line.clear();
         (&mut self.input).take(MAX as u64 + 1).read_until(b'\n', &mut self.line)?;
@@ -58,7 +60,7 @@ impl Lines {
             self.end.drain(..self.end.len().saturating_sub(IDENTITY_BYTES));
             let before = self.end.len();
             let read = (&mut self.input).take(STEP_BYTES).read_until(b'\n', &mut self.end)?;
-            if read == 0 {
+            if read == 0 || stopped.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             digest.update(&self.end[before..]);
@@ -121,6 +123,8 @@ mod tests {
 
     use super::*;
 
+    static GOES_ON: AtomicBool = AtomicBool::new(false);
+
     fn file(parts: &[&[u8]]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         parts.iter().for_each(|part| file.write_all(part).unwrap());
@@ -131,26 +135,34 @@ mod tests {
     fn whole_lines_come_one_by_one_and_a_half_one_does_not() {
         let mut lines = Lines::new(file(&[b"xa\n\nb\0\nhalf"]), 1, 100).unwrap();
         for expected in [&b"a\n"[..], b"\n", b"b\0\n"] {
-            assert!(matches!(lines.next().unwrap(), Some(Line::Whole(line)) if line == expected));
+            assert!(
+                matches!(lines.next(&GOES_ON).unwrap(), Some(Line::Whole(line)) if line == expected)
+            );
         }
-        assert!(lines.next().unwrap().is_none());
+        assert!(lines.next(&GOES_ON).unwrap().is_none());
         let mut bounded = Lines::new(file(&[b"a\nbb\n"]), 0, 4).unwrap();
-        assert!(bounded.next().unwrap().is_some() && bounded.next().unwrap().is_none());
+        assert!(
+            bounded.next(&GOES_ON).unwrap().is_some() && bounded.next(&GOES_ON).unwrap().is_none()
+        );
     }
 
     #[test]
     fn a_line_that_is_too_long_comes_as_its_size_digest_and_ends() {
         let long = [vec![b'x'; 50_000_000], b"end\n".to_vec()].concat();
         let mut lines = Lines::new(file(&[&long, b"next\n"]), 0, 60_000_000).unwrap();
-        let Some(Line::Long(found, end)) = lines.next().unwrap() else { panic!("it is long") };
+        let Some(Line::Long(found, end)) = lines.next(&GOES_ON).unwrap() else {
+            panic!("it is long")
+        };
         assert_eq!(found.bytes, long.len() as u64);
         assert_eq!(found.digest, Digest::of(&long));
         assert_eq!(found.head.len(), SLICE_MAX_BYTES);
         assert!(end.ends_with(b"xend\n"));
-        assert!(matches!(lines.next().unwrap(), Some(Line::Whole(b"next\n"))));
+        assert!(matches!(lines.next(&GOES_ON).unwrap(), Some(Line::Whole(b"next\n"))));
         assert!(lines.line.capacity() <= 2 * TRANSCRIPT_LINE_MAX_BYTES);
         let mut unfinished = Lines::new(file(&[&long[..long.len() - 1]]), 0, u64::MAX).unwrap();
-        assert!(unfinished.next().unwrap().is_none());
+        assert!(unfinished.next(&GOES_ON).unwrap().is_none());
+        let mut stopped = Lines::new(file(&[&long]), 0, u64::MAX).unwrap();
+        assert!(stopped.next(&AtomicBool::new(true)).unwrap().is_none());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Reading what a transcript has gained, and pushing it.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arrakis_core::clock::{Clock, Timestamp};
 use arrakis_core::digest::Digest;
@@ -15,16 +15,20 @@ use arrakis_core::limits::{SUBAGENTS_MAX, TRANSCRIPT_CHECKPOINT_BYTES, TRANSCRIP
 use arrakis_core::redact::Redactor;
 use arrakis_core::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
 
-use super::note::{FileIdentity, Intent, Note, Notes};
+use super::note::{FileIdentity, Intent, Note, Notes, Seen};
 use super::reader::{Last, Line, Lines, first_line};
 use crate::claim;
 use crate::durability::{FileSystem, RealFileSystem};
 use crate::layout::Layout;
 use crate::queue::push;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, survey};
 
 /// Longest `.meta.json` of a subagent that is read, in bytes; a real one has a few hundred.
 const META_MAX_BYTES: u64 = 64 * 1024;
+
+/// How long it is relied on how much was in the spool: in this time hooks do not fill the half of it that
+/// is theirs.
+const ROOM_MAX_AGE: Duration = Duration::from_secs(60);
 
 /// The settings of a [`Shipper`].
 #[derive(Debug)]
@@ -39,6 +43,10 @@ pub struct ShipConfig {
     pub redactor: Redactor,
     /// The machine and the user, for the events.
     pub source: Source,
+    /// How many events the spool holds before it refuses new ones; transcripts take half of that.
+    pub max_files: u64,
+    /// How many bytes it holds before; likewise.
+    pub max_bytes: u64,
 }
 
 /// What came of reading a transcript.
@@ -59,6 +67,9 @@ pub struct ReadMode {
     pub again: bool,
     /// Because a person has named it, wherever it lies.
     pub imported: bool,
+    /// Because a person has asked for it: whatever its name is, and after the reading that another process
+    /// is at, where there is one, instead of leaving it to that.
+    pub asked: bool,
 }
 
 /// A slice could not be spooled. Nothing is lost: the next reading goes on before it.
@@ -68,6 +79,10 @@ pub enum ShipError {
     /// The spool does not take it.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The spool holds half of what it may. The rest is for events, which cannot be read again.
+    #[error("the spool {} is half full, and the rest of it is for new events; bring its receiver back or \
+             raise [spool] max_files and max_bytes", .0.display())]
+    HalfFull(PathBuf),
     /// It cannot be noted how far the file was read.
     #[error("cannot note in {} how far {transcript} was read", .folder.display())]
     Note {
@@ -88,8 +103,7 @@ pub struct Shipper {
     notes: Notes,
     clock: Arc<dyn Clock>,
     config: Mutex<Arc<ShipConfig>>,
-    /// The files that are being read.
-    busy: Mutex<HashSet<String>>,
+    room: Mutex<Room>,
     stopped: AtomicBool,
     /// Whether it was told that the spool takes nothing.
     warned: AtomicBool,
@@ -111,12 +125,12 @@ impl Shipper {
         config: ShipConfig,
     ) -> Self {
         Self {
-            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)),
+            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)).without_reserve(),
             notes: Notes::new(layout.clone(), fs),
             layout,
             clock,
             config: Mutex::new(Arc::new(config)),
-            busy: Mutex::default(),
+            room: Mutex::default(),
             stopped: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
@@ -138,6 +152,17 @@ impl Shipper {
         self.stopped.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a path leads into one of the folders whose files may be read.
+    ///
+    /// # Errors
+    ///
+    /// It does not, or nothing is there.
+    pub fn check(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_str().ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
+        let config = Arc::clone(&lock(&self.config));
+        allowed(path, &config.folders).map(drop)
+    }
+
     /// Makes durable that there is a transcript, unless that is known.
     ///
     /// # Errors
@@ -157,7 +182,7 @@ impl Shipper {
     pub fn read_session(&self, file: &TranscriptFile, destination: &str) -> Result<u64, ShipError> {
         let mut slices = 0;
         let mut failure = None;
-        for file in std::iter::once(file.clone()).chain(subagents(file)) {
+        for file in std::iter::once(file.clone()).chain(self.subagents(file)) {
             match self.read(&file, destination, ReadMode::default(), &mut |_| {}) {
                 Ok(reading) => slices += reading.slices,
                 Err(error) => failure = Some(error),
@@ -187,6 +212,7 @@ impl Shipper {
             };
             match read {
                 Ok(read) => slices += read,
+                Err(error) if error.is_full() => return Err(error),
                 Err(error) => failure = Some(error),
             }
         }
@@ -194,8 +220,8 @@ impl Shipper {
     }
 
     /// Reads what a transcript has gained. `observe` sees each slice, without its payload, once it is in
-    /// the spool; also those that hold nothing worth sending. A file that is being read already is left
-    /// to that reading.
+    /// the spool; also those that hold nothing worth sending. A file that is being read already, here or
+    /// by another process, is left to that reading unless somebody has asked.
     ///
     /// # Errors
     ///
@@ -211,20 +237,27 @@ impl Shipper {
         if !self.is_enabled() {
             return Ok(reading);
         }
-        let Some(_busy) = Busy::begin(&self.busy, &file.path) else { return Ok(reading) };
+        if !mode.again && self.load(&file.path)?.is_some_and(|note| note.is_done(destination)) {
+            return Ok(reading);
+        }
+        let held = self.notes.hold(&file.path, mode.asked);
+        let held = held.map_err(|source| self.note_error(&file.path, source))?;
+        let Some(_held) = held else { return Ok(reading) };
         let known = self.load(&file.path)?;
         let mut note = known.clone().unwrap_or_else(|| Note::new(file, destination));
         if mode.again {
             note.rewind();
         }
         note.imported = mode.imported && (known.is_none() || note.imported);
-        let found = fs::metadata(&note.path);
-        if note.trouble.is_none() && found.is_ok_and(|found| !note.may_have_more(&found)) {
-            return Ok(reading);
-        }
+        // The receiver of today, not the one that the file was noted for.
+        note.destination = destination.to_owned();
         let config = Arc::clone(&lock(&self.config));
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
-        let read = match open(&note.path, &config.folders) {
+        let found = match mode.asked {
+            true => allowed(&note.path, &config.folders),
+            false => followed(&note.path, &config.folders),
+        };
+        let read = match found.and_then(|path| open(&path)) {
             Ok(opened) => pass.read(&mut note, &opened),
             Err(error) => Err(Failure::File(error)),
         };
@@ -238,10 +271,13 @@ impl Shipper {
             Err(Failure::File(error)) => (Some(error.to_string()), None),
         };
         self.tell(&note, &reading, trouble.as_deref());
+        let is_gone = reading.is_missing || (trouble.is_some() && !Path::new(&note.path).exists());
         note.missing_since =
-            reading.is_missing.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
+            is_gone.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
         (reading.trouble, note.trouble) = (trouble.clone(), trouble);
-        let saved = if known.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
+        // What is noted now, on the way, may be an intent.
+        let noted = self.load(&note.path).ok().flatten();
+        let saved = if noted.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
         failure.map_or(saved.map(|()| reading), Err)
     }
 
@@ -255,8 +291,7 @@ impl Shipper {
             Err(error) => error,
         };
         // That the spool is full is told by whoever has found it so; the file waits.
-        let is_full = matches!(error, ShipError::Spool(SpoolError::Full(_)));
-        if !is_full && !self.warned.swap(true, Ordering::Relaxed) {
+        if !error.is_full() && !self.warned.swap(true, Ordering::Relaxed) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(target: "arrakis::queue", %error, cause,
                 "cannot spool what a transcript has gained; it is tried again");
@@ -284,9 +319,38 @@ impl Shipper {
         is_gone && self.notes.forget(note).is_ok()
     }
 
+    /// The transcripts of the subagents of a session.
+    fn subagents(&self, session: &TranscriptFile) -> Vec<TranscriptFile> {
+        let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
+        let config = Arc::clone(&lock(&self.config));
+        let folder = format!("{folder}/subagents");
+        if allowed(&folder, &config.folders).is_ok() {
+            subagents(session, &folder)
+        } else {
+            Vec::new()
+        }
+    }
+
     fn may_read(&self, path: &str) -> bool {
         let config = Arc::clone(&lock(&self.config));
-        allowed(path, &config.folders).is_ok()
+        followed(path, &config.folders).is_ok()
+    }
+
+    /// Takes room for a slice of so many bytes.
+    fn take_room(&self, config: &ShipConfig, bytes: u64) -> Result<(), ShipError> {
+        let mut room = lock(&self.room);
+        if room.take(bytes) {
+            return Ok(());
+        }
+        // A spool that is not there yet is empty.
+        let found = survey(&self.layout).unwrap_or_default();
+        let files = found.pending + found.processing;
+        *room = Room {
+            counted: Some(Instant::now()),
+            files: (config.max_files / 2).saturating_sub(files),
+            bytes: (config.max_bytes / 2).saturating_sub(found.pending_bytes),
+        };
+        if room.take(bytes) { Ok(()) } else { Err(ShipError::HalfFull(self.layout.queue())) }
     }
 
     fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
@@ -300,6 +364,32 @@ impl Shipper {
     fn note_error(&self, transcript: &str, source: io::Error) -> ShipError {
         let folder = self.layout.transcripts();
         ShipError::Note { transcript: transcript.to_owned(), folder, source }
+    }
+}
+
+impl ShipError {
+    fn is_full(&self) -> bool {
+        matches!(self, Self::HalfFull(_) | Self::Spool(SpoolError::Full(_)))
+    }
+}
+
+/// What transcripts may still add to the spool, as it was counted last.
+#[derive(Debug, Default)]
+struct Room {
+    counted: Option<Instant>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Room {
+    /// Takes so much of it, unless there is less, or it was counted too long ago.
+    fn take(&mut self, bytes: u64) -> bool {
+        let is_fresh = self.counted.is_some_and(|counted| counted.elapsed() < ROOM_MAX_AGE);
+        let fits = is_fresh && self.files > 0 && self.bytes >= bytes;
+        if fits {
+            (self.files, self.bytes) = (self.files - 1, self.bytes - bytes);
+        }
+        fits
     }
 }
 
@@ -341,11 +431,16 @@ struct Opened<'a> {
 impl Pass<'_> {
     /// Reads until there is no whole line left.
     fn read(&mut self, note: &mut Note, file: &File) -> Result<(), Failure> {
-        let Some(first) = first_line(file)? else { return Ok(()) };
-        let opened = Opened { file, found: file.metadata()?, first };
+        let found = file.metadata()?;
+        let Some(first) = first_line(file)? else {
+            note.seen = Some(Seen::of(&found));
+            return Ok(());
+        };
+        let opened = Opened { file, found, first };
         let mut last = self.resume(note, &opened)?;
         while self.shipper.is_enabled() {
-            let (start, length) = (note.offset, file.metadata()?.len());
+            let found = file.metadata()?;
+            let (start, length) = (note.offset, found.len());
             // Where the file ends before the intent, that is of a file that was.
             note.intent = note.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
             let had_intent = note.intent.is_some();
@@ -357,6 +452,8 @@ impl Pass<'_> {
             }
             passed?;
             if note.offset == start && !had_intent {
+                // One that has a half line at its end, however long, is read again when it has changed.
+                note.seen = self.shipper.is_enabled().then(|| Seen::of(&found));
                 break;
             }
         }
@@ -401,7 +498,7 @@ impl Pass<'_> {
             if self.shipper.stopped.load(Ordering::Relaxed) {
                 break Ok(());
             }
-            let (slice, end) = match lines.next() {
+            let (slice, end) = match lines.next(&self.shipper.stopped) {
                 Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
                 Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
                 Ok(None) => break Ok(()),
@@ -441,6 +538,7 @@ impl Pass<'_> {
             let source = self.config.source.clone();
             let id = slice.request_id.clone();
             let envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
+            self.shipper.take_room(self.config, envelope.payload.len() as u64)?;
             push(&self.shipper.spool, &envelope)?;
             self.reading.slices += 1;
             tell(note, &slice);
@@ -482,28 +580,8 @@ fn tell(note: &Note, slice: &Slice) {
     }
 }
 
-/// A file that is being read; no longer when dropped.
-struct Busy<'a> {
-    all: &'a Mutex<HashSet<String>>,
-    path: &'a str,
-}
-
-impl<'a> Busy<'a> {
-    fn begin(all: &'a Mutex<HashSet<String>>, path: &'a str) -> Option<Self> {
-        lock(all).insert(path.to_owned()).then_some(Self { all, path })
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        lock(self.all).remove(self.path);
-    }
-}
-
-/// The transcripts of the subagents of a session, which lie in a folder of its own beside its transcript.
-pub(super) fn subagents(session: &TranscriptFile) -> Vec<TranscriptFile> {
-    let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
-    let folder = Path::new(folder).join("subagents");
+/// The transcripts of the subagents of a session in the folder beside its transcript.
+fn subagents(session: &TranscriptFile, folder: &str) -> Vec<TranscriptFile> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(2 * SUBAGENTS_MAX);
     let files = entries.filter_map(|entry| {
         let path = entry.path().into_os_string().into_string().ok()?;
@@ -524,13 +602,25 @@ pub(super) fn agent_of(path: &str) -> Option<&str> {
 fn meta(transcript: &str, folders: &[PathBuf]) -> Option<serde_json::Value> {
     let path = Path::new(transcript).with_extension("meta.json");
     let mut bytes = Vec::new();
-    open(path.to_str()?, folders).ok()?.take(META_MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    let file = open(&allowed(path.to_str()?, folders).ok()?).ok()?;
+    file.take(META_MAX_BYTES).read_to_end(&mut bytes).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Opens a regular file in one of the folders.
-fn open(path: &str, folders: &[PathBuf]) -> io::Result<File> {
-    claim::open(&allowed(path, folders)?)?.map_err(io::Error::other)
+/// Opens a regular file.
+fn open(path: &Path) -> io::Result<File> {
+    claim::open(path)?.map_err(io::Error::other)
+}
+
+/// Where a path leads, if a transcript may be there that nobody has asked for: an event can name any
+/// file.
+fn followed(path: &str, folders: &[PathBuf]) -> io::Result<PathBuf> {
+    let real = allowed(path, folders)?;
+    if real.extension().is_some_and(|ending| ending == "jsonl") {
+        Ok(real)
+    } else {
+        Err(io::Error::other("its name does not end with .jsonl; `arrakis import` reads it"))
+    }
 }
 
 /// Where a path leads, if that is in one of the folders.

@@ -71,7 +71,8 @@ pub(super) async fn run(
 
 fn transcript_of(conversation: &Conversation) -> Option<&Path> {
     let path = Path::new(&conversation.transcript_path.as_ref()?.value);
-    (path.is_absolute() && path.is_file()).then_some(path)
+    let is_named_so = path.extension().is_some_and(|ending| ending == "jsonl");
+    (path.is_absolute() && is_named_so && path.is_file()).then_some(path)
 }
 
 /// A transcript, and the folder with those of its subagents.

@@ -23,7 +23,7 @@ use crate::cli::queue::act::TOLD_PROBLEMS;
 use crate::cli::queue::progress::Progress;
 use crate::cli::queue::retry::{Drainer, wake};
 use crate::compose::{ship_config, shipper};
-use crate::config::{Config, claude_folder, process_env};
+use crate::config::{Config, process_env, projects_folder};
 
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,23 +87,29 @@ fn read(
     config.transcripts.folders.extend_from_slice(allowed);
     let mut found = Found::default();
     if paths.is_empty() {
-        let folder =
-            claude_folder(&process_env).context("the home directory is not known; set HOME")?;
-        let projects = folder.join("projects");
+        let projects =
+            projects_folder(&process_env).context("the home directory is not known; set HOME")?;
         if !projects.is_dir() {
             bail!(
                 "there are no transcripts in {}; name the folder that has some",
-                folder.display()
+                projects.display()
             );
         }
         found.add(&projects);
     }
-    named(paths)?.iter().for_each(|path| found.add(path));
+    let shipper = shipper(&spool, &config);
+    for path in named(paths)? {
+        // A path from an event is not even looked into where it may not be read.
+        match shipper.check(&path) {
+            Ok(()) => found.add(&path),
+            Err(error) => found.passed_over.push((path, error.to_string())),
+        }
+    }
     Spool::new(spool.clone()).create()?;
 
     let mut import = Import {
         again,
-        shipper: shipper(&spool, &config),
+        shipper,
         destination: config.url,
         followed,
         progress: Progress::new("Importing"),
@@ -136,7 +142,12 @@ fn read(
         write_human(&report, context)?;
     }
     if let Some((path, error)) = stopped {
-        let how = "run it again when that is mended, and it goes on there";
+        let how = if again {
+            "run it without --again when that is mended, and this file goes on there; those after it were \
+             not begun"
+        } else {
+            "run it again when that is mended, and it goes on there"
+        };
         let stopped = format!("the import stopped in {}; {how}", path.display());
         return Err(anyhow::Error::new(error).context(stopped));
     }
@@ -170,8 +181,9 @@ impl Import {
         let real = path.canonicalize().unwrap_or_default();
         let is_followed =
             |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| real.starts_with(folder));
-        let imported = !self.followed.iter().any(is_followed);
-        let mode = ReadMode { again: self.again, imported };
+        let is_named_so = real.extension().is_some_and(|ending| ending == "jsonl");
+        let imported = !is_named_so || !self.followed.iter().any(is_followed);
+        let mode = ReadMode { again: self.again, imported, asked: true };
         let (report, progress, mut bytes) = (&mut self.report, &self.progress, 0);
         let read = self.shipper.read(&file, &self.destination, mode, &mut |slice| {
             progress.step(slice.end - slice.start);
