@@ -164,12 +164,7 @@ async fn a_large_conversation_has_several_snapshots_and_other_workspaces_refuse_
     let own = stored.conversations[0].id.to_string();
     let last = forged.rfind(&own).unwrap();
     let forged = format!("{}{foreign}{}", &forged[..last], &forged[last + own.len()..]);
-    let forged = Envelope::new(
-        "r".parse().unwrap(),
-        Timestamp::EPOCH,
-        "",
-        arrakis_core::envelope::Source::default(),
-        forged,
-    );
+    let forged =
+        Envelope::new("r".parse().unwrap(), Timestamp::EPOCH, "", Source::default(), forged);
     assert!(matches!(arrival(&forged, "main", 1).1, Verdict::Invalid { .. }));
 }
