@@ -736,3 +736,42 @@ fn a_note_that_could_not_be_read_back_is_not_written() {
     assert!(matches!(scene.shipper.note(&file, DESTINATION), Err(ShipError::Note { .. })));
     assert_eq!(survey(&scene.layout).unwrap(), Survey::default());
 }
+
+#[tokio::test]
+async fn whoever_catches_up_waits_for_what_is_being_read() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1));
+    let (begins, mut began) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+    let slow = faulty::Faulty::new(move |_, what, path| {
+        if what == "create" && path.parent().unwrap().ends_with("tmp") {
+            begins.send(()).ok();
+            goes_on.recv().ok(); // until it is dropped
+        }
+        Ok(())
+    });
+    let folder = scene.directory.path().join("claude");
+    let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
+    let shipper = Shipper::on(scene.layout.clone(), Arc::new(slow), time, config(&folder));
+    let followed = Follower::new(Arc::new(shipper));
+    let follower = &followed;
+    let path = scene.path("s.jsonl");
+    let script = async move {
+        follower.see(&[lease(&path, "Stop")]).await;
+        began.recv().await.unwrap();
+        let mut caught_up = std::pin::pin!(follower.catch_up());
+        let other = Arc::new(scene.shipper);
+        let look = tokio::task::spawn_blocking(move || other.read_known());
+        tokio::select! {
+            _ = &mut caught_up => panic!("a slice is still to come"),
+            read = look => assert_eq!(read.unwrap().unwrap(), 0),
+        }
+        drop(go_on);
+        assert_eq!(caught_up.await, 0);
+        assert_eq!(said(&scene.layout), ["1"]);
+    };
+    tokio::select! {
+        () = follower.run() => {}
+        () = script => {}
+    }
+}

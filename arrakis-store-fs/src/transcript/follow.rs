@@ -8,7 +8,7 @@ use arrakis_core::drain::Witness;
 use arrakis_core::queue::Lease;
 use arrakis_core::transcript::{Mention, TranscriptFile};
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ pub struct Follower {
     shipper: Arc<Shipper>,
     state: Mutex<State>,
     changed: Notify,
+    /// Held by each reading; alone by the one that catches up.
+    reading: Arc<RwLock<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +58,8 @@ impl Follower {
     /// Follows by means of `shipper`.
     #[must_use]
     pub fn new(shipper: Arc<Shipper>) -> Self {
-        Self { shipper, state: Mutex::default(), changed: Notify::new() }
+        let (state, reading) = Default::default();
+        Self { shipper, state, changed: Notify::new(), reading }
     }
 
     /// Reads what is due, and now and then everything that has grown; for as long as it is polled.
@@ -66,12 +69,16 @@ impl Follower {
         loop {
             let now = Instant::now();
             while readings.len() < READINGS_MAX {
-                let shipper = Arc::clone(&self.shipper);
+                let (shipper, reading) = (Arc::clone(&self.shipper), Arc::clone(&self.reading));
                 if now >= next_sweep {
                     next_sweep = now + SWEEP_INTERVAL;
-                    readings.spawn_blocking(move || shipper.warn(shipper.read_known()));
+                    readings.spawn_blocking(move || {
+                        let _reading = reading.blocking_read();
+                        shipper.warn(shipper.read_known())
+                    });
                 } else if let Some(Transcript { file, destination }) = self.state().next_due(now) {
                     readings.spawn_blocking(move || {
+                        let _reading = reading.blocking_read();
                         shipper.warn(shipper.read_session(&file, &destination))
                     });
                 } else {
@@ -88,8 +95,10 @@ impl Follower {
         }
     }
 
-    /// Reads everything that has grown, now; returns how many slices that made.
+    /// Reads everything that has grown, after the readings that are under way; returns how many slices
+    /// that made.
     pub async fn catch_up(&self) -> u64 {
+        let _alone = self.reading.write().await;
         let shipper = Arc::clone(&self.shipper);
         let read = tokio::task::spawn_blocking(move || shipper.warn(shipper.read_known()));
         read.await.ok().flatten().unwrap_or_default()
