@@ -251,6 +251,7 @@ impl Message {
 
     /// The same message, whose content is what its blocks say and whose blocks are not too many: for one
     /// that somebody else has written.
+    #[cfg(feature = "runtime")]
     pub(crate) fn made_consistent(mut self) -> Self {
         let mut blocks = Blocks::default();
         for (key, block) in std::mem::take(&mut self.blocks).0 {
