@@ -756,11 +756,13 @@ async fn whoever_catches_up_waits_for_what_is_being_read() {
     let followed = Follower::new(Arc::new(shipper));
     let follower = &followed;
     let path = scene.path("s.jsonl");
+    // The note is there already: making it would wait for the slow file system too.
+    let other = Arc::new(scene.shipper);
+    Follower::new(Arc::clone(&other)).see(&[lease(&path, "Stop")]).await;
     let script = async move {
         follower.see(&[lease(&path, "Stop")]).await;
         began.recv().await.unwrap();
         let mut caught_up = std::pin::pin!(follower.catch_up());
-        let other = Arc::new(scene.shipper);
         let look = tokio::task::spawn_blocking(move || other.read_known());
         tokio::select! {
             _ = &mut caught_up => panic!("a slice is still to come"),
