@@ -8,7 +8,7 @@ use arrakis_core::limits::{PATH_MAX_BYTES, SESSION_ID_MAX_BYTES};
 use arrakis_core::transcript::{TranscriptAgent, TranscriptFile};
 use serde::Deserialize;
 
-use super::ship::agent_of;
+use super::access::agent_of;
 use crate::claim;
 
 /// How deep folders are looked through: Claude Code's own tree has four levels.

@@ -25,6 +25,7 @@
 //! offset have changed, is read again from its beginning. A last line without its newline is left for
 //! next time. Only regular files in the allowed folders are read, wherever links lead.
 
+mod access;
 mod find;
 mod follow;
 mod note;

@@ -92,14 +92,8 @@ async fn gather(context: &Context) -> Status {
     let home = Layout::new(&context.home);
     let fallback = Layout::new(fallback_home(&process_env));
     let (config, problems) = Config::load(&context.home, &process_env);
-    let stored = match home.database().exists() {
-        true => open_as_it_is(None, &home).await.ok(),
-        false => None,
-    };
-    let stored = match stored {
-        Some(store) => store.counts().await.ok(),
-        None => None,
-    };
+    let counts = async { open_as_it_is(None, &home).await.ok()?.counts().await.ok() };
+    let stored = if home.database().exists() { counts.await } else { None };
     let since = context.clock.now().minus(TROUBLE_WINDOW);
     let mut troubles = recent_troubles(&home, since);
     troubles.extend(recent_troubles(&fallback, since));
