@@ -15,6 +15,7 @@ use std::process::Stdio;
 use arrakis_core::conservation::Tally;
 use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, TruncationReason};
+use arrakis_core::limits::PAYLOAD_MAX_BYTES;
 use arrakis_store_fs::layout::decode;
 use arrakis_store_fs::{Layout, counters};
 use serde_json::{Value, json};
@@ -132,6 +133,64 @@ fn secrets_are_not_written() {
     let Envelope { header, payload } = only(&world);
     assert!(payload.windows(13).any(|bytes| bytes == b"[REDACTED:git"));
     assert_eq!(header.digest, Digest::of(&payload), "the digest is of what is kept");
+    let removed: Vec<_> = header.redacted.iter().collect();
+    assert_eq!(removed, [("github-token", 1)], "what was removed is known");
+    let status = world.arrakis(&["status", "--json"]).stdout;
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status["spool"]["redacted"], json!({ "github-token": 1 }));
+    let shown = String::from_utf8(world.arrakis(&["status"]).stdout).unwrap();
+    assert!(shown.contains("redaction has removed 1 secret: 1 github-token"), "{shown}");
+    assert!(!shown.contains(secret));
+}
+
+#[test]
+fn what_would_be_removed_from_a_file_can_be_tested() {
+    let world = World::new();
+    let secret = "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789";
+    let file = world.directory.path().join("tokens.txt");
+    fs::write(&file, format!("harmless\n  {secret}\u{1b}[2J\n")).unwrap();
+    let redact = |arguments: &[&str]| {
+        let output = world.arrakis(&[&["redact", file.to_str().unwrap()], arguments].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(redact(&[]), "harmless\n  [REDACTED:github-token]\u{1b}[2J\n");
+    let shown = redact(&["--test"]);
+    assert_eq!(
+        shown,
+        format!("2:3  github-token    {secret}\n\n1 secret would be removed: 1 github-token\n")
+    );
+    let report: Value = serde_json::from_str(&redact(&["--test", "--json"])).unwrap();
+    let found = json!({ "rule": "github-token", "line": 2, "column": 3, "start": 11, "end": 51, "text": secret });
+    assert_eq!(report["findings"], json!([found]));
+    assert_eq!(report["redacted"], json!({ "github-token": 1 }));
+    assert!(!world.home().exists(), "nothing is written");
+
+    fs::write(&file, "harmless\n").unwrap();
+    assert_eq!(redact(&["--test"]), "Nothing would be removed.\n");
+    let missing = world.arrakis(&["redact", "--test", "/nowhere"]);
+    assert!(!missing.status.success());
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot read /nowhere"));
+}
+
+#[test]
+fn what_redaction_makes_too_long_is_cut_and_delivered() {
+    let world = World::new();
+    let up = world.lone_up();
+    let secrets = "http://b:c0rRect-horse@h ".repeat(620_000);
+    let payload = format!(r#"{{"session_id":"s","hook_event_name":"X","c":"{secrets}"}}"#);
+    assert!(payload.len() < PAYLOAD_MAX_BYTES);
+    feed(world.lone_hook(), payload.as_bytes());
+    let Envelope { header, payload: kept } = only(&world);
+    assert!(kept.len() <= PAYLOAD_MAX_BYTES && !kept.windows(9).any(|w| w == b"c0rRect-h"));
+    let truncation = header.truncated.unwrap();
+    assert_eq!(truncation.original_bytes, payload.len() as u64);
+    assert_eq!(truncation.original_digest, Digest::of(payload.as_bytes()));
+    assert_eq!(header.event_type.as_deref(), Some("X"), "the head still tells the event");
+    assert!(world.arrakis(&["drain", "--once"]).status.success());
+    assert!(world.spooled("").is_empty());
+    assert_eq!(world.count("webhook_events"), 1);
+    drop(up);
 }
 
 #[test]

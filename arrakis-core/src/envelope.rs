@@ -8,7 +8,11 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::event::Glance;
 use crate::id::RequestId;
-use crate::limits::{INDEXED_TEXT_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
+use crate::limits::{
+    INDEXED_TEXT_MAX_BYTES, PAYLOAD_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SESSION_ID_MAX_BYTES,
+    TRUNCATED_PART_BYTES, cut,
+};
+use crate::redact::Removed;
 
 /// The version of the envelope that this code writes.
 pub const ENVELOPE_VERSION: u32 = 1;
@@ -54,6 +58,9 @@ pub struct Header {
     /// Set where the payload is not all of what came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncation>,
+    /// How many secrets redaction has removed from the payload, by rule.
+    #[serde(default, skip_serializing_if = "Removed::is_empty")]
+    pub redacted: Removed,
     /// Of an event that comes back from a store: the form in which it first came, where that was no
     /// envelope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,11 +136,38 @@ pub struct Truncation {
     pub head_bytes: u64,
 }
 
+impl Truncation {
+    /// Limits a redacted payload to [`PAYLOAD_MAX_BYTES`]: redaction can make a payload longer than
+    /// what came. Of a longer one the two ends are kept, [`TRUNCATED_PART_BYTES`] each.
+    ///
+    /// `captured` is what came, before redaction, and `truncated` what it was truncated to already.
+    #[must_use]
+    pub fn limit(
+        mut payload: Vec<u8>,
+        captured: &[u8],
+        truncated: Option<Self>,
+    ) -> (Vec<u8>, Option<Self>) {
+        if payload.len() <= PAYLOAD_MAX_BYTES {
+            return (payload, truncated);
+        }
+        payload.drain(TRUNCATED_PART_BYTES..payload.len() - TRUNCATED_PART_BYTES);
+        payload.shrink_to_fit();
+        let whole = || Self {
+            reason: TruncationReason::TooLarge,
+            original_bytes: captured.len() as u64,
+            original_digest: Digest::of(captured),
+            head_bytes: 0,
+        };
+        let truncated = truncated.unwrap_or_else(whole);
+        (payload, Some(Self { head_bytes: TRUNCATED_PART_BYTES as u64, ..truncated }))
+    }
+}
+
 /// Why a payload is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TruncationReason {
-    /// It was longer than [`PAYLOAD_MAX_BYTES`](crate::limits::PAYLOAD_MAX_BYTES).
+    /// It was longer than [`PAYLOAD_MAX_BYTES`], or redaction made it longer.
     TooLarge,
     /// Stdin was still open at the hook's deadline.
     Deadline,
@@ -205,6 +239,7 @@ impl Envelope {
                 destination: destination.into(),
                 source,
                 truncated: None,
+                redacted: Removed::default(),
                 form: None,
                 payload_digest: None,
             },
@@ -228,6 +263,33 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_payload_that_redaction_made_too_long_keeps_its_ends() {
+        let mut payload = vec![b'-'; PAYLOAD_MAX_BYTES + 1];
+        payload[0] = b'<';
+        payload[PAYLOAD_MAX_BYTES] = b'>';
+        let (kept, truncated) = Truncation::limit(payload.clone(), b"came", None);
+        assert_eq!((kept[0], kept[kept.len() - 1]), (b'<', b'>'));
+        assert_eq!(kept.len(), 2 * TRUNCATED_PART_BYTES);
+        let expected = Truncation {
+            reason: TruncationReason::TooLarge,
+            original_bytes: 4,
+            original_digest: Digest::of(b"came"),
+            head_bytes: TRUNCATED_PART_BYTES as u64,
+        };
+        assert_eq!(truncated, Some(expected.clone()));
+        let before = Truncation { reason: TruncationReason::Deadline, head_bytes: 7, ..expected };
+        let (_, again) = Truncation::limit(payload, b"", Some(before.clone()));
+        let head_bytes = TRUNCATED_PART_BYTES as u64;
+        assert_eq!(
+            again,
+            Some(Truncation { head_bytes, ..before.clone() }),
+            "the first cut counts"
+        );
+        let short = Truncation::limit(b"short".to_vec(), b"came", Some(before.clone()));
+        assert_eq!(short, (b"short".to_vec(), Some(before)));
+    }
 
     #[test]
     fn new_fills_in_what_the_payload_tells() {

@@ -19,6 +19,7 @@ use crate::event::Glance;
 use crate::id::RequestId;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 use crate::projection::{self, ProjectionError};
+use crate::redact::Removed;
 use crate::store::{Arrival, Verdict};
 
 /// The circumstances of a request.
@@ -151,6 +152,8 @@ pub fn envelope(arrival: Arrival) -> Envelope {
     let event_type = Some(event_type).filter(|known| known != UNKNOWN_EVENT_TYPE);
     let mut fields = metadata;
     fields.remove("form");
+    let redacted = fields.get("redacted").cloned().unwrap_or(Value::Null);
+    let redacted: Removed = serde_json::from_value(redacted).unwrap_or_default();
     fields.insert("requestId".to_owned(), request_id.as_str().into());
     let header = match serde_json::from_value::<Header>(fields.into()) {
         Ok(header) => header,
@@ -166,6 +169,7 @@ pub fn envelope(arrival: Arrival) -> Envelope {
             destination: String::new(),
             source: Source::default(),
             truncated: None,
+            redacted,
             form: None,
             payload_digest: None,
         },

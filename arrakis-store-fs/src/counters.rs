@@ -14,6 +14,7 @@
 //! | `x` | a person gave it up | after |
 //! | `n` | it could not be removed | after |
 //! | `r` | an event was refused | when it is |
+//! | `(…)` | redaction has removed so much from it, as in `(github-token=2,jwt=1)` | with its `c` |
 //!
 //! Every step stands between two letters, so a process that is killed leaves one `+` or `s` without an end:
 //! the count is then known to within one, and that it is. A step whose letters cannot be written, as on a
@@ -26,6 +27,7 @@
 //! a writer that got its lock too late sees that the file is not `tally` any more, and opens it anew.
 
 mod ledger;
+mod removals;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -36,6 +38,8 @@ use crate::layout::Layout;
 #[cfg(feature = "queue")]
 pub(crate) use ledger::fold_if_long;
 pub use ledger::{Counters, accept, open, read};
+
+use arrakis_core::redact::Removed;
 
 /// How an event leaves the spool for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +63,19 @@ pub(crate) struct Tallying<'a> {
     file: Option<File>,
     /// What could not be written yet.
     letters: Vec<u8>,
+    /// What redaction has removed from the event that is captured.
+    removed: Vec<u8>,
 }
 
 impl<'a> Tallying<'a> {
     pub(crate) fn new(layout: &'a Layout) -> Self {
-        Self { layout, file: None, letters: Vec::new() }
+        Self { layout, file: None, letters: Vec::new(), removed: Vec::new() }
+    }
+
+    /// Counts also what redaction has removed from the event, once it is captured.
+    pub(crate) fn with_removed(mut self, removed: &Removed) -> Self {
+        self.removed = removals::encode(removed);
+        self
     }
 
     /// Does `work`, which captures an event; `is_there` tells after a failure whether its file has
@@ -77,6 +89,9 @@ impl<'a> Tallying<'a> {
         let done = work();
         let captured = done.as_ref().map_or_else(is_there, |_| true);
         self.letters.push(if captured { b'c' } else { b'-' });
+        if captured {
+            self.letters.append(&mut self.removed);
+        }
         done
     }
 

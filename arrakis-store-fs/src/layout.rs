@@ -334,8 +334,13 @@ struct HeaderLine<H> {
 ///
 /// # Errors
 ///
-/// The header is longer than [`HEADER_MAX_BYTES`].
+/// The header is longer than [`HEADER_MAX_BYTES`], or the payload than [`PAYLOAD_MAX_BYTES`].
 pub fn encode_header(envelope: &Envelope) -> Result<Vec<u8>, Unreadable> {
+    let length = envelope.payload.len();
+    if length > PAYLOAD_MAX_BYTES {
+        let problem = format!("its payload has {length} bytes, more than {PAYLOAD_MAX_BYTES}");
+        return Err(Unreadable(problem));
+    }
     let line = HeaderLine { header: &envelope.header, length: envelope.payload.len() as u64 };
     let mut line = serde_json::to_vec(&line).map_err(|error| Unreadable(error.to_string()))?;
     line.pop(); // the closing brace

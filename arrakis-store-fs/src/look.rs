@@ -6,6 +6,7 @@
 //! coming or leaving during the look, and those that were leased before or after it, which it may have
 //! seen in two places or in none.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Look {
     pub spool_id: Option<Uuid>,
     /// What was counted.
     pub tally: Tally,
+    /// How many secrets redaction has removed from what was captured, by rule.
+    pub redacted: BTreeMap<String, u64>,
     /// What is there.
     pub present: Present,
     /// Whether the two add up.
@@ -69,11 +72,21 @@ pub fn look(layout: &Layout) -> io::Result<Look> {
         // What has just moved seems to for a tick.
         let is_too_soon = found.is_fresh && began.elapsed() < TICK;
         if found.moved == 0 || looks == LOOKS || is_too_soon {
-            let Glance { counters: Counters { spool_id, tally }, present, oldest, .. } = found;
-            let balance = tally.balance(&present, found.moved);
+            let Glance { counters, present, oldest, moved, .. } = found;
+            let Counters { spool_id, tally, redacted } = counters;
+            let balance = tally.balance(&present, moved);
             let full = layout.full().exists();
             let elsewhere = elsewhere(layout)?;
-            return Ok(Look { spool_id, tally, present, balance, oldest, full, elsewhere });
+            return Ok(Look {
+                spool_id,
+                tally,
+                redacted,
+                present,
+                balance,
+                oldest,
+                full,
+                elsewhere,
+            });
         }
     }
 }

@@ -145,7 +145,9 @@ impl Spool {
             SpoolError::Io { path, .. } => path.exists(),
             _ => false,
         };
-        Tallying::new(&self.layout).capture(|| self.write_uncounted(envelope), is_there)
+        Tallying::new(&self.layout)
+            .with_removed(&envelope.header.redacted)
+            .capture(|| self.write_uncounted(envelope), is_there)
     }
 
     fn write_uncounted(&self, envelope: &Envelope) -> Result<PathBuf, SpoolError> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 #![cfg(feature = "queue")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -280,6 +281,43 @@ async fn what_a_slow_writer_still_holds_is_not_folded_under_it() {
     counters::open(&home.layout).unwrap();
     assert_eq!(home.tally().refused, 70_002);
     assert!(!home.layout.queue().join("tally.1").exists(), "it is folded now");
+}
+
+#[tokio::test]
+async fn what_redaction_removed_is_summed_by_rule_through_folding() {
+    let home = Home::new();
+    drop(home.queue());
+    let spool = Spool::new(home.layout.clone());
+    let redacted = || counters::read(&home.layout).unwrap().redacted;
+    let mut sent = envelope("a", b"{}");
+    sent.header.redacted.count("github-token", 2);
+    sent.header.redacted.count("My rule, (1)", 1);
+    spool.capture(&sent).unwrap();
+    home.capture("b");
+    let expected = BTreeMap::from([("github-token".to_owned(), 2), ("my_rule___1_".to_owned(), 1)]);
+    assert_eq!(redacted(), expected);
+    home.write_letters(&vec![b'r'; 70_000]);
+    counters::open(&home.layout).unwrap();
+    assert_eq!(redacted(), expected, "folded");
+    sent.header.request_id = "c".parse().unwrap();
+    spool.capture(&sent).unwrap();
+    assert_eq!(redacted()["github-token"], 4);
+    assert_eq!(home.tally(), Tally { captured: 3, refused: 70_000, ..Tally::default() });
+    assert_eq!(home.look().redacted, redacted());
+}
+
+#[test]
+fn a_sum_of_redaction_that_a_power_loss_cut_costs_no_other_count() {
+    let home = Home::new();
+    home.capture("a");
+    for cut in ["(", "(jwt", "(jwt=", "(jwt=1", "(jwt=1,", "(jwt=x)", "(=)", "(jwt=1\0", "(jwt=1+c"]
+    {
+        fs::write(home.layout.tally(), format!("+c{cut}+c(jwt=7)")).unwrap();
+        let counted = counters::read(&home.layout).unwrap();
+        assert_eq!(counted.redacted["jwt"], 7, "{cut}");
+        let ends = 2 + u64::from(cut.ends_with("+c"));
+        assert_eq!(counted.tally.captured, ends, "{cut}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrakis_core::clock::{ManualClock, Timestamp};
+use arrakis_core::limits::PAYLOAD_MAX_BYTES;
 use arrakis_core::queue::{Depth, Lane, LeaseRequest, Queue, QueueError};
 use arrakis_core::testkit::queue::envelope;
 use arrakis_store_fs::{DrainerLock, FsQueue, FsQueueConfig, Layout, Spool, SpoolError};
@@ -270,4 +271,15 @@ fn a_header_that_is_too_long_is_refused_and_not_written() {
     long.header.destination = "x".repeat(layout::HEADER_MAX_BYTES);
     let error = Spool::new(layout.clone()).capture(&long).unwrap_err();
     assert!(matches!(error, SpoolError::Format(_)), "{error}");
+}
+
+#[test]
+fn a_payload_that_could_not_be_read_back_is_refused_and_not_written() {
+    let (_guard, layout) = home();
+    let spool = Spool::new(layout.clone());
+    spool.capture(&envelope("a", &vec![b'x'; PAYLOAD_MAX_BYTES])).unwrap();
+    let error = spool.capture(&envelope("b", &vec![b'x'; PAYLOAD_MAX_BYTES + 1])).unwrap_err();
+    assert!(matches!(error, SpoolError::Format(_)), "{error}");
+    assert!(error.to_string().contains("16777217 bytes"), "{error}");
+    assert_eq!(fs::read_dir(layout.pending()).unwrap().count(), 1);
 }

@@ -11,6 +11,7 @@ use arrakis_core::clock::SystemClock;
 use arrakis_core::digest::Digest;
 use arrakis_core::id::RequestId;
 use arrakis_core::key::{ApiKey, Scope};
+use arrakis_core::limits::PAYLOAD_MAX_BYTES;
 use arrakis_core::redact::Redactor;
 use arrakis_core::store::{
     DEFAULT_WORKSPACE, EventFilter, EventKey, EventReader, EventSummary, KeyStore,
@@ -167,6 +168,23 @@ async fn secrets_in_forms_b_and_c_are_redacted_and_a_repeat_is_still_one() {
         server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
     let stored = String::from_utf8(event.body.unwrap().to_vec()).unwrap();
     assert!(stored.contains("[REDACTED:password]") && !stored.contains("hunter2"), "{stored}");
+    assert_eq!(event.summary.metadata["redacted"], json!({ "password": 1 }));
+}
+
+#[tokio::test]
+async fn what_redaction_makes_longer_than_an_envelope_may_be_is_refused_and_its_ends_kept() {
+    let server = start().await;
+    let secrets = "http://b:c0rRect-horse@h ".repeat(620_000);
+    let body = format!(r#"{{"session_id":"s","hook_event_name":"Stop","x":"{secrets}"}}"#);
+    let sent = server.post(body).header("X-Request-Id", "c-1").send().await.unwrap();
+    let (status, answer) = read(sent).await;
+    assert_eq!((status, code(&answer)), (422, "too_long"));
+    let event =
+        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let stored = String::from_utf8(event.body.unwrap().to_vec()).unwrap();
+    assert_eq!(event.summary.status, EventStatus::Invalid);
+    assert!(stored.starts_with(r#"{"session_id":"s""#) && !stored.contains("c0rRect"));
+    assert!(stored.len() <= PAYLOAD_MAX_BYTES);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod migrate;
 pub mod output;
 pub mod queue;
+pub mod redact;
 pub mod search;
 pub mod spool_watch;
 pub mod status;
@@ -88,6 +89,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Take in past transcripts of Claude Code, or what `arrakis export` wrote as JSONL.
     Import(import::ImportArgs),
+    /// Show what redaction would remove from a file, and by which rule.
+    Redact(redact::RedactArgs),
     /// Create, list and revoke API keys.
     Keys(keys::KeysArgs),
     /// Show the log files of this home, merged in time order.
@@ -131,6 +134,7 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             export::run(&args, &(store.clone() as _), &(store as _), context).await
         }
         Command::Import(args) => import::run(&args, context),
+        Command::Redact(args) => redact::run(&args, context),
         Command::Keys(args) => {
             let store: Arc<dyn KeyStore> = existing_store(context).await?;
             keys::run(&args, &store, &mut StdRng::from_seed(rand::random()), context).await

@@ -4,6 +4,7 @@
 //! with an empty stdout: exit 2 would block the user's prompt, and output would be put before the
 //! model.
 
+mod payload;
 mod stdin;
 mod trouble;
 
@@ -19,6 +20,7 @@ use arrakis_store_fs::{Layout, Spool, counters, is_drainer_running};
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
+use payload::Payload;
 use trouble::Troubles;
 
 /// How long stdin may take, in all. The client writes it at once; its own shortest limit is the 1.5 s
@@ -48,17 +50,7 @@ pub fn run(env: Env<'_>) {
     if let Some(problem) = &input.problem {
         troubles.add("stdin", "the event was not read whole", problem.clone());
     }
-    let mut truncated = input.truncated;
-    let payload = match truncated.as_mut() {
-        None => redactor.redact(&input.bytes).into_owned(),
-        // Each part by itself, so that the place where they meet stays known.
-        Some(truncation) => {
-            let (head, tail) = input.bytes.split_at(truncation.head_bytes as usize);
-            let head = redactor.redact(head).into_owned();
-            truncation.head_bytes = head.len() as u64;
-            [head, redactor.redact(tail).into_owned()].concat()
-        }
-    };
+    let Payload { bytes: payload, truncated, removed } = Payload::of(&input, &redactor);
     let glance = Glance::of(&payload);
     if !glance.is_object && truncated.is_none() {
         let details = format!("{} bytes are kept as they came", payload.len());
@@ -68,6 +60,7 @@ pub fn run(env: Env<'_>) {
     let mut envelope =
         Envelope::with_glance(request_id.clone(), now, url, source(env), payload, glance);
     envelope.header.truncated = truncated;
+    envelope.header.redacted = removed;
 
     match capture(&home, &envelope, env, &mut troubles) {
         // A spool that is full needs its drainer most.

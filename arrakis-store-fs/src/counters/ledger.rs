@@ -1,5 +1,6 @@
 //! The file that counts are folded into, and reading both.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,6 +9,7 @@ use arrakis_core::conservation::{Balance, Present, Tally};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::removals;
 use crate::durability::{RealFileSystem, write_durably};
 use crate::layout::Layout;
 use crate::lock::{lock, try_lock};
@@ -25,12 +27,14 @@ const ROOM_BYTES: i64 = 2 * FOLD_BYTES as i64;
 const READS: u32 = 10;
 
 /// The counts of a spool, and its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
     /// Names the spool; `None` until a drainer has opened it.
     pub spool_id: Option<Uuid>,
     /// The counts.
     pub tally: Tally,
+    /// How many secrets redaction has removed from what was captured, by rule.
+    pub redacted: BTreeMap<String, u64>,
 }
 
 /// `counters.json`.
@@ -44,6 +48,8 @@ struct Ledger {
     letters: Letters,
     found: u64,
     lost: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    redacted: BTreeMap<String, u64>,
 }
 
 /// How often each letter was written.
@@ -64,21 +70,19 @@ struct Letters {
 }
 
 impl Letters {
-    fn add(&mut self, letters: &[u8]) {
-        for letter in letters {
-            *match letter {
-                b'+' => &mut self.captures_begun,
-                b'c' => &mut self.captured,
-                b'-' => &mut self.captures_failed,
-                b's' => &mut self.exits_begun,
-                b'd' => &mut self.delivered,
-                b'u' => &mut self.duplicate,
-                b'x' => &mut self.discarded,
-                b'n' => &mut self.exits_failed,
-                b'r' => &mut self.refused,
-                _ => &mut self.unreadable,
-            } += 1;
-        }
+    fn add(&mut self, letter: u8) {
+        *match letter {
+            b'+' => &mut self.captures_begun,
+            b'c' => &mut self.captured,
+            b'-' => &mut self.captures_failed,
+            b's' => &mut self.exits_begun,
+            b'd' => &mut self.delivered,
+            b'u' => &mut self.duplicate,
+            b'x' => &mut self.discarded,
+            b'n' => &mut self.exits_failed,
+            b'r' => &mut self.refused,
+            _ => &mut self.unreadable,
+        } += 1;
     }
 
     fn exits(&self) -> u64 {
@@ -87,6 +91,18 @@ impl Letters {
 }
 
 impl Ledger {
+    /// Adds what a tally says.
+    fn add(&mut self, mut tally: &[u8]) {
+        while let Some((&letter, rest)) = tally.split_first() {
+            tally = rest;
+            if letter == b'(' {
+                tally = &rest[removals::read(rest, &mut self.redacted)..];
+            } else {
+                self.letters.add(letter);
+            }
+        }
+    }
+
     fn tally(&self) -> Tally {
         let Letters { captured, delivered, duplicate, discarded, refused, .. } = self.letters;
         let unreadable = self.letters.unreadable;
@@ -148,16 +164,16 @@ pub fn read(layout: &Layout) -> io::Result<Counters> {
             inode = Some(file.metadata()?.ino());
             let mut letters = Vec::new();
             file.read_to_end(&mut letters)?;
-            ledger.letters.add(&letters);
+            ledger.add(&letters);
         }
         if let Some(bytes) = found(fs::read(layout.folding(folded + 1)))? {
-            ledger.letters.add(&bytes);
+            ledger.add(&bytes);
         }
         // Nothing was renamed or folded between the first read and the last.
         let now = Ledger::read(layout)?.unwrap_or_default().folded;
         let same_file = found(fs::metadata(layout.tally()))?.map(|file| file.ino()) == inode;
         if (now == folded && same_file) || reads == READS {
-            return Ok(Counters { spool_id, tally: ledger.tally() });
+            return Ok(Counters { spool_id, tally: ledger.tally(), redacted: ledger.redacted });
         }
     }
 }
@@ -231,7 +247,7 @@ fn fold(layout: &Layout) -> io::Result<()> {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    ledger.letters.add(&fs::read(&folding)?);
+    ledger.add(&fs::read(&folding)?);
     ledger.folded += 1;
     ledger.write(layout)?;
     fs::remove_file(&folding)

@@ -534,7 +534,8 @@ impl Pass<'_> {
             let payload = std::mem::take(&mut slice.payload);
             let source = self.config.source.clone();
             let id = slice.request_id.clone();
-            let envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
+            let mut envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
+            envelope.header.redacted = slice.removed.clone();
             self.shipper.take_room(self.config, envelope.payload.len() as u64)?;
             push(&self.shipper.spool, &envelope)?;
             self.reading.slices += 1;

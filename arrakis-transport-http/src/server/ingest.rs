@@ -11,11 +11,14 @@ use std::net::{IpAddr, SocketAddr};
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
-use arrakis_core::envelope::Envelope;
+use arrakis_core::envelope::{Envelope, Truncation};
 use arrakis_core::id::{RequestId, uuid_v7};
 use arrakis_core::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
 use arrakis_core::key::Scope;
-use arrakis_core::limits::{BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES};
+use arrakis_core::limits::{
+    BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES, PAYLOAD_MAX_BYTES,
+};
+use arrakis_core::redact::Removed;
 use arrakis_core::store::{Admission, AdmissionKind, Arrival, Verdict};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -183,7 +186,12 @@ impl Judged {
             ip_address: metadata.ip_address,
         };
         let id = || metadata.request_id.clone();
-        let redacted = || Bytes::from(state.redactor.redact(&body).into_owned());
+        let mut removed = Removed::default();
+        let mut redacted = || {
+            let redacted = state.redactor.redact(&body);
+            removed = redacted.removed;
+            Bytes::from(redacted.text.into_owned())
+        };
         let incoming = match parse(&body) {
             Ok(Parsed::Envelope(envelope)) => {
                 let Envelope { header, payload: body } = *envelope;
@@ -191,23 +199,26 @@ impl Judged {
                 let form = header.form.unwrap_or(Form::Envelope);
                 Incoming { form, request_id, digest, body, header: Some(header) }
             }
-            Ok(Parsed::Original { request_id, digest }) => Incoming {
-                form: Form::Original,
-                request_id: request_id.unwrap_or_else(id),
-                digest,
-                body: redacted(),
-                header: None,
-            },
+            Ok(Parsed::Original { request_id, digest }) => {
+                let (form, request_id) = (Form::Original, request_id.unwrap_or_else(id));
+                Incoming { form, request_id, digest, body: redacted(), header: None }
+            }
             Ok(Parsed::Raw { digest }) => {
                 let (form, body) = (Form::Raw, redacted());
                 Incoming { form, request_id: id(), digest, body, header: None }
             }
             Err(error) => return Self::unreadable(&error, id(), redacted(), reception),
         };
+        if incoming.body.len() > PAYLOAD_MAX_BYTES {
+            return Self::too_long(incoming, reception);
+        }
         step(&incoming.request_id, "parse");
         step(&incoming.request_id, "read the trace");
         let in_envelope = incoming.header.is_some();
-        let (arrival, verdict) = admit(incoming, reception);
+        let (mut arrival, verdict) = admit(incoming, reception);
+        if !removed.is_empty() {
+            arrival.metadata.insert("redacted".to_owned(), serde_json::json!(removed));
+        }
         step(&arrival.request_id, "validate");
         let refusal = match &verdict {
             Verdict::Invalid { code, message } if !in_envelope => {
@@ -217,6 +228,17 @@ impl Judged {
             _ => None,
         };
         Self { arrival, verdict, refusal }
+    }
+
+    /// An event that no envelope could carry again: redaction may have made it longer. Its ends are kept.
+    fn too_long(incoming: Incoming, reception: Reception) -> Self {
+        let length = incoming.body.len();
+        let error = WireError::Invalid {
+            code: "too_long",
+            message: format!("the event has {length} bytes, more than {PAYLOAD_MAX_BYTES}"),
+        };
+        let (body, _) = Truncation::limit(incoming.body.into(), &[], None);
+        Self::unreadable(&error, incoming.request_id, body.into(), reception)
     }
 
     /// What could not be read is kept as an `INVALID` row, and its sender hears of it.

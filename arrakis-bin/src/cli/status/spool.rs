@@ -1,5 +1,6 @@
 //! One spool in `arrakis status`: its counts, whether they add up, and what to do where they do not.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use arrakis_core::clock::Timestamp;
@@ -12,6 +13,9 @@ use uuid::Uuid;
 
 use crate::cli::output::{self, Terminal, text};
 
+/// How many rules of redaction are named.
+const RULES_SHOWN: usize = 5;
+
 /// What is in a spool.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,6 +27,8 @@ pub struct SpoolStatus {
     /// What was counted.
     #[serde(flatten)]
     pub tally: Tally,
+    /// How many secrets redaction has removed from what was captured, by rule.
+    pub redacted: BTreeMap<String, u64>,
     /// What is there.
     #[serde(flatten)]
     pub present: Present,
@@ -64,6 +70,7 @@ impl SpoolStatus {
             home: layout.home().display().to_string(),
             spool_id: None,
             tally: Tally::default(),
+            redacted: BTreeMap::new(),
             present: Present::default(),
             balance: None,
             balance_says: "there is nothing yet".to_owned(),
@@ -77,11 +84,12 @@ impl SpoolStatus {
     }
 
     fn found(layout: &Layout, found: Look) -> Self {
-        let Look { spool_id, tally, present, balance, oldest, full, elsewhere } = found;
+        let Look { spool_id, tally, redacted, present, balance, oldest, full, elsewhere } = found;
         Self {
             home: layout.home().display().to_string(),
             spool_id,
             tally,
+            redacted,
             present,
             balance: Some(balance),
             balance_says: explain(balance),
@@ -176,6 +184,9 @@ pub(super) fn write(
         }
         None => line(None, drainer)?,
     }
+    if let Some(removed) = removed(&spool.redacted) {
+        line(None, &removed)?;
+    }
     let Survey { files, unread_bytes, troubles, .. } = &spool.transcripts;
     let transcripts =
         |n: u64| output::count(usize::try_from(n).unwrap_or(usize::MAX), "transcript");
@@ -217,6 +228,22 @@ pub(super) fn write(
     Ok(())
 }
 
+/// What redaction has removed, the rules that removed most first; nothing where it has removed nothing.
+fn removed(redacted: &BTreeMap<String, u64>) -> Option<String> {
+    let mut rules: Vec<(&str, u64)> =
+        redacted.iter().map(|(rule, n)| (rule.as_str(), *n)).collect();
+    rules.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));
+    let total = rules.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
+    let mut named: Vec<String> =
+        rules.iter().take(RULES_SHOWN).map(|(rule, count)| format!("{count} {rule}")).collect();
+    let others = rules.len().saturating_sub(RULES_SHOWN);
+    if others > 0 {
+        named.push(format!("{others} other {}", if others == 1 { "rule" } else { "rules" }));
+    }
+    let secrets = output::count(usize::try_from(total).unwrap_or(usize::MAX), "secret");
+    (total > 0).then(|| format!("redaction has removed {secrets}: {}", named.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,6 +277,18 @@ mod tests {
              \x20         it adds up: every event is accounted for\n\
              \x20         no drainer is at work; the oldest waits for 1 min 0 s\n"
         );
+    }
+
+    #[test]
+    fn what_redaction_removed_is_summed_by_rule() {
+        let redacted =
+            [("jwt", 2), ("password", 7), ("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1)];
+        let redacted = redacted.map(|(rule, count)| (rule.to_owned(), count)).into();
+        let text = removed(&redacted).unwrap();
+        let expected =
+            "redaction has removed 14 secrets: 7 password, 2 jwt, 1 a, 1 b, 1 c, 2 other rules";
+        assert_eq!(text, expected);
+        assert_eq!(removed(&BTreeMap::new()), None);
     }
 
     #[test]
