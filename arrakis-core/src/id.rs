@@ -96,8 +96,8 @@ pub fn conversation_id(workspace: &str, session_id: &str) -> Uuid {
     derive("conversation", &[workspace, session_id])
 }
 
-/// The id of a message inside a conversation. `key` is what makes it one message: a prompt id, a
-/// request id or the API's message id, each with its own `kind`.
+/// The id of a message inside a conversation. `key` is what makes it one message: a
+/// request id, the id of a line or the API's message id, each with its own `kind`.
 #[must_use]
 pub fn message_id(conversation: Uuid, kind: &str, key: &str) -> Uuid {
     derive(

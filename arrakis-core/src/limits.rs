@@ -99,8 +99,17 @@ pub const SLICE_MAX_BYTES: usize = 256 * 1024;
 /// Most lines of a slice: they bound what one event can add.
 pub const SLICE_MAX_LINES: usize = 1000;
 
-/// Most types of lines that a slice counts by their names: a file of garbage has one for each line.
-pub const SLICE_MAX_LINE_TYPES: usize = 64;
+/// Most types of lines that are counted by their names, in a slice and for each transcript: a file of garbage
+/// has one for each line.
+pub const LINE_TYPES_MAX: usize = 64;
+
+/// Longest line of an unknown type that is kept, in bytes. A later version may understand it; the lines of
+/// Claude Code's conversations are mostly shorter, and its logs of whole requests have 100 KB.
+pub const UNKNOWN_LINE_MAX_BYTES: usize = 16 * 1024;
+
+/// What a slice keeps of lines of unknown types, in bytes: a quarter of it, so that a client that begins to
+/// write its requests into the transcript costs little.
+pub const UNKNOWN_LINES_MAX_BYTES: usize = 64 * 1024;
 
 /// Most subagents of one session whose transcripts are looked for: a long session has hundreds, and a folder
 /// without end must not be listed.

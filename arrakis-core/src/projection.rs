@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `SessionStart` | the conversation is alive; its model |
 //! | `PostModelSwitch` | the model |
-//! | `UserPromptSubmit` | a user message; the first one gives the title |
+//! | `UserPromptSubmit` | a message of the person, or of the client (`speaker.rs`), provisional; the person's first one gives the title |
 //! | `PreToolUse` | a tool use, running |
 //! | `PostToolUse`, `PostToolUseFailure`, `PermissionDenied` | its result |
 //! | `PostToolBatch` | a result for every tool use of the batch, worth less than its own |
@@ -19,17 +19,28 @@
 //! | `Snapshot` | what its values say, and nothing by itself |
 //! | all others | nothing: they are on the timeline |
 //!
+//! What a line of a transcript is, is decided by lists (`transcript/line_type.rs`). A line of the conversation has
+//! an id and a time; one that has not changes nothing, and neither does a type that is not known.
+//!
 //! | line of a transcript | what it changes, beside touching its conversation |
 //! |---|---|
 //! | `assistant` | blocks and usage of the message with the API's id; a tool use for each wish to use one |
-//! | `user` with a prompt | blocks of the user message, the same that `UserPromptSubmit` makes |
+//! | `user` with a prompt | a user message; the person's first one in the main thread gives the title |
 //! | `user` with results | the results of tool uses, worth more than a batch's and less than their own |
 //! | `user` that the client wrote, `system`, an API error | a system message |
+//! | `attachment` with a `queued_command` | a user message that has waited in the queue, or a system message |
+//! | `queue-operation`: `enqueue` | a user message that waits in the queue, provisional |
+//! | `queue-operation`: `popAll` | a user message that was withdrawn: nobody is shown it |
 //! | `cost-state` | what the client says that the session costs |
+//! | all others | nothing, and they do not touch it |
+//!
+//! A prompt that several of these tell of is several messages; which of them are shown is decided when they are
+//! read (`conversation/prompts.rs`).
 
 mod hook;
 mod original;
 mod snapshot;
+mod speaker;
 mod transcript;
 
 use serde_json::Value;
@@ -168,24 +179,20 @@ impl<'a> Projector<'a> {
         Stamped::new(&self.stamp, value)
     }
 
-    /// A prompt: a user message, a sign of life, and the title if it is the first.
+    /// A prompt: a message, a sign of life, and the title if it is the person's first. Two prompts may have one
+    /// prompt id, so it does not name the message.
     fn prompt(&mut self, text: &str) {
         self.conversation.alive = Some(self.stamp.clone());
-        self.conversation.title = title(text).map(|title| self.stamped(title));
-        match self.prompt_id {
-            Some(id) => self.message("prompt", id, Role::User, MessageOrigin::Prompt, text),
-            None => self.message_of_this_event(Role::User, MessageOrigin::Prompt, text),
+        let role = if speaker::is_of_client(text) { Role::System } else { Role::User };
+        if role == Role::User {
+            self.conversation.title = title(text).map(|title| self.stamped(title));
         }
+        self.message_of_this_event(role, MessageOrigin::Prompt, text);
     }
 
     /// A message that no id names but the event's own.
     fn message_of_this_event(&mut self, role: Role, origin: MessageOrigin, text: &str) {
-        let key = self.stamp.request_id.as_str().to_owned();
-        self.message("request", &key, role, origin, text);
-    }
-
-    fn message(&mut self, kind: &str, key: &str, role: Role, origin: MessageOrigin, text: &str) {
-        let id = message_id(self.conversation.id, kind, key);
+        let id = message_id(self.conversation.id, "request", self.stamp.request_id.as_str());
         self.changes.answer.message_id = Some(id);
         let content = self.stamped(text.to_owned());
         let message = Message::new(id, self.conversation.id, role, origin, content);

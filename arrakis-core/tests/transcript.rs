@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
 use arrakis_core::digest::Digest;
-use arrakis_core::limits::{SLICE_MAX_BYTES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES};
+use arrakis_core::limits::{
+    LINE_TYPES_MAX, SLICE_MAX_BYTES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES,
+    UNKNOWN_LINE_MAX_BYTES, UNKNOWN_LINES_MAX_BYTES,
+};
 use arrakis_core::redact::Redactor;
 use arrakis_core::transcript::{
     LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile,
@@ -38,35 +41,79 @@ fn one(text: impl AsRef<[u8]>) -> (Slice, Value) {
     (all.remove(0), payload)
 }
 
+/// What every line of the conversation has.
+const PLACE: &str = r#""uuid":"u","timestamp":"2026-11-24T00:00:00Z""#;
+
 #[test]
-fn lines_that_matter_are_kept_as_they_are_and_the_others_counted() {
-    let text = concat!(
-        r#"{"type":"user", "n":1.50,"uuid":"u"}"#,
+fn lines_of_the_conversation_are_kept_as_they_are_and_others_counted() {
+    let text = [
+        &format!(r#"{{"type":"user", "n":1.50,{PLACE}}}"#),
         "\r\n\n",
-        r#"{"type":"attachment","attachment":{}}"#,
+        &format!(r#"{{"type":"attachment","attachment":{{"type":"date"}},{PLACE}}}"#),
         "\n",
-        r#"{"type":"from-the-future","message":{"id":"m"}}"#,
+        r#"{"type":"api-request-blob","message":{"role":"user","content":"again"}}"#,
         "\n",
-        r#"{"type":"queue-operation"}"#,
+        r#"{"type":"queue-operation","operation":"dequeue"}"#,
         "\n",
-        r#"{"type":"attachment"}"#,
+        r#"{"type":"attachment","attachment":{"type":"model"}}"#,
         "\n",
-        r#"{"type":"cost-state","totalCostUSD":0.030000000000000002}"#,
-    );
-    let (slice, payload) = one(text);
+        r#"{"type":"cost-state","totalCostUSD":0.030000000000000002,"startTime":1795982131273}"#,
+    ]
+    .concat();
+    let (slice, payload) = one(&text);
     assert_eq!((slice.start, slice.end), (0, text.len() as u64));
     assert_eq!(slice.digest, Digest::of(text.as_bytes()));
-    assert_eq!((slice.lines, slice.unreadable.len()), (3, 0));
-    assert_eq!(slice.skipped.values().sum::<u64>(), 3);
+    assert_eq!((slice.lines, slice.unreadable.len()), (2, 0));
     let raw = String::from_utf8(slice.payload).unwrap();
-    assert!(raw.contains(r#"{"type":"user", "n":1.50,"uuid":"u"}"#), "{raw}");
+    assert!(raw.contains(&format!(r#"{{"type":"user", "n":1.50,{PLACE}}}"#)), "{raw}");
     assert!(raw.contains("0.030000000000000002"), "{raw}");
-    assert!(!raw.contains('\n'));
+    assert!(!raw.contains('\n') && !raw.contains("again"));
     assert_eq!(payload["hook_event_name"], "Transcript");
     assert_eq!(payload["session_id"], "s");
     assert_eq!(payload["transcript_path"], "/t/s.jsonl");
-    assert_eq!(payload["skipped"], json!({"attachment": 2, "queue-operation": 1}));
-    assert!(payload.get("agent_id").is_none() && payload.get("unreadable").is_none());
+    let skipped = json!({"api-request-blob": 1, "attachment": 2, "queue-operation": 1});
+    assert_eq!(payload["skipped"], skipped);
+    for absent in ["agent_id", "unreadable", "unknown"] {
+        assert!(payload.get(absent).is_none(), "{absent}");
+    }
+}
+
+#[test]
+fn lines_of_unknown_types_are_counted_and_short_ones_kept() {
+    let long = "x".repeat(UNKNOWN_LINE_MAX_BYTES);
+    let secret = format!("sk-ant-api03-{}", "a1B2".repeat(24));
+    let text = [
+        format!(r#"{{"type":"from-the-future","message":{{"role":"user","content":"{secret}"}}}}"#),
+        format!(r#"{{"type":"from-the-future","x":"{long}"}}"#),
+        format!(r#"{{"type":"attachment","attachment":{{"type":"new"}},{PLACE}}}"#),
+        format!(r#"{{"type":"system","subtype":"new",{PLACE}}}"#),
+        r#"{"no":"type"}"#.to_owned(),
+        // Of the conversation, though something is missing: kept, however long.
+        format!(r#"{{"type":"user","timestamp":"2026-11-24T00:00:00Z","x":"{long}"}}"#),
+    ]
+    .join("\n");
+    let (slice, payload) = one(&text);
+    let unknown = json!({"from-the-future": 2, "attachment/new": 1, "system/new": 1, "no type": 1,
+        "user without uuid": 1});
+    assert_eq!(payload["unknown"], unknown);
+    assert_eq!(serde_json::to_value(&slice.unknown).unwrap(), unknown);
+    assert_eq!((slice.lines, slice.unreadable.len()), (5, 0));
+    let raw = payload["lines"].to_string();
+    assert!(!raw.contains("a1B2a1B2") && raw.contains("[REDACTED:"), "{raw}");
+    assert_eq!(raw.matches(&long).count(), 1);
+}
+
+#[test]
+fn lines_of_unknown_types_cost_little() {
+    let line = |n: usize| format!("{{\"type\":\"new-{n}\",\"x\":\"{}\"}}\n", "x".repeat(9000));
+    let lines: Vec<_> = (0..2000).map(|n| line(n % 100).into_bytes()).collect();
+    let all = slices(&file(), 0, SliceConfig::default(), &lines);
+    let [slice] = &all[..] else { panic!("{} slices", all.len()) };
+    assert_eq!(slice.lines, UNKNOWN_LINES_MAX_BYTES / line(0).len());
+    assert!(slice.payload.len() < UNKNOWN_LINES_MAX_BYTES + 4096, "{}", slice.payload.len());
+    assert_eq!(slice.unknown.len(), LINE_TYPES_MAX + 1);
+    assert_eq!(slice.unknown.values().sum::<u64>(), 2000);
+    assert_eq!(slice.unknown["other"], (100 - LINE_TYPES_MAX as u64) * 20);
 }
 
 #[test]
@@ -128,11 +175,15 @@ fn thinking_can_be_left_out() {
     let payload: Value = serde_json::from_slice(&torn[0].payload).unwrap();
     assert_eq!(payload["unreadable"][0]["text"], "", "it may be thinking");
     assert_eq!(payload["unreadable"][0]["bytes"], 60);
+    let unknown = br#"{"type":"new","deliberation":"hm"}"#.to_vec();
+    let all = slices(&file(), 0, SliceConfig { thinking: false }, &[unknown]);
+    assert!(!String::from_utf8_lossy(&all[0].payload).contains("hm"), "it may be thinking as well");
+    assert_eq!(all[0].unknown["new"], 1);
 }
 
 #[test]
 fn a_slice_of_noise_alone_says_so() {
-    let (slice, _) = one("{\"type\":\"attachment\"}\n");
+    let (slice, _) = one("{\"type\":\"atis-latch\"}\n");
     assert!(slice.is_empty());
     let redactor = Redactor::default();
     let file = file();

@@ -44,10 +44,10 @@ struct Indexed {
 }
 
 impl Indexed {
-    /// Nothing of a text that is not searchable.
+    /// Nothing where there is nothing to be found, and nothing that says what another text says.
     fn of(subject: Subject<'_>, workspace: &str) -> Option<Self> {
-        let terms = subject.terms(workspace);
-        if terms.is_empty() {
+        let (terms, said) = (subject.terms(workspace), subject.says());
+        if terms.is_empty() && said.is_empty() {
             return None;
         }
         let bucket = bucket_of(subject.at());
@@ -57,7 +57,7 @@ impl Indexed {
             conversation_id: subject.conversation_id(),
             is_tool_use: matches!(subject, Subject::ToolUse { .. }),
             at: subject.at(),
-            words: terms.chain(subject.says()).collect::<Vec<_>>().join(" "),
+            words: terms.chain(said).collect::<Vec<_>>().join(" "),
         })
     }
 }

@@ -156,9 +156,7 @@ impl<'a> Query<'a> {
         let condition = |bucket: &i64| {
             let all = all_of(self.terms.iter().map(|term| in_bucket(*bucket, term)));
             let Project::Marks(marks) = &self.project else { return Some(all) };
-            // A line of a transcript that does not say when it was written is of 1970.
-            let is_timeless = *bucket == bucket_of(Timestamp::EPOCH);
-            let any = marks.iter().filter(|(_, lived)| is_timeless || lived.contains(bucket));
+            let any = marks.iter().filter(|(_, lived)| lived.contains(bucket));
             let any = any.map(|(mark, _)| format!("'{}'", in_bucket(*bucket, mark)));
             let any = any.collect::<Vec<_>>().join(" | ");
             (!any.is_empty()).then(|| format!("{all} & ({any})"))

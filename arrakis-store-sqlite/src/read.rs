@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{TwoSides, message_count};
+use arrakis_core::conversation::{MessageCounts, TwoSides};
 use arrakis_core::id::RequestId;
 use arrakis_core::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -192,6 +192,12 @@ pub(crate) fn conversations(
     rows.into_iter().map(summary).collect()
 }
 
+/// Messages by where they come from, as [`MessageCounts`] has them.
+const LINES: &str = "count(*) FILTER (WHERE metadata ->> 'origin' IN ('transcript', 'queued'))";
+const HOOKS: &str =
+    "count(*) FILTER (WHERE metadata ->> 'origin' IN ('prompt', 'stop', 'failure'))";
+const WAITING: &str = "count(*) FILTER (WHERE metadata ->> 'origin' = 'enqueued')";
+
 /// How many messages each conversation has, and how many of them are from transcripts.
 fn count_messages(
     conn: &mut SqliteConnection,
@@ -202,15 +208,14 @@ fn count_messages(
         .group_by(messages::conversation_id)
         .select((
             messages::conversation_id,
-            count_star(),
-            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' IN ('stop', 'failure'))"),
-            sql::<BigInt>("count(*) FILTER (WHERE metadata ->> 'origin' = 'transcript')"),
+            sql::<BigInt>(LINES),
+            sql::<BigInt>(HOOKS),
+            sql::<BigInt>(WAITING),
         ))
         .load::<(String, i64, i64, i64)>(conn)?;
-    let count = |(id, all, provisional, from_transcript): (String, i64, i64, i64)| {
-        let [all, provisional, from_transcript] =
-            [all, provisional, from_transcript].map(i64::unsigned_abs);
-        (id, (message_count(all, provisional, from_transcript), from_transcript))
+    let count = |(id, lines, hooks, waiting): (String, i64, i64, i64)| {
+        let [lines, hooks, waiting] = [lines, hooks, waiting].map(i64::unsigned_abs);
+        (id, (MessageCounts { lines, hooks, waiting }.shown(), lines))
     };
     Ok(counts.into_iter().map(count).collect())
 }

@@ -96,9 +96,7 @@ impl Text {
     /// The text of a message or a tool use.
     pub(crate) fn of_subject(subject: Subject<'_>, workspace: &str) -> Self {
         let mut words = subject.terms(workspace);
-        if !words.is_empty() {
-            words.extend(subject.says());
-        }
+        words.extend(subject.says());
         Self {
             id: subject.id().to_string(),
             conversation_id: subject.conversation_id().to_string(),

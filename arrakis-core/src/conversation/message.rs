@@ -39,21 +39,41 @@ impl Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageOrigin {
-    /// `UserPromptSubmit`.
+    /// `UserPromptSubmit`; provisional, the transcript has the prompt too, unless it was withdrawn.
     Prompt,
-    /// The last words that `Stop` or `SubagentStop` carries; provisional, the transcript has them too.
+    /// The last words that `Stop` or `SubagentStop` carries; provisional as well.
     Stop,
     /// `StopFailure`; provisional as well.
     Failure,
+    /// The transcript says that the prompt was put into the queue; provisional as well. Clients 2.1.20 to
+    /// 2.1.49 leave no other trace of a prompt that was handed over within a turn.
+    Enqueued,
+    /// The transcript says that the person took the prompt back out of the queue: the model never got it,
+    /// though `UserPromptSubmit` has told of it. Nobody is shown it.
+    Withdrawn,
     /// The transcript.
     Transcript,
+    /// The transcript, and the prompt waited in the queue while the model worked.
+    Queued,
 }
 
 impl MessageOrigin {
-    /// Whether the transcript has the same message under another id.
+    /// Whether the transcript has, or will have, the same message under another id.
     #[must_use]
     pub fn is_provisional(self) -> bool {
-        matches!(self, Self::Stop | Self::Failure)
+        matches!(self, Self::Prompt | Self::Stop | Self::Failure | Self::Enqueued)
+    }
+
+    /// Whether a line of the transcript is the message.
+    #[must_use]
+    pub fn is_line(self) -> bool {
+        matches!(self, Self::Transcript | Self::Queued)
+    }
+
+    /// Whether the person sent it while the model worked, so that it had to wait.
+    #[must_use]
+    pub fn has_waited(self) -> bool {
+        matches!(self, Self::Enqueued | Self::Queued)
     }
 }
 
@@ -214,6 +234,9 @@ pub struct Message {
     pub agent_id: Option<String>,
     /// The prompt that it belongs to.
     pub prompt_id: Option<String>,
+    /// When the person sent it, where the transcript says that beside the time of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<Timestamp>,
 }
 
 impl Message {
@@ -237,6 +260,7 @@ impl Message {
             usage: None,
             agent_id: None,
             prompt_id: None,
+            sent_at: None,
         }
     }
 
@@ -287,5 +311,6 @@ impl Message {
         };
         self.agent_id = self.agent_id.take().max(other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
+        self.sent_at = self.sent_at.max(other.sent_at);
     }
 }

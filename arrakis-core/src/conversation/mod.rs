@@ -10,6 +10,8 @@
 
 mod message;
 #[cfg(feature = "runtime")]
+mod prompts;
+#[cfg(feature = "runtime")]
 mod reading;
 #[cfg(feature = "runtime")]
 mod reconcile;
@@ -18,7 +20,7 @@ mod tool_use;
 
 pub use message::{Block, BlockKey, Blocks, Message, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
-pub use reading::{ModelUsage, UsageReport, message_count, visible};
+pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]
 pub(crate) use reading::{all_subagents, said_by, squeezed};
 #[cfg(feature = "runtime")]

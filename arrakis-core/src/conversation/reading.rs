@@ -4,53 +4,58 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, MessageOrigin, Role, Subagent, ToolUse};
+use super::{Message, MessageOrigin, Role, Subagent, ToolUse, prompts};
 use crate::price;
 use crate::usage::{Usage, Usd};
 
 /// The messages that a reader sees, oldest first.
 ///
-/// What an event says of a message is provisional where the transcript says it under another id: the last
-/// words of a `Stop`, the error of a `StopFailure`, a prompt without a prompt id. One such message is
-/// hidden for each message of the transcript of the same thread, speaker and text.
+/// What an event says of a message is provisional where the transcript says it under another id. Of the last
+/// words of a `Stop` and the error of a `StopFailure`, one is hidden for each line of the transcript of the same
+/// thread, speaker and text. `prompts.rs` says which prompts are hidden.
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
-    let mut said: HashMap<(Option<String>, Role, String), Vec<usize>> = HashMap::new();
+    let mut hidden = prompts::hidden(&messages);
+    hide_last_words(&messages, &mut hidden);
+    let mut hidden = hidden.into_iter();
+    messages.retain(|_| !hidden.next().unwrap_or_default());
+    messages
+}
+
+/// Hides what `Stop` and `StopFailure` say where the transcript says it.
+fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
+    let mut said: HashMap<(Option<&str>, Role, String), Vec<usize>> = HashMap::new();
     for (n, message) in messages.iter().enumerate().rev() {
         for text in said_by(message) {
-            let key = (message.agent_id.clone(), message.role, text);
+            let key = (message.agent_id.as_deref(), message.role, text);
             said.entry(key).or_default().push(n);
         }
     }
     let mut used = vec![false; messages.len()];
-    let mut is_hidden = |message: &Message| {
-        if message.origin == MessageOrigin::Transcript {
-            return false;
+    for (n, message) in messages.iter().enumerate() {
+        if !matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure) {
+            continue;
         }
         let text = squeezed(&message.content.value);
-        let Some(places) = said.get_mut(&(message.agent_id.clone(), message.role, text)) else {
-            return false;
-        };
-        while let Some(n) = places.pop() {
-            if !std::mem::replace(&mut used[n], true) {
-                return true;
+        let places = said.get_mut(&(message.agent_id.as_deref(), message.role, text));
+        let Some(places) = places else { continue };
+        while let Some(place) = places.pop() {
+            if !std::mem::replace(&mut used[place], true) {
+                hidden[n] = true;
+                break;
             }
         }
-        false
-    };
-    messages.retain(|message| !is_hidden(message));
-    messages
+    }
 }
 
-/// The texts, [`squeezed`], under which an event may say the same as this message of the transcript.
+/// The texts, [`squeezed`], under which an event may say the same as this line of the transcript: all of it,
+/// then the last block. A `Stop` may have no more, and in a prompt the client's own blocks come first.
 pub(crate) fn said_by(message: &Message) -> Vec<String> {
-    let is_own = message.role == Role::User && message.prompt_id.is_some();
-    if message.origin != MessageOrigin::Transcript || is_own {
+    if !message.origin.is_line() {
         return Vec::new();
     }
     let mut texts = vec![squeezed(&message.content.value)];
-    // A `Stop` may have the last block only.
     texts.extend(message.blocks.texts().last().map(squeezed));
     texts.dedup();
     texts
@@ -61,11 +66,24 @@ pub(crate) fn squeezed(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
-/// How many messages a list says that a conversation has, of which `all` are stored: those that a `Stop` or a
-/// `StopFailure` made are provisional, and do not count once there are any from the transcript.
-#[must_use]
-pub fn message_count(all: u64, provisional: u64, from_transcript: u64) -> u64 {
-    if from_transcript > 0 { all - provisional } else { all }
+/// How many messages of a conversation are stored, by where they come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MessageCounts {
+    /// Lines of transcripts ([`MessageOrigin::is_line`]).
+    pub lines: u64,
+    /// What hooks told: prompts, last words and errors.
+    pub hooks: u64,
+    /// Prompts that were put into the queue ([`MessageOrigin::Enqueued`]).
+    pub waiting: u64,
+}
+
+impl MessageCounts {
+    /// How many messages a list says that the conversation has: its lines, and what is provisional only while
+    /// there are none. It equals what [`visible`] shows once the transcript has all that hooks told.
+    #[must_use]
+    pub fn shown(self) -> u64 {
+        if self.lines > 0 { self.lines } else { self.hooks.max(self.waiting) }
+    }
 }
 
 /// The subagents that a reader sees, earliest first: also those of which only messages or tool uses are

@@ -145,7 +145,7 @@ impl Reconciliation {
                 hook => *found.events.entry(hook.to_owned()).or_default() += 1,
             }
         }
-        let said = messages.iter().filter(|one| one.origin == MessageOrigin::Transcript);
+        let said = messages.iter().filter(|one| one.origin.is_line());
         let used = tool_uses.iter().filter(|one| one.seen.transcript);
         let said = said.map(|one| one.content.stamp.at);
         found.transcript_until = said.chain(used.map(|one| one.first.at)).max();
@@ -168,7 +168,7 @@ impl Reconciliation {
             !self.events.is_empty() || in_both || !self.without_transcript.is_empty();
         // The transcript lags the hooks until a turn is over.
         let is_turn_over = conversation.ended_at().is_some()
-            || messages.iter().any(|message| message.origin.is_provisional())
+            || messages.iter().any(|message| ends_turn(message.origin))
             || ["Stop", "StopFailure"].iter().any(|stop| self.events.contains_key(*stop));
         let has_transcript = self.slices > 0 || self.transcript_until.is_some();
         if have_hooks_run && !has_transcript && is_turn_over {
@@ -187,6 +187,11 @@ impl Reconciliation {
         }
         gaps
     }
+}
+
+/// Whether a message of this origin comes at the end of a turn.
+fn ends_turn(origin: MessageOrigin) -> bool {
+    matches!(origin, MessageOrigin::Stop | MessageOrigin::Failure)
 }
 
 /// How many, and the names of the tools, the first [`GAP_TOOLS_MAX`] of them.

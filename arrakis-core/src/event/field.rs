@@ -41,9 +41,10 @@ impl<'a> Field<'a> {
         self.0.map(Json::from)
     }
 
-    /// Whether the field is an object.
-    pub(crate) fn is_object(self) -> bool {
-        self.0.is_some_and(|raw| raw.get().starts_with('{'))
+    /// Whether the field is there, and is neither null nor false.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn is_set(self) -> bool {
+        self.0.is_some_and(|raw| !matches!(raw.get(), "null" | "false"))
     }
 }
 

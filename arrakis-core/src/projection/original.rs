@@ -14,6 +14,7 @@ use crate::conversation::{
 use crate::id::tool_use_id;
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::store::Arrival;
+use crate::transcript::line_type::is_possible;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -136,11 +137,12 @@ fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 
-/// A time as RFC 3339 text, or in milliseconds since 1970.
+/// A time as RFC 3339 text, or in milliseconds since 1970; none that nothing of the client can have.
 fn timestamp(value: &Value) -> Option<Timestamp> {
-    match value {
+    let at = match value {
         Value::String(text) => text.parse().ok(),
         Value::Number(number) => number.as_i64().map(Timestamp::from_millis),
         _ => None,
-    }
+    };
+    at.filter(is_possible)
 }

@@ -1,8 +1,7 @@
 //! Slices of transcripts.
 //!
 //! What is read from a line is stamped by the line, with its time and id, and depends on nothing that
-//! another slice with the same line may not have. A line without a time adds to messages and tool uses,
-//! before everything that has one, but says nothing of when the conversation was.
+//! another slice with the same line may not have.
 
 mod content;
 mod line;
@@ -13,9 +12,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::content::{Part, parts};
-use self::line::{ApiMessage, Line};
-use super::{ProjectionError, name, not_an_object, session, title};
+use self::content::{Part, is_command, parts};
+use self::line::{ApiMessage, Line, QueuedCommand};
+use super::{ProjectionError, name, not_an_object, session, speaker, title};
 use crate::clock::Timestamp;
 use crate::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role,
@@ -26,6 +25,7 @@ use crate::event::{Field, object};
 use crate::id::{self, conversation_id, message_id, tool_use_id};
 use crate::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::store::Arrival;
+use crate::transcript::line_type::LineType;
 
 #[derive(Deserialize)]
 struct Slice<'a> {
@@ -90,52 +90,50 @@ struct Reader<'a> {
 /// Where a line stands: its stamp and its thread.
 struct Place {
     stamp: Stamp,
-    /// Whether the line says when it was written.
-    is_timed: bool,
     agent_id: Option<String>,
     prompt_id: Option<String>,
 }
 
 impl Reader<'_> {
     fn line(&mut self, line: &Line<'_>) {
-        if line.line_type.text().as_deref() == Some("cost-state") {
+        let named = line.named();
+        let line_type = LineType::of(&named);
+        if line_type == LineType::CostState {
             return self.cost(line);
         }
-        let at = line.timestamp.text().and_then(|text| text.parse::<Timestamp>().ok());
-        let uuid = line.uuid.text().and_then(|text| text.parse().ok());
-        let request_id =
-            uuid.unwrap_or_else(|| id::slice_id(&["line", &Digest::of(line.raw).to_string()]));
+        let Some(at) = named.written_at() else { return };
+        let place = self.place(line, at);
+        match line_type {
+            LineType::User => self.user(line, &place),
+            LineType::Assistant => self.assistant(line, &place),
+            LineType::System => {
+                let blocks = self.blocks(0, parts(line.content), &place);
+                self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+            }
+            LineType::QueuedCommand => return self.queued_command(line, place),
+            LineType::Enqueue => self.waiting(line, MessageOrigin::Enqueued, &place),
+            LineType::PopAll => self.waiting(line, MessageOrigin::Withdrawn, &place),
+            LineType::CostState
+            | LineType::Title
+            | LineType::Other
+            | LineType::Unknown(_)
+            | LineType::Incomplete(_) => return,
+        }
+        self.touch(line, &place);
+    }
+
+    fn place(&self, line: &Line<'_>, at: Timestamp) -> Place {
+        // Lines of the queue have no id.
+        let digest = || id::slice_id(&["line", &Digest::of(line.raw).to_string()]);
+        let request_id = line.named().id().unwrap_or_else(digest);
         // A subagent has a transcript of its own; in older ones its lines stand among the others.
         let agent_id = line.agent_id.text().map(|text| name(&text));
         let agent_id = agent_id.or_else(|| self.agent.as_ref().map(|agent| agent.id.clone()));
         let in_sidechain = line.is_sidechain.read() == Some(true);
-        let place = Place {
-            stamp: Stamp { at: at.unwrap_or(Timestamp::EPOCH), request_id },
-            is_timed: at.is_some(),
+        Place {
+            stamp: Stamp { at, request_id },
             agent_id: agent_id.or_else(|| in_sidechain.then(|| "sidechain".to_owned())),
             prompt_id: line.prompt_id.text().map(String::from),
-        };
-        if place.is_timed {
-            self.touch(line, &place);
-        }
-        let message = line.message.object::<ApiMessage<'_>>();
-        let role = message.as_ref().and_then(|message| message.role.text());
-        match (line.line_type.text().as_deref(), role.as_deref(), message) {
-            (Some("user"), _, Some(message)) | (_, Some("user"), Some(message)) => {
-                self.user(line, &message, &place);
-            }
-            (Some("assistant"), _, Some(message)) | (_, Some("assistant"), Some(message)) => {
-                self.assistant(line, &message, &place);
-            }
-            (Some("system"), _, None) => {
-                let content = self.blocks(0, parts(line.content), &place);
-                self.message("line", None, Role::System, content, &place);
-            }
-            (_, _, Some(message)) => {
-                let content = self.blocks(0, parts(message.content), &place);
-                self.message("line", None, Role::System, content, &place);
-            }
-            _ => {}
         }
     }
 
@@ -166,14 +164,15 @@ impl Reader<'_> {
 
     /// What the client says that the session costs. The line has neither time nor id.
     fn cost(&mut self, line: &Line<'_>) {
-        let Some((started_at, cost)) = line.cost() else { return };
+        let Some((at, cost)) = line.named().started_at().zip(line.cost()) else { return };
         // The stamp is not kept: the conversation takes only the time from it.
-        let stamp = Stamp { at: started_at, request_id: id::slice_id(&["cost"]) };
+        let stamp = Stamp { at, request_id: id::slice_id(&["cost"]) };
         let conversation = Conversation::new(self.workspace, self.session_id, &stamp);
         self.add_conversation(Conversation { client_cost: Some(cost), ..conversation });
     }
 
-    fn user(&mut self, line: &Line<'_>, message: &ApiMessage<'_>, place: &Place) {
+    fn user(&mut self, line: &Line<'_>, place: &Place) {
+        let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
         let parts = parts(message.content);
         let results = parts.iter().filter(|part| matches!(part, Part::ToolResult(_))).count();
         for part in &parts {
@@ -183,36 +182,76 @@ impl Reader<'_> {
                 self.tool_result(line, result, structure, place);
             }
         }
-        let is_set = |field: Field<'_>| field.read() == Some(true);
-        let by_client = is_set(line.is_meta)
-            || is_set(line.is_compact_summary)
-            || content::is_of_client(&parts);
+        let is_main_thread = place.agent_id.is_none();
+        let is_of_person = line.is_of_person(content::texts(&parts), is_main_thread);
         let blocks = self.blocks(0, parts, place);
-        if by_client {
-            return self.message("line", None, Role::System, blocks, place);
+        if !is_of_person {
+            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
-        let prompt = place.prompt_id.as_deref().filter(|_| place.agent_id.is_none());
-        if place.agent_id.is_none() && place.is_timed && !blocks.is_empty() {
+        let origin = match line.prompt_source.text().as_deref() {
+            Some("queued") => MessageOrigin::Queued,
+            _ => MessageOrigin::Transcript,
+        };
+        self.prompt(origin, line.sent_at(), blocks, place);
+    }
+
+    /// A prompt that was handed over within a turn. It stands where it was sent.
+    fn queued_command(&mut self, line: &Line<'_>, mut place: Place) {
+        let Some(command) = line.attachment.object::<QueuedCommand<'_>>() else { return };
+        place.stamp.at = command.sent_at().unwrap_or(place.stamp.at);
+        let parts = parts(command.prompt);
+        let is_of_person = command.is_of_person(content::texts(&parts));
+        let blocks = self.blocks(0, parts, &place);
+        if is_of_person {
+            self.prompt(MessageOrigin::Queued, None, blocks, &place);
+        } else {
+            self.message(Role::System, MessageOrigin::Queued, blocks, &place);
+        }
+        self.touch(line, &place);
+    }
+
+    /// A prompt that was put into the queue, or taken out of it.
+    fn waiting(&mut self, line: &Line<'_>, origin: MessageOrigin, place: &Place) {
+        let parts = parts(line.content);
+        // A command that waits becomes a turn of its own, maybe in another session, and leaves its line there.
+        let is_other = |text: &str| speaker::is_of_client(text) || is_command(text);
+        if !content::texts(&parts).any(is_other) {
+            let blocks = self.blocks(0, parts, place);
+            self.message(Role::User, origin, blocks, place);
+        }
+    }
+
+    /// What the person says in the main thread, or the main thread to a subagent.
+    fn prompt(
+        &mut self,
+        origin: MessageOrigin,
+        sent_at: Option<Timestamp>,
+        blocks: Blocks,
+        place: &Place,
+    ) {
+        if blocks.is_empty() {
+            return;
+        }
+        if place.agent_id.is_none() {
             let text = blocks.texts().next().and_then(title);
             let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
             conversation.alive = Some(place.stamp.clone());
             conversation.title = text.map(|title| Stamped::new(&place.stamp, title));
             self.add_conversation(conversation);
         }
-        match prompt {
-            Some(id) => self.message("prompt", Some(id), Role::User, blocks, place),
-            None => self.message("line", None, Role::User, blocks, place),
-        }
+        let message = self.message_of(Role::User, origin, blocks, place);
+        self.add_message(Message { sent_at, ..message });
     }
 
-    fn assistant(&mut self, line: &Line<'_>, message: &ApiMessage<'_>, place: &Place) {
+    fn assistant(&mut self, line: &Line<'_>, place: &Place) {
+        let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
         let parts = parts(message.content);
         let model = message.model.text();
         if model.as_deref() == Some("<synthetic>") || line.is_api_error_message.read() == Some(true)
         {
             // The client itself speaks, of an error of the API.
             let blocks = self.blocks(0, parts, place);
-            return self.message("line", None, Role::System, blocks, place);
+            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
         let model = model.map(|model| name(&model));
         let api_id = message.id.text();
@@ -233,7 +272,7 @@ impl Reader<'_> {
                 self.add_tool_use(ToolUse { tool_name, ..tool_use });
             }
         }
-        if let (Some(model), None, true) = (&model, &place.agent_id, place.is_timed) {
+        if let (Some(model), None) = (&model, &place.agent_id) {
             let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
             conversation.model = Some(Stamped::new(&place.stamp, model.clone()));
             self.add_conversation(conversation);
@@ -266,7 +305,7 @@ impl Reader<'_> {
         place: &Place,
     ) {
         let started = structure.as_ref().and_then(super::hook::subagent_of);
-        if let (Some((agent_id, agent_type)), true) = (started, place.is_timed) {
+        if let Some((agent_id, agent_type)) = started {
             let subagent = Subagent::new(self.conversation_id, &agent_id, place.stamp.at);
             let tool_use_id = Some(name(&result.id));
             self.add_subagent(Subagent { agent_type, tool_use_id, ..subagent });
@@ -309,31 +348,27 @@ impl Reader<'_> {
         (0..).zip(parts).filter_map(block).collect()
     }
 
-    /// A message of these blocks; none where there are none. Without a key of its own it is the line's.
-    fn message(
-        &mut self,
-        kind: &str,
-        key: Option<&str>,
+    /// A message of these blocks; none where there are none.
+    fn message(&mut self, role: Role, origin: MessageOrigin, blocks: Blocks, place: &Place) {
+        if !blocks.is_empty() {
+            let message = self.message_of(role, origin, blocks, place);
+            self.add_message(message);
+        }
+    }
+
+    /// The message that the line is.
+    fn message_of(
+        &self,
         role: Role,
+        origin: MessageOrigin,
         blocks: Blocks,
         place: &Place,
-    ) {
-        if blocks.is_empty() {
-            return;
-        }
-        let key = key.unwrap_or(place.stamp.request_id.as_str());
-        let id = message_id(self.conversation_id, kind, key);
+    ) -> Message {
+        let id = message_id(self.conversation_id, "line", place.stamp.request_id.as_str());
         let content = Stamped::new(&place.stamp, String::new());
-        let origin = MessageOrigin::Transcript;
         let empty = Message::new(id, self.conversation_id, role, origin, content);
-        self.add_message(
-            Message {
-                agent_id: place.agent_id.clone(),
-                prompt_id: place.prompt_id.clone(),
-                ..empty
-            }
-            .with_blocks(blocks),
-        );
+        let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
+        Message { agent_id, prompt_id, ..empty }.with_blocks(blocks)
     }
 
     fn add_conversation(&mut self, came: Conversation) {

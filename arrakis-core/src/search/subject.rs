@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Mark, words};
 use crate::clock::Timestamp;
-use crate::conversation::{Block, Json, Message, MessageOrigin, ToolUse, said_by, squeezed};
+use crate::conversation::{Block, Json, Message, MessageOrigin, Role, ToolUse, said_by, squeezed};
 use crate::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
 
 /// A message or a tool use, as it is searched.
@@ -107,6 +107,9 @@ impl<'a> Subject<'a> {
     /// searchable.
     #[must_use]
     pub fn terms(&self, workspace: &str) -> BTreeSet<String> {
+        if matches!(self, Self::Message(message) if message.origin == MessageOrigin::Withdrawn) {
+            return BTreeSet::new();
+        }
         let mut terms = self.words();
         if terms.is_empty() && matches!(self, Self::Message(_)) {
             return terms;
@@ -127,26 +130,53 @@ impl<'a> Subject<'a> {
         terms
     }
 
-    /// What an index holds besides of a message of the transcript, wherever it stands in time, so that an event
-    /// that says the same is known for one.
+    /// What an index holds besides of a message, wherever it stands in time, so that another trace of the same
+    /// words is known for one. What is hidden, and by what, is as for
+    /// [`visible`](crate::conversation::visible), but not one for one.
     #[must_use]
     pub fn says(&self) -> Vec<String> {
         let Self::Message(message) = self else { return Vec::new() };
-        said_by(message).iter().map(|text| said(message, text)).collect()
+        let mut says = Vec::new();
+        let texts = match message.origin {
+            MessageOrigin::Enqueued | MessageOrigin::Withdrawn => {
+                vec![squeezed(&message.content.value)]
+            }
+            _ => said_by(message),
+        };
+        for text in texts.iter().filter(|text| !text.is_empty()) {
+            if message.origin.is_line() && message.role != Role::User {
+                says.push(said(message, message.role.as_str(), text));
+            }
+            if message.role != Role::Assistant {
+                says.push(said(message, PROMPT, text));
+                if message.origin != MessageOrigin::Enqueued {
+                    says.push(said(message, WAITING, text));
+                }
+            }
+        }
+        says
     }
 
-    /// What an index holds ([`says`](Self::says)) of a message of the transcript that says the same, where this
-    /// is a message that an event tells of: while there is such a one, this one need not be found.
+    /// What an index holds ([`says`](Self::says)) of another trace of the same words: while there is such a
+    /// one, this one need not be found.
     #[must_use]
     pub fn said_elsewhere(&self) -> Option<String> {
-        match self {
-            Self::Message(message) if message.origin != MessageOrigin::Transcript => {
-                Some(said(message, &squeezed(&message.content.value)))
-            }
-            _ => None,
-        }
+        let Self::Message(message) = self else { return None };
+        let what = match message.origin {
+            MessageOrigin::Prompt => PROMPT,
+            MessageOrigin::Enqueued => WAITING,
+            MessageOrigin::Stop | MessageOrigin::Failure => message.role.as_str(),
+            _ => return None,
+        };
+        Some(said(message, what, &squeezed(&message.content.value)))
     }
 }
+
+/// What a line says that tells of a prompt, whoever speaks.
+const PROMPT: &str = "prompt";
+
+/// What a line says that tells of a prompt in the queue.
+const WAITING: &str = "waiting";
 
 /// The value of [`Mark::Thread`].
 pub(crate) fn thread(is_subagent: bool) -> &'static str {
@@ -158,9 +188,9 @@ pub(crate) fn model_marks(model: &str) -> impl Iterator<Item = String> {
     words(model).into_iter().map(|word| Mark::Model.word(&word))
 }
 
-fn said(message: &Message, text: &str) -> String {
-    let Message { conversation_id, role, agent_id, .. } = message;
-    Mark::Said.word(&format!("{conversation_id} {} {agent_id:?} {text}", role.as_str()))
+fn said(message: &Message, what: &str, text: &str) -> String {
+    let Message { conversation_id, agent_id, .. } = message;
+    Mark::Said.word(&format!("{conversation_id} {what} {agent_id:?} {text}"))
 }
 
 /// The strings and whole numbers of JSON, keys left out, a line each. Keys come in their order, because a

@@ -20,8 +20,8 @@ use super::{
 use crate::audit::EventStatus;
 use crate::clock::{Clock, Timestamp};
 use crate::conversation::{
-    AnswerIds, Changes, Conversation, Message, MessageOrigin, Seen, Subagent, ToolUse, TwoSides,
-    message_count,
+    AnswerIds, Changes, Conversation, Message, MessageCounts, MessageOrigin, Seen, Subagent,
+    ToolUse, TwoSides,
 };
 use crate::digest::Digest;
 use crate::id::RequestId;
@@ -174,17 +174,17 @@ impl State {
             let mine = self.tool_uses.values().filter(|t| t.conversation_id == id);
             mine.filter(|tool_use| counts(&tool_use.seen)).count() as u64
         };
-        let from_transcript = count(|origin| origin == MessageOrigin::Transcript);
+        let counts = MessageCounts {
+            lines: count(MessageOrigin::is_line),
+            hooks: count(|origin| origin.is_provisional() && origin != MessageOrigin::Enqueued),
+            waiting: count(|origin| origin == MessageOrigin::Enqueued),
+        };
         ConversationSummary {
             conversation: conversation.clone(),
-            messages: message_count(
-                count(|_| true),
-                count(MessageOrigin::is_provisional),
-                from_transcript,
-            ),
+            messages: counts.shown(),
             tool_uses: used(|_| true),
             sides: TwoSides {
-                transcript_messages: from_transcript,
+                transcript_messages: counts.lines,
                 tool_uses_without_hook: used(|seen| !seen.hook),
                 tool_uses_without_transcript: used(|seen| !seen.transcript),
             },

@@ -150,6 +150,8 @@ pub trait EventStore: EventReader {
 /// * A search goes on from its cursor, and finds nothing twice, whatever is stored meanwhile.
 /// * What is found is shown as it is now; what changed is found by what it is now.
 /// * What an event and the transcript say both is found once.
+/// * Prompts are shown, counted and found once, however many events and lines tell of them, and not at all where
+///   they were withdrawn.
 /// * A search finds the same in every store.
 /// * The feed shows each commit at least once, whichever server made it and however long it took.
 #[async_trait]

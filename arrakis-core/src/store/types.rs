@@ -264,7 +264,7 @@ pub struct ConversationSummary {
     /// The conversation.
     #[serde(flatten)]
     pub conversation: Conversation,
-    /// How many messages it has ([`message_count`](crate::conversation::message_count)).
+    /// How many messages it has ([`MessageCounts::shown`](crate::conversation::MessageCounts::shown)).
     pub messages: u64,
     /// How many tool uses it has.
     pub tool_uses: u64,

@@ -8,8 +8,10 @@
 //! {"hook_event_name":"Transcript","session_id":S,"transcript_path":P,
 //!  "cwd":?,"agent_id":?,"agent_type":?,"agent_tool_use_id":?,
 //!  "start":0,"end":5120,                 offsets in the file, before redaction
-//!  "lines":[{"type":"user",…},…],        the lines that matter, redacted, else as they are
-//!  "skipped":{"attachment":3},           lines of other types, counted
+//!  "lines":[{"type":"user",…},…],        lines of the conversation, redacted, else as they are, and short
+//!                                        ones of types that are not known
+//!  "skipped":{"attachment":3},           lines of types that hold nothing of the conversation, counted
+//!  "unknown":{"from-the-future":1},      lines of types that are not known, counted, kept or not
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
 //! ```
 //!
@@ -19,10 +21,12 @@
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+pub(crate) mod line_type;
 mod mention;
 mod slicer;
 mod thinking;
 
+pub use line_type::count_line_type;
 pub use mention::Mention;
 pub use slicer::{
     LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile, Unreadable,
@@ -30,11 +34,3 @@ pub use slicer::{
 
 /// The event type of a slice.
 pub const TRANSCRIPT_EVENT: &str = "Transcript";
-
-/// Whether a line of this type is sent, where it carries no `message`; those that do are.
-fn matters(line_type: &str) -> bool {
-    matches!(
-        line_type,
-        "user" | "assistant" | "system" | "summary" | "custom-title" | "ai-title" | "cost-state"
-    )
-}

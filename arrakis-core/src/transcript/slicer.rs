@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{TRANSCRIPT_EVENT, matters, thinking};
+use super::line_type::{LineType, Named, count_line_type};
+use super::{TRANSCRIPT_EVENT, thinking};
 use crate::clock::Timestamp;
 use crate::digest::{Digest, DigestBuilder};
 use crate::envelope::{Envelope, Source};
-use crate::event::{Field, object};
+use crate::event::object;
 use crate::id::{self, RequestId};
 use crate::limits::{
-    SLICE_MAX_BYTES, SLICE_MAX_LINE_TYPES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES,
-    UNREADABLE_TEXT_MAX_BYTES, cut,
+    SLICE_MAX_BYTES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES, UNKNOWN_LINE_MAX_BYTES,
+    UNKNOWN_LINES_MAX_BYTES, UNREADABLE_TEXT_MAX_BYTES, cut,
 };
 use crate::redact::{Redacted, Redactor, Removed};
 
@@ -48,8 +49,8 @@ pub struct TranscriptAgent {
 /// What becomes of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SliceConfig {
-    /// Whether the model's thinking is sent; without it, only that there was some, and nothing of the text
-    /// of lines that cannot be read.
+    /// Whether the model's thinking is sent. Without it, only that there was some is sent, and no text of
+    /// lines that may hold it: those that cannot be read or are of unknown types.
     pub thinking: bool,
 }
 
@@ -87,11 +88,14 @@ pub struct Slice {
     pub payload: Vec<u8>,
     /// How many lines are in it.
     pub lines: usize,
-    /// How many lines were left out because their type does not matter, by type.
+    /// How many lines were left out because their type holds nothing of the conversation, by type.
     pub skipped: BTreeMap<String, u64>,
+    /// How many lines are of types that this version does not know, or lack what every line of their type
+    /// has, by type. The payload has those that are short.
+    pub unknown: BTreeMap<String, u64>,
     /// The lines that could not be read.
     pub unreadable: Vec<Unreadable>,
-    /// What redaction replaced in the lines that are in it.
+    /// What redaction has removed from what is in it.
     pub removed: Removed,
 }
 
@@ -139,6 +143,9 @@ struct Part {
     digest: DigestBuilder,
     lines: Vec<Box<RawValue>>,
     skipped: BTreeMap<String, u64>,
+    unknown: BTreeMap<String, u64>,
+    /// How long the kept lines of unknown types are.
+    unknown_bytes: usize,
     unreadable: Vec<Unreadable>,
     removed: Removed,
 }
@@ -160,10 +167,26 @@ pub struct Unreadable {
 
 /// What becomes of a line.
 enum Line {
-    Kept(Box<RawValue>, Removed),
+    Kept(Kept),
+    /// Of the conversation, but lacking something.
+    Incomplete(String, Kept),
     Skipped(String),
+    /// Of a type that is not known; the line where it may be kept.
+    Unknown(String, Option<Kept>),
     Unreadable(&'static str),
     Blank,
+}
+
+/// A line as it is kept, and what redaction has removed from it.
+struct Kept {
+    json: Box<RawValue>,
+    removed: Removed,
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.json.get().len()
+    }
 }
 
 #[derive(Serialize)]
@@ -184,6 +207,8 @@ struct Payload<'a> {
     lines: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unknown: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     unreadable: &'a [Unreadable],
 }
@@ -234,23 +259,26 @@ impl<'a> Slicer<'a> {
     }
 
     fn read(&self, line: &[u8]) -> Line {
-        #[derive(serde::Deserialize)]
-        struct Glance<'a> {
-            #[serde(borrow, default, rename = "type")]
-            line_type: Field<'a>,
-            #[serde(borrow, default)]
-            message: Field<'a>,
-        }
         if line.trim_ascii().is_empty() {
             return Line::Blank;
         }
-        let Redacted { text: redacted, removed } = self.redactor.redact(line);
-        let Ok(glance) = object::<Glance<'_>>(&redacted) else {
+        let Ok(named) = object::<Named<'_>>(line) else {
             return Line::Unreadable("not_json"); // or JSON that is no object
         };
-        let line_type = glance.line_type.text().unwrap_or(Cow::Borrowed("unknown"));
-        if !matters(&line_type) && !glance.message.is_object() {
-            return Line::Skipped(cut(&line_type, 64).to_owned());
+        // The client's requests are repeated in long lines: what is left out is not redacted first.
+        if LineType::of(&named) == LineType::Other {
+            return Line::Skipped(named.line_type.text().unwrap_or_default().into_owned());
+        }
+        let Redacted { text: redacted, removed } = self.redactor.redact(line);
+        let Ok(named) = object::<Named<'_>>(&redacted) else {
+            return Line::Unreadable("not_json");
+        };
+        let line_type = LineType::of(&named);
+        if let LineType::Unknown(name) = &line_type {
+            // It may be the model's thinking, in a form that is not known.
+            if !self.config.thinking || redacted.len() > UNKNOWN_LINE_MAX_BYTES {
+                return Line::Unknown(name.clone(), None);
+            }
         }
         let text = match std::str::from_utf8(&redacted) {
             Ok(text) if self.config.thinking => Cow::Borrowed(text),
@@ -261,18 +289,22 @@ impl<'a> Slicer<'a> {
         if kept.len() > TRANSCRIPT_LINE_MAX_BYTES {
             return Line::Unreadable("too_long"); // redacted, it is longer than it was
         }
-        match RawValue::from_string(kept) {
-            Ok(json) => Line::Kept(json, removed),
-            Err(_) => Line::Unreadable("not_json"),
+        let Ok(json) = RawValue::from_string(kept) else { return Line::Unreadable("not_json") };
+        let kept = Kept { json, removed };
+        match line_type {
+            LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
+            LineType::Incomplete(name) => Line::Incomplete(name, kept),
+            _ => Line::Kept(kept),
         }
     }
 
     /// Ends the slice before a line that does not fit into it.
     fn make_room(&mut self, line: &Line) -> Option<Slice> {
         let more = match line {
-            Line::Kept(json, _) => json.get().len(),
+            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
+            Line::Unknown(_, Some(kept)) if self.part.has_room_for_unknown(kept) => kept.len(),
             Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
-            Line::Skipped(_) | Line::Blank => return None,
+            Line::Unknown(..) | Line::Skipped(_) | Line::Blank => return None,
         };
         let lines = self.part.lines.len() + self.part.unreadable.len();
         let fits = self.part.bytes + more <= SLICE_MAX_BYTES && lines < SLICE_MAX_LINES;
@@ -283,10 +315,17 @@ impl<'a> Slicer<'a> {
         let offset = self.start + self.part.taken;
         self.part.taken += bytes;
         match what {
-            Line::Kept(json, removed) => {
-                self.part.removed.add(&removed);
-                self.part.bytes += json.get().len();
-                self.part.lines.push(json);
+            Line::Kept(kept) => self.part.keep(kept),
+            Line::Incomplete(name, kept) => {
+                count_line_type(&mut self.part.unknown, &name, 1);
+                self.part.keep(kept);
+            }
+            Line::Unknown(name, kept) => {
+                count_line_type(&mut self.part.unknown, &name, 1);
+                if let Some(kept) = kept.filter(|kept| self.part.has_room_for_unknown(kept)) {
+                    self.part.unknown_bytes += kept.len();
+                    self.part.keep(kept);
+                }
             }
             Line::Unreadable(reason) => {
                 // More than is shown is looked at, so that no secret stands half in what is shown.
@@ -303,12 +342,7 @@ impl<'a> Slicer<'a> {
                 let digest = digest();
                 self.part.unreadable.push(Unreadable { offset, bytes, reason, digest, text });
             }
-            Line::Skipped(line_type) => {
-                let room = self.part.skipped.len() < SLICE_MAX_LINE_TYPES;
-                let known = room || self.part.skipped.contains_key(&line_type);
-                let name = if known { line_type } else { "other".to_owned() };
-                *self.part.skipped.entry(name).or_default() += 1;
-            }
+            Line::Skipped(line_type) => count_line_type(&mut self.part.skipped, &line_type, 1),
             Line::Blank => {}
         }
     }
@@ -333,6 +367,7 @@ impl<'a> Slicer<'a> {
             end,
             lines: &part.lines,
             skipped: &part.skipped,
+            unknown: &part.unknown,
             unreadable: &part.unreadable,
         };
         let payload = serde_json::to_vec(&payload).unwrap_or_default();
@@ -352,8 +387,21 @@ impl<'a> Slicer<'a> {
             payload,
             lines: part.lines.len(),
             skipped: part.skipped,
+            unknown: part.unknown,
             unreadable: part.unreadable,
             removed: part.removed,
         })
+    }
+}
+
+impl Part {
+    fn keep(&mut self, kept: Kept) {
+        self.bytes += kept.len();
+        self.removed.add(&kept.removed);
+        self.lines.push(kept.json);
+    }
+
+    fn has_room_for_unknown(&self, kept: &Kept) -> bool {
+        self.unknown_bytes + kept.len() <= UNKNOWN_LINES_MAX_BYTES
     }
 }

@@ -185,6 +185,8 @@ struct MessageMeta<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    sent_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     content_text: Option<Cow<'a, str>>,
 }
 
@@ -208,6 +210,7 @@ impl MessageRow {
             usage: meta.usage,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
+            sent_at: meta.sent_at,
         })
     }
 }
@@ -247,6 +250,7 @@ fn message_columns<'a, ST>(
             usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            sent_at: value.sent_at,
             content_text: hidden(&value.content.value),
         })
     };

@@ -169,6 +169,8 @@ struct MessageMeta<'a> {
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sent_at: Option<Timestamp>,
 }
 
 impl<'a> MessageRow<'a> {
@@ -180,6 +182,7 @@ impl<'a> MessageRow<'a> {
             usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            sent_at: value.sent_at,
         };
         let tokens = |of: fn(Usage) -> u64| value.usage.map(of).map(count);
         Ok(Self {
@@ -220,6 +223,7 @@ impl<'a> MessageRow<'a> {
             usage: meta.usage,
             agent_id: meta.agent_id.map(Cow::into_owned),
             prompt_id: meta.prompt_id.map(Cow::into_owned),
+            sent_at: meta.sent_at,
         })
     }
 }

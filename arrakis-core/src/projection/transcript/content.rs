@@ -109,24 +109,19 @@ fn part(block: &RawValue) -> Part<'_> {
     }
 }
 
-/// Whether the client wrote all of these words in the person's name: what a command put out, or that the
-/// person has interrupted.
-pub(super) fn is_of_client(parts: &[Part<'_>]) -> bool {
-    const BEGINNINGS: [&str; 7] = [
-        "<local-command-stdout>",
-        "<local-command-stderr>",
-        "<local-command-caveat>",
-        "<bash-stdout>",
-        "<bash-stderr>",
-        "<system-reminder>",
-        "[Request interrupted by user",
-    ];
-    let mut texts = parts.iter().filter_map(|part| match part {
-        Part::Text(text) => Some(text),
+/// The words of a content.
+pub(super) fn texts<'p>(parts: &'p [Part<'_>]) -> impl Iterator<Item = &'p str> {
+    parts.iter().filter_map(|part| match part {
+        Part::Text(text) => Some(&**text),
         _ => None,
-    });
-    let is = |text: &Cow<'_, str>| BEGINNINGS.iter().any(|beginning| text.starts_with(beginning));
-    texts.next().is_some_and(is) && texts.all(is)
+    })
+}
+
+/// Whether a text is a command of the client, such as `/clear`, and not the path of a file.
+pub(super) fn is_command(text: &str) -> bool {
+    let name = text.trim_start().strip_prefix('/').and_then(|rest| rest.split_whitespace().next());
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
+    name.is_some_and(|name| name.bytes().all(is_of_name))
 }
 
 /// A command as the person has typed it; any other text as it is.

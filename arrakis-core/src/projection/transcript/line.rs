@@ -1,13 +1,16 @@
 //! A line of a transcript.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::speaker;
 use crate::clock::Timestamp;
 use crate::event::{Field, object};
 use crate::limits::CLIENT_COST_MAX_MODELS;
+use crate::transcript::line_type::{Named, is_possible};
 use crate::usage::{ClientCost, ClientModelCost, Usage, Usd};
 
 /// The fields of a line that are read; of another type than expected they count as absent.
@@ -17,11 +20,17 @@ pub(super) struct Line<'a> {
     #[serde(skip)]
     pub(super) raw: &'a [u8],
     #[serde(borrow, default, rename = "type")]
-    pub(super) line_type: Field<'a>,
+    line_type: Field<'a>,
     #[serde(borrow, default)]
-    pub(super) uuid: Field<'a>,
+    subtype: Field<'a>,
     #[serde(borrow, default)]
-    pub(super) timestamp: Field<'a>,
+    operation: Field<'a>,
+    #[serde(borrow, default)]
+    pub(super) attachment: Field<'a>,
+    #[serde(borrow, default)]
+    uuid: Field<'a>,
+    #[serde(borrow, default)]
+    timestamp: Field<'a>,
     #[serde(borrow, default)]
     pub(super) prompt_id: Field<'a>,
     #[serde(borrow, default)]
@@ -31,9 +40,33 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default)]
     pub(super) is_sidechain: Field<'a>,
     #[serde(borrow, default)]
-    pub(super) is_meta: Field<'a>,
+    origin: Field<'a>,
     #[serde(borrow, default)]
-    pub(super) is_compact_summary: Field<'a>,
+    pub(super) prompt_source: Field<'a>,
+    #[serde(borrow, default)]
+    turn_origin: Field<'a>,
+    #[serde(borrow, default)]
+    row_source: Field<'a>,
+    #[serde(borrow, default)]
+    sent_at_ms: Field<'a>,
+    #[serde(borrow, default)]
+    is_meta: Field<'a>,
+    #[serde(borrow, default)]
+    is_compact_summary: Field<'a>,
+    #[serde(borrow, default)]
+    is_visible_in_transcript_only: Field<'a>,
+    #[serde(borrow, default)]
+    summarize_metadata: Field<'a>,
+    #[serde(borrow, default)]
+    turn_companion: Field<'a>,
+    #[serde(borrow, default)]
+    own_note: Field<'a>,
+    #[serde(borrow, default)]
+    scheduled_task_id: Field<'a>,
+    #[serde(borrow, default)]
+    wakeup_source: Field<'a>,
+    #[serde(borrow, default)]
+    interrupted_message_id: Field<'a>,
     #[serde(borrow, default)]
     pub(super) is_api_error_message: Field<'a>,
     #[serde(borrow, default)]
@@ -80,8 +113,6 @@ pub(super) struct ApiMessage<'a> {
     #[serde(borrow, default)]
     pub(super) id: Field<'a>,
     #[serde(borrow, default)]
-    pub(super) role: Field<'a>,
-    #[serde(borrow, default)]
     pub(super) model: Field<'a>,
     #[serde(borrow, default)]
     pub(super) content: Field<'a>,
@@ -108,12 +139,24 @@ impl<'a> Line<'a> {
         self.tool_denial_kind.text().is_some() || decision.as_deref() == Some("reject")
     }
 
-    /// What the client says that the session costs, and when the session was started.
-    pub(super) fn cost(&self) -> Option<(Timestamp, ClientCost)> {
-        let millis: i64 = self.start_time.read()?;
+    /// The fields that say what it is.
+    pub(super) fn named(&self) -> Named<'a> {
+        Named {
+            line_type: self.line_type,
+            subtype: self.subtype,
+            operation: self.operation,
+            attachment: self.attachment,
+            uuid: self.uuid,
+            timestamp: self.timestamp,
+            start_time: self.start_time,
+        }
+    }
+
+    /// What the client says that the session costs.
+    pub(super) fn cost(&self) -> Option<ClientCost> {
         let number = |field: Field<'_>| field.read().unwrap_or(0);
         let models: BTreeMap<String, &RawValue> = self.model_usage.read().unwrap_or_default();
-        let cost = ClientCost {
+        Some(ClientCost {
             duration_ms: number(self.total_duration),
             total: dollars(self.total_cost)?,
             api_duration_ms: number(self.total_api_duration),
@@ -126,9 +169,99 @@ impl<'a> Line<'a> {
                 .take(CLIENT_COST_MAX_MODELS)
                 .filter_map(|(name, raw)| Some((super::name(&name), model(raw)?)))
                 .collect(),
-        };
-        Some((Timestamp::from_millis(millis), cost))
+        })
     }
+
+    /// When the person sent it.
+    pub(super) fn sent_at(&self) -> Option<Timestamp> {
+        self.sent_at_ms.read().map(Timestamp::from_millis).filter(is_possible)
+    }
+
+    /// Whether the words of a `user` line in the person's name are the person's, or, in the thread of a
+    /// subagent, the task that it was given. `texts` are the words.
+    pub(super) fn is_of_person<'t>(
+        &self,
+        mut texts: impl Iterator<Item = &'t str>,
+        is_main_thread: bool,
+    ) -> bool {
+        let marks = [
+            self.is_meta,
+            self.is_compact_summary,
+            self.is_visible_in_transcript_only,
+            self.summarize_metadata,
+            self.turn_companion,
+            self.own_note,
+            self.scheduled_task_id,
+            self.wakeup_source,
+            self.interrupted_message_id,
+        ];
+        if marks.into_iter().any(Field::is_set) {
+            return false;
+        }
+        let is_human = match origin_kind(self.origin).as_deref() {
+            Some("human") => true,
+            Some(_) => return false,
+            None => false,
+        };
+        let is_sent = match self.prompt_source.text().as_deref() {
+            Some("typed" | "queued" | "sdk") => true,
+            Some(_) if !is_human => return false,
+            _ => false,
+        };
+        if is_human && is_sent {
+            return true; // whatever it begins with
+        }
+        if !matches!(self.turn_origin.text().as_deref(), None | Some("human" | "sdk")) {
+            return false;
+        }
+        // What is recorded for the model is the task of a subagent, and in the main thread the client's.
+        let is_local = matches!(self.row_source.text().as_deref(), None | Some("local"));
+        if is_main_thread && !is_local && !is_human {
+            return false;
+        }
+        let first = texts.next();
+        first.is_none_or(|first| !speaker::is_of_client(first) || !texts.all(speaker::is_of_client))
+    }
+}
+
+/// A prompt that was handed over within a turn.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct QueuedCommand<'a> {
+    #[serde(borrow, default)]
+    pub(super) prompt: Field<'a>,
+    #[serde(borrow, default)]
+    command_mode: Field<'a>,
+    #[serde(borrow, default)]
+    origin: Field<'a>,
+    #[serde(borrow, default)]
+    is_meta: Field<'a>,
+    #[serde(borrow, default)]
+    timestamp: Field<'a>,
+}
+
+impl QueuedCommand<'_> {
+    /// When it was put into the queue.
+    pub(super) fn sent_at(&self) -> Option<Timestamp> {
+        self.timestamp.text()?.parse().ok().filter(is_possible)
+    }
+
+    /// Whether the words are the person's.
+    pub(super) fn is_of_person<'t>(&self, mut texts: impl Iterator<Item = &'t str>) -> bool {
+        let is_prompt = self.command_mode.text().as_deref() == Some("prompt");
+        let is_human = matches!(origin_kind(self.origin).as_deref(), None | Some("human"));
+        is_prompt && is_human && !self.is_meta.is_set() && !texts.any(speaker::is_of_client)
+    }
+}
+
+/// Who or what has caused a prompt.
+fn origin_kind(origin: Field<'_>) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Origin<'a> {
+        #[serde(borrow, default)]
+        kind: Field<'a>,
+    }
+    origin.object::<Origin<'_>>()?.kind.text()
 }
 
 impl ApiMessage<'_> {

@@ -42,7 +42,7 @@ pub use sides::what_only_one_side_has_told_of_is_counted;
 pub use transcript::{
     a_message_grows_by_its_blocks_and_its_usage_counts_once, a_session_is_the_same_in_any_order,
     hooks_and_transcript_tell_of_the_same_messages_and_tools,
-    subagents_are_kept_with_what_started_them,
+    prompts_are_shown_counted_and_found_once, subagents_are_kept_with_what_started_them,
 };
 pub use work::{
     a_claim_can_be_rescued_and_its_row_run_out_of_retries, a_claim_that_was_lost_changes_nothing,
@@ -83,6 +83,7 @@ macro_rules! event_store_conformance {
             changes_merge_in_any_order,
             a_message_grows_by_its_blocks_and_its_usage_counts_once,
             hooks_and_transcript_tell_of_the_same_messages_and_tools,
+            prompts_are_shown_counted_and_found_once,
             subagents_are_kept_with_what_started_them,
             a_session_is_the_same_in_any_order,
             a_body_that_is_not_json_is_kept_byte_for_byte,

@@ -1,8 +1,11 @@
 //! Transcripts: what slices add to a conversation, over several calls.
 
+use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::conversation::{Block, MessageOrigin, ToolStatus};
-use crate::store::{ConversationDetail, DEFAULT_WORKSPACE, EventStore, Page};
+use crate::conversation::{Block, MessageOrigin, Role, ToolStatus};
+use crate::store::{
+    ConversationDetail, DEFAULT_WORKSPACE, EventStore, HitKind, Page, SearchFilter,
+};
 use crate::testkit::sessions::{generated, record_shuffled};
 use crate::usage::Usd;
 
@@ -111,6 +114,73 @@ pub async fn hooks_and_transcript_tell_of_the_same_messages_and_tools(
     assert_eq!((&*answer.content.value, Some(answer.id)), ("done", tool.message_id));
     let list = store.conversations(DEFAULT_WORKSPACE, Page::first(9)).await.expect("list");
     assert_eq!((list[0].messages, list[0].tool_uses), (2, 1), "what is provisional does not count");
+}
+
+/// Prompts that wait in the queue, are taken back, or that nobody has typed: hooks tell of them all under the id
+/// of the prompt that is running, and the transcript says what they were.
+pub async fn prompts_are_shown_counted_and_found_once(fixture: &impl EventStoreFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let submit = |prompt: &str| {
+        hook("s", "UserPromptSubmit", &format!(r#","prompt":"prompt {prompt}","prompt_id":"p""#))
+    };
+    let prompts = ["first", "queued", "withdrawn", "scheduled"];
+    for prompt in prompts {
+        record_one(&*store, arrivals.next(prompt, submit(prompt))).await;
+    }
+    let said = read_prompts(&*store).await;
+    assert_eq!(said, prompts.map(|prompt| ("user", MessageOrigin::Prompt, prompt.to_owned())));
+    let user = |prompt: &str, more: &str| {
+        format!(r#""type":"user"{more},"message":{{"content":"prompt {prompt}"}}"#)
+    };
+    let operation = |operation: &str, prompt: &str| {
+        format!(r#""type":"queue-operation","operation":"{operation}","content":"prompt {prompt}""#)
+    };
+    let command = r#"{"type":"queued_command","commandMode":"prompt","prompt":"prompt queued",
+        "timestamp":"2026-11-24T00:55:02.000Z"}"#;
+    let lines = [
+        line(1, &user("first", r#","promptId":"p""#)),
+        line(2, &operation("enqueue", "queued")),
+        line(3, &operation("enqueue", "withdrawn")),
+        line(4, &operation("popAll", "withdrawn")),
+        line(5, &format!(r#""type":"attachment","attachment":{command}"#)),
+        line(6, &user("scheduled", r#","isMeta":true,"promptSource":"system""#)),
+        line(7, &operation("enqueue", "waiting")),
+    ];
+    for (n, line) in lines.into_iter().rev().enumerate() {
+        record_one(&*store, arrivals.next(&format!("l{n}"), slice(&[line]))).await;
+    }
+    let said = read_prompts(&*store).await;
+    let expected = [
+        ("user", MessageOrigin::Transcript, "first"),
+        ("user", MessageOrigin::Queued, "queued"),
+        ("system", MessageOrigin::Transcript, "scheduled"),
+        ("user", MessageOrigin::Enqueued, "waiting"),
+    ];
+    assert_eq!(said, expected.map(|(role, origin, prompt)| (role, origin, prompt.to_owned())));
+    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(9)).await.expect("list");
+    assert_eq!(list[0].messages, 3, "what may still come as a line does not count");
+    index(&*store).await;
+    for prompt in ["first", "queued", "withdrawn", "scheduled", "waiting"] {
+        let text = Some(prompt.to_owned());
+        let filter = SearchFilter { text, ..SearchFilter::new(DEFAULT_WORKSPACE) };
+        let page = store.search(filter, None, 9).await.expect("search");
+        let found: Vec<_> = page.hits.iter().map(|hit| &hit.what).collect();
+        let role = if prompt == "scheduled" { Role::System } else { Role::User };
+        let expected = [HitKind::Message { role }];
+        let expected = &expected[usize::from(prompt == "withdrawn")..];
+        assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{prompt}");
+    }
+}
+
+/// Who has said what, without the first word.
+async fn read_prompts(store: &dyn EventStore) -> Vec<(&'static str, MessageOrigin, String)> {
+    let messages = read(store).await.messages.into_iter();
+    messages
+        .map(|one| {
+            let words = one.content.value.strip_prefix("prompt ").expect("a prompt");
+            (one.role.as_str(), one.origin, words.to_owned())
+        })
+        .collect()
 }
 
 /// A subagent is known from its events, from its transcript and from what it does.

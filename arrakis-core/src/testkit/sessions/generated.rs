@@ -10,8 +10,8 @@ use super::{START_MILLIS, Session};
 use crate::clock::Timestamp;
 
 /// A session that nobody has had: with every kind of event, parallel tools, subagents, results that come
-/// before their tools or never, lines that are broken, without time or id, or say another thing than the
-/// same line before.
+/// before their tools or never, prompts that wait or are withdrawn, lines that are broken, without time or id,
+/// of types that nobody knows, or say another thing than the same line before.
 #[must_use]
 pub fn generated(seed: u64) -> Session {
     let mut random = StdRng::seed_from_u64(seed);
@@ -88,6 +88,9 @@ impl Generator<'_> {
             );
         }
         for _ in 0..self.random.random_range(0..3) {
+            self.queue(hooks, &prompt);
+        }
+        for _ in 0..self.random.random_range(0..3) {
             let agent = self.chance(30).then(|| self.id("agent"));
             self.message(hooks, agent.as_deref(), &prompt);
         }
@@ -101,6 +104,45 @@ impl Generator<'_> {
             _ => {}
         }
         self.noise();
+    }
+
+    /// A prompt that is sent while the model works, and what becomes of it.
+    fn queue(&mut self, hooks: &mut Vec<Value>, running: &str) {
+        // Some say the same.
+        let words = format!("{} meanwhile", self.word());
+        if self.chance(90) {
+            hooks.push(json!({"hook_event_name": "UserPromptSubmit", "prompt_id": running,
+                "prompt": words}));
+        }
+        let operation = |made: &mut Self, operation: &str| {
+            made.at += made.random.random_range(0..50);
+            let line = json!({"type": "queue-operation", "operation": operation,
+                "timestamp": Timestamp::from_millis(made.at), "content": words});
+            made.raw("", &line.to_string());
+        };
+        if self.chance(90) {
+            operation(self, "enqueue");
+        }
+        let sent_at = self.at;
+        match self.random.random_range(0..4) {
+            0 => operation(self, "popAll"),
+            1 => {
+                operation(self, "remove");
+                let attachment = json!({"type": "queued_command", "prompt": words,
+                    "commandMode": "prompt", "timestamp": Timestamp::from_millis(sent_at)});
+                self.line("", json!({"type": "attachment", "attachment": attachment}));
+            }
+            2 => {
+                operation(self, "dequeue");
+                let is_scheduled = self.chance(20);
+                self.line(
+                    "",
+                    json!({"type": "user", "promptSource": "queued", "sentAtMs": sent_at,
+                    "isMeta": is_scheduled, "message": {"role": "user", "content": words}}),
+                );
+            }
+            _ => {} // it waits
+        }
     }
 
     /// A message of the model, with tools.
