@@ -1,6 +1,5 @@
 //! Putting the parts together: which store, which queue, which transport.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +16,7 @@ use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::store::{Archive, EventStore, KeyStore, SpoolReports};
 use arrakis_core::transcript::SliceConfig;
+use arrakis_core::transport::TransportError;
 use arrakis_store_fs::transcript::{Follower, ShipConfig, Shipper};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
 use arrakis_store_pg::{PgConfig, PgStore};
@@ -25,10 +25,15 @@ use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransp
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, router, serve};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
-use crate::config::{Config, DEFAULT_URL, env_text, machine, process_env, projects_folder};
+use crate::config::{
+    Config, ConfigProblem, KEY_VARIABLES, Receivers, env_text, machine, process_env,
+    projects_folder,
+};
 
 /// Everything that a store here can do.
 pub trait Store: EventStore + Archive + KeyStore + SpoolReports + DeadLetters {}
@@ -135,7 +140,22 @@ pub async fn pending_migrations(database: &str) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// Serves `store` at `listener` until `shutdown`, with the jobs that belong to a server.
+/// Makes sure that a server redacts what its configuration wants before it takes anything.
+///
+/// # Errors
+///
+/// The configuration cannot be read, or a redaction rule cannot be used.
+pub fn check_configuration(config: &Config) -> anyhow::Result<()> {
+    match &config.hold {
+        None => Ok(()),
+        Some(hold) => {
+            bail!("no server starts with this configuration: {}; {}", hold.found(), hold.remedy())
+        }
+    }
+}
+
+/// Serves `store` at `listener` until `shutdown`, with the jobs that belong to a server. The configuration is
+/// one that [`check_configuration`] has found fit.
 pub async fn run_server(
     listener: TcpListener,
     store: Arc<dyn Store>,
@@ -143,14 +163,10 @@ pub async fn run_server(
     serving: ServeConfig,
     shutdown: CancellationToken,
 ) {
-    let (redactor, problems) = Redactor::new(config.redact.clone());
-    for problem in problems {
-        tracing::warn!(target: "arrakis::server", %problem, "a redaction rule cannot be used");
-    }
-    let environment = ["ARRAKIS_API_KEY", "CLAUDE_HOOK_API_KEY"];
+    let (redactor, _) = Redactor::new(config.redact.clone());
     let server = ServerConfig {
         trusted_proxies: config.trusted_proxies.clone(),
-        ingest_keys: environment
+        ingest_keys: KEY_VARIABLES
             .into_iter()
             .filter_map(|name| env_text(&process_env, name))
             .map(Into::into)
@@ -219,10 +235,8 @@ pub fn shipper(layout: &Layout, config: &Config) -> Shipper {
 /// How transcripts are read.
 #[must_use]
 pub fn ship_config(config: &Config) -> ShipConfig {
-    let (redactor, problems) = Redactor::new(config.redact.clone());
-    for problem in problems {
-        tracing::warn!(target: "arrakis::queue", %problem, "a redaction rule cannot be used");
-    }
+    // With a rule that cannot be used nothing is read.
+    let (redactor, _) = Redactor::new(config.redact.clone());
     let folders = config.transcripts.folders.iter().cloned();
     ShipConfig {
         enabled: config.transcripts.enabled,
@@ -269,9 +283,9 @@ pub struct ConfiguredEndpoints(Mutex<Known>);
 
 #[derive(Debug)]
 struct Known {
-    /// Where what was captured before anybody chose a URL goes.
-    configured: String,
-    endpoints: BTreeMap<String, Endpoint>,
+    receivers: Receivers,
+    /// Why nothing may be sent to any of them.
+    hold: Option<ConfigProblem>,
 }
 
 impl ConfiguredEndpoints {
@@ -289,26 +303,37 @@ impl ConfiguredEndpoints {
 
 impl Known {
     fn of(config: &Config) -> Self {
-        let others = config.destinations.iter().map(|(url, known)| (url, &known.api_key));
-        let own = config.api_key.iter().map(|key| (&config.url, key));
-        let endpoint = |(url, key): (&String, &secrecy::SecretString)| {
-            (url.clone(), Endpoint { url: url.clone(), key: key.clone() })
-        };
-        Self {
-            configured: config.url.clone(),
-            endpoints: others.chain(own).map(endpoint).collect(),
-        }
+        Self { receivers: config.receivers.clone(), hold: config.hold.clone() }
     }
 }
 
 impl Endpoints for ConfiguredEndpoints {
-    fn endpoint(&self, destination: &str) -> Option<Endpoint> {
+    fn endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.endpoints.get(destination).cloned();
-        // The default URL was nobody's choice: what was captured under it follows the configuration.
-        found.or_else(|| match destination {
-            DEFAULT_URL => known.endpoints.get(&known.configured).cloned(),
-            _ => None,
-        })
+        if let Some(hold) = &known.hold {
+            let (problem, remedy) = (hold.found(), hold.remedy());
+            return Err(TransportError::Misconfigured { problem, remedy });
+        }
+        let Some(receiver) = known.receivers.find(destination) else {
+            return Err(no_key(&known.receivers, destination));
+        };
+        let url = receiver.url.expose_secret();
+        let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let is_allowed = host.is_some_and(|host| known.receivers.plain_http_hosts.contains(&host));
+        let endpoint = Endpoint::new(url, receiver.key.clone());
+        Ok(if is_allowed { endpoint.with_plain_http() } else { endpoint })
     }
+}
+
+fn no_key(receivers: &Receivers, destination: &str) -> TransportError {
+    let is_file_s = receivers.file.destination.as_deref() == Some(destination);
+    let remedy = if is_file_s || !receivers.is_chosen {
+        "put api_key into config.toml, or run `arrakis up` once".to_owned()
+    } else {
+        format!(
+            "set the key beside the URL in the environment, or put it into config.toml below \
+             [destinations.{destination:?}]"
+        )
+    };
+    TransportError::Misconfigured { problem: format!("there is no key for {destination}"), remedy }
 }

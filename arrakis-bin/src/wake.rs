@@ -7,20 +7,22 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use crate::config::{chosen_program, drainer_variables, process_env};
+
 /// The program that drains, as this process would call it: `ARRAKIS_BIN` where set, else `arrakis`
 /// beside this program, else `arrakis` in the PATH.
 #[must_use]
 pub fn arrakis_program() -> PathBuf {
-    if let Some(chosen) = std::env::var_os("ARRAKIS_BIN").filter(|path| !path.is_empty()) {
-        return chosen.into();
+    if let Some(chosen) = chosen_program(&process_env) {
+        return chosen;
     }
     let own = std::env::current_exe().ok();
     let beside = own.and_then(|own| Some(own.parent()?.join("arrakis")));
     beside.filter(|path| path.exists()).unwrap_or_else(|| "arrakis".into())
 }
 
-/// Starts `arrakis drain` for `home` in a session of its own, with no streams of this process's, and
-/// does not wait for it.
+/// Starts `arrakis drain` for `home` in a session of its own, with no streams of this process's and with only
+/// the variables of the environment that it reads, and does not wait for it.
 ///
 /// # Errors
 ///
@@ -43,6 +45,8 @@ fn drain_command(home: &Path, arguments: &[&str]) -> Command {
     command
         .arg("drain")
         .args(arguments)
+        .env_clear()
+        .envs(drainer_variables().filter_map(|name| Some((name, process_env(name)?))))
         .env("ARRAKIS_HOME", home)
         .current_dir("/")
         .stdin(Stdio::null())

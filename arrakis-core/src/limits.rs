@@ -39,6 +39,49 @@ pub const PROJECT_DIR_MAX_BYTES: usize = 4096;
 /// Longest URL of a receiver, in bytes: what servers commonly take, and it stands in every header.
 pub const URL_MAX_BYTES: usize = 8 * 1024;
 
+/// Largest `config.toml` that is read, in bytes: real ones have a few hundred.
+pub const CONFIG_FILE_MAX_BYTES: u64 = MIB as u64;
+
+/// Longest ingest key, in bytes: ours have 52, and a gateway's token fits into a request's headers, of which
+/// proxies take 8 KiB.
+pub const API_KEY_MAX_BYTES: usize = 4 * 1024;
+
+/// Most receivers that a configuration names beside the one in use: as many as are remembered
+/// ([`RECEIVERS_MAX`]).
+pub const DESTINATIONS_MAX: usize = RECEIVERS_MAX;
+
+/// Most hosts that may be sent keys without TLS: a company's network has a few.
+pub const PLAIN_HTTP_HOSTS_MAX: usize = 100;
+
+/// Most proxies whose `X-Forwarded-For` is believed: each request's chain is compared with all of them.
+pub const TRUSTED_PROXIES_MAX: usize = 1000;
+
+/// Most folders of transcripts beside Claude Code's own: each path that an event names is compared with all
+/// of them.
+pub const TRANSCRIPT_FOLDERS_MAX: usize = 100;
+
+/// Most redaction rules of a user: each is compiled and may run on each event, while Claude Code waits.
+pub const REDACT_RULES_MAX: usize = 200;
+
+/// Longest name of a redaction rule, in bytes: it stands in place of each secret that the rule finds.
+pub const REDACT_NAME_MAX_BYTES: usize = 100;
+
+/// Longest pattern of a redaction rule, in bytes: those of well-known issuers have a hundred.
+pub const REDACT_PATTERN_MAX_BYTES: usize = 4 * 1024;
+
+/// Most literals of a redaction rule: each is looked for in each event.
+pub const REDACT_LITERALS_MAX: usize = 100;
+
+/// Longest literal of a redaction rule, in bytes.
+pub const REDACT_LITERAL_MAX_BYTES: usize = 256;
+
+/// Longest time that one attempt of a delivery, or the pause after it, may be set to: ten minutes. A hook that
+/// delivers directly waits for a whole round of them.
+pub const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Most rotated log files that are kept: a rotation renames all of them.
+pub const LOG_FILES_MAX: u64 = 10_000;
+
 /// Indexed text (event types, tool names, titles) is cut at this many bytes.
 pub const INDEXED_TEXT_MAX_BYTES: usize = 512;
 

@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 struct Anywhere;
 
 impl Endpoints for Anywhere {
-    fn endpoint(&self, destination: &str) -> Option<Endpoint> {
-        Some(Endpoint { url: destination.to_owned(), key: "key".into() })
+    fn endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
+        Ok(Endpoint::new(destination, "key".into()))
     }
 }
 

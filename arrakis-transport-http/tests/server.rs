@@ -18,7 +18,7 @@ use arrakis_core::store::{
     MemorySpoolReports, MemoryStore, Page, SpoolReports,
 };
 use arrakis_core::testkit::transport::TransportFixture;
-use arrakis_core::transport::Transport;
+use arrakis_core::transport::{Transport, TransportError};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use async_trait::async_trait;
@@ -361,8 +361,8 @@ struct Pair(Server, Arc<HttpTransport>);
 struct OneKey(SecretString);
 
 impl Endpoints for OneKey {
-    fn endpoint(&self, destination: &str) -> Option<Endpoint> {
-        Some(Endpoint { url: destination.to_owned(), key: self.0.clone() })
+    fn endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
+        Ok(Endpoint::new(destination, self.0.clone()))
     }
 }
 
@@ -399,7 +399,7 @@ mod client {
     use arrakis_core::clock::Timestamp;
     use arrakis_core::conservation::{Balance, Present, SpoolReport, SpoolReporter, Tally};
     use arrakis_core::envelope::{Envelope, Source};
-    use arrakis_core::transport::{Batch, Fault, TransportError};
+    use arrakis_core::transport::{Batch, Fault};
 
     fn batch(destination: &str) -> Batch {
         let id = "r-1".parse().unwrap();
@@ -412,8 +412,9 @@ mod client {
     struct NoKeys;
 
     impl Endpoints for NoKeys {
-        fn endpoint(&self, _: &str) -> Option<Endpoint> {
-            None
+        fn endpoint(&self, _: &str) -> Result<Endpoint, TransportError> {
+            let (problem, remedy) = ("there is no key".to_owned(), "set one".to_owned());
+            Err(TransportError::Misconfigured { problem, remedy })
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arrakis_bin::compose::{migrate, open_store, run_server};
+use arrakis_bin::compose::{check_configuration, migrate, open_store, run_server};
 use arrakis_bin::config::{Config, home, process_env};
 use arrakis_bin::telemetry::Console;
 use arrakis_bin::{shutdown, telemetry};
@@ -84,6 +84,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for problem in problems {
         tracing::warn!(target: "arrakis::server", %problem, "the configuration has a problem");
     }
+    check_configuration(&config)?;
     let shutdown = shutdown::on_signal()?;
     let serving = serving(&arguments)?;
     let database = arguments.database_url.filter(|url| !url.is_empty());

@@ -11,8 +11,10 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::conservation::{Balance, Present};
 use arrakis_core::conversation::Gap;
 use arrakis_core::store::{DEFAULT_WORKSPACE, EventFilter, EventKey, EventReader, Page};
+use arrakis_core::transport::TransportError;
 use arrakis_store_fs::transcript::{Survey, survey};
 use arrakis_store_fs::{Layout, Spool, counters};
+use arrakis_transport_http::client::Endpoints;
 use clap::Args;
 use serde::Serialize;
 
@@ -22,8 +24,8 @@ use super::output::{self, text};
 use super::status::{SpoolStatus, health};
 use super::{Context, existing_store};
 use crate::claude_settings::registrations;
-use crate::compose::Store;
-use crate::config::{Config, fallback_home, process_env};
+use crate::compose::{ConfiguredEndpoints, Store};
+use crate::config::{Config, ConfigProblem, fallback_home, process_env};
 
 /// The arguments of `arrakis doctor`.
 #[derive(Debug, Clone, Default, Args)]
@@ -97,23 +99,16 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
     let surroundings = Surroundings::of_process()?;
 
     let mut checks = vec![home(&layout)];
-    checks.push(match problems.first() {
-        None => Check::ok("configuration", "config.toml is understood"),
-        Some(problem) => Check::warning("configuration", problem.to_string(), "mend config.toml"),
-    });
-    checks.push(match &config.api_key {
-        Some(_) => Check::ok("key", "there is an ingest key"),
-        None => Check::broken(
-            "key",
-            "there is no ingest key, so nothing is delivered",
-            "run `arrakis up` once, or put api_key into config.toml",
-        ),
-    });
+    checks.extend(configuration(&problems));
+    // Where the file cannot be read, nothing is known of its key.
+    if config.hold.is_none() || !config.receivers.keyed.is_empty() {
+        checks.push(key(&config));
+    }
     checks.push(hook(&surroundings.hook));
     checks.push(registration(&surroundings));
     let server = health(&config).await;
     checks.push(match &server.problem {
-        None => Check::ok("server", format!("{} answers", config.url)),
+        None => Check::ok("server", format!("{} answers", config.receivers.current)),
         Some(problem) => Check::broken(
             "server",
             problem.clone(),
@@ -122,14 +117,16 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
     });
     checks.push(spool(&layout));
     checks.extend(SpoolStatus::of(&layout).map(|spool| conservation("conservation", &spool)));
-    checks.push(transcripts(&layout, config.transcripts.enabled));
+    checks.push(transcripts(&layout, &config));
     checks.extend(SpoolStatus::of(&fallback).map(|spool| conservation("fallback", &spool)));
     let store = existing_store(context).await.ok();
     if let Some(store) = &store {
         checks.push(conversations(&config, &(Arc::clone(store) as _), context.clock.now()).await);
     }
     if surroundings.hook.is_file() {
-        checks.push(chain(&layout, &surroundings.hook, server.ok, store.as_deref()).await);
+        let is_held = config.hold.is_some();
+        let store = store.as_deref();
+        checks.push(chain(&layout, &surroundings.hook, is_held, server.ok, store).await);
     }
 
     let broken = checks.iter().any(|check| check.outcome == Outcome::Broken);
@@ -152,6 +149,34 @@ fn home(layout: &Layout) -> Check {
     match arrakis_store_fs::spool::check_private(layout.home(), uid) {
         Ok(()) => Check::ok(name, format!("{} is writable and private", layout.home().display())),
         Err(problem) => Check::warning(name, problem, "chmod 700 it: payloads are private"),
+    }
+}
+
+/// What cannot be used of the configuration, one check each. What holds delivery is broken.
+fn configuration(problems: &[ConfigProblem]) -> Vec<Check> {
+    let name = "configuration";
+    if problems.is_empty() {
+        return vec![Check::ok(name, "config.toml is understood")];
+    }
+    let check = |problem: &ConfigProblem| {
+        let make = if problem.holds { Check::broken } else { Check::warning };
+        make(name, problem.to_string(), &problem.remedy())
+    };
+    problems.iter().map(check).collect()
+}
+
+/// Whether there is a key for the receiver, and whether it may go there.
+fn key(config: &Config) -> Check {
+    let name = "key";
+    let url = &config.receivers.current;
+    // A hold of the configuration is told by itself.
+    let endpoints = ConfiguredEndpoints::new(&Config { hold: None, ..config.clone() });
+    match endpoints.endpoint(url).and_then(|endpoint| endpoint.check()) {
+        Ok(()) => Check::ok(name, format!("there is an ingest key for {url}")),
+        Err(TransportError::Misconfigured { problem, remedy }) => {
+            Check::broken(name, format!("{problem}, so nothing is delivered"), &remedy)
+        }
+        Err(error) => Check::broken(name, error.to_string(), "see `arrakis logs --level warn`"),
     }
 }
 
@@ -208,9 +233,13 @@ fn spool(layout: &Layout) -> Check {
 }
 
 /// Whether what sessions write is read.
-fn transcripts(layout: &Layout, enabled: bool) -> Check {
+fn transcripts(layout: &Layout, config: &Config) -> Check {
     let name = "transcripts";
-    if !enabled {
+    if config.hold.is_some() {
+        let remedy = "correct the configuration, and they are read from where it was stopped";
+        return Check::warning(name, "they are not read while delivery is held", remedy);
+    }
+    if !config.transcripts.enabled {
         return Check::ok(name, "they are not read, as config.toml wants");
     }
     match survey(layout) {
@@ -300,7 +329,13 @@ fn accept_counts(spools: &[Layout], context: &mut Context) -> anyhow::Result<Exi
 }
 
 /// Sends an event through the real hook and looks for it at the other end.
-async fn chain(layout: &Layout, hook: &Path, server_ok: bool, store: Option<&dyn Store>) -> Check {
+async fn chain(
+    layout: &Layout,
+    hook: &Path,
+    is_held: bool,
+    server_ok: bool,
+    store: Option<&dyn Store>,
+) -> Check {
     let name = "chain";
     let before = Spool::new(layout.clone()).captured();
     let nonce = uuid::Uuid::now_v7().to_string();
@@ -312,6 +347,10 @@ async fn chain(layout: &Layout, hook: &Path, server_ok: bool, store: Option<&dyn
     if Spool::new(layout.clone()).captured() == before {
         let remedy = "see why with `arrakis logs --level warn`";
         return Check::broken(name, "the hook did not capture an event", remedy);
+    }
+    if is_held {
+        let found = "an event was captured; delivery is held";
+        return Check::broken(name, found, "correct the configuration, and it goes on");
     }
     if !server_ok {
         let found = "an event was captured; it waits for the server";

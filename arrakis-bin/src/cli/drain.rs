@@ -1,10 +1,12 @@
 //! `arrakis drain`: delivers what the spool holds.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use anyhow::bail;
 use arrakis_core::drain::{DrainReport, Drainer, Until};
 use arrakis_core::id::RequestId;
 use arrakis_core::middleware::breaker::BreakerHandle;
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::spool_watch::SpoolWatch;
 use crate::compose::{ConfiguredEndpoints, Delivery, drainer, ship_config, shipper};
-use crate::config::{Config, fallback_home, process_env};
+use crate::config::{Config, ConfigProblem, fallback_home, process_env};
 use crate::wake::spawn_drainer;
 use crate::{shutdown, telemetry};
 
@@ -57,19 +59,23 @@ const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// The spool cannot be opened.
+/// The spool cannot be opened; or the configuration holds delivery, and nobody waits until it is corrected.
 pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let home = Layout::new(&context.home);
     // Taken before the file is read: a change in between is seen as one.
-    let config_time = modified(&home);
+    let config_state = FileState::of(&home);
     let (config, problems) = Config::load(&context.home, &process_env);
     telemetry::init(&home.logs(), &config, "drainer", telemetry::Console::Silent);
-    for problem in problems {
-        tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
+    tell_problems(&problems);
+    if let Some(hold) = &config.hold
+        && (hold.is_in_environment() || args.once || args.only.is_some())
+    {
+        // The environment of this process will not change: the next drainer may have a better one.
+        bail!("delivery is held: {}; {}, no event is lost", hold.found(), hold.remedy());
     }
     let shutdown = shutdown::on_signal()?;
     let drain =
-        Drain { args: &args, home: &home, config_time, config: &config, shutdown: &shutdown };
+        Drain { args: &args, home: &home, config_state, config: &config, shutdown: &shutdown };
     let report = drain.run().await.inspect_err(|error| {
         let error = format!("{error:#}");
         tracing::error!(target: "arrakis::queue", error, "cannot drain a spool");
@@ -82,8 +88,8 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
 struct Drain<'a> {
     args: &'a DrainArgs,
     home: &'a Layout,
-    /// When `config.toml` was changed before it was read.
-    config_time: Option<SystemTime>,
+    /// How `config.toml` was before it was read.
+    config_state: Option<FileState>,
     config: &'a Config,
     shutdown: &'a CancellationToken,
 }
@@ -159,7 +165,7 @@ impl Drain<'_> {
             (None, true) => Until::NothingDue,
             (None, false) => Until::Idle,
         };
-        let watched = watch_config(self.home, self.config_time, &drainer, endpoints, &shipper);
+        let watched = watch_config(self.home, self.config_state, &drainer, endpoints, &shipper);
         let drained = async {
             loop {
                 let report = drainer.run(until.clone(), shutdown).await;
@@ -201,7 +207,7 @@ impl Drain<'_> {
         // The last word, unless somebody waits for the one event, or there is nobody to hear it.
         let heard = report.is_some_and(|report| report.delivered + report.duplicates > 0);
         if heard && args.only.is_none() {
-            watch.tell(&config.url, Arc::clone(endpoints)).await;
+            watch.tell(&config.receivers.current, Arc::clone(endpoints)).await;
         }
         Ok(report)
     }
@@ -278,16 +284,17 @@ async fn acquire(layout: &Layout, patience: Duration) -> io::Result<Option<Drain
 /// Reads `config.toml` again whenever it changes, and has everything tried again then.
 async fn watch_config(
     home: &Layout,
-    mut seen: Option<SystemTime>,
+    mut seen: Option<FileState>,
     drainer: &Drainer,
     endpoints: &ConfiguredEndpoints,
     shipper: &Shipper,
 ) {
     loop {
-        let now = modified(home);
+        let now = FileState::of(home);
         if now != seen {
             seen = now;
-            let (config, _) = Config::load(home.home(), &process_env);
+            let (config, problems) = Config::load(home.home(), &process_env);
+            tell_problems(&problems);
             endpoints.update(&config);
             shipper.configure(ship_config(&config));
             drainer.poke();
@@ -296,8 +303,23 @@ async fn watch_config(
     }
 }
 
-fn modified(home: &Layout) -> Option<SystemTime> {
-    std::fs::metadata(home.config()).and_then(|found| found.modified()).ok()
+/// What shows that a file was changed, replaced or made readable: the time of its last change of any kind,
+/// in seconds and nanoseconds, its number and its size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileState([i64; 2], u64, u64);
+
+impl FileState {
+    /// The state of `config.toml`; `None` if there is none.
+    fn of(home: &Layout) -> Option<Self> {
+        let found = std::fs::metadata(home.config()).ok()?;
+        Some(Self([found.ctime(), found.ctime_nsec()], found.ino(), found.len()))
+    }
+}
+
+fn tell_problems(problems: &[ConfigProblem]) {
+    for problem in problems {
+        tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
+    }
 }
 
 fn add(sum: &mut DrainReport, one: DrainReport) {
@@ -354,10 +376,7 @@ mod tests {
     #[async_trait::async_trait]
     impl Transport for Keyed {
         async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
-            if self.endpoints.endpoint(batch.destination()).is_none() {
-                let (problem, remedy) = ("no key".to_owned(), "set api_key".to_owned());
-                return Err(TransportError::Misconfigured { problem, remedy });
-            }
+            self.endpoints.endpoint(batch.destination())?;
             self.inner.deliver(batch).await
         }
     }
@@ -398,7 +417,7 @@ mod tests {
         };
         tokio::select! {
             _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
-            () = watch_config(&home, modified(&home), &drainer, &endpoints, &shipper) => {}
+            () = watch_config(&home, FileState::of(&home), &drainer, &endpoints, &shipper) => {}
             () = person => {}
         }
     }

@@ -146,7 +146,7 @@ fn write_human(
 ) -> io::Result<()> {
     let (config, _) = Config::load(&context.home, &process_env);
     // Whoever has chosen a server elsewhere needs none here.
-    let elsewhere = config.url_is_set && !is_local(&config.url);
+    let elsewhere = config.receivers.is_chosen && !is_local(&config.receivers.current);
     let next = if elsewhere { "arrakis doctor" } else { "arrakis up" };
     let terminal = context.terminal;
     let out = &mut context.out;

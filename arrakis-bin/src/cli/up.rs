@@ -21,8 +21,8 @@ use serde::Serialize;
 use toml_edit::{DocumentMut, value};
 
 use super::Context;
-use crate::compose::{open_embedded, run_server};
-use crate::config::{Config, process_env};
+use crate::compose::{check_configuration, open_embedded, run_server};
+use crate::config::{Config, FileReceiver, process_env};
 use crate::wake::spawn_drainer;
 use crate::{shutdown, telemetry};
 
@@ -48,7 +48,8 @@ struct Started<'a> {
 ///
 /// # Errors
 ///
-/// The home cannot be written, the database cannot be opened, or the address is taken.
+/// The home cannot be written, the configuration cannot be read, a redaction rule cannot be used, the database
+/// cannot be opened, or the address is taken.
 pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&context.home);
     Spool::new(layout.clone()).create()?;
@@ -57,6 +58,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     for problem in &problems {
         context.remark(&format!("warning: {problem}"))?;
     }
+    check_configuration(&config)?;
     let shutdown = shutdown::on_signal()?;
 
     let address = args.listen.unwrap_or(config.listen);
@@ -66,7 +68,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     let url = format!("http://{}{EVENT_PATH}", reachable(listener.local_addr()?));
     let store = open_embedded(&layout)?;
     let clock = std::sync::Arc::clone(&context.clock);
-    let admin_key = set_up(&layout, &config, &*store, &url, &*clock).await?;
+    let admin_key = set_up(&layout, &config.receivers.file, &*store, &url, &*clock).await?;
 
     let admin = admin_key.as_ref().map(|key| key.expose_secret().to_owned());
     let started = Started {
@@ -77,6 +79,7 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     tell(&started, context)?;
 
     let (config, _) = Config::load(&context.home, &process_env);
+    check_configuration(&config)?;
     // Whoever drains already tries everything now; nobody does: somebody starts.
     Spool::new(layout.clone()).poke().context("cannot write into the spool")?;
     if !is_drainer_running(&layout)
@@ -103,11 +106,12 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-/// Makes the keys that are missing, and writes into `config.toml` what hooks of this home need.
+/// Makes the keys that are missing, and writes into `config.toml` what hooks of this home need. `file` is what
+/// it says now: the environment is that of one process.
 /// Returns the admin key where one was made: it is shown once and kept nowhere.
 async fn set_up(
     layout: &Layout,
-    config: &Config,
+    file: &FileReceiver,
     store: &dyn KeyStore,
     url: &str,
     clock: &dyn Clock,
@@ -118,17 +122,17 @@ async fn set_up(
         |name: &str, scope| ApiKey::generate(name, scope, DEFAULT_WORKSPACE, now, &mut rng);
 
     // Another receiver than this one is somebody's choice, and so are its URL and key.
-    let local = !config.url_is_set || is_local(&config.url);
-    let knows_key = match &config.api_key {
+    let local = file.destination.as_deref().map_or(!file.names_url, is_local);
+    let knows_key = match &file.key {
         Some(key) => match ApiKey::id_of(key.expose_secret()) {
             Some(id) => store.key(id).await?.is_some_and(|known| known.accepts(key)),
             None => false,
         },
         None => false,
     };
-    if local && (!knows_key || config.url != url) {
+    if local && (!knows_key || file.destination.as_deref() != Some(url)) {
         let key = if knows_key {
-            config.api_key.clone()
+            file.key.clone()
         } else {
             let (secret, key) = make("this machine", Scope::Ingest);
             store.create_key(key).await?;

@@ -38,10 +38,8 @@ pub fn run(env: Env<'_>) {
     for problem in problems {
         troubles.add("config", "the configuration has a problem", problem.to_string());
     }
-    let (redactor, problems) = Redactor::new(config.redact.clone());
-    for problem in problems {
-        troubles.add("redact", "a redaction rule cannot be used", problem.to_string());
-    }
+    // Rules that cannot be used are among the problems.
+    let (redactor, _) = Redactor::new(config.redact.clone());
 
     let input = stdin::read(STDIN_DEADLINE);
     let now = SystemClock.now();
@@ -56,7 +54,7 @@ pub fn run(env: Env<'_>) {
         let details = format!("{} bytes are kept as they came", payload.len());
         troubles.add("payload", "the event is not a JSON object", details);
     }
-    let url = config.url.clone();
+    let url = config.receivers.current.clone();
     let mut envelope =
         Envelope::with_glance(request_id.clone(), now, url, source(env), payload, glance);
     envelope.header.truncated = truncated;
@@ -65,7 +63,7 @@ pub fn run(env: Env<'_>) {
     match capture(&home, &envelope, env, &mut troubles) {
         // A spool that is full needs its drainer most.
         None => wake(&home, &home, &mut troubles),
-        Some(_) if config.delivery == Delivery::Direct => {
+        Some(_) if config.delivery == Delivery::Direct && config.hold.is_none() => {
             deliver_now(&home, &request_id, &mut troubles);
         }
         Some(captured_in) => wake(&home, &captured_in, &mut troubles),

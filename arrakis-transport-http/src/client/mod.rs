@@ -1,8 +1,8 @@
 //! The HTTP [`Transport`]: one call is one request.
 
 mod classify;
+mod endpoint;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,11 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Client, StatusCode, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use url::Url;
+
+pub use endpoint::{Endpoint, Endpoints, is_local};
+use endpoint::{ThisMachine, leads_here, shown};
 
 use crate::wire::{
     NDJSON, REQUEST_ID_HEADER, SPOOL_HEADER, TRACEPARENT_HEADER, encode_envelope, encode_report,
@@ -35,21 +38,6 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(10), connect_timeout: Duration::from_secs(5) }
     }
-}
-
-/// Where a destination is reached, and with which key.
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    /// The URL of the endpoint for one event.
-    pub url: String,
-    /// The ingest key.
-    pub key: SecretString,
-}
-
-/// Knows the keys. It is asked at each request, so that a key that is put in place later is found.
-pub trait Endpoints: fmt::Debug + Send + Sync + 'static {
-    /// The endpoint of a destination, as an envelope names it; `None` if there is no key for it.
-    fn endpoint(&self, destination: &str) -> Option<Endpoint>;
 }
 
 /// Delivers over HTTP.
@@ -80,7 +68,9 @@ impl HttpTransport {
                 .tcp_nodelay(true)
                 .user_agent(concat!("arrakis/", env!("CARGO_PKG_VERSION")))
         };
-        let built = client().build().and_then(|c| Ok((c, client().no_proxy().build()?)));
+        let built = client().build().and_then(|c| {
+            Ok((c, client().no_proxy().dns_resolver(Arc::new(ThisMachine)).build()?))
+        });
         let (client, local) = built.map_err(|error| TransportError::Misconfigured {
             problem: format!("the HTTP client cannot be set up: {error}"),
             remedy: "check the system's TLS certificates and proxy settings".to_owned(),
@@ -105,27 +95,22 @@ impl HttpTransport {
         destination: &str,
         report: SpoolReport,
     ) -> Result<(), TransportError> {
-        let endpoint = self.known_endpoint(destination)?;
-        // Beside the endpoint for events, wherever that is.
-        let url = Url::parse(&endpoint.url).and_then(|url| url.join("spools"));
-        let url = url.map_err(|error| misconfigured(format!("{}: {error}", endpoint.url)))?;
+        let endpoint = self.endpoints.endpoint(destination)?;
+        // Beside the endpoint for events, wherever that is, with the same query.
+        let url = endpoint.target()?;
+        let mut beside = url.join("spools").map_err(|error| misconfigured(destination, error))?;
+        beside.set_query(url.query());
         let body = encode_report(report).into_bytes();
         let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let headers = headers.into_iter().collect();
-        match self.post(url.as_str(), &endpoint.key, headers, body).await {
+        match self.post(beside, &endpoint, headers, body).await {
             Ok((StatusCode::OK, ..)) => Ok(()),
             Ok((status, ..)) => {
-                Err(misconfigured(format!("{url} answers HTTP {}", status.as_u16())))
+                let problem = format!("it answers HTTP {} to a report", status.as_u16());
+                Err(misconfigured(destination, problem))
             }
-            Err(error) => Err(classify::failure(destination, self.timeout, error)),
+            Err(error) => Err(classify::failure(&shown(destination), self.timeout, error)),
         }
-    }
-
-    fn known_endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
-        self.endpoints.endpoint(destination).ok_or_else(|| TransportError::Misconfigured {
-            problem: format!("there is no key for {destination}"),
-            remedy: "put api_key into config.toml, or run `arrakis up` once".to_owned(),
-        })
     }
 
     /// Asks the receiver of a destination whether it is alive.
@@ -135,27 +120,33 @@ impl HttpTransport {
     /// It did not say so.
     pub async fn check_health(&self, destination: &str) -> Result<(), TransportError> {
         let url = Url::parse(destination).and_then(|url| url.join("/healthz"));
-        let url = url.map_err(|error| misconfigured(format!("{destination}: {error}")))?;
-        let client = if is_local(destination) { &self.local } else { &self.client };
-        let response = client.get(url).send().await;
+        let url = url.map_err(|error| misconfigured(destination, error))?;
+        let response = self.client_for(&url).get(url).send().await;
         let response =
-            response.map_err(|error| classify::failure(destination, self.timeout, error))?;
+            response.map_err(|error| classify::failure(&shown(destination), self.timeout, error))?;
         match response.status() {
             StatusCode::OK => Ok(()),
-            status => Err(misconfigured(format!("it answers HTTP {}", status.as_u16()))),
+            status => {
+                let problem = format!("it answers HTTP {}", status.as_u16());
+                Err(misconfigured(destination, problem))
+            }
         }
+    }
+
+    /// The client for a URL: no proxy of the environment stands before this machine.
+    fn client_for(&self, url: &Url) -> &Client {
+        if leads_here(url) { &self.local } else { &self.client }
     }
 
     async fn post(
         &self,
-        url: &str,
-        key: &SecretString,
+        url: Url,
+        endpoint: &Endpoint,
         headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), reqwest::Error> {
-        let client = if is_local(url) { &self.local } else { &self.client };
-        let request = client.post(url).bearer_auth(key.expose_secret()).headers(headers).body(body);
-        let mut response = request.send().await?;
+        let request = self.client_for(&url).post(url).bearer_auth(endpoint.key().expose_secret());
+        let mut response = request.headers(headers).body(body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut reply = BytesMut::new();
         while let Some(chunk) = response.chunk().await? {
@@ -172,7 +163,8 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
         let destination = batch.destination();
-        let endpoint = self.known_endpoint(destination)?;
+        let endpoint = self.endpoints.endpoint(destination)?;
+        let mut url = endpoint.target()?;
         let alone = batch.len() == 1;
         let first = &batch.envelopes()[0].header;
         let mut headers = HeaderMap::new();
@@ -186,10 +178,10 @@ impl Transport for HttpTransport {
         if let Some(report) = self.reporter.as_ref().and_then(|known| known.spool_report()) {
             header(SPOOL_HEADER, encode_report(report));
         }
-        let (url, body) = if alone {
+        let body = if alone {
             header(CONTENT_TYPE.as_str(), "application/json".to_owned());
             header(REQUEST_ID_HEADER, first.request_id.to_string());
-            (endpoint.url, encode_envelope(&batch.envelopes()[0]))
+            encode_envelope(&batch.envelopes()[0])
         } else {
             header(CONTENT_TYPE.as_str(), NDJSON.to_owned());
             let mut lines = Vec::new();
@@ -197,27 +189,27 @@ impl Transport for HttpTransport {
                 lines.extend(encode_envelope(envelope));
                 lines.push(b'\n');
             }
-            (format!("{}/batch", endpoint.url.trim_end_matches('/')), lines)
+            // Every http URL can have a longer path.
+            if let Ok(mut path) = url.path_segments_mut() {
+                path.pop_if_empty().push("batch");
+            }
+            lines
         };
-        match self.post(&url, &endpoint.key, headers, body).await {
-            Ok((status, headers, reply)) => classify::reply(&batch, status, &headers, &reply),
-            Err(error) => Err(classify::failure(destination, self.timeout, error)),
+        match self.post(url, &endpoint, headers, body).await {
+            Ok((status, headers, reply)) => {
+                let judged = classify::reply(&batch, status, &headers, &reply);
+                // What an error quotes of the reply is kept and shown.
+                match judged.as_ref().err().and_then(|_| endpoint.cleaned(&reply)) {
+                    Some(reply) => classify::reply(&batch, status, &headers, &reply),
+                    None => judged,
+                }
+            }
+            Err(error) => Err(classify::failure(&shown(destination), self.timeout, error)),
         }
     }
 }
 
-fn misconfigured(problem: String) -> TransportError {
+fn misconfigured(destination: &str, problem: impl std::fmt::Display) -> TransportError {
+    let problem = format!("{}: {problem}", shown(destination));
     TransportError::Misconfigured { problem, remedy: "correct url in config.toml".to_owned() }
-}
-
-/// Whether a URL leads to this very machine, be it as the address of all its interfaces.
-#[must_use]
-pub fn is_local(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback() || ip.is_unspecified(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }

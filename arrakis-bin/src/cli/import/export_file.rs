@@ -120,7 +120,7 @@ pub(super) fn run(path: &Path, skip: u64, context: &mut Context) -> anyhow::Resu
             Ok(Line::Tail) => report.complete = true,
             Ok(Line::Event(mut event)) => {
                 // Wherever it once went.
-                event.header.destination.clone_from(&config.url);
+                event.header.destination.clone_from(&config.receivers.current);
                 stopped = batch.add(*event, &mut report).err();
             }
             Err(error) => {

@@ -82,6 +82,9 @@ fn read(
     for problem in problems {
         context.remark(&problem.to_string())?;
     }
+    if let Some(hold) = &config.hold {
+        bail!("transcripts are not read meanwhile: {}; {}", hold.found(), hold.remedy());
+    }
     config.transcripts.enabled = true;
     let followed = ship_config(&config).folders;
     config.transcripts.folders.extend_from_slice(allowed);
@@ -110,7 +113,7 @@ fn read(
     let mut import = Import {
         again,
         shipper,
-        destination: config.url,
+        destination: config.receivers.current,
         followed,
         progress: Progress::new("Importing"),
         report: Report::default(),

@@ -55,6 +55,8 @@ pub struct Status {
     pub fallback: Option<SpoolStatus>,
     /// Audit rows of the embedded store by state, where there is one.
     pub stored: Option<BTreeMap<EventStatus, u64>>,
+    /// Why no event leaves this machine, where the configuration holds delivery; null where it does not.
+    pub held: Option<String>,
     /// What is wrong with the configuration.
     pub config_problems: Vec<String>,
     /// How many troubles were logged in the last 24 hours.
@@ -103,10 +105,11 @@ async fn gather(context: &Context) -> Status {
     Status {
         home: context.home.display().to_string(),
         server: health(&config).await,
-        url: config.url,
+        url: config.receivers.current,
         spool: SpoolStatus::of(&home).unwrap_or_else(|| SpoolStatus::none(&home)),
         fallback: SpoolStatus::of(&fallback),
         stored,
+        held: config.hold.map(|hold| format!("{}; {}", hold.found(), hold.remedy())),
         config_problems: problems.iter().map(ToString::to_string).collect(),
         troubles: count,
         latest_troubles: troubles,
@@ -118,7 +121,7 @@ pub(in crate::cli) async fn health(config: &Config) -> ServerStatus {
     let http = HttpConfig { timeout: HEALTH_TIMEOUT, connect_timeout: HEALTH_TIMEOUT };
     let endpoints = Arc::new(ConfiguredEndpoints::new(config));
     let checked = match HttpTransport::new(http, endpoints) {
-        Ok(transport) => transport.check_health(&config.url).await,
+        Ok(transport) => transport.check_health(&config.receivers.current).await,
         Err(error) => Err(error),
     };
     ServerStatus { ok: checked.is_ok(), problem: checked.err().map(|error| error.to_string()) }
@@ -170,6 +173,15 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
         let counts = counts.collect::<Vec<_>>().join(", ");
         let counts = if counts.is_empty() { "nothing yet".to_owned() } else { counts };
         writeln!(out, "{}{counts}", label("stored"))?;
+    }
+    if let Some(held) = &status.held {
+        let held = format!("held, no event leaves this machine: {held}");
+        writeln!(
+            out,
+            "{}{}",
+            label("delivery"),
+            terminal.paint(output::BAD, &text::one_line(&held))
+        )?;
     }
     for problem in &status.config_problems {
         let problem = terminal.paint(output::WARN, &text::one_line(problem));
