@@ -1,0 +1,207 @@
+"""Sessions in a terminal, through tmux."""
+
+import re
+import shlex
+import subprocess
+import time
+
+from sessions import COMMAND, TAKEN_BACK, session
+from stage import wait_until
+
+# What stands before the client's input, when it is empty or not.
+INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
+
+# How long the screen must stay as it is to count as settled, in seconds.
+SETTLED_SECONDS = 0.6
+
+
+class Terminal:
+    """One interactive client in a terminal of its own."""
+
+    def __init__(self, stage, it, *arguments):
+        self.stage, self.it, self.arguments = stage, it, arguments
+
+    def tmux(self, *arguments):
+        return subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", "/dev/null", *arguments], check=True, text=True,
+                              capture_output=True, env=self.env, cwd=self.stage.work).stdout
+
+    def __enter__(self):
+        self.env = self.stage.client_env(self.it.name)
+        command = self.stage.client_command("--permission-mode", "bypassPermissions", *self.arguments)
+        # tmux gives a new session the environment of its server, which an earlier session has started.
+        inside = ["env", "-i", *(f"{name}={value}" for name, value in self.env.items()), *map(str, command)]
+        self.tmux("new-session", "-d", "-s", self.it.name, "-x", "150", "-y", "50", shlex.join(inside))
+        self.wait_for_screen(INPUT)
+        self.settle()
+        return self
+
+    def __exit__(self, failed, *_):
+        try:
+            if not failed:
+                self.submit("/exit")
+                self.stage.wait_for_event(self.it.name, "SessionEnd")
+                wait_until(lambda: not self.is_alive(), "the end of the client")
+        finally:
+            if self.is_alive():
+                (self.stage.logs / f"{self.it.name}.screen").write_text(self.screen())
+                self.tmux("kill-session", "-t", self.it.name)
+
+    def is_alive(self):
+        try:
+            self.tmux("has-session", "-t", self.it.name)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def screen(self):
+        return self.tmux("capture-pane", "-p", "-t", self.it.name)
+
+    def wait_for_screen(self, pattern):
+        return wait_until(lambda: re.search(pattern, self.screen()), f"{pattern!r} on the screen")
+
+    def settle(self):
+        """Waits until the input has taken what was typed: the screen stays as it is but for what moves by itself."""
+        time.sleep(SETTLED_SECONDS)
+
+    def type(self, text):
+        self.tmux("send-keys", "-t", self.it.name, "-l", "--", text)
+        self.settle()
+
+    def press(self, *keys):
+        for key in keys:
+            self.tmux("send-keys", "-t", self.it.name, key)
+            self.settle()
+
+    def submit(self, text):
+        self.type(text)
+        self.press("Enter")
+
+    def say(self, text, **more):
+        self.submit(self.it.say(text, **more))
+
+    def wait_for(self, event, times=1, **fields):
+        self.stage.wait_for_event(self.it.name, event, times, **fields)
+
+
+@session("terminal", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=files First in the terminal.")
+        client.wait_for("Stop")
+        client.say("scene=think Second in the terminal.")
+        client.wait_for("Stop", 2)
+
+
+@session("queued", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=slow A tool runs while more is typed.")
+        client.wait_for("PreToolUse")
+        client.say("Typed during a tool: use walnut.")
+        client.say("Typed during a tool as well: use birch.")
+        client.wait_for("Stop")
+
+
+@session("taken-back", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=slow A tool runs while something is taken back.")
+        client.wait_for("PreToolUse")
+        client.say("Taken back: use mahogany.", fate=TAKEN_BACK)
+        client.press("Up", "C-u")
+        client.wait_for("Stop")
+        client.say("scene=text After something was taken back.")
+        client.wait_for("Stop", 2)
+
+
+@session("two-taken-back", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=slow A tool runs while two prompts are taken back.")
+        client.wait_for("PreToolUse")
+        client.say("Taken back first: use teak.", fate=TAKEN_BACK)
+        client.say("Taken back second: use ebony.", fate=TAKEN_BACK)
+        client.press("Up")
+        (stage.logs / f"{it.name}.input").write_text(client.screen())
+        client.press("C-u", "C-u", "C-u")
+        client.wait_for("Stop")
+        client.say("scene=text After two were taken back.")
+        client.wait_for("Stop", 2)
+
+
+@session("queued-while-answering", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=trickle An answer comes slowly.")
+        client.wait_for_screen("Piece 3")
+        client.say("scene=text Typed during an answer.")
+        client.wait_for("Stop", 2)
+
+
+@session("interrupted", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=very-slow A tool that is interrupted.")
+        client.wait_for("PreToolUse")
+        client.press("Escape")
+        client.say("scene=text After the interruption.")
+        client.wait_for("Stop")
+
+
+@session("unanswered", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=text Before it is withdrawn.")
+        client.wait_for("Stop")
+        client.say("scene=late Withdrawn before an answer.", fate=TAKEN_BACK)
+        wait_until(lambda: "late" in stage.mock.asked, "the request of the withdrawn prompt")
+        client.press("Escape", "C-u")
+        client.say("scene=text After it was withdrawn.")
+        client.wait_for("Stop", 2)
+
+
+@session("shell", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=text Before a command of one's own.")
+        client.wait_for("Stop")
+        client.say("!echo typed by hand", fate=COMMAND)
+        client.wait_for("Stop", 2)
+
+
+@session("rewound", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=text First, kept.")
+        client.wait_for("Stop")
+        client.say("scene=text Second, rewound.")
+        client.wait_for("Stop", 2)
+        client.press("Escape", "Escape", "Up", "Enter")
+        client.wait_for_screen("Restore")
+        client.press("Enter")
+        client.wait_for_screen(INPUT)
+        client.press("C-u")
+        client.say("scene=text Third, instead of the second.")
+        client.wait_for("Stop", 3)
+
+
+@session("cleared", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=text Before it is cleared.")
+        client.wait_for("Stop")
+        client.say("/clear", fate=COMMAND)
+        client.wait_for("SessionStart", 1, source="clear")
+        client.say("scene=text After it was cleared.")
+        client.wait_for("Stop", 2)
+
+
+@session("compacted", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=bash Before the summary.")
+        client.wait_for("Stop")
+        client.say("/compact keep the names of the woods", fate=COMMAND)
+        client.wait_for("PostCompact")
+        client.say("scene=text After the summary.")
+        client.wait_for("Stop", 2)
