@@ -72,7 +72,7 @@ class Stage:
 
     def __enter__(self):
         for made in (self.home, self.work, self.seen, self.logs):
-            made.mkdir(parents=True)
+            made.mkdir()
         self.prepare_project()
         self.mock = MockApi(0, self.logs / "api.jsonl", str(self.work))
         threading.Thread(target=self.mock.serve_forever, daemon=True).start()
@@ -82,7 +82,7 @@ class Stage:
         skip_first_questions(self.home, self.work)
         try:
             self.serve(self.home / ".arrakis")
-            self.arrakis("install", "--json")
+            self.registered = self.arrakis("install", "--json")["added"]
             self.write_counter_settings()
         except BaseException:
             self.close()
@@ -162,6 +162,24 @@ class Stage:
             raise CannotRun(f"`arrakis {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
 
+    def export(self):
+        """Every stored event, as `arrakis export` writes it."""
+        path = self.folder / "export.jsonl"
+        self.arrakis("export", "--all", "--output", path)
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if "envelope" in line]
+
+    def conversations(self, home=None):
+        """Every conversation, whole."""
+        listed = self.arrakis("conversations", "list", "--limit", "1000", "--json", home=home)
+        return [self.arrakis("conversations", "show", one["sessionId"], "--json", home=home) for one in listed]
+
+    def transcript_lines(self):
+        """Every line of every transcript that the client has written."""
+        for path in sorted((self.home / ".claude" / "projects").rglob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                yield json.loads(line)
+
     def wait_for_delivery(self, home=None):
         """Waits until the spool is empty, transcripts are read, and no drainer runs. Returns the last status."""
         def delivered():
@@ -172,6 +190,9 @@ class Stage:
         return wait_until(delivered, "the end of delivery", DELIVERY_SECONDS)
 
     # --- what the client has given to its hooks ---------------------------------------------------------------
+
+    def has_begun(self, name):
+        return (self.seen / name).exists()
 
     def payloads(self, name):
         """What the counter has seen of a session, in order, as pairs of the file and its bytes."""
