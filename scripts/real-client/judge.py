@@ -8,13 +8,15 @@ import json
 import re
 from collections import Counter, defaultdict
 
-from sessions import COMMAND, SENT, TAKEN_BACK
+from sessions import COMMAND, SENT, UNSENT
 from survey import shortened
 
 # Arrakis did not exist before, and nor did any client.
 FIRST_YEAR = 2020
 
 TIME = re.compile(r"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(?:Z|[+-]\d\d:\d\d)")
+
+PASTE_TAG = re.compile(r"</?pasted_content[^>]*>")
 
 # What a tool or a person said is no time of Arrakis.
 SAID = ("content", "blocks", "parameters", "response", "error", "payload")
@@ -58,14 +60,18 @@ def conservation(stage, sessions, exported):
     return sum(given.values()), found
 
 
-def same_words(text, fate):
-    """The words of a prompt without what a command may be written with."""
-    return text.strip().lstrip("!").strip() if fate == COMMAND else text
+def is_shown_as(said, text):
+    """Whether a message's text is a prompt. The `!` of a shell command may be left out, and so may tags around a paste."""
+    if said.fate == COMMAND:
+        return text.strip().lstrip("!").strip() == said.text.lstrip("!").strip()
+    if said.is_pasted:
+        return PASTE_TAG.sub("", text).split() == said.text.split()
+    return text == said.text
 
 
-def is_taken_back(message):
+def is_unsent(message):
     """Whether Arrakis says of a message that it never reached the model."""
-    return message.get("takenBack", False) or message.get("state") == "takenBack"
+    return bool(message.get("unsent"))
 
 
 def prompts(sessions, ids, conversations, view):
@@ -81,12 +87,12 @@ def prompts(sessions, ids, conversations, view):
         for message in conversation["messages"]:
             if message["role"] != "user" or message.get("agentId"):
                 continue
-            prompt = next((said for said in allowed if same_words(message["content"], said.fate) == same_words(said.text, said.fate)), None)
+            prompt = next((said for said in allowed if is_shown_as(said, message["content"])), None)
             if prompt is None:
                 found.append(finding("not the person's words", name, "a message of the user is none of the prompts that were submitted",
                                      view=view, conversation=conversation["sessionId"], at=message["at"], example=shortened(message["content"])))
-            elif prompt.fate == TAKEN_BACK and not is_taken_back(message):
-                found.append(finding("taken back", name, "a prompt that was taken back is shown as if it had been said", view=view,
+            elif prompt.fate == UNSENT and not is_unsent(message):
+                found.append(finding("unsent prompt shown", name, "a prompt that the model never got is shown as if it had been said", view=view,
                                      conversation=conversation["sessionId"], at=message["at"], example=shortened(message["content"])))
             else:
                 shown[prompt.text][conversation["sessionId"]] += 1

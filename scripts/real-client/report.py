@@ -15,9 +15,11 @@ def written(report):
         lines.append(f"not played    {reason['session']}: {reason['reason']}")
     if report["goneNotJudged"]:
         lines.append(f"gone names    not judged: {report['goneNotJudged']}")
-    lines += block("New names", [f"{new['category']}: {new['name']}  {new['example']}" for new in report["new"]])
-    lines += block("Gone names", [f"{gone['category']}: {gone['name']}" for gone in report["gone"]])
-    for check, findings in by_check(report["findings"]).items():
+    for category, names in by("category", report["new"]).items():
+        lines += block(f"New in {category}", [f"{new['name']}  {new['example']}" for new in names])
+    for category, names in by("category", report["gone"]).items():
+        lines += block(f"Gone from {category}", [", ".join(gone["name"] for gone in names)])
+    for check, findings in by("check", report["findings"]).items():
         lines += block(f"{check[0].upper()}{check[1:]} ({len(findings)})", [told(finding) for finding in findings[:SHOWN]])
         if len(findings) > SHOWN:
             lines.append(f"  ... and {len(findings) - SHOWN} more: --json has all")
@@ -30,11 +32,11 @@ def written(report):
 SHOWN = 12
 
 
-def by_check(findings):
-    checks = {}
+def by(field, findings):
+    groups = {}
     for finding in findings:
-        checks.setdefault(finding["check"], []).append(finding)
-    return checks
+        groups.setdefault(finding[field], []).append(finding)
+    return groups
 
 
 def block(title, lines):

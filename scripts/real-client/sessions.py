@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 SENT = "sent"
-# Submitted and then taken back before the model got it: it may be shown, but not as something that was said.
-TAKEN_BACK = "taken back"
+# Submitted, and the model never got it: taken back, or blocked by a hook. It may be shown, but not as something said.
+UNSENT = "unsent"
 # A command to the client, which Arrakis may show or not, but at most once and as it was typed.
 COMMAND = "command"
 
@@ -15,6 +15,8 @@ class Said:
 
     text: str
     fate: str = SENT
+    # Whether a part of it was pasted: the client puts tags around that.
+    is_pasted: bool = False
 
 
 @dataclass
@@ -29,9 +31,9 @@ class Session:
     is_fork: bool = False
     said: list = field(default_factory=list)
 
-    def say(self, text, fate=SENT):
+    def say(self, text, fate=SENT, is_pasted=False):
         """Notes a prompt, and returns its text."""
-        self.said.append(Said(text, fate))
+        self.said.append(Said(text, fate, is_pasted))
         return text
 
 

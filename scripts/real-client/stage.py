@@ -110,8 +110,16 @@ class Stage:
     def write_counter_settings(self):
         """Registers the counter beside the hook that `arrakis install` has registered."""
         counter = {"hooks": [{"type": "command", "command": f"{HERE}/counter.sh", "timeout": 5}]}
-        self.counter_settings = self.folder / "counter.json"
-        self.counter_settings.write_text(json.dumps({"hooks": {event: [counter] for event in self.events}}))
+        self.hooks = {event: [counter] for event in self.events}
+        self.counter_settings = self.folder / "settings.json"
+        self.counter_settings.write_text(json.dumps({"hooks": self.hooks}))
+
+    def settings_with_hook(self, event, command):
+        """Settings with the counter and one more hook."""
+        path = self.folder / f"settings-{event}.json"
+        more = {"hooks": [{"type": "command", "command": command, "timeout": 5}]}
+        path.write_text(json.dumps({"hooks": {**self.hooks, event: [*self.hooks[event], more]}}))
+        return path
 
     # --- processes --------------------------------------------------------------------------------------------
 
@@ -129,8 +137,8 @@ class Stage:
         seen.mkdir(exist_ok=True)
         return {**self.env, "REAL_CLIENT_SEEN": str(seen)}
 
-    def client_command(self, *arguments):
-        return [self.program, "--settings", self.counter_settings, *arguments]
+    def client_command(self, *arguments, settings=None):
+        return [self.program, "--settings", settings or self.counter_settings, *arguments]
 
     # --- Arrakis ----------------------------------------------------------------------------------------------
 

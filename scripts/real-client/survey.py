@@ -12,7 +12,7 @@ NESTED = ("message", "message.usage", "origin", "turnPosition", "compactMetadata
 
 # Fields whose values are names of the client's, not of anybody's work.
 ENUMERATED = ("operation", "reason", "promptSource", "rowSource", "turnOrigin", "origin.kind", "toolDenialKind",
-              "permissionDecision.decision", "permissionDecision.source", "attachment.commandMode")
+              "permissionDecision.decision", "permissionDecision.source", "attachment.commandMode", "promptSubmitEnding.ending.kind")
 
 
 def shortened(value):

@@ -1,15 +1,19 @@
 """Sessions in a terminal, through tmux."""
 
+import base64
 import re
 import shlex
 import subprocess
 import time
 
-from sessions import COMMAND, TAKEN_BACK, session
+from sessions import COMMAND, UNSENT, session
 from stage import wait_until
 
 # What stands before the client's input, when it is empty or not.
 INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
+
+# An image of one pixel.
+DOT = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 
 # How long the screen must stay as it is to count as settled, in seconds.
 SETTLED_SECONDS = 0.6
@@ -18,8 +22,8 @@ SETTLED_SECONDS = 0.6
 class Terminal:
     """One interactive client in a terminal of its own."""
 
-    def __init__(self, stage, it, *arguments):
-        self.stage, self.it, self.arguments = stage, it, arguments
+    def __init__(self, stage, it, settings=None):
+        self.stage, self.it, self.settings = stage, it, settings
 
     def tmux(self, *arguments):
         return subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", "/dev/null", *arguments], check=True, text=True,
@@ -27,7 +31,7 @@ class Terminal:
 
     def __enter__(self):
         self.env = self.stage.client_env(self.it.name)
-        command = self.stage.client_command("--permission-mode", "bypassPermissions", *self.arguments)
+        command = self.stage.client_command("--permission-mode", "bypassPermissions", settings=self.settings)
         # tmux gives a new session the environment of its server, which an earlier session has started.
         inside = ["env", "-i", *(f"{name}={value}" for name, value in self.env.items()), *map(str, command)]
         self.tmux("new-session", "-d", "-s", self.it.name, "-x", "150", "-y", "50", shlex.join(inside))
@@ -65,6 +69,11 @@ class Terminal:
 
     def type(self, text):
         self.tmux("send-keys", "-t", self.it.name, "-l", "--", text)
+        self.settle()
+
+    def paste(self, text):
+        self.tmux("set-buffer", "--", text)
+        self.tmux("paste-buffer", "-p", "-t", self.it.name)
         self.settle()
 
     def press(self, *keys):
@@ -107,7 +116,7 @@ def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=slow A tool runs while something is taken back.")
         client.wait_for("PreToolUse")
-        client.say("Taken back: use mahogany.", fate=TAKEN_BACK)
+        client.say("Taken back: use mahogany.", fate=UNSENT)
         client.press("Up", "C-u")
         client.wait_for("Stop")
         client.say("scene=text After something was taken back.")
@@ -119,8 +128,8 @@ def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=slow A tool runs while two prompts are taken back.")
         client.wait_for("PreToolUse")
-        client.say("Taken back first: use teak.", fate=TAKEN_BACK)
-        client.say("Taken back second: use ebony.", fate=TAKEN_BACK)
+        client.say("Taken back first: use teak.", fate=UNSENT)
+        client.say("Taken back second: use ebony.", fate=UNSENT)
         client.press("Up")
         (stage.logs / f"{it.name}.input").write_text(client.screen())
         client.press("C-u", "C-u", "C-u")
@@ -133,7 +142,7 @@ def _(stage, it):
 def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=trickle An answer comes slowly.")
-        client.wait_for_screen("Piece 3")
+        wait_until(lambda: "trickle" in stage.mock.asked, "the request of the slow answer")
         client.say("scene=text Typed during an answer.")
         client.wait_for("Stop", 2)
 
@@ -148,12 +157,23 @@ def _(stage, it):
         client.wait_for("Stop")
 
 
+@session("interrupted-with-queue", in_terminal=True)
+def _(stage, it):
+    with Terminal(stage, it) as client:
+        client.say("scene=very-slow A tool that is interrupted while something waits.")
+        client.wait_for("PreToolUse")
+        client.say("scene=text Waited for a tool that was interrupted.")
+        client.press("Escape")
+        (stage.logs / f"{it.name}.input").write_text(client.screen())
+        client.wait_for("Stop")
+
+
 @session("unanswered", in_terminal=True)
 def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=text Before it is withdrawn.")
         client.wait_for("Stop")
-        client.say("scene=late Withdrawn before an answer.", fate=TAKEN_BACK)
+        client.say("scene=late Withdrawn before an answer.", fate=UNSENT)
         wait_until(lambda: "late" in stage.mock.asked, "the request of the withdrawn prompt")
         client.press("Escape", "C-u")
         client.say("scene=text After it was withdrawn.")
@@ -205,3 +225,49 @@ def _(stage, it):
         client.wait_for("PostCompact")
         client.say("scene=text After the summary.")
         client.wait_for("Stop", 2)
+
+
+@session("blocked", in_terminal=True)
+def _(stage, it):
+    block = "if grep -q forbidden; then echo 'a hook forbids it' >&2; exit 2; fi"
+    with Terminal(stage, it, stage.settings_with_hook("UserPromptSubmit", block)) as client:
+        client.say("scene=text Before the one that is blocked.")
+        client.wait_for("Stop")
+        client.say("scene=text Something forbidden.", fate=UNSENT)
+        client.wait_for_screen("a hook forbids it")
+        client.press("C-u")
+        client.say("scene=text After the one that was blocked.")
+        client.wait_for("Stop", 2)
+
+
+@session("pasted", in_terminal=True)
+def _(stage, it):
+    lines = "\n".join(f"pasted line {n}" for n in range(1, 13))
+    with Terminal(stage, it) as client:
+        client.say("scene=slow A tool runs while something is pasted.")
+        client.wait_for("PreToolUse")
+        client.type("Queued with a paste: ")
+        client.paste(lines)
+        client.press("Enter")
+        it.say(f"Queued with a paste: {lines}", is_pasted=True)
+        client.wait_for("Stop")
+        client.type("scene=text Alone with a paste: ")
+        client.paste(lines)
+        client.press("Enter")
+        it.say(f"scene=text Alone with a paste: {lines}", is_pasted=True)
+        client.wait_for("Stop", 2)
+
+
+@session("image", in_terminal=True)
+def _(stage, it):
+    picture = stage.work / "dot.png"
+    picture.write_bytes(base64.b64decode(DOT))
+    with Terminal(stage, it) as client:
+        client.say("scene=slow A tool runs while an image is pasted.")
+        client.wait_for("PreToolUse")
+        client.type("Queued with an image: ")
+        client.paste(str(picture))
+        (stage.logs / f"{it.name}.input").write_text(client.screen())
+        client.press("Enter")
+        it.say("Queued with an image: [Image #1]")
+        client.wait_for("Stop")
