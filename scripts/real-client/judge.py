@@ -71,7 +71,7 @@ def is_shown_as(said, text):
 
 def is_unsent(message):
     """Whether Arrakis says of a message that it never reached the model."""
-    return bool(message.get("unsent"))
+    return message["origin"] == "withdrawn"
 
 
 def prompts(sessions, ids, conversations, view):
@@ -129,7 +129,7 @@ def old_times(sessions, ids, conversations, view):
         places = Counter()
         walk_times(conversation, "", places)
         for place, times in sorted(places.items()):
-            found.append(finding("time before 2020", name, f"{place}, {times} times", view=view, conversation=conversation["sessionId"]))
+            found.append(finding("time before 2020", name, f"at {place}", view=view, conversation=conversation["sessionId"], times=times))
     return found
 
 
@@ -164,7 +164,7 @@ def not_understood(exported, *reports):
     for report in reports:
         for name, times in unknown_in(report).items():
             unknown[name] = max(unknown[name], times)
-    found = [finding("type not known", None, f"{times} lines of the type {name}") for name, times in sorted(unknown.items())]
+    found = [finding("type not known", None, f"{times} {'line' if times == 1 else 'lines'} of the type {name}") for name, times in sorted(unknown.items())]
     unreadable = [line for report in reports for line in report.get("unreadableLines", ())]
     return found + [finding("line not read", None, line["reason"], example=shortened(line)) for line in unreadable]
 

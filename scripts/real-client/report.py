@@ -20,22 +20,32 @@ def written(report):
     for category, names in by("category", report["gone"]).items():
         lines += block(f"Gone from {category}", [", ".join(gone["name"] for gone in names)])
     for check, findings in by("check", report["findings"]).items():
-        lines += block(f"{check[0].upper()}{check[1:]} ({len(findings)})", [told(finding) for finding in findings[:SHOWN]])
-        if len(findings) > SHOWN:
-            lines.append(f"  ... and {len(findings) - SHOWN} more: --json has all")
+        alike = by(likeness, findings)
+        told = [tell(findings) for findings in alike.values()]
+        lines += block(f"{check[0].upper()}{check[1:]} ({len(findings)})", told[:SHOWN])
+        if len(told) > SHOWN:
+            lines.append(f"  ... and {len(told) - SHOWN} more: --json has all")
     count = len(report["new"]) + len(report["gone"]) + len(report["findings"])
     lines += ["", f"{count} findings. Everything is in {report['folder']}" if count else "Nothing new, and all is understood."]
     return lines
 
 
-# How many findings of one check are shown.
-SHOWN = 12
+# How many lines one check may take.
+SHOWN = 15
+
+# Findings whose examples begin alike, to this number of characters, are told as one.
+ALIKE_CHARACTERS = 30
 
 
-def by(field, findings):
+def likeness(finding):
+    return finding["text"], finding.get("example", "")[:ALIKE_CHARACTERS]
+
+
+def by(key, findings):
+    """Findings in groups, by a field or by what a function says of them."""
     groups = {}
     for finding in findings:
-        groups.setdefault(finding[field], []).append(finding)
+        groups.setdefault(finding[key] if isinstance(key, str) else key(finding), []).append(finding)
     return groups
 
 
@@ -43,7 +53,14 @@ def block(title, lines):
     return ["", title, *(f"  {line}" for line in lines)] if lines else []
 
 
-def told(finding):
-    where = " ".join(part for part in (finding["session"], f"({finding['view']})" if "view" in finding else None) if part)
-    text = f"{where}: {finding['text']}" if where else finding["text"]
-    return f"{text}  {finding['example']}" if "example" in finding else text
+def tell(alike):
+    """One line for findings that are alike: what, an example, how often, and in which sessions."""
+    first = alike[0]
+    places = list(dict.fromkeys(" ".join(filter(None, (one["session"], f"({one['view']})" if "view" in one else None))) for one in alike))
+    where = ", ".join(place for place in places[:PLACES] if place) + (f" and {len(places) - PLACES} more" if len(places) > PLACES else "")
+    often = f"{len(alike)} times, " if len(alike) > 1 else ""
+    return first["text"] + (f"  {first['example']}" if "example" in first else "") + (f"  [{often}{where}]" if where else "")
+
+
+# How many sessions are named for findings that are alike.
+PLACES = 4

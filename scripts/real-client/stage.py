@@ -79,6 +79,7 @@ class Stage:
         self.env = environment(self.home, self.mock.server_address[1])
         # Where the hook spools if its home cannot be written: not the developer's place.
         self.env["ARRAKIS_FALLBACK_HOME"] = str(self.folder / "fallback")
+        self.env["ARRAKIS_BIN"] = str(self.write_drainer())
         skip_first_questions(self.home, self.work)
         try:
             self.serve(self.home / ".arrakis")
@@ -97,6 +98,7 @@ class Stage:
         shutil.rmtree(self.sockets, ignore_errors=True)
         for process in reversed(self.running):
             stop(process)
+        self.stop_drainers()
         self.mock.shutdown()
 
     def prepare_project(self):
@@ -106,6 +108,20 @@ class Stage:
         commands.mkdir(parents=True)
         (commands / "greet.md").write_text("---\ndescription: greets\n---\nGreet $ARGUMENTS. scene=bash\n")
         subprocess.run(["git", "init", "--quiet", str(self.work)], check=True, env={"PATH": os.environ["PATH"], "HOME": str(self.home)})
+
+    def write_drainer(self):
+        """What the hook starts as a drainer: Arrakis, whose process id is noted. Drainers are nobody's children."""
+        program, self.drainers = self.folder / "drainer.sh", self.folder / "drainers"
+        program.write_text(f'#!/bin/sh\necho $$ >>"{self.drainers}"\nexec "{self.binaries}/arrakis" "$@"\n')
+        program.chmod(0o700)
+        return program
+
+    def stop_drainers(self):
+        """Ends the drainers that have not ended by themselves."""
+        for pid in self.drainers.read_text().split() if self.drainers.exists() else ():
+            command = subprocess.run(["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False).stdout
+            if command.startswith(str(self.binaries)):
+                os.kill(int(pid), signal.SIGTERM)
 
     def write_counter_settings(self):
         """Registers the counter beside the hook that `arrakis install` has registered."""
@@ -143,7 +159,7 @@ class Stage:
     # --- Arrakis ----------------------------------------------------------------------------------------------
 
     def arrakis_env(self, home):
-        kept = ("PATH", "HOME", "LANG", "ARRAKIS_FALLBACK_HOME")
+        kept = ("PATH", "HOME", "LANG", "ARRAKIS_FALLBACK_HOME", "ARRAKIS_BIN")
         return {**{name: self.env[name] for name in kept}, "ARRAKIS_HOME": str(home)}
 
     def serve(self, home):
