@@ -74,11 +74,14 @@ def known_events(program):
     return sorted(names)
 
 
-def environment(home, port):
+def environment(home, temporary, port):
     """The whole environment of the client: nothing of the developer's comes through."""
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(home),
+        # Else the client shares a folder in /tmp with the developer's own.
+        "TMPDIR": str(temporary),
+        "CLAUDE_CODE_TMPDIR": str(temporary),
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",

@@ -65,9 +65,12 @@ class Stage:
         self.folder, self.program, self.binaries, self.events = folder, program, binaries, events
         self.home, self.work, self.seen = folder / "home", folder / "work", folder / "seen"
         self.logs = folder / "logs"
-        # Paths of sockets are short, so this one is not below `folder`.
-        self.sockets = Path(tempfile.mkdtemp(prefix="real-client-"))
-        self.tmux_socket = str(self.sockets / "tmux")
+        # For sockets, whose paths are short: so it is not below `folder`.
+        self.temporary = Path(tempfile.mkdtemp(prefix="real-client-"))
+        self.tmux_socket = str(self.temporary / "tmux.sock")
+        # The screen of a client that has ended stays, so that it can be kept.
+        self.tmux_settings = str(self.temporary / "tmux.conf")
+        Path(self.tmux_settings).write_text("set -g remain-on-exit on\n")
         self.running = []
 
     def __enter__(self):
@@ -76,7 +79,7 @@ class Stage:
         self.prepare_project()
         self.mock = MockApi(0, self.logs / "api.jsonl", str(self.work))
         threading.Thread(target=self.mock.serve_forever, daemon=True).start()
-        self.env = environment(self.home, self.mock.server_address[1])
+        self.env = environment(self.home, self.temporary, self.mock.server_address[1])
         # Where the hook spools if its home cannot be written: not the developer's place.
         self.env["ARRAKIS_FALLBACK_HOME"] = str(self.folder / "fallback")
         self.env["ARRAKIS_BIN"] = str(self.write_drainer())
@@ -95,7 +98,7 @@ class Stage:
 
     def close(self):
         subprocess.run(["tmux", "-S", self.tmux_socket, "kill-server"], capture_output=True, check=False)
-        shutil.rmtree(self.sockets, ignore_errors=True)
+        shutil.rmtree(self.temporary, ignore_errors=True)
         for process in reversed(self.running):
             stop(process)
         self.stop_drainers()
@@ -214,9 +217,6 @@ class Stage:
         return wait_until(delivered, "the end of delivery", DELIVERY_SECONDS)
 
     # --- what the client has given to its hooks ---------------------------------------------------------------
-
-    def has_begun(self, name):
-        return (self.seen / name).exists()
 
     def payloads(self, name):
         """What the counter has seen of a session, in order, as pairs of the file and its bytes."""

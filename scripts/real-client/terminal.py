@@ -7,7 +7,7 @@ import subprocess
 import time
 
 from sessions import COMMAND, UNSENT, session
-from stage import wait_until
+from stage import Late, wait_until
 
 # What stands before the client's input, when it is empty or not.
 INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
@@ -26,8 +26,11 @@ class Terminal:
         self.stage, self.it, self.settings = stage, it, settings
 
     def tmux(self, *arguments):
-        return subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", "/dev/null", *arguments], check=True, text=True,
-                              capture_output=True, env=self.env, cwd=self.stage.work).stdout
+        done = subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", self.stage.tmux_settings, *arguments], text=True,
+                              capture_output=True, env=self.env, cwd=self.stage.work, check=False)
+        if done.returncode != 0:
+            raise Late(f"tmux {arguments[0]} failed: {done.stderr.strip()}")
+        return done.stdout
 
     def __enter__(self):
         self.env = self.stage.client_env(self.it.name)
@@ -35,7 +38,11 @@ class Terminal:
         # tmux gives a new session the environment of its server, which an earlier session has started.
         inside = ["env", "-i", *(f"{name}={value}" for name, value in self.env.items()), *map(str, command)]
         self.tmux("new-session", "-d", "-s", self.it.name, "-x", "150", "-y", "50", shlex.join(inside))
-        self.wait_for_screen(INPUT)
+        try:
+            self.wait_for_screen(INPUT)
+        except Late as late:
+            self.__exit__(Late)
+            raise late
         self.settle()
         return self
 
@@ -44,24 +51,29 @@ class Terminal:
             if not failed:
                 self.submit("/exit")
                 self.stage.wait_for_event(self.it.name, "SessionEnd")
-                wait_until(lambda: not self.is_alive(), "the end of the client")
+                wait_until(self.has_ended, "the end of the client")
+        except Late:
+            failed = True
+            raise
         finally:
-            if self.is_alive():
+            if failed:
                 (self.stage.logs / f"{self.it.name}.screen").write_text(self.screen())
-                self.tmux("kill-session", "-t", self.it.name)
+            self.tmux("kill-session", "-t", self.it.name)
 
-    def is_alive(self):
-        try:
-            self.tmux("has-session", "-t", self.it.name)
-        except subprocess.CalledProcessError:
-            return False
-        return True
+    def has_ended(self):
+        return self.tmux("display-message", "-p", "-t", self.it.name, "#{pane_dead}").strip() == "1"
 
     def screen(self):
         return self.tmux("capture-pane", "-p", "-t", self.it.name)
 
     def wait_for_screen(self, pattern):
-        return wait_until(lambda: re.search(pattern, self.screen()), f"{pattern!r} on the screen")
+        """Waits for a text on the screen, as long as the client lives."""
+        def shows():
+            if self.has_ended():
+                raise Late("the client has ended")
+            return re.search(pattern, self.screen())
+
+        return wait_until(shows, f"{getattr(pattern, 'pattern', pattern)!r} on the screen")
 
     def settle(self):
         """Waits until the input has taken what was typed: the screen stays as it is but for what moves by itself."""
