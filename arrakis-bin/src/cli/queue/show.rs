@@ -146,6 +146,11 @@ fn write_human(
     line("client", source(|header| &header.source.cli_version))?;
     line("trace", header.map(|header| header.trace.trace_id.clone()))?;
     line("digest", header.map(|header| header.digest.to_string()))?;
+    let removed = header.map(|header| &header.redacted).filter(|removed| !removed.is_empty());
+    let rules = removed.map(|removed| {
+        removed.iter().map(|(rule, count)| format!("{count} {rule}")).collect::<Vec<_>>().join(", ")
+    });
+    line("redacted", rules)?;
     line("truncated", truncated.map(|cut| format!("of {} bytes", cut.original_bytes)))?;
     line("file", Some(view.path.clone()))?;
     if !history.is_empty() {
