@@ -1,7 +1,7 @@
 //! Putting the parts together: which store, which queue, which transport.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
 use arrakis_core::clock::{Clock, SystemClock};
@@ -16,7 +16,7 @@ use arrakis_core::redact::Redactor;
 use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::store::{Archive, EventStore, KeyStore, SpoolReports};
 use arrakis_core::transcript::SliceConfig;
-use arrakis_core::transport::TransportError;
+use arrakis_core::transport::{Redacting, TransportError};
 use arrakis_store_fs::transcript::{Follower, ShipConfig, Shipper};
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
 use arrakis_store_pg::{PgConfig, PgStore};
@@ -271,7 +271,9 @@ pub fn drainer(
     let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
     let transport = HttpTransport::new(http, endpoints)?.with_reporter(reporter);
-    let stack = Arc::new(delivery_stack(Arc::new(transport), delivery.config.clone()));
+    let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
+    let redacting = Redacting::new(Arc::new(transport), move || endpoints.redactor());
+    let stack = Arc::new(delivery_stack(Arc::new(redacting), delivery.config.clone()));
     let drain = DrainConfig::new(delivery.config.jitter.clone());
     let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain).with_witness(follower);
     Ok((queue, drainer))
@@ -284,6 +286,9 @@ pub struct ConfiguredEndpoints(Mutex<Known>);
 #[derive(Debug)]
 struct Known {
     receivers: Receivers,
+    /// The user's own rules among others; `None` where there are none, as the default rules have done their
+    /// part at the capture.
+    redactor: Option<Arc<Redactor>>,
     /// Why nothing may be sent to any of them.
     hold: Option<ConfigProblem>,
 }
@@ -297,23 +302,48 @@ impl ConfiguredEndpoints {
 
     /// Takes the endpoints of a configuration that has changed.
     pub fn update(&self, config: &Config) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known::of(config);
+        let known = Known::of(config);
+        *self.known() = known;
+    }
+
+    /// What redacts events that were captured under other rules; `None` where nothing need be.
+    ///
+    /// # Errors
+    ///
+    /// Nothing may be sent now.
+    pub fn redactor(&self) -> Result<Option<Arc<Redactor>>, TransportError> {
+        let known = self.known();
+        known.check()?;
+        Ok(known.redactor.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
     fn of(config: &Config) -> Self {
-        Self { receivers: config.receivers.clone(), hold: config.hold.clone() }
+        let redact = &config.redact;
+        let has_rules = redact.enabled && !redact.rules.is_empty();
+        Self {
+            receivers: config.receivers.clone(),
+            redactor: has_rules.then(|| Arc::new(Redactor::new(redact.clone()).0)),
+            hold: config.hold.clone(),
+        }
+    }
+
+    fn check(&self) -> Result<(), TransportError> {
+        let Some(hold) = &self.hold else { return Ok(()) };
+        let (problem, remedy) = (hold.found(), hold.remedy());
+        Err(TransportError::Misconfigured { problem, remedy })
     }
 }
 
 impl Endpoints for ConfiguredEndpoints {
     fn endpoint(&self, destination: &str) -> Result<Endpoint, TransportError> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hold) = &known.hold {
-            let (problem, remedy) = (hold.found(), hold.remedy());
-            return Err(TransportError::Misconfigured { problem, remedy });
-        }
+        let known = self.known();
+        known.check()?;
         let Some(receiver) = known.receivers.find(destination) else {
             return Err(no_key(&known.receivers, destination));
         };

@@ -52,8 +52,9 @@ const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked whether another drainer still has the one event.
 const LEASE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often `config.toml` is looked at for changes.
-const CONFIG_INTERVAL: Duration = Duration::from_secs(1);
+/// How often `config.toml` is looked at for changes, and how long it must stay as it is before it is read: an
+/// editor may be in the middle of writing it, and half a file is another configuration.
+const CONFIG_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Drains the spool of the home, and that of the fallback home where there is one.
 ///
@@ -71,7 +72,9 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
         && (hold.is_in_environment() || args.once || args.only.is_some())
     {
         // The environment of this process will not change: the next drainer may have a better one.
-        bail!("delivery is held: {}; {}, no event is lost", hold.found(), hold.remedy());
+        let held = format!("{}; {}, no event is lost", hold.found(), hold.remedy());
+        tracing::warn!(target: "arrakis::queue", held, "delivery is held, and this drainer ends");
+        bail!("delivery is held: {held}");
     }
     let shutdown = shutdown::on_signal()?;
     let drain =
@@ -289,9 +292,11 @@ async fn watch_config(
     endpoints: &ConfiguredEndpoints,
     shipper: &Shipper,
 ) {
+    let mut before = seen;
     loop {
         let now = FileState::of(home);
-        if now != seen {
+        let is_written = std::mem::replace(&mut before, now) == now;
+        if now != seen && is_written {
             seen = now;
             let (config, problems) = Config::load(home.home(), &process_env);
             tell_problems(&problems);
@@ -381,11 +386,15 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
+    /// Drains one event under a configuration that holds delivery, corrects it after an hour, and sees that the
+    /// event is delivered within two seconds.
+    async fn corrected(broken: Option<&str>) {
         let directory = tempfile::TempDir::new().unwrap();
         let home = Layout::new(directory.path());
+        let write = |text: &str| std::fs::write(home.config(), text).unwrap();
+        broken.map(write);
         let (config, _) = Config::load(home.home(), &|_| None);
+        assert_eq!(config.hold.is_some(), broken.is_some());
         let endpoints = Arc::new(ConfiguredEndpoints::new(&config));
         let shipper = shipper(&home, &config);
         let transport =
@@ -406,19 +415,37 @@ mod tests {
         let shutdown = CancellationToken::new();
         let person = async {
             sleep(Duration::from_secs(3600)).await;
-            assert!(transport.inner.stored().is_empty(), "it is held");
-            std::fs::write(home.config(), format!("url = \"{URL}\"\napi_key = \"ark_k\"\n"))
-                .unwrap();
+            assert!(
+                transport.inner.stored().is_empty() && !shipper.is_enabled() | broken.is_none()
+            );
+            // The first half of a file is no configuration yet.
+            write("");
+            sleep(CONFIG_INTERVAL / 2).await;
+            assert!(!shipper.is_enabled() | broken.is_none());
+            write(&format!(
+                "url = \"{URL}\"\napi_key = \"ark_k\"\nallow_plain_http = [\"receiver\"]\n"
+            ));
             let mended = Instant::now();
             while transport.inner.stored().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
             assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+            assert!(shipper.is_enabled(), "transcripts are read again");
         };
         tokio::select! {
             _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
             () = watch_config(&home, FileState::of(&home), &drainer, &endpoints, &shipper) => {}
             () = person => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
+        corrected(None).await;
+        let rule =
+            format!("url = \"{URL}\"\napi_key = \"ark_k\"\n[[redact.rules]]\nname = \"n\"\n");
+        for broken in ["x =", "enabled = 1", "redact = 5", &format!("{rule}pattern = \"(\"\n")] {
+            corrected(Some(broken)).await;
         }
     }
 }

@@ -78,8 +78,6 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     };
     tell(&started, context)?;
 
-    let (config, _) = Config::load(&context.home, &process_env);
-    check_configuration(&config)?;
     // Whoever drains already tries everything now; nobody does: somebody starts.
     Spool::new(layout.clone()).poke().context("cannot write into the spool")?;
     if !is_drainer_running(&layout)

@@ -173,8 +173,8 @@ mod tests {
             read.borrow_mut().insert(name.to_owned());
             None
         };
-        Config::load(&home(&env), &env);
-        (fallback_home(&env), projects_folder(&env), machine(&env), chosen_program(&env));
+        let _ = Config::load(&home(&env), &env);
+        let _ = (fallback_home(&env), projects_folder(&env), machine(&env), chosen_program(&env));
         let inherited: BTreeSet<_> = drainer_variables().map(str::to_owned).collect();
         let missing: Vec<_> = read.borrow().difference(&inherited).cloned().collect();
         assert_eq!(missing, Vec::<String>::new());

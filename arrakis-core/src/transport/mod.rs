@@ -1,6 +1,7 @@
 //! Delivering events: [`Transport`], its adapter to tower, and an implementation without a network.
 
 mod loopback;
+mod redacting;
 mod service;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use loopback::{Attempt, Loopback};
+pub use redacting::Redacting;
 pub use service::{ServiceTransport, TransportService};
 
 use crate::digest::Digest;

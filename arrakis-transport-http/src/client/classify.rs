@@ -14,7 +14,7 @@
 //! | TLS cannot be agreed on, or the certificate is not trusted | away | waits |
 //! | half a reply, or one that is no HTTP | away | waits |
 //! | no whole reply in time | away | is tried in parts; alone it waits |
-//! | nothing was sent: there is no key, or the URL is none | configuration | waits, delivery is held |
+//! | nothing was sent: there is no key, it may not go there, the URL is none, or the configuration holds delivery | configuration | waits, delivery is held |
 //!
 //! In a batch each event has a result of its own; one that is missing, or that names another id or
 //! digest, means that the event is to be tried again. Where not one result names its event, whoever

@@ -122,8 +122,8 @@ impl HttpTransport {
         let url = Url::parse(destination).and_then(|url| url.join("/healthz"));
         let url = url.map_err(|error| misconfigured(destination, error))?;
         let response = self.client_for(&url).get(url).send().await;
-        let response =
-            response.map_err(|error| classify::failure(&shown(destination), self.timeout, error))?;
+        let response = response
+            .map_err(|error| classify::failure(&shown(destination), self.timeout, error))?;
         match response.status() {
             StatusCode::OK => Ok(()),
             status => {
