@@ -176,7 +176,7 @@ pub(super) fn write(
         }
         None => line(None, drainer)?,
     }
-    let Survey { files, unread_bytes, troubles, .. } = &spool.transcripts;
+    let Survey { files, unread_bytes, troubles, unknown_lines, .. } = &spool.transcripts;
     let transcripts =
         |n: u64| output::count(usize::try_from(n).unwrap_or(usize::MAX), "transcript");
     if *files > 0 {
@@ -189,6 +189,9 @@ pub(super) fn write(
             transcripts(troubles.len() as u64)
         );
         line(Some(output::WARN), &text)?;
+    }
+    if let Some(unknown) = output::unknown_lines(unknown_lines) {
+        line(Some(output::WARN), &format!("{unknown}; {}", output::UNKNOWN_LINES_REMEDY))?;
     }
     for Elsewhere { machine, events } in &spool.leased_elsewhere {
         let text = format!(
@@ -250,6 +253,19 @@ mod tests {
              \x20         it adds up: every event is accounted for\n\
              \x20         no drainer is at work; the oldest waits for 1 min 0 s\n"
         );
+    }
+
+    #[test]
+    fn lines_of_unknown_types_are_named_with_what_to_do() {
+        let mut spool = status(Tally::default(), Present::default());
+        assert!(!text(&spool).contains("does not know"));
+        let unknown = [("new\u{1b}[31m", 3), ("attachment/other", 40), ("rare", 1)];
+        spool.transcripts.unknown_lines =
+            unknown.map(|(line_type, lines)| (line_type.to_owned(), lines)).into();
+        let text = text(&spool);
+        let expected = "44 lines of types that this version does not know: 40 attachment/other, \
+                        3 new\\x1b[31m, 1 rare; nothing is lost: ";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]
