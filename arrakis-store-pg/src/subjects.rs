@@ -11,7 +11,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::Conversation;
 use arrakis_core::search::{Mark, Subject};
 use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};

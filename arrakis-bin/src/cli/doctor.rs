@@ -243,8 +243,11 @@ fn transcripts(layout: &Layout, config: &Config) -> Check {
         return Check::ok(name, "they are not read, as config.toml wants");
     }
     match survey(layout) {
-        Ok(Survey { files, troubles, .. }) if troubles.is_empty() => {
-            Check::ok(name, format!("{files} are followed"))
+        Ok(Survey { files, troubles, unknown_lines, .. }) if troubles.is_empty() => {
+            match output::unknown_lines(&unknown_lines) {
+                None => Check::ok(name, format!("{files} are followed")),
+                Some(unknown) => Check::warning(name, unknown, output::UNKNOWN_LINES_REMEDY),
+            }
         }
         Ok(Survey { troubles, .. }) => {
             let (path, trouble) = &troubles[0];

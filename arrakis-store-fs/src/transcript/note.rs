@@ -1,5 +1,6 @@
 //! How far each transcript was read.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
-use arrakis_core::transcript::{TranscriptAgent, TranscriptFile};
+use arrakis_core::transcript::{TranscriptAgent, TranscriptFile, count_line_type};
 use serde::{Deserialize, Serialize};
 
 use crate::durability::{FileSystem, create_directories, write_durably};
@@ -58,6 +59,9 @@ pub struct Note {
     /// All before this byte is in the spool, or was.
     #[serde(default)]
     pub offset: u64,
+    /// How many lines before the offset are of types that the version which read them did not know, by type.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unknown: BTreeMap<String, u64>,
     /// What the file was like when it was read last to the end of its last whole line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seen: Option<Seen>,
@@ -133,6 +137,7 @@ impl Note {
             imported: false,
             file: None,
             offset: 0,
+            unknown: BTreeMap::new(),
             seen: None,
             intent: None,
             missing_since: None,
@@ -159,6 +164,15 @@ impl Note {
     /// Has the next reading begin with the first line.
     pub(super) fn rewind(&mut self) {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
+        self.unknown.clear();
+    }
+
+    /// Counts lines of unknown types; they stand before the offset that is saved with the counts, so reading
+    /// them again after a crash counts them once.
+    pub(super) fn count_unknown(&mut self, lines: &BTreeMap<String, u64>) {
+        for (line_type, lines) in lines {
+            count_line_type(&mut self.unknown, line_type, *lines);
+        }
     }
 
     /// Whether there is nothing at the path that was not read, for this destination.
@@ -286,6 +300,8 @@ pub struct Survey {
     pub missing: u64,
     /// Those that could not be read, and why.
     pub troubles: Vec<(String, String)>,
+    /// How many of their lines are of types that the version which read them did not know, by type.
+    pub unknown_lines: BTreeMap<String, u64>,
 }
 
 /// Looks at the transcripts that a spool knows of. It reads the notes, and of the files only the size.
@@ -302,6 +318,9 @@ pub fn survey(layout: &Layout) -> io::Result<Survey> {
                 survey.unread_bytes += found.len().saturating_sub(note.offset);
             }
             Err(_) => survey.missing += 1,
+        }
+        for (line_type, lines) in &note.unknown {
+            count_line_type(&mut survey.unknown_lines, line_type, *lines);
         }
         survey.troubles.extend(note.trouble.map(|trouble| (note.path, trouble)));
     }

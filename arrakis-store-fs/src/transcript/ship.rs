@@ -542,6 +542,7 @@ impl Pass<'_> {
             tell(note, &slice);
         }
         note.offset = slice.end;
+        note.count_unknown(&slice.unknown);
         note.file = Some(FileIdentity {
             device: opened.found.dev(),
             inode: opened.found.ino(),

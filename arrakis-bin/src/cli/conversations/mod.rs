@@ -5,9 +5,11 @@
 //! `endReason`, `messageCount` and `toolUseCount`, the one with the latest event first. One conversation is
 //! such an object with more fields, each list oldest first:
 //!
-//! * `messages`: objects with `id`, `role`, `origin` (`prompt`, `stop`, `failure` or `transcript`), `at`,
-//!   `content`, `blocks`, `model`, `usage`, `agentId`, `promptId` and `requestId`, the event or line that has its
-//!   words. A block has its `type` (`text`, `thinking`, `tool_use`, `image` or `other`), what belongs to that
+//! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
+//!   `promptId`, `sentAt` (when the person sent it, where the transcript says that) and `requestId`, the event or
+//!   line that has its words. The `origin` is `transcript`; `queued`, which is the transcript too, for a prompt
+//!   that was sent while the model worked; or, where the transcript does not have it yet, `prompt`, `stop` or
+//!   `failure`, told by a hook, or `enqueued`, told by the queue. What was withdrawn from the queue is not there. A block has its `type` (`text`, `thinking`, `tool_use`, `image` or `other`), what belongs to that
 //!   (`text`, `tool_use_id`, `media_type`, `kind`), and its place: `at`, `index`, `line` and `n`. What an event
 //!   says and the transcript says again is there once.
 //! * `toolUses`: objects with `id`, `toolUseId`, `toolName`, `status`, `at`, `durationMs`, `parameters`, `response`,
@@ -26,7 +28,7 @@
 mod backfill;
 pub(super) mod find;
 pub(super) mod gaps;
-mod show;
+pub(super) mod show;
 pub(super) mod thread;
 pub(super) mod tool;
 mod view;

@@ -9,6 +9,9 @@
 //! 10:15:00  you
 //!           Fix the build, please.
 //!
+//! 10:15:02  you  queued
+//!           And run the tests.
+//!
 //! 10:15:03  Bash  cargo build  failed, 1.2 s, 14 lines
 //! 10:15:04  Agent  find the cause  ok, 2.1 s, 1 line
 //!           subagent general-purpose a1b2
@@ -213,7 +216,12 @@ impl Reader<'_> {
             Role::System => ("system", output::WARN),
         };
         self.needs_gap = true;
-        self.begin(at, speaker, style)?;
+        let mut label = self.terminal.paint(style, speaker);
+        if message.role == Role::User && message.origin.has_waited() {
+            label += &self.terminal.paint(output::DIM, &format!("  {}", queued(message)));
+        }
+        self.line(at, &label)?;
+        self.needs_gap = true;
         let is_system = message.role == Role::System;
         let lines = if is_system && !self.unfold.system { SHOWN_SYSTEM_LINES } else { usize::MAX };
         self.text(words, is_system.then_some(output::DIM), lines)
@@ -403,6 +411,14 @@ impl Reader<'_> {
     fn room(&self, taken: usize) -> usize {
         let taken = TIME_COLUMNS + text::width(&self.marks) + taken;
         self.terminal.text_columns().saturating_sub(taken).max(4)
+    }
+}
+
+/// That a prompt waited in the queue while the model worked, and since when, where it stands further below.
+pub(in crate::cli) fn queued(message: &Message) -> String {
+    match message.sent_at {
+        Some(at) => format!("queued at {}", output::time_of_day(at)),
+        None => "queued".to_owned(),
     }
 }
 

@@ -103,6 +103,7 @@ struct MessageView<'a> {
     usage: Option<Usage>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
+    sent_at: Option<Timestamp>,
     request_id: &'a RequestId,
 }
 
@@ -119,6 +120,7 @@ impl<'a> MessageView<'a> {
             usage: message.usage,
             agent_id: message.agent_id.as_deref(),
             prompt_id: message.prompt_id.as_deref(),
+            sent_at: message.sent_at,
             request_id: &message.content.stamp.request_id,
         }
     }

@@ -1,7 +1,7 @@
 //! `arrakis import` of transcripts.
 //!
 //! As JSON, an object with the counts `files`, `unchanged` (files with nothing new), `bytes`, `lines`, `sent`
-//! (events), `skipped` (lines by type), `unreadable` with the first hundred in `unreadableLines`, `notRead`
+//! (events), `skipped` (lines by type), `unknown` (lines by a type that this version does not know), `unreadable` with the first hundred in `unreadableLines`, `notRead`
 //! with the first hundred in `problems`, and `drainer`: `running` or `started`, null where there was nothing
 //! for it.
 
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::transcript::Slice;
+use arrakis_core::transcript::{Slice, count_line_type};
 use arrakis_store_fs::transcript::{Found, ReadMode, ShipError, Shipper, identify};
 use arrakis_store_fs::{Layout, Spool};
 use serde::Serialize;
 
 use super::ImportArgs;
 use crate::cli::Context;
-use crate::cli::output::{self, text};
+use crate::cli::output::{self, text, unknown_lines};
 use crate::cli::queue::act::TOLD_PROBLEMS;
 use crate::cli::queue::progress::Progress;
 use crate::cli::queue::retry::{Drainer, wake};
@@ -34,6 +34,7 @@ struct Report {
     lines: u64,
     sent: u64,
     skipped: BTreeMap<String, u64>,
+    unknown: BTreeMap<String, u64>,
     unreadable: u64,
     unreadable_lines: Vec<UnreadableLine>,
     not_read: u64,
@@ -220,7 +221,10 @@ impl Report {
         self.lines += slice.lines as u64;
         self.sent += u64::from(!slice.is_empty());
         for (line_type, lines) in &slice.skipped {
-            *self.skipped.entry(line_type.clone()).or_default() += lines;
+            count_line_type(&mut self.skipped, line_type, *lines);
+        }
+        for (line_type, lines) in &slice.unknown {
+            count_line_type(&mut self.unknown, line_type, *lines);
         }
         self.unreadable += slice.unreadable.len() as u64;
         for line in &slice.unreadable {
@@ -249,6 +253,9 @@ fn write_human(report: &Report, context: &mut Context) -> io::Result<()> {
         let types = skipped.iter().map(|(line_type, lines)| format!("{lines} {line_type}"));
         let types = text::one_line(&types.collect::<Vec<_>>().join(", "));
         writeln!(out, "Left out, as they belong to no conversation: {types}.")?;
+    }
+    if let Some(unknown) = unknown_lines(&report.unknown) {
+        writeln!(out, "{unknown}.")?;
     }
     if report.unreadable > 0 {
         let unreadable = count(report.unreadable, "line");

@@ -4,6 +4,7 @@ pub mod pager;
 pub mod table;
 pub mod text;
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -158,6 +159,34 @@ pub fn time_of_day(at: Timestamp) -> String {
     let text = at.to_string();
     text.get(11..19).unwrap_or(&text).to_owned()
 }
+
+/// Names lines of types that are not known, the most frequent first; `None` where there are none.
+#[must_use]
+pub fn unknown_lines(lines: &BTreeMap<String, u64>) -> Option<String> {
+    let all = lines.values().fold(0_u64, |all, lines| all.saturating_add(*lines));
+    let mut types: Vec<_> = lines.iter().collect();
+    types.sort_by_key(|(line_type, lines)| (std::cmp::Reverse(*lines), *line_type));
+    let types = match &types[..] {
+        [] => return None,
+        [(line_type, _)] => (*line_type).clone(),
+        many => {
+            let named = many.iter().take(UNKNOWN_TYPES_SHOWN);
+            let named: Vec<_> = named.map(|(name, lines)| format!("{lines} {name}")).collect();
+            let more = if many.len() > named.len() { ", …" } else { "" };
+            named.join(", ") + more
+        }
+    };
+    let of = if lines.len() == 1 { "a type" } else { "types" };
+    let count = count(usize::try_from(all).unwrap_or(usize::MAX), "line");
+    Some(text::one_line(&format!("{count} of {of} that this version does not know: {types}")))
+}
+
+/// How many types of lines are named that are not known.
+const UNKNOWN_TYPES_SHOWN: usize = 8;
+
+/// What to do about lines of types that are not known.
+pub const UNKNOWN_LINES_REMEDY: &str = "nothing is lost: update Arrakis, then read them with \
+    `arrakis import --again`";
 
 /// `87 ms`, `1.2 s`, `2 min 3 s`, `1 h 4 min`.
 #[must_use]

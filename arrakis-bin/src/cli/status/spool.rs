@@ -187,7 +187,7 @@ pub(super) fn write(
     if let Some(removed) = removed(&spool.redacted) {
         line(None, &removed)?;
     }
-    let Survey { files, unread_bytes, troubles, .. } = &spool.transcripts;
+    let Survey { files, unread_bytes, troubles, unknown_lines, .. } = &spool.transcripts;
     let transcripts =
         |n: u64| output::count(usize::try_from(n).unwrap_or(usize::MAX), "transcript");
     if *files > 0 {
@@ -200,6 +200,9 @@ pub(super) fn write(
             transcripts(troubles.len() as u64)
         );
         line(Some(output::WARN), &text)?;
+    }
+    if let Some(unknown) = output::unknown_lines(unknown_lines) {
+        line(Some(output::WARN), &format!("{unknown}; {}", output::UNKNOWN_LINES_REMEDY))?;
     }
     for Elsewhere { machine, events } in &spool.leased_elsewhere {
         let text = format!(
@@ -289,6 +292,19 @@ mod tests {
             "redaction has removed 14 secrets: 7 password, 2 jwt, 1 a, 1 b, 1 c, 2 other rules";
         assert_eq!(text, expected);
         assert_eq!(removed(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn lines_of_unknown_types_are_named_with_what_to_do() {
+        let mut spool = status(Tally::default(), Present::default());
+        assert!(!text(&spool).contains("does not know"));
+        let unknown = [("new\u{1b}[31m", 3), ("attachment/other", 40), ("rare", 1)];
+        spool.transcripts.unknown_lines =
+            unknown.map(|(line_type, lines)| (line_type.to_owned(), lines)).into();
+        let text = text(&spool);
+        let expected = "44 lines of types that this version does not know: 40 attachment/other, \
+                        3 new\\x1b[31m, 1 rare; nothing is lost: ";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use self::harmless::{code, fenced, html, markdown, plain};
 use super::select::Selected;
 use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};
+use crate::cli::conversations::show::queued;
 use crate::cli::conversations::thread::{Call, Item, Part, Thread, What};
 use crate::cli::conversations::tool::{self, Input, Line};
 use crate::cli::output::{self, text};
@@ -170,7 +171,10 @@ impl Document {
                         Role::User => "Task",
                         _ => "Claude",
                     };
-                    writeln!(self.0, "**{speaker}** · {}\n", time(part.at)).ok();
+                    let waited = message.role == Role::User && message.origin.has_waited();
+                    let waited = waited.then(|| format!(" · {}", queued(message)));
+                    let (at, waited) = (time(part.at), waited.unwrap_or_default());
+                    writeln!(self.0, "**{speaker}** · {at}{waited}\n").ok();
                     writeln!(self.0, "{}", markdown(words)).ok();
                 }
                 What::Thinking("") => {}
