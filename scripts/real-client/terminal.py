@@ -15,8 +15,11 @@ INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
 # An image of one pixel.
 DOT = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
 
-# How long the screen must stay as it is to count as settled, in seconds.
+# How long the client gets to work on a key before the next one, in seconds.
 SETTLED_SECONDS = 0.6
+
+# What is typed is looked for on the screen by its last characters, this many.
+SHOWN_CHARACTERS = 12
 
 
 class Terminal:
@@ -76,12 +79,19 @@ class Terminal:
         return wait_until(shows, f"{getattr(pattern, 'pattern', pattern)!r} on the screen")
 
     def settle(self):
-        """Waits until the input has taken what was typed: the screen stays as it is but for what moves by itself."""
+        """Gives the client time for what was typed, where the screen does not tell."""
         time.sleep(SETTLED_SECONDS)
 
     def type(self, text):
         self.tmux("send-keys", "-t", self.it.name, "-l", "--", text)
+        # The input shows the end of it, if need be after a line break.
+        self.wait_for_screen(re.escape(text[-SHOWN_CHARACTERS:].strip()))
         self.settle()
+
+    def interrupt(self):
+        """Presses Esc, and waits until it has done its work: typed at once, the next letter would be taken for Alt and it."""
+        self.press("Escape")
+        wait_until(lambda: "esc to interrupt" not in self.screen(), "the end of the answer that was interrupted")
 
     def paste(self, text):
         self.tmux("set-buffer", "--", text)
@@ -164,7 +174,7 @@ def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=very-slow A tool that is interrupted.")
         client.wait_for("PreToolUse")
-        client.press("Escape")
+        client.interrupt()
         client.say("scene=text After the interruption.")
         client.wait_for("Stop")
 
@@ -175,8 +185,7 @@ def _(stage, it):
         client.say("scene=very-slow A tool that is interrupted while something waits.")
         client.wait_for("PreToolUse")
         client.say("scene=text Waited for a tool that was interrupted.")
-        client.press("Escape")
-        (stage.logs / f"{it.name}.input").write_text(client.screen())
+        client.interrupt()
         client.wait_for("Stop")
 
 
@@ -187,7 +196,8 @@ def _(stage, it):
         client.wait_for("Stop")
         client.say("scene=late Withdrawn before an answer.", fate=UNSENT)
         wait_until(lambda: "late" in stage.mock.asked, "the request of the withdrawn prompt")
-        client.press("Escape", "C-u")
+        client.interrupt()
+        client.press("C-u")
         client.say("scene=text After it was withdrawn.")
         client.wait_for("Stop", 2)
 
@@ -208,7 +218,9 @@ def _(stage, it):
         client.wait_for("Stop")
         client.say("scene=text Second, rewound.")
         client.wait_for("Stop", 2)
-        client.press("Escape", "Escape", "Up", "Enter")
+        client.press("Escape", "Escape")
+        client.wait_for_screen("Rewind")
+        client.press("Up", "Enter")
         client.wait_for_screen("Restore")
         client.press("Enter")
         client.wait_for_screen(INPUT)
