@@ -71,9 +71,18 @@ class Stage:
         # The screen of a client that has ended stays, so that it can be kept.
         self.tmux_settings = str(self.temporary / "tmux.conf")
         Path(self.tmux_settings).write_text("set -g remain-on-exit on\n")
-        self.running = []
+        self.running, self.mock = [], None
+        self.drainers = folder / "drainers"
 
     def __enter__(self):
+        try:
+            self.set_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def set_up(self):
         for made in (self.home, self.work, self.seen, self.logs):
             made.mkdir()
         self.prepare_project()
@@ -84,25 +93,22 @@ class Stage:
         self.env["ARRAKIS_FALLBACK_HOME"] = str(self.folder / "fallback")
         self.env["ARRAKIS_BIN"] = str(self.write_drainer())
         skip_first_questions(self.home, self.work)
-        try:
-            self.serve(self.home / ".arrakis")
-            self.registered = self.arrakis("install", "--json")["added"]
-            self.write_counter_settings()
-        except BaseException:
-            self.close()
-            raise
-        return self
+        self.serve(self.home / ".arrakis")
+        self.registered = self.arrakis("install", "--json")["added"]
+        self.write_counter_settings()
 
     def __exit__(self, *_):
         self.close()
 
     def close(self):
-        subprocess.run(["tmux", "-S", self.tmux_socket, "kill-server"], capture_output=True, check=False)
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        if os.path.exists(self.tmux_socket):
+            subprocess.run(["tmux", "-S", self.tmux_socket, "kill-server"], capture_output=True, check=False)
         for process in reversed(self.running):
             stop(process)
         self.stop_drainers()
-        self.mock.shutdown()
+        if self.mock:
+            self.mock.shutdown()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def prepare_project(self):
         """A small project: instructions, and a command of its own."""
@@ -110,11 +116,15 @@ class Stage:
         commands = self.work / ".claude" / "commands"
         commands.mkdir(parents=True)
         (commands / "greet.md").write_text("---\ndescription: greets\n---\nGreet $ARGUMENTS. scene=bash\n")
-        subprocess.run(["git", "init", "--quiet", str(self.work)], check=True, env={"PATH": os.environ["PATH"], "HOME": str(self.home)})
+        subprocess.run(
+            ["git", "init", "--quiet", str(self.work)],
+            check=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
+        )
 
     def write_drainer(self):
         """What the hook starts as a drainer: Arrakis, whose process id is noted. Drainers are nobody's children."""
-        program, self.drainers = self.folder / "drainer.sh", self.folder / "drainers"
+        program = self.folder / "drainer.sh"
         program.write_text(f'#!/bin/sh\necho $$ >>"{self.drainers}"\nexec "{self.binaries}/arrakis" "$@"\n')
         program.chmod(0o700)
         return program
@@ -122,7 +132,9 @@ class Stage:
     def stop_drainers(self):
         """Ends the drainers that have not ended by themselves."""
         for pid in self.drainers.read_text().split() if self.drainers.exists() else ():
-            command = subprocess.run(["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False).stdout
+            command = subprocess.run(
+                ["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False
+            ).stdout
             if command.startswith(str(self.binaries)):
                 os.kill(int(pid), signal.SIGTERM)
 
@@ -146,8 +158,9 @@ class Stage:
         """Starts a process in a group of its own; its standard error, and output unless it is piped, go to a file."""
         with open(self.logs / f"{log}.err", "ab") as errors, open(self.logs / f"{log}.out", "ab") as output:
             more.setdefault("stdout", output)
-            process = subprocess.Popen([str(part) for part in command], env=env, cwd=self.work, stderr=errors,
-                                       start_new_session=True, **more)
+            process = subprocess.Popen(
+                [str(part) for part in command], env=env, cwd=self.work, stderr=errors, start_new_session=True, **more
+            )
         self.running.append(process)
         return process
 
@@ -168,8 +181,12 @@ class Stage:
     def serve(self, home):
         """Starts `arrakis up` for a home, and waits until it listens."""
         port = free_port()
-        server = self.spawn([self.binaries / "arrakis", "up", "--json", "--listen", f"127.0.0.1:{port}"],
-                            self.arrakis_env(home), f"up-{home.name.strip('.')}", stdin=subprocess.DEVNULL)
+        server = self.spawn(
+            [self.binaries / "arrakis", "up", "--json", "--listen", f"127.0.0.1:{port}"],
+            self.arrakis_env(home),
+            f"up-{home.name.strip('.')}",
+            stdin=subprocess.DEVNULL,
+        )
 
         def listens():
             if server.poll() is not None:
@@ -183,8 +200,15 @@ class Stage:
 
     def arrakis(self, *arguments, home=None, may_fail=False):
         """Runs a command of Arrakis, and returns what it says: read if it is JSON, else the text."""
-        done = subprocess.run([self.binaries / "arrakis", *arguments], env=self.arrakis_env(home or self.home / ".arrakis"),
-                              cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [self.binaries / "arrakis", *arguments],
+            env=self.arrakis_env(home or self.home / ".arrakis"),
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         if done.returncode != 0 and not may_fail:
             raise CannotRun(f"`arrakis {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
@@ -209,6 +233,7 @@ class Stage:
 
     def wait_for_delivery(self, home=None):
         """Waits until the spool is empty, transcripts are read, and no drainer runs. Returns the last status."""
+
         def delivered():
             spool = self.arrakis("status", "--json", home=home)["spool"]
             idle = spool["pending"] == 0 and spool["processing"] == 0 and not spool["drainerRunning"]

@@ -13,7 +13,7 @@ from stage import Late, wait_until
 INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
 
 # An image of one pixel.
-DOT = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 # How long the client gets to work on a key before the next one, in seconds.
 SETTLED_SECONDS = 0.6
@@ -29,8 +29,14 @@ class Terminal:
         self.stage, self.it, self.settings = stage, it, settings
 
     def tmux(self, *arguments):
-        done = subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", self.stage.tmux_settings, *arguments], text=True,
-                              capture_output=True, env=self.env, cwd=self.stage.work, check=False)
+        done = subprocess.run(
+            ["tmux", "-S", self.stage.tmux_socket, "-f", self.stage.tmux_settings, *arguments],
+            text=True,
+            capture_output=True,
+            env=self.env,
+            cwd=self.stage.work,
+            check=False,
+        )
         if done.returncode != 0:
             raise Late(f"tmux {arguments[0]} failed: {done.stderr.strip()}")
         return done.stdout
@@ -71,6 +77,7 @@ class Terminal:
 
     def wait_for_screen(self, pattern):
         """Waits for a text on the screen, as long as the client lives."""
+
         def shows():
             if self.has_ended():
                 raise Late("the client has ended")
@@ -89,7 +96,7 @@ class Terminal:
         self.settle()
 
     def interrupt(self):
-        """Presses Esc, and waits until it has done its work: typed at once, the next letter would be taken for Alt and it."""
+        """Presses Esc, and waits for its effect: a letter typed at once would be taken for one with Alt."""
         self.press("Escape")
         wait_until(lambda: "esc to interrupt" not in self.screen(), "the end of the answer that was interrupted")
 
