@@ -69,7 +69,7 @@ def conservation(stage, sessions, exported):
 
 
 def is_shown_as(said, text):
-    """Whether a text is that of a prompt. The `!` of a shell command may be left out, and so may tags around a paste."""
+    """Whether a text is a prompt's. The `!` of a shell command may be left out, and so may tags around a paste."""
     if said.fate == COMMAND:
         return text.strip().lstrip("!").strip() == said.text.lstrip("!").strip()
     if said.is_pasted:

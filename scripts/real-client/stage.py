@@ -58,6 +58,28 @@ def stop(process, seconds=5):
         return
 
 
+def command_of(pid):
+    """The command line of a process, so that no other one is ended in its place; empty if there is none."""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+
+
+def end_all(pids, seconds=5):
+    """Ends processes that are nobody's children: politely, then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pids = [pid for pid in pids if is_alive(pid)]
+        for pid in pids:
+            os.kill(pid, number)
+        end = time.monotonic() + seconds
+        while any(map(is_alive, pids)) and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+def is_alive(pid):
+    """Whether a process runs. One that has ended and waits for its parent to ask does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
 class Stage:
     """Use it as a context manager: it starts the mock and Arrakis, and stops what was started."""
 
@@ -72,7 +94,7 @@ class Stage:
         self.tmux_settings = str(self.temporary / "tmux.conf")
         Path(self.tmux_settings).write_text("set -g remain-on-exit on\n")
         self.running, self.mock = [], None
-        self.drainers = folder / "drainers"
+        self.drainers, self.ended = folder / "drainers", folder / "ended"
 
     def __enter__(self):
         try:
@@ -101,8 +123,7 @@ class Stage:
         self.close()
 
     def close(self):
-        if os.path.exists(self.tmux_socket):
-            subprocess.run(["tmux", "-S", self.tmux_socket, "kill-server"], capture_output=True, check=False)
+        self.stop_terminals()
         for process in reversed(self.running):
             stop(process)
         self.stop_drainers()
@@ -123,20 +144,34 @@ class Stage:
         )
 
     def write_drainer(self):
-        """What the hook starts as a drainer: Arrakis, whose process id is noted. Drainers are nobody's children."""
+        """What hooks start as a drainer: Arrakis, whose process id is noted, since drainers are nobody's children.
+
+        The id is written before the end is looked for, so that a drainer which starts at the end is found or goes.
+        """
         program = self.folder / "drainer.sh"
-        program.write_text(f'#!/bin/sh\necho $$ >>"{self.drainers}"\nexec "{self.binaries}/arrakis" "$@"\n')
+        program.write_text(f"""#!/bin/sh
+echo $$ >>"{self.drainers}"
+[ -e "{self.ended}" ] || exec "{self.binaries}/arrakis" "$@"
+""")
         program.chmod(0o700)
         return program
 
     def stop_drainers(self):
-        """Ends the drainers that have not ended by themselves."""
-        for pid in self.drainers.read_text().split() if self.drainers.exists() else ():
-            command = subprocess.run(
-                ["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False
-            ).stdout
-            if command.startswith(str(self.binaries)):
-                os.kill(int(pid), signal.SIGTERM)
+        """Ends the drainers that have not ended by themselves. No other one begins after that."""
+        self.ended.touch()
+        pids = self.drainers.read_text().split() if self.drainers.exists() else ()
+        own = (str(self.binaries), f"/bin/sh {self.folder}")
+        end_all([int(pid) for pid in pids if command_of(pid).startswith(own)])
+
+    def stop_terminals(self):
+        """Ends tmux and its clients. These still call their last hooks, which may start a drainer."""
+        if os.path.exists(self.tmux_socket):
+            tmux = ["tmux", "-S", self.tmux_socket]
+            panes = subprocess.run(
+                [*tmux, "list-panes", "-a", "-F", "#{pane_pid}"], capture_output=True, text=True, check=False
+            )
+            subprocess.run([*tmux, "kill-server"], capture_output=True, check=False)
+            end_all([int(pid) for pid in panes.stdout.split()])
 
     def write_counter_settings(self):
         """Registers the counter beside the hook that `arrakis install` has registered."""
