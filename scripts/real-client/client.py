@@ -35,8 +35,10 @@ def npm(*arguments):
     except subprocess.TimeoutExpired:
         raise CannotRun(f"npm {arguments[0]} took longer than {NPM_SECONDS} s") from None
     if done.returncode != 0:
-        raise CannotRun(f"npm {arguments[0]} failed; with --version X a client that was installed before runs "
-                        f"without network\n{done.stderr.strip()}")
+        raise CannotRun(
+            f"npm {arguments[0]} failed; with --version X a client that was installed before runs "
+            f"without network\n{done.stderr.strip()}"
+        )
     return done.stdout
 
 
@@ -55,8 +57,10 @@ def install(version, cache):
             os.mkdir(temporary)  # for the context manager, which removes it
     programs = [path for path in folder.glob("node_modules/@anthropic-ai/claude-code-*/claude") if path.is_file()]
     if len(programs) != 1:
-        raise CannotRun(f"{folder} holds {len(programs)} native clients instead of one: the package has changed, or this "
-                        "platform has none; remove the folder to install again")
+        raise CannotRun(
+            f"{folder} holds {len(programs)} native clients instead of one: the package has changed, or this "
+            "platform has none; remove the folder to install again"
+        )
     return version, programs[0]
 
 

@@ -28,8 +28,9 @@ class Stream:
 
     def __init__(self, stage, it, *arguments):
         self.stage, self.it = stage, it
-        command = stage.client_command("-p", "--verbose", "--input-format", "stream-json", "--output-format", "stream-json",
-                                       *TRUSTED, *arguments)
+        command = stage.client_command(
+            "-p", "--verbose", "--input-format", "stream-json", "--output-format", "stream-json", *TRUSTED, *arguments
+        )
         self.client = stage.spawn(command, stage.client_env(it.name), it.name, stdin=subprocess.PIPE)
         self.output = stage.logs / f"{it.name}.out"
 
@@ -74,7 +75,13 @@ def _(stage, it):
 
 @session("bash")
 def _(stage, it):
-    run(stage, it, *TRUSTED, "-p", it.say("scene=bash Run a command.\n\n  With more lines,\n\tünïcode 漢字 😀 and \"quotes\"."))
+    run(
+        stage,
+        it,
+        *TRUSTED,
+        "-p",
+        it.say('scene=bash Run a command.\n\n  With more lines,\n\tünïcode 漢字 😀 and "quotes".'),
+    )
 
 
 @session("continue", continues="bash")

@@ -25,8 +25,10 @@ def isolated(command, no_namespace):
         if tried.returncode == 0:
             return [*unshare, *command]
         problem = tried.stderr.strip()
-    raise CannotRun(f"no network namespace can be made here: {problem}\nwith --no-namespace it runs all the same; the client "
-                    "then has a dummy key and the mock's address, but could reach the network")
+    raise CannotRun(
+        f"no network namespace can be made here: {problem}\nwith --no-namespace it runs all the same; the client "
+        "then has a dummy key and the mock's address, but could reach the network"
+    )
 
 
 def check_isolation(no_namespace):

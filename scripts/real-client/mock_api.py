@@ -30,6 +30,7 @@ USAGE = {
 
 # --- what the model does ----------------------------------------------------------------------------------------
 
+
 def text(words):
     return {"type": "text", "text": words}
 
@@ -47,8 +48,13 @@ def bash(command, **more):
 
 
 def agent(task):
-    return tool("Agent", description=task, prompt=f"scene=inside-agent {task}", subagent_type="general-purpose",
-                run_in_background=False)
+    return tool(
+        "Agent",
+        description=task,
+        prompt=f"scene=inside-agent {task}",
+        subagent_type="general-purpose",
+        run_in_background=False,
+    )
 
 
 def wait(seconds):
@@ -130,6 +136,7 @@ def next_step(body, cwd):
 
 
 # --- how it says it ---------------------------------------------------------------------------------------------
+
 
 class Refusal(Exception):
     """The request is answered with an error of the API."""
@@ -223,8 +230,14 @@ class Handler(BaseHTTPRequestHandler):
     def send_message(self, body, blocks):
         stop = "tool_use" if any(block.get("type") == "tool_use" for block in blocks) else "end_turn"
         message = {
-            "id": "msg_" + uuid.uuid4().hex[:24], "type": "message", "role": "assistant", "model": body.get("model"),
-            "content": [], "stop_reason": None, "stop_sequence": None, "usage": {**USAGE, "output_tokens": 1},
+            "id": "msg_" + uuid.uuid4().hex[:24],
+            "type": "message",
+            "role": "assistant",
+            "model": body.get("model"),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {**USAGE, "output_tokens": 1},
         }
         if not body.get("stream"):
             whole = [block for block in blocks if "type" in block]
@@ -252,8 +265,10 @@ class Handler(BaseHTTPRequestHandler):
             deltas = [{"type": "text_delta", "text": block["text"]}]
         elif block["type"] == "thinking":
             start = {"type": "thinking", "thinking": "", "signature": ""}
-            deltas = [{"type": "thinking_delta", "thinking": block["thinking"]},
-                      {"type": "signature_delta", "signature": block["signature"]}]
+            deltas = [
+                {"type": "thinking_delta", "thinking": block["thinking"]},
+                {"type": "signature_delta", "signature": block["signature"]},
+            ]
         else:
             start = {**block, "input": {}}
             deltas = [{"type": "input_json_delta", "partial_json": json.dumps(block["input"])}]

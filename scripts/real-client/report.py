@@ -9,7 +9,8 @@ def written(report):
         + (f", {len(report['notPlayed'])} not played" if report["notPlayed"] else ""),
         f"conservation  {report['hookCalls']} hook calls, {report['transcriptEvents']} events of transcripts, "
         f"{report['conversations']} conversations",
-        f"names         {report['names']} seen; {len(report['new'])} new, {len(report['gone'])} gone since {report['knownClient']}",
+        f"names         {report['names']} seen; {len(report['new'])} new and {len(report['gone'])} gone since "
+        f"{report['knownClient']}",
     ]
     for reason in report["notPlayed"]:
         lines.append(f"not played    {reason['session']}: {reason['reason']}")
@@ -26,7 +27,10 @@ def written(report):
         if len(told) > SHOWN:
             lines.append(f"  ... and {len(told) - SHOWN} more: --json has all")
     count = len(report["new"]) + len(report["gone"]) + len(report["findings"])
-    lines += ["", f"{count} findings. Everything is in {report['folder']}" if count else "Nothing new, and all is understood."]
+    lines += [
+        "",
+        f"{count} findings. Everything is in {report['folder']}" if count else "Nothing new, and all is understood.",
+    ]
     return lines
 
 
@@ -56,10 +60,20 @@ def block(title, lines):
 def tell(alike):
     """One line for findings that are alike: what, an example, how often, and in which sessions."""
     first = alike[0]
-    places = list(dict.fromkeys(" ".join(filter(None, (one["session"], f"({one['view']})" if "view" in one else None))) for one in alike))
-    where = ", ".join(place for place in places[:PLACES] if place) + (f" and {len(places) - PLACES} more" if len(places) > PLACES else "")
+    places = list(
+        dict.fromkeys(
+            " ".join(filter(None, (one["session"], f"({one['view']})" if "view" in one else None))) for one in alike
+        )
+    )
+    where = ", ".join(place for place in places[:PLACES] if place) + (
+        f" and {len(places) - PLACES} more" if len(places) > PLACES else ""
+    )
     often = f"{len(alike)} times, " if len(alike) > 1 else ""
-    return first["text"] + (f"  {first['example']}" if "example" in first else "") + (f"  [{often}{where}]" if where else "")
+    return (
+        first["text"]
+        + (f"  {first['example']}" if "example" in first else "")
+        + (f"  [{often}{where}]" if where else "")
+    )
 
 
 # How many sessions are named for findings that are alike.

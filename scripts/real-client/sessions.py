@@ -42,7 +42,9 @@ ALL = []
 
 def session(name, **more):
     """Puts a function into the list of sessions."""
+
     def add(play):
         ALL.append(Session(name, play, **more))
         return play
+
     return add

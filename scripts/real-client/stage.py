@@ -58,6 +58,28 @@ def stop(process, seconds=5):
         return
 
 
+def command_of(pid):
+    """The command line of a process, so that no other one is ended in its place; empty if there is none."""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+
+
+def end_all(pids, seconds=5):
+    """Ends processes that are nobody's children: politely, then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pids = [pid for pid in pids if is_alive(pid)]
+        for pid in pids:
+            os.kill(pid, number)
+        end = time.monotonic() + seconds
+        while any(map(is_alive, pids)) and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+def is_alive(pid):
+    """Whether a process runs. One that has ended and waits for its parent to ask does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
 class Stage:
     """Use it as a context manager: it starts the mock and Arrakis, and stops what was started."""
 
@@ -71,9 +93,18 @@ class Stage:
         # The screen of a client that has ended stays, so that it can be kept.
         self.tmux_settings = str(self.temporary / "tmux.conf")
         Path(self.tmux_settings).write_text("set -g remain-on-exit on\n")
-        self.running = []
+        self.running, self.mock = [], None
+        self.drainers, self.ended = folder / "drainers", folder / "ended"
 
     def __enter__(self):
+        try:
+            self.set_up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def set_up(self):
         for made in (self.home, self.work, self.seen, self.logs):
             made.mkdir()
         self.prepare_project()
@@ -84,25 +115,21 @@ class Stage:
         self.env["ARRAKIS_FALLBACK_HOME"] = str(self.folder / "fallback")
         self.env["ARRAKIS_BIN"] = str(self.write_drainer())
         skip_first_questions(self.home, self.work)
-        try:
-            self.serve(self.home / ".arrakis")
-            self.registered = self.arrakis("install", "--json")["added"]
-            self.write_counter_settings()
-        except BaseException:
-            self.close()
-            raise
-        return self
+        self.serve(self.home / ".arrakis")
+        self.registered = self.arrakis("install", "--json")["added"]
+        self.write_counter_settings()
 
     def __exit__(self, *_):
         self.close()
 
     def close(self):
-        subprocess.run(["tmux", "-S", self.tmux_socket, "kill-server"], capture_output=True, check=False)
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.stop_terminals()
         for process in reversed(self.running):
             stop(process)
         self.stop_drainers()
-        self.mock.shutdown()
+        if self.mock:
+            self.mock.shutdown()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     def prepare_project(self):
         """A small project: instructions, and a command of its own."""
@@ -110,21 +137,41 @@ class Stage:
         commands = self.work / ".claude" / "commands"
         commands.mkdir(parents=True)
         (commands / "greet.md").write_text("---\ndescription: greets\n---\nGreet $ARGUMENTS. scene=bash\n")
-        subprocess.run(["git", "init", "--quiet", str(self.work)], check=True, env={"PATH": os.environ["PATH"], "HOME": str(self.home)})
+        subprocess.run(
+            ["git", "init", "--quiet", str(self.work)],
+            check=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
+        )
 
     def write_drainer(self):
-        """What the hook starts as a drainer: Arrakis, whose process id is noted. Drainers are nobody's children."""
-        program, self.drainers = self.folder / "drainer.sh", self.folder / "drainers"
-        program.write_text(f'#!/bin/sh\necho $$ >>"{self.drainers}"\nexec "{self.binaries}/arrakis" "$@"\n')
+        """What hooks start as a drainer: Arrakis, whose process id is noted, since drainers are nobody's children.
+
+        The id is written before the end is looked for, so that a drainer which starts at the end is found or goes.
+        """
+        program = self.folder / "drainer.sh"
+        program.write_text(f"""#!/bin/sh
+echo $$ >>"{self.drainers}"
+[ -e "{self.ended}" ] || exec "{self.binaries}/arrakis" "$@"
+""")
         program.chmod(0o700)
         return program
 
     def stop_drainers(self):
-        """Ends the drainers that have not ended by themselves."""
-        for pid in self.drainers.read_text().split() if self.drainers.exists() else ():
-            command = subprocess.run(["ps", "-o", "args=", "-p", pid], capture_output=True, text=True, check=False).stdout
-            if command.startswith(str(self.binaries)):
-                os.kill(int(pid), signal.SIGTERM)
+        """Ends the drainers that have not ended by themselves. No other one begins after that."""
+        self.ended.touch()
+        pids = self.drainers.read_text().split() if self.drainers.exists() else ()
+        own = (str(self.binaries), f"/bin/sh {self.folder}")
+        end_all([int(pid) for pid in pids if command_of(pid).startswith(own)])
+
+    def stop_terminals(self):
+        """Ends tmux and its clients. These still call their last hooks, which may start a drainer."""
+        if os.path.exists(self.tmux_socket):
+            tmux = ["tmux", "-S", self.tmux_socket]
+            panes = subprocess.run(
+                [*tmux, "list-panes", "-a", "-F", "#{pane_pid}"], capture_output=True, text=True, check=False
+            )
+            subprocess.run([*tmux, "kill-server"], capture_output=True, check=False)
+            end_all([int(pid) for pid in panes.stdout.split()])
 
     def write_counter_settings(self):
         """Registers the counter beside the hook that `arrakis install` has registered."""
@@ -146,8 +193,9 @@ class Stage:
         """Starts a process in a group of its own; its standard error, and output unless it is piped, go to a file."""
         with open(self.logs / f"{log}.err", "ab") as errors, open(self.logs / f"{log}.out", "ab") as output:
             more.setdefault("stdout", output)
-            process = subprocess.Popen([str(part) for part in command], env=env, cwd=self.work, stderr=errors,
-                                       start_new_session=True, **more)
+            process = subprocess.Popen(
+                [str(part) for part in command], env=env, cwd=self.work, stderr=errors, start_new_session=True, **more
+            )
         self.running.append(process)
         return process
 
@@ -168,8 +216,12 @@ class Stage:
     def serve(self, home):
         """Starts `arrakis up` for a home, and waits until it listens."""
         port = free_port()
-        server = self.spawn([self.binaries / "arrakis", "up", "--json", "--listen", f"127.0.0.1:{port}"],
-                            self.arrakis_env(home), f"up-{home.name.strip('.')}", stdin=subprocess.DEVNULL)
+        server = self.spawn(
+            [self.binaries / "arrakis", "up", "--json", "--listen", f"127.0.0.1:{port}"],
+            self.arrakis_env(home),
+            f"up-{home.name.strip('.')}",
+            stdin=subprocess.DEVNULL,
+        )
 
         def listens():
             if server.poll() is not None:
@@ -183,8 +235,15 @@ class Stage:
 
     def arrakis(self, *arguments, home=None, may_fail=False):
         """Runs a command of Arrakis, and returns what it says: read if it is JSON, else the text."""
-        done = subprocess.run([self.binaries / "arrakis", *arguments], env=self.arrakis_env(home or self.home / ".arrakis"),
-                              cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [self.binaries / "arrakis", *arguments],
+            env=self.arrakis_env(home or self.home / ".arrakis"),
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         if done.returncode != 0 and not may_fail:
             raise CannotRun(f"`arrakis {' '.join(arguments)}` ended with {done.returncode}: {done.stderr.strip()}")
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
@@ -209,6 +268,7 @@ class Stage:
 
     def wait_for_delivery(self, home=None):
         """Waits until the spool is empty, transcripts are read, and no drainer runs. Returns the last status."""
+
         def delivered():
             spool = self.arrakis("status", "--json", home=home)["spool"]
             idle = spool["pending"] == 0 and spool["processing"] == 0 and not spool["drainerRunning"]

@@ -11,13 +11,24 @@ EXAMPLE_CHARACTERS = 100
 NESTED = ("message", "message.usage", "origin", "turnPosition", "compactMetadata", "permissionDecision")
 
 # Fields whose values are names of the client's, not of anybody's work.
-ENUMERATED = ("operation", "reason", "promptSource", "rowSource", "turnOrigin", "origin.kind", "toolDenialKind",
-              "permissionDecision.decision", "permissionDecision.source", "attachment.commandMode", "promptSubmitEnding.ending.kind")
+ENUMERATED = (
+    "operation",
+    "reason",
+    "promptSource",
+    "rowSource",
+    "turnOrigin",
+    "origin.kind",
+    "toolDenialKind",
+    "permissionDecision.decision",
+    "permissionDecision.source",
+    "attachment.commandMode",
+    "promptSubmitEnding.ending.kind",
+)
 
 
 def shortened(value):
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= EXAMPLE_CHARACTERS else text[:EXAMPLE_CHARACTERS - 1] + "…"
+    return text if len(text) <= EXAMPLE_CHARACTERS else text[: EXAMPLE_CHARACTERS - 1] + "…"
 
 
 def at_path(value, path):
@@ -67,19 +78,31 @@ class Survey:
 
     def compare(self, known):
         """The names that are new, with an example, and those that are known and were not seen."""
-        new = [{"category": category, "name": name, "example": example} for category, names in sorted(self.names.items())
-               for name, example in sorted(names.items()) if name not in known.get(category, ())]
-        gone = [{"category": category, "name": name} for category, names in sorted(known.items())
-                for name in names if name not in self.names.get(category, ())]
+        new = [
+            {"category": category, "name": name, "example": example}
+            for category, names in sorted(self.names.items())
+            for name, example in sorted(names.items())
+            if name not in known.get(category, ())
+        ]
+        gone = [
+            {"category": category, "name": name}
+            for category, names in sorted(known.items())
+            for name in names
+            if name not in self.names.get(category, ())
+        ]
         return new, gone
 
     def accept(self, version, path):
         """Makes these names the known ones. What was seen with the same version earlier stays known."""
         before = read_known(path)
         kept = before["names"] if before["client"] == version else {}
-        names = {category: sorted({*kept.get(category, ()), *self.names.get(category, ())})
-                 for category in sorted({*kept, *self.names})}
-        path.write_text(json.dumps({"client": version, "names": names}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        names = {
+            category: sorted({*kept.get(category, ()), *self.names.get(category, ())})
+            for category in sorted({*kept, *self.names})
+        }
+        path.write_text(
+            json.dumps({"client": version, "names": names}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_known(path):

@@ -13,10 +13,13 @@ from stage import Late, wait_until
 INPUT = re.compile(r"^[│|\s]*[>❯](?:\s|$)", re.M)
 
 # An image of one pixel.
-DOT = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==")
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
-# How long the screen must stay as it is to count as settled, in seconds.
+# How long the client gets to work on a key before the next one, in seconds.
 SETTLED_SECONDS = 0.6
+
+# What is typed is looked for on the screen by its last characters, this many.
+SHOWN_CHARACTERS = 12
 
 
 class Terminal:
@@ -26,8 +29,14 @@ class Terminal:
         self.stage, self.it, self.settings = stage, it, settings
 
     def tmux(self, *arguments):
-        done = subprocess.run(["tmux", "-S", self.stage.tmux_socket, "-f", self.stage.tmux_settings, *arguments], text=True,
-                              capture_output=True, env=self.env, cwd=self.stage.work, check=False)
+        done = subprocess.run(
+            ["tmux", "-S", self.stage.tmux_socket, "-f", self.stage.tmux_settings, *arguments],
+            text=True,
+            capture_output=True,
+            env=self.env,
+            cwd=self.stage.work,
+            check=False,
+        )
         if done.returncode != 0:
             raise Late(f"tmux {arguments[0]} failed: {done.stderr.strip()}")
         return done.stdout
@@ -68,6 +77,7 @@ class Terminal:
 
     def wait_for_screen(self, pattern):
         """Waits for a text on the screen, as long as the client lives."""
+
         def shows():
             if self.has_ended():
                 raise Late("the client has ended")
@@ -76,12 +86,19 @@ class Terminal:
         return wait_until(shows, f"{getattr(pattern, 'pattern', pattern)!r} on the screen")
 
     def settle(self):
-        """Waits until the input has taken what was typed: the screen stays as it is but for what moves by itself."""
+        """Gives the client time for what was typed, where the screen does not tell."""
         time.sleep(SETTLED_SECONDS)
 
     def type(self, text):
         self.tmux("send-keys", "-t", self.it.name, "-l", "--", text)
+        # The input shows the end of it, if need be after a line break.
+        self.wait_for_screen(re.escape(text[-SHOWN_CHARACTERS:].strip()))
         self.settle()
+
+    def interrupt(self):
+        """Presses Esc, and waits for its effect: a letter typed at once would be taken for one with Alt."""
+        self.press("Escape")
+        wait_until(lambda: "esc to interrupt" not in self.screen(), "the end of the answer that was interrupted")
 
     def paste(self, text):
         self.tmux("set-buffer", "--", text)
@@ -164,7 +181,7 @@ def _(stage, it):
     with Terminal(stage, it) as client:
         client.say("scene=very-slow A tool that is interrupted.")
         client.wait_for("PreToolUse")
-        client.press("Escape")
+        client.interrupt()
         client.say("scene=text After the interruption.")
         client.wait_for("Stop")
 
@@ -175,8 +192,7 @@ def _(stage, it):
         client.say("scene=very-slow A tool that is interrupted while something waits.")
         client.wait_for("PreToolUse")
         client.say("scene=text Waited for a tool that was interrupted.")
-        client.press("Escape")
-        (stage.logs / f"{it.name}.input").write_text(client.screen())
+        client.interrupt()
         client.wait_for("Stop")
 
 
@@ -187,7 +203,8 @@ def _(stage, it):
         client.wait_for("Stop")
         client.say("scene=late Withdrawn before an answer.", fate=UNSENT)
         wait_until(lambda: "late" in stage.mock.asked, "the request of the withdrawn prompt")
-        client.press("Escape", "C-u")
+        client.interrupt()
+        client.press("C-u")
         client.say("scene=text After it was withdrawn.")
         client.wait_for("Stop", 2)
 
@@ -208,7 +225,9 @@ def _(stage, it):
         client.wait_for("Stop")
         client.say("scene=text Second, rewound.")
         client.wait_for("Stop", 2)
-        client.press("Escape", "Escape", "Up", "Enter")
+        client.press("Escape", "Escape")
+        client.wait_for_screen("Rewind")
+        client.press("Up", "Enter")
         client.wait_for_screen("Restore")
         client.press("Enter")
         client.wait_for_screen(INPUT)

@@ -31,7 +31,14 @@ def event(payload, event_type="Stop"):
 
 
 def message(content, **more):
-    return {"role": "user", "origin": "transcript", "agentId": None, "at": "2026-11-30T00:00:00.000000Z", "content": content, **more}
+    return {
+        "role": "user",
+        "origin": "transcript",
+        "agentId": None,
+        "at": "2026-11-30T00:00:00.000000Z",
+        "content": content,
+        **more,
+    }
 
 
 def conversation(session_id, *messages):
@@ -48,8 +55,10 @@ class Conservation(unittest.TestCase):
             return judge.conservation(Seen(folder, given), [Session("one", None)], stored)
 
     def test_each_payload_once_is_right_and_transcripts_do_not_count(self):
-        calls, findings = self.judged([b'{"a":1}\n', b'{"a":1}\n', b'{"b":2}\n'],
-                                      [event(b'{"a":1}'), event(b'{"a":1}'), event(b'{"b":2}'), event(b'{"c":3}', "Transcript")])
+        calls, findings = self.judged(
+            [b'{"a":1}\n', b'{"a":1}\n', b'{"b":2}\n'],
+            [event(b'{"a":1}'), event(b'{"a":1}'), event(b'{"b":2}'), event(b'{"c":3}', "Transcript")],
+        )
         self.assertEqual((calls, findings), (3, []))
 
     def test_what_is_lost_doubled_changed_or_made_up_is_found(self):
@@ -78,25 +87,36 @@ class Prompts(unittest.TestCase):
     def test_a_prompt_is_missing_or_doubled(self):
         fork = conversation("s2", message("Another way."))
         self.assertEqual(self.judged(conversation("s1"), fork), [("prompt missing", "one")])
-        self.assertEqual(self.judged(conversation("s1", message("First."), message("First.")), fork), [("prompt doubled", "one")])
+        self.assertEqual(
+            self.judged(conversation("s1", message("First."), message("First.")), fork), [("prompt doubled", "one")]
+        )
         # That a fork repeats it does not make up for it.
-        self.assertEqual(self.judged(conversation("s1"), conversation("s2", message("First."), message("Another way."))),
-                         [("prompt missing", "one")])
+        self.assertEqual(
+            self.judged(conversation("s1"), conversation("s2", message("First."), message("Another way."))),
+            [("prompt missing", "one")],
+        )
 
     def test_words_of_others_are_found_but_those_of_a_subagents_task_are_none(self):
         fork = conversation("s2", message("Another way."))
         first = message("First.")
-        self.assertEqual(self.judged(conversation("s1", first, message("<system-reminder>")), fork), [("not the person's words", "one")])
+        self.assertEqual(
+            self.judged(conversation("s1", first, message("<system-reminder>")), fork),
+            [("not the person's words", "one")],
+        )
         self.assertEqual(self.judged(conversation("s1", first, message("A task.", agentId="a")), fork), [])
         # A prompt of another session is not this one's.
-        self.assertEqual(self.judged(conversation("s1", first, message("Another way.")), fork), [("not the person's words", "one")])
+        self.assertEqual(
+            self.judged(conversation("s1", first, message("Another way.")), fork), [("not the person's words", "one")]
+        )
 
     def test_what_was_never_sent_is_shown_only_as_that(self):
         self.session.say("Taken back.", fate=UNSENT)
         fork, first = conversation("s2", message("Another way.")), message("First.")
         self.assertEqual(self.judged(conversation("s1", first), fork), [])
         self.assertEqual(self.judged(conversation("s1", first, message("Taken back.", origin="withdrawn")), fork), [])
-        self.assertEqual(self.judged(conversation("s1", first, message("Taken back.")), fork), [("unsent prompt shown", "one")])
+        self.assertEqual(
+            self.judged(conversation("s1", first, message("Taken back.")), fork), [("unsent prompt shown", "one")]
+        )
 
     def test_commands_and_pastes_are_known_in_each_form(self):
         self.session.say("!ls", fate=COMMAND)
@@ -112,13 +132,20 @@ class Times(unittest.TestCase):
         talk = conversation("s1", message(old, at=old), message("2026"))
         talk["toolUses"] = [{"at": old, "parameters": {"since": old}}]
         found = judge.old_times([Session("one", None)], {"one": {"s1"}}, [talk], "captured")
-        self.assertEqual([(one["text"], one["times"]) for one in found], [("at messages[].at", 1), ("at toolUses[].at", 1)])
+        self.assertEqual(
+            [(one["text"], one["times"]) for one in found], [("at messages[].at", 1), ("at toolUses[].at", 1)]
+        )
 
 
 class Understanding(unittest.TestCase):
     def test_unknown_types_come_from_slices_and_reports(self):
-        slices = [{"eventType": "Transcript", "payload": {"unknown": {"blob": 2}}}, {"eventType": "Transcript", "payload": {}}]
-        found = judge.not_understood(slices, {"unknown": {"blob": 1, "shape": 1}}, {"spool": {"transcripts": {"troubles": []}}})
+        slices = [
+            {"eventType": "Transcript", "payload": {"unknown": {"blob": 2}}},
+            {"eventType": "Transcript", "payload": {}},
+        ]
+        found = judge.not_understood(
+            slices, {"unknown": {"blob": 1, "shape": 1}}, {"spool": {"transcripts": {"troubles": []}}}
+        )
         self.assertEqual([one["text"] for one in found], ["2 lines of the type blob", "1 line of the type shape"])
 
     def test_an_event_that_nobody_registers_is_found(self):
@@ -145,12 +172,20 @@ class Names(unittest.TestCase):
             changed = {**self.LINE, "origin": {"kind": "robot"}, "mood": "x" * 500}
             del changed["uuid"]
             new, gone = self.survey(changed, {"type": "blob"}).compare(read_known(known)["names"])
-            self.assertEqual({(one["category"], one["name"]) for one in new}, {
-                ("fields of lines: user", "mood"), ("values of origin.kind in user lines", "robot"), ("types of lines", "blob"),
-                ("fields of lines: blob", "type")})
+            self.assertEqual(
+                {(one["category"], one["name"]) for one in new},
+                {
+                    ("fields of lines: user", "mood"),
+                    ("values of origin.kind in user lines", "robot"),
+                    ("types of lines", "blob"),
+                    ("fields of lines: blob", "type"),
+                },
+            )
             self.assertTrue(all(len(one["example"]) <= 100 for one in new))
-            self.assertEqual({(one["category"], one["name"]) for one in gone}, {
-                ("fields of lines: user", "uuid"), ("values of origin.kind in user lines", "human")})
+            self.assertEqual(
+                {(one["category"], one["name"]) for one in gone},
+                {("fields of lines: user", "uuid"), ("values of origin.kind in user lines", "human")},
+            )
 
     def test_accepting_keeps_what_was_seen_with_the_same_version_only(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +202,10 @@ class Mock(unittest.TestCase):
         return mock_api.next_step({"tools": [{}], "messages": list(messages)}, "/w")
 
     def test_the_newest_scene_and_the_answers_since_then_decide(self):
-        first, other = {"role": "user", "content": "scene=files"}, {"role": "user", "content": [{"type": "text", "text": "scene=bash"}]}
+        first, other = {"role": "user", "content": "scene=files"}, {
+            "role": "user",
+            "content": [{"type": "text", "text": "scene=bash"}],
+        }
         answer = {"role": "assistant", "content": []}
         self.assertEqual(self.step(first)[1][0]["name"], "Write")
         self.assertEqual(self.step(first, answer)[1][0]["name"], "Read")
