@@ -50,13 +50,13 @@ pub fn run(env: Env<'_>) {
     }
     let mut truncated = input.truncated;
     let payload = match truncated.as_mut() {
-        None => redactor.redact(&input.bytes).into_owned(),
+        None => redactor.redact(&input.bytes).text.into_owned(),
         // Each part by itself, so that the place where they meet stays known.
         Some(truncation) => {
             let (head, tail) = input.bytes.split_at(truncation.head_bytes as usize);
-            let head = redactor.redact(head).into_owned();
+            let head = redactor.redact(head).text.into_owned();
             truncation.head_bytes = head.len() as u64;
-            [head, redactor.redact(tail).into_owned()].concat()
+            [head, redactor.redact(tail).text.into_owned()].concat()
         }
     };
     let glance = Glance::of(&payload);

@@ -7,9 +7,13 @@
 //! One pass over the payload looks for the literals of all rules; only a rule whose literal was found
 //! has its regular expression compiled and run. Most payloads hold none, and cost that pass.
 
+mod removed;
 mod rules;
 
+pub use removed::{Redacted, Removed};
+
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
@@ -119,23 +123,64 @@ impl Redactor {
         (redactor, problems)
     }
 
-    /// `payload` with every secret replaced; borrowed where there is none.
+    /// `payload` with every secret replaced by `[REDACTED:<rule>]`, and how often each rule matched.
     #[must_use]
-    pub fn redact<'a>(&self, payload: &'a [u8]) -> Cow<'a, [u8]> {
+    pub fn redact<'a>(&self, payload: &'a [u8]) -> Redacted<'a> {
+        let findings = self.find(payload);
+        let mut removed = Removed::default();
+        if findings.is_empty() {
+            return Redacted { text: Cow::Borrowed(payload), removed };
+        }
+        let mut text = Vec::with_capacity(payload.len());
+        let mut copied = 0;
+        for Finding { rule, range } in findings {
+            text.extend_from_slice(&payload[copied..range.start]);
+            text.extend_from_slice(b"[REDACTED:");
+            text.extend_from_slice(rule.as_bytes());
+            text.push(b']');
+            copied = range.end;
+            removed.count(rule, 1);
+        }
+        text.extend_from_slice(&payload[copied..]);
+        Redacted { text: Cow::Owned(text), removed }
+    }
+
+    /// What [`redact`](Self::redact) would replace in `payload`, in the order of the text. No two
+    /// findings overlap.
+    #[must_use]
+    pub fn find(&self, payload: &[u8]) -> Vec<Finding<'_>> {
         let mut wanted: Vec<bool> = self.rules.iter().map(|rule| rule.always).collect();
         if let Some(literals) = &self.literals {
             for found in literals.find_overlapping_iter(payload) {
                 wanted[self.owners[found.pattern().as_usize()]] = true;
             }
         }
-        let mut text = Cow::Borrowed(payload);
+        let mut findings: Vec<Finding<'_>> = Vec::new();
         for (rule, _) in self.rules.iter().zip(wanted).filter(|(_, wanted)| *wanted) {
-            if let Some(redacted) = rule.apply(&text) {
-                text = Cow::Owned(redacted);
+            findings.extend(rule.find(payload));
+        }
+        // The sort is stable: of two that begin together the earlier rule's comes first, and wins.
+        findings.sort_by_key(|finding| finding.range.start);
+        let mut apart: Vec<Finding<'_>> = Vec::with_capacity(findings.len());
+        for finding in findings {
+            match apart.last_mut() {
+                Some(last) if finding.range.start < last.range.end => {
+                    last.range.end = last.range.end.max(finding.range.end);
+                }
+                _ => apart.push(finding),
             }
         }
-        text
+        apart
     }
+}
+
+/// A secret in a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding<'a> {
+    /// The name of the rule that found it.
+    pub rule: &'a str,
+    /// Where it is in the payload as it is written, in bytes.
+    pub range: Range<usize>,
 }
 
 impl Rule {
@@ -143,23 +188,10 @@ impl Rule {
         Self { name, pattern, always, compiled: OnceLock::new() }
     }
 
-    /// `text` with what the rule finds replaced; `None` where it finds nothing.
-    fn apply(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let regex = self.compiled.get_or_init(|| Regex::new(&self.pattern).ok()).as_ref()?;
-        let mut redacted = Vec::new();
-        let mut copied = 0;
-        for captures in regex.captures_iter(text) {
-            let Some(secret) = captures.get(1).or_else(|| captures.get(0)) else { continue };
-            redacted.extend_from_slice(&text[copied..secret.start()]);
-            redacted.extend_from_slice(b"[REDACTED:");
-            redacted.extend_from_slice(self.name.as_bytes());
-            redacted.push(b']');
-            copied = secret.end();
-        }
-        if copied == 0 {
-            return None;
-        }
-        redacted.extend_from_slice(&text[copied..]);
-        Some(redacted)
+    fn find<'a>(&'a self, text: &[u8]) -> Vec<Finding<'a>> {
+        let regex = self.compiled.get_or_init(|| Regex::new(&self.pattern).ok()).as_ref();
+        let found = regex.into_iter().flat_map(|regex| regex.captures_iter(text));
+        let secrets = found.filter_map(|captures| captures.get(1).or_else(|| captures.get(0)));
+        secrets.map(|secret| Finding { rule: &self.name, range: secret.range() }).collect()
     }
 }

@@ -16,7 +16,7 @@ use crate::limits::{
     SLICE_MAX_BYTES, SLICE_MAX_LINE_TYPES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES,
     UNREADABLE_TEXT_MAX_BYTES, cut,
 };
-use crate::redact::Redactor;
+use crate::redact::{Redacted, Redactor, Removed};
 
 /// Names a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,8 @@ pub struct Slice {
     pub skipped: BTreeMap<String, u64>,
     /// The lines that could not be read.
     pub unreadable: Vec<Unreadable>,
+    /// What redaction replaced in the lines that are in it.
+    pub removed: Removed,
 }
 
 impl Slice {
@@ -135,6 +137,7 @@ struct Part {
     lines: Vec<Box<RawValue>>,
     skipped: BTreeMap<String, u64>,
     unreadable: Vec<Unreadable>,
+    removed: Removed,
 }
 
 /// A line that could not be read, as a slice names it.
@@ -154,7 +157,7 @@ pub struct Unreadable {
 
 /// What becomes of a line.
 enum Line {
-    Kept(Box<RawValue>),
+    Kept(Box<RawValue>, Removed),
     Skipped(String),
     Unreadable(&'static str),
     Blank,
@@ -238,7 +241,7 @@ impl<'a> Slicer<'a> {
         if line.trim_ascii().is_empty() {
             return Line::Blank;
         }
-        let redacted = self.redactor.redact(line);
+        let Redacted { text: redacted, removed } = self.redactor.redact(line);
         let Ok(glance) = object::<Glance<'_>>(&redacted) else {
             return Line::Unreadable("not_json"); // or JSON that is no object
         };
@@ -255,13 +258,16 @@ impl<'a> Slicer<'a> {
         if kept.len() > TRANSCRIPT_LINE_MAX_BYTES {
             return Line::Unreadable("too_long"); // redacted, it is longer than it was
         }
-        RawValue::from_string(kept).map_or(Line::Unreadable("not_json"), Line::Kept)
+        match RawValue::from_string(kept) {
+            Ok(json) => Line::Kept(json, removed),
+            Err(_) => Line::Unreadable("not_json"),
+        }
     }
 
     /// Ends the slice before a line that does not fit into it.
     fn make_room(&mut self, line: &Line) -> Option<Slice> {
         let more = match line {
-            Line::Kept(json) => json.get().len(),
+            Line::Kept(json, _) => json.get().len(),
             Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
             Line::Skipped(_) | Line::Blank => return None,
         };
@@ -274,18 +280,22 @@ impl<'a> Slicer<'a> {
         let offset = self.start + self.part.taken;
         self.part.taken += bytes;
         match what {
-            Line::Kept(json) => {
+            Line::Kept(json, removed) => {
+                self.part.removed.add(&removed);
                 self.part.bytes += json.get().len();
                 self.part.lines.push(json);
             }
             Line::Unreadable(reason) => {
                 // More than is shown is looked at, so that no secret stands half in what is shown.
                 let head = &line[..line.len().min(SLICE_MAX_BYTES)];
-                let head = self.redactor.redact(head.trim_ascii());
-                let text = String::from_utf8_lossy(&head);
+                let Redacted { text, removed } = self.redactor.redact(head.trim_ascii());
+                let text = String::from_utf8_lossy(&text);
                 // What it is part of cannot be told: it may be thinking.
                 let max = if self.config.thinking { UNREADABLE_TEXT_MAX_BYTES } else { 0 };
                 let text = cut(&text, max).to_owned();
+                if !text.is_empty() {
+                    self.part.removed.add(&removed);
+                }
                 self.part.bytes += text.len();
                 let digest = digest();
                 self.part.unreadable.push(Unreadable { offset, bytes, reason, digest, text });
@@ -340,6 +350,7 @@ impl<'a> Slicer<'a> {
             lines: part.lines.len(),
             skipped: part.skipped,
             unreadable: part.unreadable,
+            removed: part.removed,
         })
     }
 }

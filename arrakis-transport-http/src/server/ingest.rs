@@ -183,7 +183,7 @@ impl Judged {
             ip_address: metadata.ip_address,
         };
         let id = || metadata.request_id.clone();
-        let redacted = || Bytes::from(state.redactor.redact(&body).into_owned());
+        let redacted = || Bytes::from(state.redactor.redact(&body).text.into_owned());
         let incoming = match parse(&body) {
             Ok(Parsed::Envelope(envelope)) => {
                 let Envelope { header, payload: body } = *envelope;
