@@ -33,17 +33,14 @@ const OPTIONS: &[(&str, Form, &[&str])] = &[
     (" -w", Spaced, &["ldapsearch", "ldapmodify", "ldapadd", "ldapwhoami"]),
     (" -P", Spaced, &["unzip", "zip", "sqlcmd", "bcp", "isql"]),
     (" -P", Attached, &["sqlcmd", "bcp", "isql"]),
-    (" -u", Pair, &["curl", "ab", "lftp"]),
-    (" -U", Pair, &["curl"]),
+    (" -u", Pair, &["ab", "lftp", "wget"]),
     (" -U", Percent, &["smbclient", "rpcclient", "net"]),
-    (" --user", Pair, &["curl"]),
-    (" --proxy-user", Pair, &["curl"]),
     (" --creds", Pair, &["skopeo", "podman", "buildah"]),
 ];
 
 /// The options of [`OPTIONS`] as they stand in a text.
 pub(super) const KEYWORDS: &[&str] =
-    &[" -p", " -a", " -w", " -P", " -u", " -U", " --user", " --proxy-user", " --creds"];
+    &[" -p", " -a", " -w", " -P", " -u", " -U", " --creds"];
 
 /// The password behind an option of a command.
 pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
@@ -85,6 +82,114 @@ pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
             scan.take(start..value.end);
             return;
         }
+    }
+}
+
+/// `curl -u user:X`, with other letters before the `u` or not, and `--user user:X`.
+pub(super) fn curl(scan: &mut Scan<'_>, hit: Range<usize>) {
+    const COMMAND_MAX_BYTES: usize = 4096;
+    let text = scan.text;
+    let most = text.len().min(hit.end + COMMAND_MAX_BYTES);
+    let mut at = hit.end;
+    while at < most {
+        let Some(next) = unit(text, at) else { return };
+        // A second command has a search of its own, so none costs more than its length.
+        if matches!(next.byte, b';' | b'|') || text[at..].starts_with(b"curl") {
+            return;
+        }
+        let option = next.byte == b'-' && text::begins(text, at);
+        let word = &text[at..];
+        let length = word.iter().take(24).take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+        at += next.len.max(if option { length } else { 0 });
+        if !option || !is_user_option(&word[..length]) {
+            continue;
+        }
+        let spaces = text[at..].iter().take(4).take_while(|byte| matches!(byte, b' ' | b'=')).count();
+        let Some(value) = argument(scan, at + spaces) else { continue };
+        let shown = text::decode(text, value.clone(), value::LOOK_BYTES);
+        let Some(colon) = shown.iter().position(|byte| *byte == b':') else { continue };
+        let secret = &shown[colon + 1..];
+        let made_up = value::is_placeholder(secret) || value::is_stand_in(secret) || value::names_itself(secret);
+        if secret.len() >= 3 && !made_up {
+            let start = units(text, value.start).nth(colon + 1).map_or(value.end, |(at, _)| at);
+            scan.take(start..value.end);
+        }
+        at = value.end;
+    }
+}
+
+fn is_user_option(word: &[u8]) -> bool {
+    match word {
+        [b'-', b'-', name @ ..] => name == b"user" || name == b"proxy-user",
+        [b'-', letters @ .., b'u' | b'U'] => letters.len() <= 8 && !letters.contains(&b'-'),
+        _ => false,
+    }
+}
+
+/// `ConvertTo-SecureString 'X'` of PowerShell.
+pub(super) fn secure_string(scan: &mut Scan<'_>, hit: Range<usize>) {
+    let text = scan.text;
+    let mut at = hit.end;
+    for skip in [&b" "[..], b"-String", b" "] {
+        if text[at..].len() >= skip.len() && text[at..at + skip.len()].eq_ignore_ascii_case(skip) {
+            at += skip.len();
+        }
+    }
+    if !unit(text, at).is_some_and(|unit| matches!(unit.byte, b'"' | b'\'')) {
+        return;
+    }
+    let Some(value) = argument(scan, at) else { return };
+    take_if_chosen(scan, value);
+}
+
+/// `echo user:X | chpasswd`.
+pub(super) fn chpasswd(scan: &mut Scan<'_>, hit: Range<usize>) {
+    let back = hit.start.saturating_sub(BACK_BYTES);
+    let before = &scan.text[back..hit.start];
+    let Some(echo) = before.windows(5).rposition(|part| part == b"echo ") else { return };
+    let Some(value) = argument(scan, back + echo + 5) else { return };
+    let Some(colon) = scan.text[value.clone()].iter().position(|byte| *byte == b':') else { return };
+    take_if_chosen(scan, value.start + colon + 1..value.end);
+}
+
+/// `sqlplus user/X@host` and `jdbc:oracle:thin:user/X@host`.
+pub(super) fn oracle(scan: &mut Scan<'_>, hit: Range<usize>) {
+    let text = scan.text;
+    let start = hit.end + text[hit.end..].iter().take(8).take_while(|byte| **byte == b' ').count();
+    let end = scan.ends.of_bare(text, start, true).min(start + 256);
+    let login = &text[start..end];
+    let Some(slash) = login.iter().position(|byte| *byte == b'/') else { return };
+    let Some(at_sign) = login.iter().position(|byte| *byte == b'@').filter(|at| *at > slash) else { return };
+    if slash > 0 {
+        take_if_chosen(scan, start + slash + 1..start + at_sign);
+    }
+}
+
+/// `kubectl create secret … --from-literal=name=X`.
+pub(super) fn literal(scan: &mut Scan<'_>, hit: Range<usize>) {
+    let text = scan.text;
+    let spaced = matches!(text.get(hit.end), Some(b'=' | b' '));
+    let Some(argument) = argument(scan, hit.end + usize::from(spaced)) else { return };
+    let Some(equals) = text[argument.clone()].iter().position(|byte| *byte == b'=') else { return };
+    let name = text[argument.start..argument.start + equals].to_ascii_lowercase();
+    let secret = ["pass", "token", "secret", "key", "pwd", "auth", "cred"];
+    let mut value = argument.start + equals + 1..argument.end;
+    // Quotes may stand around the value alone.
+    if value.is_empty()
+        && let Some(inner) = self::argument(scan, value.start)
+    {
+        value = inner;
+    }
+    if secret.iter().any(|part| name.windows(part.len()).any(|window| window == part.as_bytes())) {
+        take_if_chosen(scan, value);
+    }
+}
+
+fn take_if_chosen(scan: &mut Scan<'_>, range: Range<usize>) {
+    let shown = text::decode(scan.text, range.clone(), value::LOOK_BYTES);
+    let made_up = value::is_placeholder(&shown) || value::is_stand_in(&shown) || value::names_itself(&shown);
+    if !made_up && (value::is_password(&shown) || value::is_random(&shown)) {
+        scan.take(range);
     }
 }
 

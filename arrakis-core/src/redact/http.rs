@@ -10,10 +10,19 @@ use super::text::{self, is_word, unit, units};
 use super::value;
 use crate::limits::REDACTED_VALUE_MAX_BYTES;
 
+/// Schemes whose credentials are a list of names and values, some of them in quotes.
+const STRUCTURED: &[&str] = &["digest", "hawk", "oauth", "aws4-hmac-sha256", "signature"];
+
 /// `Authorization: <scheme> <credentials>`, as a header, a field or a variable.
 pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
     let text = scan.text;
     let Some((start, _)) = value_start(text, hit.end) else { return };
+    let word = text::decode(text, start..text.len().min(start + 32), 32);
+    let word: Vec<u8> = word.into_iter().take_while(|byte| is_word(*byte) || *byte == b'-').collect();
+    let structured = STRUCTURED.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
+    if structured {
+        return credentials_list(scan, start + word.len());
+    }
     let end = line_end(text, start);
     let shown = text::decode(text, start..end, value::LOOK_BYTES);
     let scheme = shown.iter().take_while(|byte| is_word(**byte) || **byte == b'-').count();
@@ -27,13 +36,7 @@ pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
     };
     let first = secret.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
     let first_end = units(text, credentials).nth(first.len()).map_or(end, |(at, _)| at).min(end);
-    let structured = shown[..scheme].eq_ignore_ascii_case(b"digest")
-        || shown[..scheme].to_ascii_lowercase().starts_with(b"aws4-")
-        || shown[..scheme].eq_ignore_ascii_case(b"hawk")
-        || shown[..scheme].eq_ignore_ascii_case(b"oauth");
-    if structured && gap > 0 && secret.contains(&b'=') && !value::is_placeholder(secret) {
-        scan.take(credentials..end);
-    } else if is_credential(&shown[..scheme], first, gap > 0) {
+    if is_credential(&shown[..scheme], first, gap > 0) {
         scan.take(credentials..first_end);
     }
 }
@@ -130,7 +133,9 @@ pub(super) fn url_password(scan: &mut Scan<'_>, hit: Range<usize>) {
     let words = ["password", "passwd", "passwort", "pass", "pwd", "pw", "secret", "token", "xxx", "apikey"];
     let named = words.iter().any(|word| shown.eq_ignore_ascii_case(word.as_bytes()));
     let upper = shown.iter().all(|byte| byte.is_ascii_uppercase() || b"_-".contains(byte));
-    let template = matches!(shown.first(), Some(b'$' | b'{' | b'[' | b'<' | b'%'))
+    let image = text[at_sign..].starts_with(b"@sha256:");
+    let optional = shown.contains(&b'[') || shown.contains(&b']') || shown.contains(&b'{');
+    let template = image || optional || matches!(shown.first(), Some(b'$' | b'{' | b'[' | b'<' | b'%'))
         && !matches!(shown.get(..3), Some([b'%', a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     if shown.len() >= 3 && !named && !upper && !template && !value::is_placeholder(&shown) {
         scan.take(colon..at_sign);
@@ -175,31 +180,35 @@ fn skip_spaces(text: &[u8], at: usize) -> (usize, usize) {
     (at + spaces, spaces)
 }
 
+/// Takes the values of a list of credentials: `username="ada", response="6629fae4"`. Each is taken by itself,
+/// since the quotes between them may be those of JSON.
+fn credentials_list(scan: &mut Scan<'_>, from: usize) {
+    const LIST_MAX_BYTES: usize = 4096;
+    let text = scan.text;
+    let mut at = from;
+    while let Some(next) = unit(text, at).filter(|_| at < from + LIST_MAX_BYTES) {
+        at += next.len;
+        if matches!(next.byte, b'\n' | b'\r') {
+            return;
+        }
+        if next.byte != b'=' {
+            continue;
+        }
+        let quote = unit(text, at).filter(|unit| unit.byte == b'"').map_or(0, |unit| unit.len);
+        let end = token_end(text, at + quote);
+        let shown = text::decode(text, at + quote..end, value::LOOK_BYTES);
+        if shown.len() >= 8 && (value::is_random(&shown) || shown.iter().all(u8::is_ascii_hexdigit)) {
+            scan.take(at + quote..end);
+        }
+        at = end.max(at);
+    }
+}
+
 /// Where a line of a header ends: at a line break or a quote.
 fn line_end(text: &[u8], from: usize) -> usize {
     let mut end = from;
     for (at, unit) in units(text, from).take(REDACTED_VALUE_MAX_BYTES) {
-        if matches!(unit.byte, b'\n' | b'\r' | b'\'' | b'`' | b'\\') {
-            return at;
-        }
-        if unit.byte == b'"' {
-            // Digest has quotes around its parts; a quote that an equals sign precedes opens one of those.
-            if unit.backslashes == 0 || text[..at].last() != Some(&b'=') {
-                return at;
-            }
-            return quoted_line_end(text, at, unit.backslashes);
-        }
-        end = at + unit.len;
-    }
-    end
-}
-
-/// Where a line ends in which quotes of a depth belong to it.
-fn quoted_line_end(text: &[u8], from: usize, backslashes: usize) -> usize {
-    let mut end = from;
-    for (at, unit) in units(text, from).take(REDACTED_VALUE_MAX_BYTES) {
-        let lower = unit.byte == b'"' && unit.backslashes < backslashes;
-        if lower || matches!(unit.byte, b'\n' | b'\r' | b'\'' | b'`') {
+        if matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\') {
             return at;
         }
         end = at + unit.len;

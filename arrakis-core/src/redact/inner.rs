@@ -25,7 +25,7 @@ pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
     }
 }
 
-/// The private part of a JSON web key.
+/// The private part of a JSON web key: `d`, or `k` of a symmetric one.
 pub(super) fn jwk(scan: &mut Scan<'_>, hit: Range<usize>) {
     const AROUND_BYTES: usize = 3000;
     let text = scan.text;
@@ -85,15 +85,14 @@ pub(super) fn maxmind(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// `<3 characters><digit>Q~<31 to 34 characters>`.
 pub(super) fn azure_secret(scan: &mut Scan<'_>, hit: Range<usize>) {
-    let sign = hit.end - hit.len() + 2;
-    let Some(start) = hit.start.checked_sub(4) else { return };
-    let before = &scan.text[start..hit.start];
-    let fits = before[3].is_ascii_digit()
-        && before[..3].iter().all(|byte| byte.is_ascii_alphanumeric() || b"_~.".contains(byte));
-    let rest = units(scan.text, sign)
+    let Some(start) = hit.start.checked_sub(3) else { return };
+    let fits = scan.text[start..hit.start]
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_~.".contains(byte));
+    let rest = units(scan.text, hit.end)
         .take(40)
         .take_while(|(_, unit)| unit.byte.is_ascii_alphanumeric() || b"_~.-".contains(&unit.byte));
-    let (count, end) = rest.fold((0, sign), |(count, _), (at, unit)| (count + 1, at + unit.len));
+    let (count, end) = rest.fold((0, hit.end), |(count, _), (at, unit)| (count + 1, at + unit.len));
     if fits && (31..=36).contains(&count) {
         scan.take(start..end);
     }

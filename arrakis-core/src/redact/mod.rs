@@ -145,7 +145,8 @@ impl Redactor {
         redactor.rules = rules::all().collect();
         for (number, rule) in (0..).zip(&redactor.rules) {
             for keyword in rule.keywords {
-                redactor.keywords.add(Cow::Borrowed(keyword.as_bytes()), rule.is_exact(), number);
+                let added = redactor.keywords.add(Cow::Borrowed(keyword.as_bytes()), rule.is_exact(), number);
+                debug_assert!(added, "{keyword} is too short");
             }
         }
         for rule in config.rules {

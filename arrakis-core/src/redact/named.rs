@@ -55,6 +55,10 @@ enum Link {
     Option,
     /// `<a>b</a>`.
     Tag,
+    /// `a("b")`.
+    Call,
+    /// `a is b`, `a b`: in a sentence.
+    Prose,
 }
 
 /// What is given to a name.
@@ -74,7 +78,8 @@ pub(super) fn password(scan: &mut Scan<'_>, hit: Range<usize>) {
 pub(super) fn short_name(scan: &mut Scan<'_>, hit: Range<usize>) {
     let before = hit.start.checked_sub(1).map(|at| scan.text[at]);
     let first = scan.text[hit.start];
-    let apart = !before.is_some_and(|byte| byte.is_ascii_alphanumeric())
+    let apart = !first.is_ascii_alphanumeric()
+        || !before.is_some_and(|byte| byte.is_ascii_alphanumeric())
         || before.is_some_and(|byte| byte.is_ascii_lowercase()) && first.is_ascii_uppercase()
         || text::begins(scan.text, hit.start);
     let ends = !scan.text.get(hit.end).is_some_and(|byte| is_word(*byte) || *byte == b'-');
@@ -94,7 +99,7 @@ pub(super) fn key(scan: &mut Scan<'_>, hit: Range<usize>) {
     const SECRET: &[&str] = &[
         "access", "account", "admin", "aes", "api", "app", "application", "auth", "bot", "cipher", "client",
         "consumer", "crypt", "crypto", "data", "db", "decryption", "deploy", "encrypt", "encryption",
-        "function", "hmac", "host", "ingest", "instrumentation", "integration", "jwt", "license", "master",
+        "function", "functions", "hmac", "host", "ingest", "instrumentation", "integration", "jwt", "license", "master",
         "oauth", "private", "recovery", "rest", "root", "rsa", "sas", "secret", "security", "server",
         "service", "session", "shared", "signature", "signing", "sign", "ssh", "storage", "subscription",
         "token", "unseal", "vault", "webhook", "write",
@@ -183,11 +188,25 @@ impl Name {
         Self {
             range: start..end,
             upper: letters().all(u8::is_ascii_uppercase),
-            option: dashes > 0 && before.last().is_none_or(|byte| !is_word(*byte)),
+            option: dashes > 0 && text::begins(text, before.len()),
             tag: before.ends_with(b"<") || before.ends_with(b"u003c"),
             leads,
         }
     }
+}
+
+/// Whether a name is a setting that has its value behind a space, as `requirepass` of Redis does.
+fn is_directive(text: &[u8], name: &Name) -> bool {
+    const DIRECTIVES: &[&str] = &["requirepass", "masterauth", "storepass", "keypass", "authtoken", "_authtoken"];
+    let label = &text[name.range.clone()];
+    DIRECTIVES.iter().any(|directive| label.eq_ignore_ascii_case(directive.as_bytes()))
+}
+
+/// Where the verb ends of a sentence that tells a secret: `is `, in a few languages.
+fn verb_end(text: &[u8], at: usize) -> usize {
+    let verbs = [&b"is "[..], b"was ", b"ist ", b"lautet ", b"est ", b"es ", b"is: ", b"to ", b"are "];
+    let verb = verbs.iter().find(|verb| text[at..].starts_with(verb));
+    at + verb.map_or(0, |verb| verb.len())
 }
 
 /// Skips white space from `at`; where it ends, and whether a line ended in it.
@@ -222,10 +241,10 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
         }
         at += next.len;
     }
-    let (mut next, line_ended) = skip_space(text, at);
+    let (mut next, mut line_ended) = skip_space(text, at);
     let spaced = next > at;
-    if let Some(after) = pair(text, next, quoted) {
-        next = after;
+    if let Some(after) = pair(text, next, quoted).or_else(|| default_of(text, next, quoted)) {
+        (next, line_ended) = (after, false);
     }
     let link = match unit(text, next)?.byte {
         b'>' if name.tag => Link::Tag,
@@ -238,11 +257,21 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
         b'=' => Link::Tight,
         b'!' | b'?' | b'|' if text.get(next + 1) == Some(&b'=') => Link::Loose,
         b'|' if text[next..].starts_with(b"||=") => Link::Loose,
+        b'(' if !quoted && !spaced && unit(text, next + 1).is_some_and(|unit| is_quote(unit.byte)) => Link::Call,
+        b'<' if text.get(next + 1) == Some(&b'-') => Link::Loose,
         byte if (name.option && !quoted || is_quote(byte) && name.upper) && spaced => Link::Option,
+        _ if spaced && !quoted && is_directive(text, name) => Link::Option,
+        _ if spaced && !quoted => Link::Prose,
         _ => return None,
     };
     let mut at = next;
-    if link != Link::Option {
+    if link == Link::Prose {
+        at = verb_end(text, at);
+    } else if link == Link::Call {
+        at += 1;
+    } else if text[at..].starts_with(b"<-") {
+        at += 2;
+    } else if link != Link::Option {
         while let Some(next) = unit(text, at)
             && matches!(next.byte, b':' | b'=' | b'>' | b',' | b'!' | b'?' | b'|')
         {
@@ -256,9 +285,10 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
         at += 1;
     }
     if link == Link::Tag {
-        let end = units(text, at).take(REDACTED_VALUE_MAX_BYTES);
-        let end = end.into_iter().find(|(_, unit)| matches!(unit.byte, b'<' | b'"' | b'\n' | b'\r'));
-        return end.map(|(end, _)| Value { range: at..end, quoted: true, link });
+        let mut rest = units(text, at).take(REDACTED_VALUE_MAX_BYTES);
+        let (end, stop) = rest.find(|(_, unit)| matches!(unit.byte, b'<' | b'"' | b'\n' | b'\r'))?;
+        let closed = stop.byte == b'<' && unit(text, end + stop.len).is_some_and(|unit| unit.byte == b'/');
+        return closed.then_some(Value { range: at..end, quoted: true, link });
     }
     let (start, line_ended) = skip_space(text, at);
     let link = if link == Link::Tight && start > at { Link::Loose } else { link };
@@ -305,6 +335,19 @@ fn pair(text: &[u8], at: usize, quoted: bool) -> Option<usize> {
     matches!(unit(text, at)?.byte, b':' | b'=').then_some(at)
 }
 
+/// Where the default of a variable of Terraform follows: `variable "db_password" { default = …`.
+fn default_of(text: &[u8], at: usize, quoted: bool) -> Option<usize> {
+    const BODY_MAX_BYTES: usize = 200;
+    if !quoted || text.get(at) != Some(&b'{') {
+        return None;
+    }
+    let body = &text[at..text.len().min(at + BODY_MAX_BYTES)];
+    let body = &body[..body.iter().position(|byte| *byte == b'}').unwrap_or(body.len())];
+    let found = body.windows(7).position(|part| part == b"default")?;
+    let (at, _) = skip_space(text, at + found + 7);
+    (text.get(at) == Some(&b'=')).then_some(at)
+}
+
 /// Where the value begins behind a type: `: &'static str = "…"`.
 fn typed(text: &[u8], at: usize, link: Link) -> Option<usize> {
     if link != Link::Colon {
@@ -330,7 +373,7 @@ fn open_quote(text: &[u8], at: usize) -> Option<(usize, u8, usize)> {
         if is_quote(next.byte) {
             return Some((at + next.len, next.byte, next.backslashes));
         }
-        if !b"bBrRuUfFLc@$&".contains(&next.byte) || next.len > 1 {
+        if !b"bBrRuUfFLNc@$&".contains(&next.byte) || next.len > 1 {
             return None;
         }
         at += 1;
@@ -344,10 +387,11 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
         return false;
     }
     let shown = text::decode(text, value.range.clone(), value::LOOK_BYTES);
+    let bare = shown.iter().rposition(|byte| !b"!?;".contains(byte)).map_or(0, |last| last + 1);
     let label = text[name.range.clone()].to_ascii_lowercase();
     if shown.is_empty()
         || value::is_placeholder(&shown)
-        || value::is_stand_in(&shown)
+        || value::is_stand_in(&shown[..bare])
         || value::is_uuid(&shown)
         || is_pattern(&shown)
         || label.ends_with(&shown.to_ascii_lowercase())
@@ -359,18 +403,25 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
         return false;
     }
     match (kind, value.quoted) {
+        _ if value.link == Link::Prose => is_told(&shown, kind),
         (Kind::Password, true) if shown.iter().any(u8::is_ascii_whitespace) => {
             shown.len() >= 8 && value.link != Link::Comma && !value::is_prose(&shown)
         }
-        (Kind::Password, true) if value.link == Link::Comma => value::is_random(&shown),
+        (Kind::Password, true) if matches!(value.link, Link::Comma | Link::Call) => {
+            let digit = shown.iter().any(u8::is_ascii_digit);
+            let set = digit && (name.upper || value.link == Link::Call) && value::is_password(&shown);
+            value::is_random(&shown) || set
+        }
         (Kind::Password, true) => {
             let set = name.upper && matches!(value.link, Link::Tight | Link::Option);
             value::is_password(&shown) || ((set || value.link == Link::Tag) && is_chosen(&shown))
         }
         (Kind::Password, false) => is_bare_password(text, name, value, &shown),
         (Kind::Opaque, true) => {
+            let strict = matches!(value.link, Link::Comma | Link::Call) && !name.upper;
             value::is_random(&shown)
-                || (value.link != Link::Comma && shown.len() >= 8 && is_mixed(&shown))
+                || value::is_jumble(&shown)
+                || (!strict && shown.len() >= 8 && is_mixed(&shown))
         }
         (Kind::Opaque, false) => value::is_random(&shown) && !shown.contains(&b':'),
     }
@@ -401,6 +452,19 @@ fn is_bare_password(text: &[u8], name: &Name, value: &Value, shown: &[u8]) -> bo
                 || ends && hyphens && value.link == Link::Colon
         }
     }
+}
+
+/// Whether a sentence tells a secret: a value that no other word of a sentence looks like.
+fn is_told(shown: &[u8], kind: Kind) -> bool {
+    let shown = shown.strip_suffix(b".").unwrap_or(shown);
+    let digits = shown.iter().filter(|byte| byte.is_ascii_digit()).count();
+    let upper = shown.iter().any(u8::is_ascii_uppercase);
+    let sign = shown.iter().any(|byte| b"!@#$%^&*+~".contains(byte));
+    let lower = shown.iter().any(u8::is_ascii_lowercase);
+    if kind == Kind::Opaque || shown.len() < 8 {
+        return value::is_random(shown) && shown.len() >= 16;
+    }
+    digits >= 2 && lower && (upper || sign) && !shown.contains(&b'=') && value::is_password(shown) && !value::is_technical(shown)
 }
 
 /// Whether an option's value is followed by another option or the command's end, not by more of a sentence.
@@ -434,7 +498,17 @@ fn is_expression(text: &[u8], value: &Value, shown: &[u8]) -> bool {
     let next = unit(text, value.range.end).map(|unit| unit.byte);
     let called = matches!(next, Some(b'(' | b'[' | b'{' | b'<'));
     let has = |part: &[u8]| shown.windows(part.len()).any(|window| window == part);
-    let member = value::is_identifier(shown) && shown.contains(&b'.') && value::is_wordy(shown);
+    // A member of something: `user.name`. Passwords of two words have a number at the end.
+    let ends = matches!(next, Some(b',' | b')' | b'}')) || !shown.last().is_some_and(u8::is_ascii_digit);
+    let numbered = shown.iter().any(u8::is_ascii_digit) && !ends;
+    let line_ends = matches!(next, None | Some(b'\n' | b'\r' | b'"' | b'\''));
+    let numbered = numbered || line_ends && shown.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2;
+    let capital = shown[0].is_ascii_uppercase() && shown.iter().any(u8::is_ascii_digit);
+    let member = value::is_identifier(shown)
+        && shown.contains(&b'.')
+        && value::is_wordy(shown)
+        && !numbered
+        && !capital;
     let operator = matches!(shown[0], b'!' | b'&' | b'*' | b'-' | b'=' | b'@' | b'.' | b'$' | b':')
         && value.link != Link::Tight;
     called || member || operator || has(b"::") || has(b"->") || has(b"=>")

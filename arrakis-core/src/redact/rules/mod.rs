@@ -130,7 +130,10 @@ impl Rule {
             }
             Shape::Owned(parts) => {
                 let Some(value) = named::value_of_owner(scan, hit) else { return };
-                if end_of(scan.text, value.range.start, parts) == Some(value.range.end) {
+                let shown = text::decode(scan.text, value.range.clone(), value::LOOK_BYTES);
+                if end_of(scan.text, value.range.start, parts) == Some(value.range.end)
+                    && (value::is_random(&shown) || value::is_uuid(&shown) || value::is_dense(&shown))
+                {
                     scan.take(value.range);
                 }
             }
