@@ -253,8 +253,9 @@ pub(super) fn netrc(scan: &mut Scan<'_>, hit: Range<usize>) {
     let back = hit.start.saturating_sub(BACK_BYTES);
     let before = &scan.text[back..hit.start];
     let has = |word: &[u8]| before.windows(word.len()).any(|part| part == word);
+    let lines = before.windows(2).any(|part| part == b"\\n") || before.contains(&b'\n');
     if has(b"login ") && (has(b"machine ") || has(b"default ")) {
-        take_word(scan, hit.end, 3);
+        take_word(scan, hit.end, if lines { 3 } else { 6 });
     }
 }
 

@@ -38,6 +38,8 @@ struct Name {
     tag: bool,
     /// It is at the beginning of a line, or behind `export`.
     leads: bool,
+    /// A quote stands directly before it.
+    quoted: bool,
 }
 
 /// How a value is given to a name.
@@ -84,7 +86,7 @@ pub(super) fn short_name(scan: &mut Scan<'_>, hit: Range<usize>) {
         || text::begins(scan.text, hit.start);
     let ends = !scan.text.get(hit.end).is_some_and(|byte| is_word(*byte) || *byte == b'-');
     if apart && ends {
-        let auth = scan.text[hit.clone()].eq_ignore_ascii_case(b"auth");
+        let auth = scan.text[hit.clone()].to_ascii_lowercase().ends_with(b"auth");
         named(scan, hit, if auth { Kind::Opaque } else { Kind::Password });
     }
 }
@@ -191,6 +193,7 @@ impl Name {
             option: dashes > 0 && text::begins(text, before.len()),
             tag: before.ends_with(b"<") || before.ends_with(b"u003c"),
             leads,
+            quoted: before.last().is_some_and(|byte| is_quote(*byte)),
         }
     }
 }
@@ -249,7 +252,7 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
     let link = match unit(text, next)?.byte {
         b'>' if name.tag => Link::Tag,
         _ if line_ended => return None,
-        b',' if quoted => Link::Comma,
+        b',' if quoted && name.quoted => Link::Comma,
         b':' if text.get(next + 1) == Some(&b':') => return None,
         b':' if text.get(next + 1) == Some(&b'=') => Link::Loose,
         b':' => Link::Colon,
@@ -390,6 +393,7 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
     let bare = shown.iter().rposition(|byte| !b"!?;".contains(byte)).map_or(0, |last| last + 1);
     let label = text[name.range.clone()].to_ascii_lowercase();
     if shown.is_empty()
+        || shown.contains(&b'\n')
         || value::is_placeholder(&shown)
         || value::is_stand_in(&shown[..bare])
         || value::is_uuid(&shown)
@@ -405,7 +409,9 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
     match (kind, value.quoted) {
         _ if value.link == Link::Prose => is_told(&shown, kind),
         (Kind::Password, true) if shown.iter().any(u8::is_ascii_whitespace) => {
-            shown.len() >= 8 && value.link != Link::Comma && !value::is_prose(&shown)
+            let command = text[..value.range.start].ends_with(b"`");
+            let listed = matches!(value.link, Link::Comma | Link::Call);
+            shown.len() >= 8 && !listed && !command && !value::is_prose(&shown)
         }
         (Kind::Password, true) if matches!(value.link, Link::Comma | Link::Call) => {
             let digit = shown.iter().any(u8::is_ascii_digit);
@@ -416,6 +422,8 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
             let set = name.upper && matches!(value.link, Link::Tight | Link::Option);
             value::is_password(&shown) || ((set || value.link == Link::Tag) && is_chosen(&shown))
         }
+        // What tests print: `PASS: name-of-the-test`.
+        (Kind::Password, false) if value.link == Link::Colon && label == b"pass" => value::is_random(&shown),
         (Kind::Password, false) => is_bare_password(text, name, value, &shown),
         (Kind::Opaque, true) => {
             let strict = matches!(value.link, Link::Comma | Link::Call) && !name.upper;
@@ -496,7 +504,8 @@ fn is_pattern(shown: &[u8]) -> bool {
 /// Whether a value without quotes is an expression: a call, an index, a member, a path of names.
 fn is_expression(text: &[u8], value: &Value, shown: &[u8]) -> bool {
     let next = unit(text, value.range.end).map(|unit| unit.byte);
-    let called = matches!(next, Some(b'(' | b'[' | b'{' | b'<'));
+    let spaced = unit(text, skip_space(text, value.range.end).0).map(|unit| unit.byte);
+    let called = matches!(next, Some(b'(' | b'[' | b'{' | b'<')) || spaced == Some(b'(');
     let has = |part: &[u8]| shown.windows(part.len()).any(|window| window == part);
     // A member of something: `user.name`. Passwords of two words have a number at the end.
     let ends = matches!(next, Some(b',' | b')' | b'}')) || !shown.last().is_some_and(u8::is_ascii_digit);
@@ -504,11 +513,10 @@ fn is_expression(text: &[u8], value: &Value, shown: &[u8]) -> bool {
     let line_ends = matches!(next, None | Some(b'\n' | b'\r' | b'"' | b'\''));
     let numbered = numbered || line_ends && shown.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2;
     let capital = shown[0].is_ascii_uppercase() && shown.iter().any(u8::is_ascii_digit);
+    let digits = shown.iter().any(u8::is_ascii_digit);
     let member = value::is_identifier(shown)
         && shown.contains(&b'.')
-        && value::is_wordy(shown)
-        && !numbered
-        && !capital;
+        && (!digits || value::is_wordy(shown) && !numbered && !capital);
     let operator = matches!(shown[0], b'!' | b'&' | b'*' | b'-' | b'=' | b'@' | b'.' | b'$' | b':')
         && value.link != Link::Tight;
     called || member || operator || has(b"::") || has(b"->") || has(b"=>")

@@ -40,13 +40,13 @@ const PAIRS: [&[u8; 26]; 26] = [
 
 /// Words that stand where a secret would, alone or beside others.
 const STAND_INS: &[&str] = &[
-    "admin", "any", "argument", "async", "auth", "await", "basic", "bearer", "bool", "boolean", "byte",
+    "admin", "and", "any", "argument", "arguments", "async", "auth", "await", "basic", "bearer", "bool", "boolean", "byte",
     "bytes", "char", "const", "credential", "credentials", "current", "default", "default_value", "define",
     "digest", "disabled", "dummy", "email", "empty", "enabled", "enum", "env", "environ", "environment",
-    "export", "fake", "false", "field", "file", "final", "float", "fn", "foo", "func", "function", "get",
-    "hash", "hashed", "hidden", "import", "include", "input", "int", "integer", "key", "let", "list",
+    "export", "fake", "false", "field", "file", "final", "flag", "flags", "float", "fn", "foo", "func", "function", "get",
+    "hash", "hashed", "hidden", "import", "include", "input", "int", "integer", "is", "key", "let", "list",
     "local", "login", "long", "map", "match", "missing", "mock", "mut", "name", "never", "new", "nil",
-    "no", "none", "null", "number", "object", "omit", "oauth", "option", "optional", "params", "plain",
+    "no", "none", "null", "number", "object", "omit", "oauth", "option", "optional", "options", "or", "parameter", "parameters", "params", "plain",
     "private", "process", "prompt", "props", "public", "query", "raw", "ref", "req", "request", "required",
     "return", "same-origin", "sample", "secret", "self", "static", "str", "string", "struct", "super",
     "symbol", "test", "text", "this", "token", "true", "type", "undefined", "union", "unknown", "unset",
@@ -147,7 +147,7 @@ fn lower(value: &[u8]) -> String {
 pub(super) fn is_placeholder(value: &[u8]) -> bool {
     let has = |what: &[u8]| value.windows(what.len()).any(|part| part == what);
     let template = [
-        &b"${"[..], b"{{", b"#{", b"$(", b"<%", b"%(", b"%{", b"...", b"***", b"[REDACTED:", b"\\(", b"@{",
+        &b"${"[..], b"{{", b"#{", b"$(", b"<%", b"%(", b"%{", b"%s", b"%d", b"...", b"***", b"[REDACTED:", b"\\(", b"@{",
     ];
     if value.first() == Some(&b'$') && value.get(1).is_some_and(|byte| text_word(*byte)) {
         return true; // a variable of a shell, or a hash of a password: `$2b$10$…`
@@ -228,7 +228,7 @@ pub(super) fn is_random(value: &[u8]) -> bool {
     if signs.distinct < 6 || signs.letters + signs.digits < value.len() / 2 {
         return false;
     }
-    if signs.letters == 0 {
+    if signs.letters < 2 {
         return false; // a number, a date, a version
     }
     if signs.letters >= 3 && signs.digits >= 3 && value.iter().all(u8::is_ascii_hexdigit) {
@@ -276,16 +276,18 @@ fn is_placeholder_word(value: &[u8]) -> bool {
 
 /// Whether a person may have thought of the value as a password: not a word alone, and nothing of code.
 pub(super) fn is_password(value: &[u8]) -> bool {
-    if value.len() < 4 || value.len() > LOOK_BYTES || is_placeholder(value) || is_reference(value) {
+    if value.len() < 4 || value.len() > LOOK_BYTES || value.starts_with(b"\\x") && value.len() < 8 || is_placeholder(value) || is_reference(value) {
         return false;
     }
     let signs = Signs::of(value);
     if signs.letters == 0 {
         // Digits alone are a number unless there are many of them.
-        return signs.specials > 0 && signs.digits > 0 || signs.digits >= 6;
+        let number = signs.separators == 0 && signs.digits >= 6;
+        return signs.specials > 0 && signs.digits > 0 || number;
     }
+    let number = matches!(value, [b'0', b'x' | b'X', digits @ ..] if digits.iter().all(u8::is_ascii_hexdigit));
     if signs.digits > 0 || signs.specials > 0 {
-        return true;
+        return !number;
     }
     // Letters alone: what no word looks like.
     signs.letters >= 6 && !signs.is_wordy()
