@@ -11,8 +11,8 @@ const PREFIXES: &[&str] = &[
 ];
 
 fn unbar(sample: &str) -> (String, Vec<String>) {
-    let secrets = sample.split('|').skip(1).step_by(2).map(str::to_owned).collect();
-    (sample.replace('|', ""), secrets)
+    let secrets = sample.split('|').skip(1).step_by(2).map(|secret| secret.replace('¦', "")).collect();
+    (sample.replace(['|', '¦'], ""), secrets)
 }
 
 /// `text` as it is written in a payload: by itself, or in strings of JSON of this depth.

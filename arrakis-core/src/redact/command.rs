@@ -253,9 +253,15 @@ pub(super) fn netrc(scan: &mut Scan<'_>, hit: Range<usize>) {
     let back = hit.start.saturating_sub(BACK_BYTES);
     let before = &scan.text[back..hit.start];
     let has = |word: &[u8]| before.windows(word.len()).any(|part| part == word);
-    let lines = before.windows(2).any(|part| part == b"\\n") || before.contains(&b'\n');
-    if has(b"login ") && (has(b"machine ") || has(b"default ")) {
-        take_word(scan, hit.end, if lines { 3 } else { 6 });
+    if !has(b"login ") || !(has(b"machine ") || has(b"default ")) {
+        return;
+    }
+    let end = scan.ends.of_bare(scan.text, hit.end, true);
+    let shown = text::decode(scan.text, hit.end..end, value::LOOK_BYTES);
+    let last = unit(scan.text, end).is_none_or(|unit| matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\''));
+    let made_up = value::is_placeholder(&shown) || value::is_stand_in(&shown);
+    if shown.len() >= 3 && !made_up && (last || value::is_password(&shown)) {
+        scan.take(hit.end..end);
     }
 }
 

@@ -415,12 +415,15 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
         }
         (Kind::Password, true) if matches!(value.link, Link::Comma | Link::Call) => {
             let digit = shown.iter().any(u8::is_ascii_digit);
-            let set = digit && (name.upper || value.link == Link::Call) && value::is_password(&shown);
+            let constant = value::is_identifier(&shown) && !shown.iter().any(u8::is_ascii_lowercase);
+            let set = digit && !constant && (name.upper || value.link == Link::Call) && value::is_password(&shown);
             value::is_random(&shown) || set
         }
         (Kind::Password, true) => {
             let set = name.upper && matches!(value.link, Link::Tight | Link::Option);
-            value::is_password(&shown) || ((set || value.link == Link::Tag) && is_chosen(&shown))
+            let phrase = name.upper && shown.len() >= 10 && shown.contains(&b'-');
+            let chosen = set || phrase || value.link == Link::Tag;
+            value::is_password(&shown) || chosen && is_chosen(&shown)
         }
         // What tests print: `PASS: name-of-the-test`.
         (Kind::Password, false) if value.link == Link::Colon && label == b"pass" => value::is_random(&shown),
