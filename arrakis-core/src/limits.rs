@@ -11,6 +11,21 @@ pub const PAYLOAD_MAX_BYTES: usize = 16 * MIB;
 /// What is kept of each end of a payload over [`PAYLOAD_MAX_BYTES`].
 pub const TRUNCATED_PART_BYTES: usize = MIB;
 
+/// Longest value that redaction takes because of the name before it, in bytes: tokens of a few kilobytes
+/// exist, and what is longer is data.
+pub const REDACTED_VALUE_MAX_BYTES: usize = 16 * 1024;
+
+/// Longest key block that redaction takes as a whole, in bytes: an RSA key of 16384 bits has 13 KB, and line
+/// numbers and escapes add to it.
+pub const REDACTED_BLOCK_MAX_BYTES: usize = 64 * 1024;
+
+/// Longest name of a redaction rule, in bytes: it stands in each replacement.
+pub const RULE_NAME_MAX_BYTES: usize = 64;
+
+/// Largest regular expression of a user's redaction rule once compiled, in bytes: each hook compiles it, and
+/// an ordinary one takes a tenth.
+pub const USER_PATTERN_MAX_BYTES: usize = MIB;
+
 /// Largest request body of the single-event endpoint, expanded: an envelope whose payload is not
 /// JSON travels as base64, a third longer than its bytes.
 pub const BODY_MAX_BYTES: usize = 32 * MIB;

@@ -1,26 +1,39 @@
 //! Takes secrets out of payloads before they are written anywhere.
 //!
-//! A payload is JSON that quotes other text: commands, files, and JSON again. A secret is replaced by
-//! `[REDACTED:<rule>]` inside whatever quotes it stands in, so valid JSON stays valid JSON. Bytes that
-//! are no JSON are searched all the same.
+//! A payload is JSON that quotes other text: commands, files, and JSON again. It is read as what it means
+//! ([`text`]), so a secret is found whatever stands before it and however often it was quoted. Each is
+//! replaced by `[REDACTED:<rule>]` inside whatever quotes it stands in, and no escape is cut: JSON stays
+//! JSON. Bytes that are no JSON are searched all the same.
 //!
-//! One pass over the payload looks for the literals of all rules; only a rule whose literal was found
-//! has its regular expression compiled and run. Most payloads hold none, and cost that pass.
+//! One pass over the payload looks for the keywords of all rules ([`keywords`]). Where one stands, its rules
+//! look at what is around it ([`rules`]), in time that depends on what they match. Most payloads hold few
+//! keywords, and cost that pass. No rule is a regular expression but those of the user ([`user`]).
 
+mod block;
+mod command;
+mod http;
+mod inner;
+mod keywords;
+mod named;
 mod removed;
 mod rules;
+mod scan;
+mod shape;
+mod text;
+mod user;
+mod value;
 
 pub use removed::{Redacted, Removed};
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
-use regex::bytes::Regex;
 use serde::Deserialize;
 
-use rules::DEFAULT_RULES;
+use keywords::Keywords;
+use rules::Rule;
+use scan::{Found, Scan};
+use user::Compiled;
 
 /// What to redact.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,12 +52,16 @@ impl Default for RedactConfig {
 }
 
 /// A rule of the user's own.
+///
+/// It sees the text as it is meant: each string of the payload with its escapes resolved, those of JSON
+/// inside JSON too. `^` is the beginning of a string, `(?m)^` that of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserRule {
     /// What stands in the replacement.
     pub name: String,
-    /// A regular expression over bytes. Its first group is replaced, or all of it where it has none.
+    /// A regular expression over bytes, without Unicode classes: `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII.
+    /// Its first group is replaced, or all of it where it has none. It must not match an empty text.
     pub pattern: String,
     /// The rule only runs where one of these stands, in upper or lower case; always where there are
     /// none.
@@ -62,21 +79,52 @@ pub struct RuleProblem {
     pub problem: String,
 }
 
+/// A secret in a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding<'a> {
+    /// The name of the rule that found it.
+    pub rule: &'a str,
+    /// Where it is in the payload as it is written, in bytes.
+    pub range: Range<usize>,
+}
+
+/// A default rule, as documentation and tests see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRule {
+    /// What stands in the replacement. Several rules may have one name.
+    pub name: &'static str,
+    /// The rule is tried only where one of these stands.
+    pub keywords: &'static [&'static str],
+    /// Texts in which the rule finds what stands between bars (`|`). A broken bar (`¦`) in them is no part of
+    /// the text; it keeps the scanners of code hosts quiet.
+    pub secrets: [&'static str; 2],
+    /// Texts in which no rule finds anything.
+    pub harmless: [&'static str; 2],
+}
+
+/// The default rules.
+pub fn default_rules() -> impl Iterator<Item = DefaultRule> {
+    rules::all().map(|rule| {
+        let Rule { name, keywords, secrets, harmless, .. } = *rule;
+        DefaultRule { name, keywords, secrets, harmless }
+    })
+}
+
 /// Finds secrets in text and replaces them.
 #[derive(Debug)]
 pub struct Redactor {
-    rules: Vec<Rule>,
-    /// Finds the literals of all rules at once; pattern `n` belongs to the rule `owners[n]`.
-    literals: Option<AhoCorasick>,
-    owners: Vec<usize>,
+    /// The default rules; empty where nothing is redacted.
+    rules: Vec<&'static Rule>,
+    /// The user's rules; their numbers follow those of the default ones.
+    own: Vec<Own>,
+    keywords: Keywords,
 }
 
 #[derive(Debug)]
-struct Rule {
-    name: Cow<'static, str>,
-    pattern: Cow<'static, str>,
+struct Own {
+    compiled: Compiled,
+    /// It runs whether or not a literal was found.
     always: bool,
-    compiled: OnceLock<Option<Regex>>,
 }
 
 impl Default for Redactor {
@@ -91,34 +139,44 @@ impl Redactor {
     #[must_use]
     pub fn new(config: RedactConfig) -> (Self, Vec<RuleProblem>) {
         let mut problems = Vec::new();
-        let mut redactor = Self { rules: Vec::new(), literals: None, owners: Vec::new() };
+        let mut redactor = Self { rules: Vec::new(), own: Vec::new(), keywords: Keywords::new() };
         if !config.enabled {
             return (redactor, problems);
         }
-        let mut literals: Vec<Cow<'static, str>> = Vec::new();
-        for rule in DEFAULT_RULES {
-            redactor.owners.extend(rule.literals.iter().map(|_| redactor.rules.len()));
-            literals.extend(rule.literals.iter().map(|literal| Cow::Borrowed(*literal)));
-            redactor.rules.push(Rule::new(rule.name.into(), rule.pattern.into(), false));
-        }
-        for UserRule { name, pattern, literals: wanted } in config.rules {
-            // A user's rule is compiled at once only to learn whether it can be: there are few.
-            if let Err(error) = Regex::new(&pattern) {
-                problems.push(RuleProblem { name, problem: error.to_string() });
-                continue;
+        redactor.rules = rules::all().collect();
+        for (number, rule) in (0..).zip(&redactor.rules) {
+            for keyword in rule.keywords {
+                let added = redactor.keywords.add(
+                    Cow::Borrowed(keyword.as_bytes()),
+                    rule.is_exact(),
+                    number,
+                );
+                debug_assert!(added, "{keyword} is too short");
             }
-            redactor.owners.extend(wanted.iter().map(|_| redactor.rules.len()));
-            redactor.rules.push(Rule::new(name.into(), pattern.into(), wanted.is_empty()));
-            literals.extend(wanted.into_iter().map(Cow::Owned));
         }
-        let automaton = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(literals.iter().map(|literal| literal.as_bytes()));
-        match automaton {
-            Ok(automaton) => redactor.literals = Some(automaton),
-            // Literals of absurd size; without the prefilter every rule runs, which is only slower.
-            Err(_) => redactor.rules.iter_mut().for_each(|rule| rule.always = true),
+        for rule in config.rules {
+            let compiled = match Compiled::new(&rule) {
+                Ok(compiled) => compiled,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            let Ok(number) = u16::try_from(redactor.rules.len() + redactor.own.len()) else {
+                let problem = "there are too many rules; join some of them".to_owned();
+                problems.push(RuleProblem { name: rule.name, problem });
+                continue;
+            };
+            let mut always = rule.literals.is_empty();
+            for literal in rule.literals {
+                // What JSON may write in another way is not looked for as it is.
+                let plain = literal
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"\"\\/<>&'+".contains(&byte));
+                always |=
+                    !plain || !redactor.keywords.add(literal.into_bytes().into(), false, number);
+            }
+            redactor.own.push(Own { compiled, always });
         }
         (redactor, problems)
     }
@@ -126,18 +184,19 @@ impl Redactor {
     /// `payload` with every secret replaced by `[REDACTED:<rule>]`, and how often each rule matched.
     #[must_use]
     pub fn redact<'a>(&self, payload: &'a [u8]) -> Redacted<'a> {
-        let findings = self.find(payload);
         let mut removed = Removed::default();
-        if findings.is_empty() {
+        let found = self.search(payload);
+        if found.is_empty() {
             return Redacted { text: Cow::Borrowed(payload), removed };
         }
         let mut text = Vec::with_capacity(payload.len());
         let mut copied = 0;
-        for Finding { rule, range } in findings {
+        for Found { rule, range, bare, .. } in found {
+            let rule = self.name(rule);
             text.extend_from_slice(&payload[copied..range.start]);
-            text.extend_from_slice(b"[REDACTED:");
+            text.extend_from_slice(if bare { b"\"[REDACTED:" } else { b"[REDACTED:" });
             text.extend_from_slice(rule.as_bytes());
-            text.push(b']');
+            text.extend_from_slice(if bare { b"]\"" } else { b"]" });
             copied = range.end;
             removed.count(rule, 1);
         }
@@ -149,49 +208,34 @@ impl Redactor {
     /// findings overlap.
     #[must_use]
     pub fn find(&self, payload: &[u8]) -> Vec<Finding<'_>> {
-        let mut wanted: Vec<bool> = self.rules.iter().map(|rule| rule.always).collect();
-        if let Some(literals) = &self.literals {
-            for found in literals.find_overlapping_iter(payload) {
-                wanted[self.owners[found.pattern().as_usize()]] = true;
-            }
-        }
-        let mut findings: Vec<Finding<'_>> = Vec::new();
-        for (rule, _) in self.rules.iter().zip(wanted).filter(|(_, wanted)| *wanted) {
-            findings.extend(rule.find(payload));
-        }
-        // The sort is stable: of two that begin together the earlier rule's comes first, and wins.
-        findings.sort_by_key(|finding| finding.range.start);
-        let mut apart: Vec<Finding<'_>> = Vec::with_capacity(findings.len());
-        for finding in findings {
-            match apart.last_mut() {
-                Some(last) if finding.range.start < last.range.end => {
-                    last.range.end = last.range.end.max(finding.range.end);
-                }
-                _ => apart.push(finding),
-            }
-        }
-        apart
-    }
-}
-
-/// A secret in a payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding<'a> {
-    /// The name of the rule that found it.
-    pub rule: &'a str,
-    /// Where it is in the payload as it is written, in bytes.
-    pub range: Range<usize>,
-}
-
-impl Rule {
-    fn new(name: Cow<'static, str>, pattern: Cow<'static, str>, always: bool) -> Self {
-        Self { name, pattern, always, compiled: OnceLock::new() }
+        let found = self.search(payload).into_iter();
+        found.map(|found| Finding { rule: self.name(found.rule), range: found.range }).collect()
     }
 
-    fn find<'a>(&'a self, text: &[u8]) -> Vec<Finding<'a>> {
-        let regex = self.compiled.get_or_init(|| Regex::new(&self.pattern).ok()).as_ref();
-        let found = regex.into_iter().flat_map(|regex| regex.captures_iter(text));
-        let secrets = found.filter_map(|captures| captures.get(1).or_else(|| captures.get(0)));
-        secrets.map(|secret| Finding { rule: &self.name, range: secret.range() }).collect()
+    fn search(&self, payload: &[u8]) -> Vec<Found> {
+        let mut scan = Scan::new(payload);
+        let mut wanted: Vec<bool> = self.own.iter().map(|own| own.always).collect();
+        self.keywords.each(payload, |number, start, end| {
+            match self.rules.get(usize::from(number)) {
+                Some(rule) => rule.apply(&mut scan, number, start..end),
+                None => wanted[usize::from(number) - self.rules.len()] = true,
+            }
+        });
+        let numbers = (0..).skip(self.rules.len());
+        let own = numbers.zip(&self.own).zip(wanted).filter(|(_, wanted)| *wanted);
+        let own: Vec<(u16, &Compiled)> =
+            own.map(|((number, own), _)| (number, &own.compiled)).collect();
+        user::find(&own, payload, &mut scan.found);
+        scan.finish()
+    }
+
+    fn name(&self, number: u16) -> &str {
+        let number = usize::from(number);
+        match self.rules.get(number) {
+            Some(rule) => rule.name,
+            None => {
+                self.own.get(number - self.rules.len()).map_or("rule", |own| &own.compiled.name)
+            }
+        }
     }
 }

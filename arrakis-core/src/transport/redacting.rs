@@ -7,11 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::{Batch, Outcome, Transport, TransportError};
 use crate::digest::Digest;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Truncation};
 use crate::redact::Redactor;
 
 /// A transport that redacts each event before `inner` sends it. The event keeps its digest, as a repeat must
@@ -71,17 +70,21 @@ fn redacted(redactor: &Redactor, envelope: Arc<Envelope>) -> Arc<Envelope> {
     let head_bytes = usize::try_from(head_bytes).unwrap_or(usize::MAX).min(payload.len());
     // Head and tail of a payload that was cut do not belong together.
     let (head, tail) = payload.split_at(head_bytes);
-    let parts = [redactor.redact(head), redactor.redact(tail)];
-    if parts[0] == head && parts[1] == tail {
+    let (head, tail) = (redactor.redact(head), redactor.redact(tail));
+    if head.removed.is_empty() && tail.removed.is_empty() {
         return envelope;
     }
     let mut header = envelope.header.clone();
     if let Some(truncated) = &mut header.truncated {
-        truncated.head_bytes = parts[0].len() as u64;
+        truncated.head_bytes = head.text.len() as u64;
     }
-    let payload = Bytes::from(parts.concat());
-    header.payload_digest = Some(Digest::of(&payload));
-    Arc::new(Envelope { header, payload })
+    header.redacted.add(&head.removed);
+    header.redacted.add(&tail.removed);
+    let redacted = [head.text, tail.text].concat();
+    let (redacted, truncated) = Truncation::limit(redacted, payload, header.truncated);
+    header.truncated = truncated;
+    header.payload_digest = Some(Digest::of(&redacted));
+    Arc::new(Envelope { header, payload: redacted.into() })
 }
 
 #[cfg(test)]
@@ -90,7 +93,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::envelope::{Source, Truncation, TruncationReason};
+    use crate::envelope::{Source, TruncationReason};
     use crate::redact::{RedactConfig, UserRule};
     use crate::transport::Loopback;
 
@@ -136,6 +139,7 @@ mod tests {
         let once = sent(event.clone()).await;
         assert_eq!(&once.payload[..], br#"{"prompt":"[REDACTED:badge]"}"#);
         assert_eq!(once.header.digest, event.header.digest, "a repeat has the same");
+        assert_eq!(once.header.redacted.iter().collect::<Vec<_>>(), [("badge", 1)]);
         assert_eq!(sent((*once).clone()).await, once, "twice is as good as once");
         let harmless = envelope("{}");
         assert_eq!(*sent(harmless.clone()).await, harmless);
