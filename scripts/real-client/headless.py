@@ -165,6 +165,8 @@ def _(stage, it):
         client.say("scene=bash First of the stream.")
         client.wait_for_results(1)
         client.control("model", subtype="set_model", model="sonnet")
+        # The client writes the command into the transcript that a person would have typed.
+        it.say("/model sonnet", fate=COMMAND)
         client.say("scene=text Second of the stream, to another model.")
         client.wait_for_results(2)
         client.say("scene=very-slow Third of the stream, interrupted.")

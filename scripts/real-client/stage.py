@@ -90,9 +90,10 @@ class Stage:
         # For sockets, whose paths are short: so it is not below `folder`.
         self.temporary = Path(tempfile.mkdtemp(prefix="real-client-"))
         self.tmux_socket = str(self.temporary / "tmux.sock")
-        # The screen of a client that has ended stays, so that it can be kept.
+        # The screen of a client that has ended stays, so that it can be kept; and tmux outlives its last session, which
+        # else ends it while the next one begins.
         self.tmux_settings = str(self.temporary / "tmux.conf")
-        Path(self.tmux_settings).write_text("set -g remain-on-exit on\n")
+        Path(self.tmux_settings).write_text("set -g remain-on-exit on\nset -g exit-empty off\n")
         self.running, self.mock = [], None
         self.drainers, self.ended = folder / "drainers", folder / "ended"
 
