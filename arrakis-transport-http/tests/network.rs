@@ -93,7 +93,7 @@ async fn a_connection_that_is_closed_without_a_reply() {
 #[tokio::test]
 async fn a_name_that_does_not_exist() {
     // No label may be so long, so nobody is asked about it.
-    let url = format!("http://{}.invalid/", "a".repeat(64));
+    let url = format!("https://{}.invalid/", "a".repeat(64));
     assert_away(&attempt(&url, PLENTY).await, "dns");
 }
 

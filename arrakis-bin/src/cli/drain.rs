@@ -1,26 +1,26 @@
 //! `arrakis drain`: delivers what the spool holds.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use arrakis_core::drain::{DrainReport, Drainer, Until};
+use arrakis_core::drain::{DrainReport, Until};
 use arrakis_core::id::RequestId;
 use arrakis_core::middleware::breaker::BreakerHandle;
 use arrakis_core::queue::Queue;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::transcript::{Follower, Shipper};
+use arrakis_store_fs::transcript::Follower;
 use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle, receivers};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::config_watch::{FileState, tell_problems, watch_config};
 use super::spool_watch::SpoolWatch;
-use crate::compose::{ConfiguredEndpoints, Delivery, drainer, ship_config, shipper};
-use crate::config::{Config, ConfigProblem, fallback_home, process_env};
+use crate::compose::{ConfiguredEndpoints, Delivery, drainer, shipper};
+use crate::config::{Config, fallback_home, process_env};
 use crate::wake::spawn_drainer;
 use crate::{shutdown, telemetry};
 
@@ -51,10 +51,6 @@ const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether another drainer still has the one event.
 const LEASE_INTERVAL: Duration = Duration::from_millis(5);
-
-/// How often `config.toml` is looked at for changes, and how long it must stay as it is before it is read: an
-/// editor may be in the middle of writing it, and half a file is another configuration.
-const CONFIG_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Drains the spool of the home, and that of the fallback home where there is one.
 ///
@@ -284,49 +280,6 @@ async fn acquire(layout: &Layout, patience: Duration) -> io::Result<Option<Drain
     }
 }
 
-/// Reads `config.toml` again whenever it changes, and has everything tried again then.
-async fn watch_config(
-    home: &Layout,
-    mut seen: Option<FileState>,
-    drainer: &Drainer,
-    endpoints: &ConfiguredEndpoints,
-    shipper: &Shipper,
-) {
-    let mut before = seen;
-    loop {
-        let now = FileState::of(home);
-        let is_written = std::mem::replace(&mut before, now) == now;
-        if now != seen && is_written {
-            seen = now;
-            let (config, problems) = Config::load(home.home(), &process_env);
-            tell_problems(&problems);
-            endpoints.update(&config);
-            shipper.configure(ship_config(&config));
-            drainer.poke();
-        }
-        tokio::time::sleep(CONFIG_INTERVAL).await;
-    }
-}
-
-/// What shows that a file was changed, replaced or made readable: the time of its last change of any kind,
-/// in seconds and nanoseconds, its number and its size in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileState([i64; 2], u64, u64);
-
-impl FileState {
-    /// The state of `config.toml`; `None` if there is none.
-    fn of(home: &Layout) -> Option<Self> {
-        let found = std::fs::metadata(home.config()).ok()?;
-        Some(Self([found.ctime(), found.ctime_nsec()], found.ino(), found.len()))
-    }
-}
-
-fn tell_problems(problems: &[ConfigProblem]) {
-    for problem in problems {
-        tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
-    }
-}
-
 fn add(sum: &mut DrainReport, one: DrainReport) {
     sum.delivered += one.delivered;
     sum.duplicates += one.duplicates;
@@ -350,102 +303,4 @@ fn tell(report: DrainReport, context: &mut Context) -> io::Result<()> {
         writeln!(out, "Why: `arrakis logs --level warn`")?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failing test may panic")]
-mod tests {
-    use arrakis_core::clock::{Clock, Timestamp};
-    use arrakis_core::drain::DrainConfig;
-    use arrakis_core::envelope::{Envelope, Source};
-    use arrakis_core::queue::MemoryQueue;
-    use arrakis_core::retry::Jitter;
-    use arrakis_core::testkit::fakes::TokioClock;
-    use arrakis_core::transport::{Batch, Loopback, Outcome, Transport, TransportError};
-    use arrakis_transport_http::client::Endpoints;
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-    use tokio::time::{Instant, sleep};
-
-    use super::*;
-
-    const URL: &str = "http://receiver/";
-
-    /// Takes events where there is a key.
-    #[derive(Debug)]
-    struct Keyed {
-        endpoints: Arc<ConfiguredEndpoints>,
-        inner: Loopback,
-    }
-
-    #[async_trait::async_trait]
-    impl Transport for Keyed {
-        async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
-            self.endpoints.endpoint(batch.destination())?;
-            self.inner.deliver(batch).await
-        }
-    }
-
-    /// Drains one event under a configuration that holds delivery, corrects it after an hour, and sees that the
-    /// event is delivered within two seconds.
-    async fn corrected(broken: Option<&str>) {
-        let directory = tempfile::TempDir::new().unwrap();
-        let home = Layout::new(directory.path());
-        let write = |text: &str| std::fs::write(home.config(), text).unwrap();
-        broken.map(write);
-        let (config, _) = Config::load(home.home(), &|_| None);
-        assert_eq!(config.hold.is_some(), broken.is_some());
-        let endpoints = Arc::new(ConfiguredEndpoints::new(&config));
-        let shipper = shipper(&home, &config);
-        let transport =
-            Arc::new(Keyed { endpoints: Arc::clone(&endpoints), inner: Loopback::default() });
-        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(Timestamp::EPOCH));
-        let queue = Arc::new(MemoryQueue::new(Arc::clone(&clock)));
-        let event = Envelope::new(
-            "e".parse().unwrap(),
-            Timestamp::EPOCH,
-            URL,
-            Source::default(),
-            &b"{}"[..],
-        );
-        queue.push(event).await.unwrap();
-        let config =
-            DrainConfig { clock, ..DrainConfig::new(Jitter::new(StdRng::seed_from_u64(1))) };
-        let drainer = Drainer::new(queue, Arc::<Keyed>::clone(&transport) as _, config);
-        let shutdown = CancellationToken::new();
-        let person = async {
-            sleep(Duration::from_secs(3600)).await;
-            assert!(
-                transport.inner.stored().is_empty() && !shipper.is_enabled() | broken.is_none()
-            );
-            // The first half of a file is no configuration yet.
-            write("");
-            sleep(CONFIG_INTERVAL / 2).await;
-            assert!(!shipper.is_enabled() | broken.is_none());
-            write(&format!(
-                "url = \"{URL}\"\napi_key = \"ark_k\"\nallow_plain_http = [\"receiver\"]\n"
-            ));
-            let mended = Instant::now();
-            while transport.inner.stored().is_empty() {
-                sleep(Duration::from_millis(100)).await;
-            }
-            assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
-            assert!(shipper.is_enabled(), "transcripts are read again");
-        };
-        tokio::select! {
-            _ = drainer.run(Until::Idle, &shutdown) => panic!("it ends while an event waits"),
-            () = watch_config(&home, FileState::of(&home), &drainer, &endpoints, &shipper) => {}
-            () = person => {}
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
-        corrected(None).await;
-        let rule =
-            format!("url = \"{URL}\"\napi_key = \"ark_k\"\n[[redact.rules]]\nname = \"n\"\n");
-        for broken in ["x =", "enabled = 1", "redact = 5", &format!("{rule}pattern = \"(\"\n")] {
-            corrected(Some(broken)).await;
-        }
-    }
 }

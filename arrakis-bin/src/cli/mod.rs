@@ -4,6 +4,7 @@
 //! trait object, and a [`Context`] with the writers, the clock and the circumstances. Results go to
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
+pub mod config_watch;
 pub mod conversations;
 pub mod doctor;
 pub mod drain;
