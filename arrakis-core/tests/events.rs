@@ -121,6 +121,12 @@ fn documented() -> Vec<(&'static str, Value, &'static str)> {
             json!({"turn_id": "t", "message_id": "m", "index": 0, "final": true, "delta": "hi"}),
             "hi",
         ),
+        (
+            "PreSkillShellCommand",
+            json!({"tool_name": "Bash", "tool_input": {"command": "git status"}, "tool_use_id": "u",
+                "command_name": "review", "command_source": "project", "invoked_by": "user"}),
+            "review: Bash git status",
+        ),
     ]
 }
 

@@ -157,9 +157,9 @@ macro_rules! events {
             },
         }
 
-        /// The types of the 33 events of Claude Code 2.1.330 (`sdk.d.ts` of
-        /// `@anthropic-ai/claude-agent-sdk` 0.3.330).
-        pub const HOOK_EVENTS: [&str; 33] = [$(stringify!($name),)*];
+        /// The types of the 34 events of Claude Code 2.1.332 (`sdk.d.ts` of
+        /// `@anthropic-ai/claude-agent-sdk` 0.3.332).
+        pub const HOOK_EVENTS: [&str; 34] = [$(stringify!($name),)*];
 
         impl Event {
             fn of_type(event_type: String, fields: RawFields<'_>) -> Self {

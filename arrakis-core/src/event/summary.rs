@@ -184,6 +184,10 @@ fn told(HookEvent { common, event }: &HookEvent) -> String {
         Event::FileChanged(e) => join(": ", [start(&e.event), start(&e.file_path)]),
         Event::DirectoryAdded(e) => start(&e.directory).to_owned(),
         Event::MessageDisplay(e) => start(&e.delta).to_owned(),
+        Event::PreSkillShellCommand(e) => {
+            let command = tool(&e.tool_name, &e.tool_input, "");
+            join(": ", [start(&e.command_name), &command])
+        }
         Event::Other { .. } => String::new(),
     }
 }

@@ -446,6 +446,21 @@ events! {
         /// The words.
         delta: String,
     }
+    /// A shell command in the text of a skill is about to run.
+    PreSkillShellCommand {
+        /// The shell tool that runs it: `Bash` or `PowerShell`.
+        tool_name: String,
+        /// The command, with its arguments filled in.
+        tool_input: Json,
+        /// Names the command. No tool call of the transcript has this id.
+        tool_use_id: String,
+        /// The skill or the slash command.
+        command_name: String,
+        /// Where that comes from.
+        command_source: String,
+        /// Who started it: `user`, `claude` or `other`.
+        invoked_by: String,
+    }
 }
 
 #[cfg(test)]
