@@ -254,11 +254,13 @@ impl<'a> Slicer<'a> {
                 let line_type = named.line_type.text().unwrap_or_default();
                 return Line::Skipped(line_type.into_owned());
             }
-            // It may be the model's thinking, in a form that is not known.
-            LineType::Unknown(name)
-                if !self.config.thinking || redacted.len() > UNKNOWN_LINE_MAX_BYTES =>
-            {
-                return Line::Unknown(name.clone(), None);
+            LineType::Unknown(name) => {
+                // It may be the model's thinking, in a form that is not known; without a type it is of no
+                // transcript.
+                let may_be_sent = self.config.thinking && named.line_type.text().is_some();
+                if !may_be_sent || redacted.len() > UNKNOWN_LINE_MAX_BYTES {
+                    return Line::Unknown(name.clone(), None);
+                }
             }
             _ => {}
         }
