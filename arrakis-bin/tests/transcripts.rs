@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 #![cfg(feature = "full")]
 
+#[path = "../../arrakis-core/tests/support/client.rs"]
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod client;
 #[path = "../../arrakis-core/tests/support/mod.rs"]
 mod recorded;
 #[path = "support/world.rs"]
@@ -185,6 +188,151 @@ fn replayed_sessions_are_whole_conversations() {
     assert_eq!(status["spool"]["balance"]["verdict"], "even", "{status}");
 }
 
+/// What `arrakis conversations show` says stands under a speaker, in order.
+fn shown(world: &World, session: &str, speaker: &str) -> Vec<String> {
+    let output = world.arrakis(&["conversations", "show", session, "--no-pager"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = |line: &&str| {
+        line.get(10..)
+            .is_some_and(|rest| rest == speaker || rest.starts_with(&format!("{speaker}  ")))
+    };
+    let found = lines.windows(2).filter(|pair| begins(&pair[0]));
+    found.map(|pair| format!("{} | {}", &pair[0][10..], pair[1].trim())).collect()
+}
+
+/// The recordings of client 2.1.332 that its prompts are looked at in.
+const TODAY: [&str; 5] = [
+    "headless",
+    "02-queued",
+    "02-queued-taken-back",
+    "02-queued-while-answering",
+    "23-scheduled-prompt",
+];
+
+fn assert_told_as_it_was(world: &World) {
+    for (session, expected) in [
+        ("8ba9402f", vec!["you | @@play agent"]),
+        (
+            "83ca7e7e",
+            vec!["you | @@play slowtool", "you  queued | typed meanwhile: use the zebrawood"],
+        ),
+        ("cd0dddb1", vec!["you | @@play multi", "you | /compact keep it short"]),
+        (
+            "c067effe",
+            vec![
+                "you | @@play slowtool please",
+                "you  queued | queued words: use the zebrawood",
+                "you  queued | second queued words: and the teak",
+            ],
+        ),
+        ("dcf6fa78", vec!["you | @@play slowtool please", "you | a later prompt"]),
+        (
+            "77e6ea5d",
+            vec![
+                "you | @@play drip please",
+                "you  queued at 20:03:03 | queued during the answer: yew",
+            ],
+        ),
+        ("b5e4b9e2", vec!["you | @@play cron"]),
+    ] {
+        assert_eq!(shown(world, session, "you"), expected, "{session}");
+    }
+    let scheduled = "system | scheduled words: water the yew";
+    assert!(shown(world, "b5e4b9e2", "system").contains(&scheduled.to_owned()));
+    assert_eq!(world.count("messages WHERE timestamp < '2026'"), 0);
+    assert_eq!(world.count("tool_uses WHERE timestamp < '2026'"), 0);
+    assert_eq!(world.count("conversations WHERE started_at < '2026'"), 0);
+    // A list counts what is shown.
+    let list = world.arrakis(&["conversations", "list", "--json"]);
+    let list: Vec<Value> = serde_json::from_slice(&list.stdout).unwrap();
+    for one in list {
+        let shown =
+            world.arrakis(&["conversations", "show", "--json", one["id"].as_str().unwrap()]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        assert_eq!(one["messageCount"], shown["messages"].as_array().unwrap().len(), "{one}");
+    }
+    for (words, hits) in [("mahogany", 0), ("zebrawood", 2), ("yew", 2)] {
+        let found = world.arrakis(&["search", words, "--json", "--role", "user"]);
+        let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+        let found = found["hits"].as_array().unwrap().len();
+        let scheduled = usize::from(words == "yew");
+        assert_eq!(found, hits - scheduled, "{words}");
+    }
+}
+
+#[test]
+fn sessions_of_client_2_1_332_read_as_they_were() {
+    let world = World::new();
+    let _up = world.lone_up();
+    let claude = Claude::of(&world);
+    let sessions: Vec<_> = TODAY.iter().flat_map(|name| client::recording(name)).collect();
+    for session in &sessions {
+        claude.write(session);
+        for hook in &session.hooks {
+            feed(world.lone_hook(), &claude.hook(hook));
+        }
+    }
+    drain_once(&world);
+    for session in &sessions {
+        assert_whole(&world, session);
+    }
+    world.wait_until("all is searchable", |world| {
+        let found = world.arrakis(&["search", "zebrawood", "--json", "--role", "user"]);
+        String::from_utf8_lossy(&found.stdout).matches("\"sessionId\"").count() == 2
+    });
+    assert_told_as_it_was(&world);
+    let status = world.arrakis(&["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["spool"]["transcripts"]["unknownLines"], json!({}), "all types are known");
+}
+
+#[test]
+fn sessions_of_client_2_1_332_are_imported_as_they_were() {
+    let world = World::new();
+    let _up = world.lone_up();
+    let claude = Claude::of(&world);
+    let sessions: Vec<_> = TODAY.iter().flat_map(|name| client::recording(name)).collect();
+    sessions.iter().for_each(|session| claude.write(session));
+    let (report, success) = import(&world, &[]);
+    assert!(success && report["unknown"] == json!({}), "{report}");
+    drain_once(&world);
+    world.wait_until("all is searchable", |world| {
+        let found = world.arrakis(&["search", "zebrawood", "--json", "--role", "user"]);
+        String::from_utf8_lossy(&found.stdout).matches("\"sessionId\"").count() == 2
+    });
+    assert_told_as_it_was(&world);
+}
+
+#[test]
+fn lines_of_unknown_types_are_named_at_import_in_status_and_by_the_doctor() {
+    let world = World::new();
+    let _up = world.lone_up();
+    let claude = Claude::of(&world);
+    let unknown = r#"{"type":"from-the-future","message":{"role":"user","content":"planted"}}"#;
+    let text = [unknown, unknown, &said("m1", "one").trim_end(), unknown].join("\n") + "\n";
+    claude.append("s", text.as_bytes());
+    let mut command = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    let output = command.arg("import").env("ARRAKIS_BIN", "true").output().unwrap();
+    let told = "3 lines of a type that this version does not know: from-the-future";
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(told), "{text}");
+    let (report, _) = import(&world, &["--again"]);
+    assert_eq!(report["unknown"], json!({"from-the-future": 3}), "{report}");
+    let status = String::from_utf8(world.arrakis(&["status"]).stdout).unwrap();
+    assert!(status.contains(told) && status.contains("update Arrakis"), "{status}");
+    let checks = world.arrakis(&["doctor", "--json"]);
+    let checks: Vec<Value> = serde_json::from_slice(&checks.stdout).unwrap();
+    let check = checks.iter().find(|check| check["name"] == "transcripts").unwrap();
+    assert_eq!((&check["outcome"], &check["found"]), (&json!("warning"), &json!(told)));
+    assert!(check["remedy"].as_str().unwrap().contains("update Arrakis"), "{check}");
+    drain_once(&world);
+    assert_eq!(words(&world, "s"), ["one"]);
+    let kept =
+        world.count("webhook_events WHERE request_body LIKE '%planted%' AND status = 'SUCCESS'");
+    assert_eq!(kept, 1, "a later version may understand them");
+}
+
 #[test]
 fn a_transcript_that_lags_behind_its_stop_arrives() {
     let world = World::new();
@@ -348,7 +496,7 @@ fn lines_that_cannot_be_read_are_named_and_hold_up_nothing() {
         (&reasons[2]["reason"], &reasons[2]["bytes"]),
         (&json!("too_long"), &json!(long + 1))
     );
-    assert_eq!(slice["skipped"]["from-the-future"], 1);
+    assert_eq!(slice["unknown"]["from-the-future"], 1);
     assert_eq!(warnings(&world).len(), 1, "{:?}", warnings(&world));
 }
 
@@ -396,10 +544,9 @@ fn thinking_stays_at_home_where_that_is_wanted_and_nothing_is_read_where_it_is_n
         let claude = Claude::of(&world);
         let thought = json!({"type": "thinking", "thinking": "a thought"});
         let message = json!({"id": "m", "content": [thought, {"type": "text", "text": "words"}]});
-        claude.append(
-            "s",
-            format!("{}\n", json!({"type": "assistant", "message": message})).as_bytes(),
-        );
+        let line = json!({"type": "assistant", "uuid": "u", "timestamp": "2026-11-24T00:00:00Z",
+            "message": message});
+        claude.append("s", format!("{line}\n").as_bytes());
         let mut file =
             fs::OpenOptions::new().append(true).open(world.home().join("config.toml")).unwrap();
         writeln!(file, "[transcripts]\n{setting}").unwrap();

@@ -184,6 +184,7 @@ fn every_prompt_is_there_once_by_hooks_by_the_transcript_and_by_both() {
             .map(|one| &*one.content.value)
             .collect();
         assert_eq!(queued, said.queued);
+        assert!(both.messages.iter().all(|one| one.origin.is_line()), "nothing is there twice");
         let is_old = |at: Timestamp| at < "2026-11-24T00:00:00Z".parse().unwrap();
         assert!(!is_old(both.conversation.started_at) && !is_old(both.conversation.last_event_at));
         assert!(both.messages.iter().all(|one| !is_old(one.content.stamp.at)));

@@ -87,7 +87,8 @@ fn lines_of_unknown_types_are_counted_and_short_ones_kept() {
         format!(r#"{{"type":"from-the-future","x":"{long}"}}"#),
         format!(r#"{{"type":"attachment","attachment":{{"type":"new"}},{PLACE}}}"#),
         format!(r#"{{"type":"system","subtype":"new",{PLACE}}}"#),
-        r#"{"no":"type"}"#.to_owned(),
+        // Of no transcript.
+        r#"{"apiKeyHelper":"no type"}"#.to_owned(),
         // Of the conversation, though something is missing: kept, however long.
         format!(r#"{{"type":"user","timestamp":"2026-11-24T00:00:00Z","x":"{long}"}}"#),
     ]
@@ -97,10 +98,11 @@ fn lines_of_unknown_types_are_counted_and_short_ones_kept() {
         "user without uuid": 1});
     assert_eq!(payload["unknown"], unknown);
     assert_eq!(serde_json::to_value(&slice.unknown).unwrap(), unknown);
-    assert_eq!((slice.lines, slice.unreadable.len()), (5, 0));
+    assert_eq!((slice.lines, slice.unreadable.len()), (4, 0));
     let raw = payload["lines"].to_string();
     assert!(!raw.contains("a1B2a1B2") && raw.contains("[REDACTED:"), "{raw}");
     assert_eq!(raw.matches(&long).count(), 1);
+    assert!(!raw.contains("apiKeyHelper"), "{raw}");
 }
 
 #[test]

@@ -117,7 +117,18 @@ fn append(path: &Path, text: &[u8]) {
 }
 
 fn line(n: impl std::fmt::Display) -> String {
-    format!("{{\"type\":\"user\",\"n\":\"{n}\"}}\n")
+    let place = r#""uuid":"u","timestamp":"2026-11-24T00:00:00Z""#;
+    format!("{{\"type\":\"user\",{place},\"n\":\"{n}\"}}\n")
+}
+
+/// A line of a type that nobody knows.
+const UNKNOWN: &str = "{\"type\":\"from-the-future\",\"n\":\"?\"}\n";
+
+/// How many such lines are noted.
+fn unknown(layout: &Layout) -> u64 {
+    let lines = survey(layout).unwrap().unknown_lines;
+    assert!(lines.keys().all(|name| name == "from-the-future"), "{lines:?}");
+    lines.values().sum()
 }
 
 /// The payloads of the slices in the spool, in the order of the files and of their places in them.
@@ -144,10 +155,11 @@ fn said(layout: &Layout) -> Vec<String> {
 #[test]
 fn what_a_file_gains_is_pushed_once_and_a_half_line_waits() {
     let scene = Scene::new();
-    scene.append("s.jsonl", line(1) + &line(2) + "{\"type\":\"us");
+    let third = line(3);
+    scene.append("s.jsonl", line(1) + &line(2) + &third[..9]);
     assert_eq!(scene.read("s.jsonl"), 1);
     assert_eq!((scene.read("s.jsonl"), said(&scene.layout)), (0, vec!["1".into(), "2".into()]));
-    scene.append("s.jsonl", "er\",\"n\":\"3\"}\n");
+    scene.append("s.jsonl", &third[9..]);
     assert_eq!(scene.read("s.jsonl"), 1);
     assert_eq!(said(&scene.layout), ["1", "2", "3"]);
     // Lines that do not matter make no event, and are not read again.
@@ -158,6 +170,36 @@ fn what_a_file_gains_is_pushed_once_and_a_half_line_waits() {
     for note in entries(&scene.layout.transcripts()) {
         assert_eq!(note.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
+}
+
+#[test]
+fn lines_of_unknown_types_are_kept_and_counted_once() {
+    let scene = Scene::new();
+    scene.append("s.jsonl", line(1) + UNKNOWN + UNKNOWN);
+    scene.append("t.jsonl", UNKNOWN);
+    assert_eq!((scene.read("s.jsonl"), scene.read("t.jsonl")), (1, 1));
+    assert_eq!(
+        (unknown(&scene.layout), said(&scene.layout)),
+        (3, ["1", "?", "?", "?"].map(Into::into).to_vec())
+    );
+    assert_eq!(scene.read("s.jsonl"), 0);
+    scene.append("s.jsonl", UNKNOWN);
+    scene.read("s.jsonl");
+    assert_eq!(unknown(&scene.layout), 4);
+    // From its beginning, because somebody wants that or the file is another one.
+    let again = ReadMode { again: true, ..ReadMode::default() };
+    scene.shipper.read(&scene.file("s.jsonl"), DESTINATION, again, &mut |_| {}).unwrap();
+    assert_eq!(unknown(&scene.layout), 4);
+    fs::write(scene.path("s.jsonl"), line(2) + UNKNOWN).unwrap();
+    scene.read("s.jsonl");
+    assert_eq!(unknown(&scene.layout), 2);
+    // Long ones, and those that may hold thinking, are counted only.
+    scene.shipper.configure(ShipConfig {
+        slices: SliceConfig { thinking: false },
+        ..config(&scene.path(""))
+    });
+    scene.append("u.jsonl", UNKNOWN);
+    assert_eq!((scene.read("u.jsonl"), unknown(&scene.layout)), (0, 3));
 }
 
 #[test]
@@ -357,7 +399,8 @@ fn files_are_found_below_a_folder_and_know_their_session() {
 }
 
 /// The disk loses its power at random calls while a file grows, is read and its slices are delivered. In the
-/// end every line has been in exactly one slice: one that came twice has the same id.
+/// end every line has been in exactly one slice: one that came twice has the same id. Lines of unknown types
+/// are counted once.
 #[test]
 fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
     let (mut crashes, mut repeated) = (0, 0);
@@ -388,8 +431,12 @@ fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
                 repeated += usize::from(delivered.insert(id, place).is_some());
             }
         };
-        let mut written = 0;
+        let (mut written, mut unknown_lines) = (0, 0);
         for _ in 0..12 {
+            for _ in 0..rng.random_range(0..3) {
+                append(&path, UNKNOWN.as_bytes());
+                unknown_lines += 1;
+            }
             for _ in 0..rng.random_range(0..5) {
                 // Some are so long that a slice holds few.
                 let size = if rng.random_bool(0.3) { 100_000 } else { 10 };
@@ -414,6 +461,7 @@ fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
         let shipper = Shipper::on(layout.clone(), fs, time, config(&folder));
         shipper.read_session(&transcript(&path), DESTINATION).unwrap();
         deliver(true, &mut rng);
+        assert_eq!(unknown(&layout), unknown_lines, "seed {seed}");
         let mut places: Vec<_> = delivered.into_values().collect();
         places.sort_unstable();
         let mut at = 0;
@@ -580,7 +628,7 @@ fn of_what_events_name_only_transcripts_are_read() {
     let asked = ReadMode { asked: true, imported: true, ..ReadMode::default() };
     let file = scene.file("settings.json");
     let reading = scene.shipper.read(&file, DESTINATION, asked, &mut |_| {}).unwrap();
-    assert_eq!((reading.slices, reading.trouble), (0, None), "it has no line that matters");
+    assert_eq!((reading.slices, reading.trouble), (0, None), "it has no line of a transcript");
 }
 
 #[test]

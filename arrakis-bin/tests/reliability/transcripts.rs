@@ -14,7 +14,12 @@ use crate::world::feed;
 /// Lines of a transcript, so long that a slice holds few of them.
 fn lines(numbers: std::ops::Range<usize>) -> String {
     let filler = "the spice must flow ".repeat(5_000);
-    numbers.map(|n| json!({"type": "user", "n": n, "x": filler}).to_string() + "\n").collect()
+    let line = |n: usize| {
+        let line = json!({"type": "user", "uuid": "u", "timestamp": "2026-11-24T00:00:00Z",
+            "n": n, "x": filler});
+        format!("{line}\n")
+    };
+    numbers.map(line).collect()
 }
 
 fn is_of_transcript(call: &Call) -> bool {

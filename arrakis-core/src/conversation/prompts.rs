@@ -88,6 +88,9 @@ impl<'a> Prompts<'a> {
         }
         let mut lines =
             self.of(|message| message.origin.is_line() && message.role != Role::Assistant);
+        if open.is_empty() {
+            return lines;
+        }
         for nth in 0..2 {
             let said = self.groups(&lines, |message| said_by(message).into_iter().nth(nth));
             let mut telling = vec![false; self.messages.len()];

@@ -275,8 +275,10 @@ impl<'a> Slicer<'a> {
         };
         let line_type = LineType::of(&named);
         if let LineType::Unknown(name) = &line_type {
-            // It may be the model's thinking, in a form that is not known.
-            if !self.config.thinking || redacted.len() > UNKNOWN_LINE_MAX_BYTES {
+            // It may be the model's thinking, in a form that is not known; without a type it is of no
+            // transcript.
+            let may_be_sent = self.config.thinking && named.line_type.text().is_some();
+            if !may_be_sent || redacted.len() > UNKNOWN_LINE_MAX_BYTES {
                 return Line::Unknown(name.clone(), None);
             }
         }

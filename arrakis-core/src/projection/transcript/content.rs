@@ -119,9 +119,9 @@ pub(super) fn texts<'p>(parts: &'p [Part<'_>]) -> impl Iterator<Item = &'p str> 
 
 /// Whether a text is a command of the client, such as `/clear`, and not the path of a file.
 pub(super) fn is_command(text: &str) -> bool {
-    let name = text.trim_start().strip_prefix('/').and_then(|rest| rest.split_whitespace().next());
+    let name = text.split_whitespace().next().and_then(|word| word.strip_prefix('/'));
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
-    name.is_some_and(|name| name.bytes().all(is_of_name))
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(is_of_name))
 }
 
 /// A command as the person has typed it; any other text as it is.
@@ -142,6 +142,16 @@ fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_told_from_a_path() {
+        for text in ["/clear", " /review src/a.rs\nplease", "/mcp__lab:saw oak"] {
+            assert!(is_command(text), "{text}");
+        }
+        for text in ["", "/", "/ clear", "/etc/hosts is wrong", "see /clear", "//"] {
+            assert!(!is_command(text), "{text}");
+        }
+    }
 
     #[test]
     fn a_command_is_shown_as_it_was_typed() {
