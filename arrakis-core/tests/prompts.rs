@@ -265,6 +265,36 @@ fn notifications_are_the_clients() {
 }
 
 #[test]
+fn a_prompt_that_a_hook_kept_from_the_model_was_never_said() {
+    let hook = |prompt: &str| {
+        json!({"session_id": "s", "hook_event_name": "UserPromptSubmit", "prompt_id": prompt,
+            "prompt": prompt})
+        .to_string()
+        .into_bytes()
+    };
+    let line = |kept: bool| {
+        json!({"type": "system", "subtype": "informational", "uuid": Uuid::from_u128(1),
+            "timestamp": "2026-11-30T00:49:24.279Z",
+            "content": "UserPromptSubmit operation blocked by hook:\n[guard]: a hook forbids it\n\n\n\
+                        Original prompt: forbidden\nwords",
+            "promptSubmitEnding": {"ending": {"kind": "blocked_by_hook"}, "promptKept": kept}})
+    };
+    let session = |kept| {
+        let hooks = ["others", "forbidden\nwords"].map(hook).to_vec();
+        Session::new("s", hooks, format!("{}\n", line(kept)).into_bytes())
+    };
+    let detail = session(false).expected("main");
+    assert_said(&detail, &["others"], "blocked");
+    let told = detail.messages.iter().filter(|one| one.role == Role::System).count();
+    assert_eq!(told, 1, "the client says that it was blocked");
+    for seed in 0..4 {
+        let detail = conversation_of(&session(false).shuffled("main", seed));
+        assert_said(&detail, &["others"], "shuffled");
+    }
+    assert_said(&session(true).expected("main"), &["others", "forbidden\nwords"], "kept");
+}
+
+#[test]
 fn a_prompt_of_which_only_the_queue_has_a_trace_is_shown() {
     let queue = |operation: &str, at: &str, content: &str| json!({"type": "queue-operation", "operation": operation, "timestamp": at, "content": content});
     let user = |uuid: &str, at: &str, content: &str| json!({"type": "user", "uuid": uuid, "timestamp": at, "message": {"content": content}});

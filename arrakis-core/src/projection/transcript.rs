@@ -89,6 +89,7 @@ struct Reader<'a> {
 }
 
 /// Where a line stands: its stamp and its thread.
+#[derive(Clone)]
 struct Place {
     stamp: Stamp,
     agent_id: Option<String>,
@@ -110,6 +111,9 @@ impl Reader<'_> {
             LineType::System => {
                 let blocks = self.blocks(0, parts(line.content), &place);
                 self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                if let Some(prompt) = line.blocked_prompt() {
+                    self.blocked(prompt, &place);
+                }
             }
             LineType::QueuedCommand => return self.queued_command(line, place),
             LineType::Enqueue => self.waiting(line, MessageOrigin::Enqueued, &place),

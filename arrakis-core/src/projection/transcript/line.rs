@@ -44,6 +44,8 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default)]
     pub(super) prompt_source: Field<'a>,
     #[serde(borrow, default)]
+    prompt_submit_ending: Field<'a>,
+    #[serde(borrow, default)]
     turn_origin: Field<'a>,
     #[serde(borrow, default)]
     row_source: Field<'a>,
@@ -170,6 +172,23 @@ impl<'a> Line<'a> {
                 .filter_map(|(name, raw)| Some((super::name(&name), model(raw)?)))
                 .collect(),
         })
+    }
+
+    /// The prompt that a hook has kept from the model, where the client tells of one.
+    pub(super) fn blocked_prompt(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Ending<'a> {
+            #[serde(borrow, default)]
+            prompt_kept: Field<'a>,
+        }
+        let ending = self.prompt_submit_ending.object::<Ending<'_>>();
+        if ending.is_some_and(|ending| ending.prompt_kept.read() == Some(true)) {
+            return None;
+        }
+        let told = self.content.text()?;
+        let told = told.strip_prefix("UserPromptSubmit operation blocked by hook:")?;
+        Some(told.split_once("\n\nOriginal prompt: ")?.1.to_owned())
     }
 
     /// When the person sent it.

@@ -4,7 +4,8 @@ use super::content::{self, Part, is_command, parts};
 use super::line::{ApiMessage, Line, QueuedCommand};
 use super::{Place, Reader};
 use crate::clock::Timestamp;
-use crate::conversation::{Blocks, Conversation, Message, MessageOrigin, Role, Stamped};
+use crate::conversation::{Blocks, Conversation, Message, MessageOrigin, Role, Stamp, Stamped};
+use crate::id;
 use crate::projection::{speaker, title};
 
 impl Reader<'_> {
@@ -57,6 +58,16 @@ impl Reader<'_> {
             let blocks = self.blocks(0, parts, place);
             self.message(Role::User, origin, blocks, place);
         }
+    }
+
+    /// A prompt that a hook has kept from the model: what `UserPromptSubmit` told was never said.
+    pub(super) fn blocked(&mut self, prompt: String, place: &Place) {
+        // The line itself is a message of the client.
+        let request_id = id::slice_id(&["blocked", place.stamp.request_id.as_str()]);
+        let stamp = Stamp { request_id, ..place.stamp.clone() };
+        let place = Place { stamp, prompt_id: None, ..place.clone() };
+        let blocks = self.blocks(0, vec![Part::Text(prompt.into())], &place);
+        self.message(Role::User, MessageOrigin::Withdrawn, blocks, &place);
     }
 
     /// What the person says in the main thread, or the main thread to a subagent.
