@@ -307,8 +307,9 @@ impl<'a> Slicer<'a> {
             }
             Line::Unknown(name, json) => {
                 count_line_type(&mut self.part.unknown, &name, 1);
-                let room = |json: &Box<RawValue>| self.part.has_room_for_unknown(json);
-                if let Some(json) = json.filter(room) {
+                if let Some(json) = json
+                    && self.part.has_room_for_unknown(&json)
+                {
                     self.part.unknown_bytes += json.get().len();
                     self.part.keep(json);
                 }
