@@ -310,7 +310,7 @@ fn lines_of_unknown_types_are_named_at_import_in_status_and_by_the_doctor() {
     let _up = world.lone_up();
     let claude = Claude::of(&world);
     let unknown = r#"{"type":"from-the-future","message":{"role":"user","content":"planted"}}"#;
-    let text = [unknown, unknown, &said("m1", "one").trim_end(), unknown].join("\n") + "\n";
+    let text = [unknown, unknown, said("m1", "one").trim_end(), unknown].join("\n") + "\n";
     claude.append("s", text.as_bytes());
     let mut command = world.command(env!("CARGO_BIN_EXE_arrakis"));
     let output = command.arg("import").env("ARRAKIS_BIN", "true").output().unwrap();
