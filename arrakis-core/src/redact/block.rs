@@ -97,7 +97,7 @@ fn block_end(text: &[u8], from: usize) -> usize {
 
 /// Whether a byte may stand in or between the lines of a key: base64, headers, line numbers, marks of a diff.
 fn in_lines(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"+/=-:,.>|* \t\r\n()".contains(&byte)
+    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"+/=-:,.>|*_ \t\r\n()".contains(&byte)
 }
 
 /// Where lines of base64 end that begin at `from`: behind the last of them.

@@ -17,8 +17,8 @@ const STRUCTURED: &[&str] = &["digest", "hawk", "oauth", "aws4-hmac-sha256", "si
 pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
     let text = scan.text;
     let Some((start, _)) = value_start(text, hit.end) else { return };
-    let word = text::decode(text, start..text.len().min(start + 32), 32);
-    let word: Vec<u8> = word.into_iter().take_while(|byte| is_word(*byte) || *byte == b'-').collect();
+    let word = |byte: &&u8| is_word(**byte) || **byte == b'-';
+    let word = &text[start..start + text[start..].iter().take(32).take_while(word).count()];
     let structured = STRUCTURED.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
     if structured {
         return credentials_list(scan, start + word.len());

@@ -16,7 +16,7 @@ pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
         Run(URL64, 12, 4096), Lit("."), Run(URL64, 0, 2048), Lit("."), Run(URL64, 16, 64), Lit("."),
         Run(URL64, 16, 16384), Lit("."), Run(URL64, 16, 64),
     ];
-    if !text::begins(scan.text, hit.start) {
+    if scan.is_taken(hit.start) || !text::begins(scan.text, hit.start) {
         return;
     }
     let end = end_of(scan.text, hit.end, SIGNED).or_else(|| end_of(scan.text, hit.end, ENCRYPTED));

@@ -151,25 +151,26 @@ fn name_end(text: &[u8], at: usize) -> Option<usize> {
         "header", "env", "local", "root", "admin", "user", "db", "api",
     ];
     let word = |byte: &&u8| is_word(**byte) || **byte == b'-';
+    if !text.get(at).is_some_and(|byte| word(&byte)) {
+        return Some(at);
+    }
     let length = text[at..].iter().take(NAME_MAX_BYTES).take_while(word).count();
     let rest = text[at..at + length].iter().filter(|byte| byte.is_ascii_alphanumeric());
-    let rest: Vec<u8> = rest.map(u8::to_ascii_lowercase).collect();
-    SUFFIXES.iter().any(|suffix| suffix.as_bytes() == rest).then_some(at + length)
+    let known = |suffix: &&str| {
+        suffix.bytes().eq(rest.clone().map(u8::to_ascii_lowercase))
+    };
+    SUFFIXES.iter().any(|suffix| known(&suffix)).then_some(at + length)
 }
 
 /// Where the identifier begins that `at` is in.
 fn name_start(text: &[u8], at: usize) -> usize {
     let least = at.saturating_sub(NAME_MAX_BYTES);
-    let mut start = at;
-    while start > least {
-        let before = text[start - 1];
-        let inside = before.is_ascii_alphanumeric() || matches!(before, b'_' | b'-' | b'.');
-        if !inside || (is_word(before) && text::begins(text, start)) {
-            break;
-        }
-        start -= 1;
-    }
-    start
+    let inside = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(**byte, b'_' | b'-' | b'.');
+    let start = at - text[least..at].iter().rev().take_while(inside).count();
+    // The first letters may be the end of an escape or of a colour.
+    let first = (start..at.min(start + 6)).rev();
+    let mut edges = first.filter(|edge| *edge > start && is_word(text[edge - 1]) && text::begins(text, *edge));
+    edges.next().unwrap_or(start)
 }
 
 impl Name {
@@ -386,19 +387,23 @@ fn open_quote(text: &[u8], at: usize) -> Option<(usize, u8, usize)> {
 
 /// Whether `value`, which `name` has, is a secret.
 fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
-    if value.range.len() > REDACTED_VALUE_MAX_BYTES {
+    let least = if kind == Kind::Password && value.link != Link::Prose { 4 } else { 8 };
+    if value.range.len() > REDACTED_VALUE_MAX_BYTES || value.range.len() < least {
+        return false;
+    }
+    if value.link == Link::Prose && !text[value.range.clone()].iter().any(u8::is_ascii_digit) {
         return false;
     }
     let shown = text::decode(text, value.range.clone(), value::LOOK_BYTES);
     let bare = shown.iter().rposition(|byte| !b"!?;".contains(byte)).map_or(0, |last| last + 1);
-    let label = text[name.range.clone()].to_ascii_lowercase();
+    let label = &text[name.range.clone()];
     if shown.is_empty()
         || shown.contains(&b'\n')
         || value::is_placeholder(&shown)
         || value::is_stand_in(&shown[..bare])
         || value::is_uuid(&shown)
         || is_pattern(&shown)
-        || label.ends_with(&shown.to_ascii_lowercase())
+        || ends_with(label, &shown)
         || value::names_itself(&shown)
     {
         return false;
@@ -426,7 +431,7 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
             value::is_password(&shown) || chosen && is_chosen(&shown)
         }
         // What tests print: `PASS: name-of-the-test`.
-        (Kind::Password, false) if value.link == Link::Colon && label == b"pass" => value::is_random(&shown),
+        (Kind::Password, false) if value.link == Link::Colon && label.eq_ignore_ascii_case(b"pass") => value::is_random(&shown),
         (Kind::Password, false) => is_bare_password(text, name, value, &shown),
         (Kind::Opaque, true) => {
             let strict = matches!(value.link, Link::Comma | Link::Call) && !name.upper;
@@ -436,6 +441,11 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
         }
         (Kind::Opaque, false) => value::is_random(&shown) && !shown.contains(&b':'),
     }
+}
+
+/// Whether `label` ends with `word`, in upper or lower case.
+fn ends_with(label: &[u8], word: &[u8]) -> bool {
+    label.len().checked_sub(word.len()).is_some_and(|at| label[at..].eq_ignore_ascii_case(word))
 }
 
 /// Whether a password without quotes is one: less is believed the more the text looks like code.

@@ -8,6 +8,7 @@
 //! Where an escape is ambiguous (`\\n` is a line break in JSON in JSON, and the end of a folder's name in
 //! `C:\\new`), it counts as an end of words: a secret may begin and end there.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// One character of the text.
@@ -60,8 +61,12 @@ pub(super) fn units(text: &[u8], mut at: usize) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// What `range` means, its first `max` bytes.
-pub(super) fn decode(text: &[u8], range: Range<usize>, max: usize) -> Vec<u8> {
+/// What `range` means, its first `max` bytes; borrowed where it is written as it is meant.
+pub(super) fn decode(text: &[u8], range: Range<usize>, max: usize) -> Cow<'_, [u8]> {
+    let written = &text[range.start..range.end.min(range.start.saturating_add(max))];
+    if !written.contains(&b'\\') {
+        return Cow::Borrowed(written);
+    }
     units(&text[..range.end], range.start).take(max).map(|(_, unit)| unit.byte).collect()
 }
 

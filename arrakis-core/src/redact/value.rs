@@ -134,9 +134,14 @@ fn is_wordlike(run: &[u8]) -> bool {
     spoken && run.windows(2).map(weight).sum::<i32>() >= 0
 }
 
-/// The words of a value: runs of letters, in lower case.
-fn words(value: &[u8]) -> impl Iterator<Item = String> {
-    value.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty()).map(lower)
+/// The words of a value: runs of letters.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty())
+}
+
+/// Whether `word` is one of `list`, in upper or lower case.
+fn is_one_of(word: &[u8], list: &[&str]) -> bool {
+    list.iter().any(|known| known.len() == word.len() && known.as_bytes().eq_ignore_ascii_case(word))
 }
 
 fn lower(value: &[u8]) -> String {
@@ -146,6 +151,10 @@ fn lower(value: &[u8]) -> String {
 /// Whether the value stands for another: a template, a variable, a placeholder.
 pub(super) fn is_placeholder(value: &[u8]) -> bool {
     let has = |what: &[u8]| value.windows(what.len()).any(|part| part == what);
+    let signs = value.iter().any(|byte| b"$#{}%.*[<\\@".contains(byte));
+    if !signs {
+        return is_repeated(value) || is_placeholder_word(value);
+    }
     let template = [
         &b"${"[..], b"{{", b"#{", b"$(", b"<%", b"%(", b"%{", b"%s", b"%d", b"...", b"***", b"[REDACTED:", b"\\(", b"@{",
     ];
@@ -189,8 +198,7 @@ pub(super) fn is_repeated(value: &[u8]) -> bool {
 
 /// Whether a value stands for itself as a word of code or prose would: a type, a keyword, `changeme`.
 pub(super) fn is_stand_in(value: &[u8]) -> bool {
-    let value = lower(value);
-    STAND_INS.binary_search(&value.as_str()).is_ok() || STAND_INS.contains(&value.as_str())
+    is_one_of(value, STAND_INS)
 }
 
 /// Whether the value is a UUID.
@@ -204,10 +212,13 @@ pub(super) fn is_uuid(value: &[u8]) -> bool {
 
 /// Whether the value is an address, a path, a digest that says so, or embedded data.
 fn is_reference(value: &[u8]) -> bool {
-    let text = lower(value);
-    let starts = ["/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512"];
-    let starts = starts.iter().any(|start| text.starts_with(start) && !is_base64(value));
-    starts || text.contains("://") || text.starts_with("ivborw0kggo") || text.starts_with("md5:")
+    let starts = ["/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512", "md5:"];
+    let begins = |start: &&str| {
+        value.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
+    };
+    starts.iter().any(|start| begins(start)) && !is_base64(value)
+        || value.windows(3).any(|part| part == b"://")
+        || value.starts_with(b"iVBORw0KGgo")
 }
 
 /// A long value of base64 may begin with a slash, and is no path.
@@ -271,7 +282,7 @@ pub(super) fn is_technical(value: &[u8]) -> bool {
 }
 
 fn is_placeholder_word(value: &[u8]) -> bool {
-    words(value).any(|word| PLACEHOLDER_WORDS.contains(&word.as_str()))
+    words(value).any(|word| is_one_of(word, PLACEHOLDER_WORDS))
 }
 
 /// Whether a person may have thought of the value as a password: not a word alone, and nothing of code.
@@ -302,10 +313,12 @@ pub(super) fn is_identifier(value: &[u8]) -> bool {
 
 /// Whether the value names what it should be (`userPassword`, `DB_TOKEN`): no secret holds its own name.
 pub(super) fn names_itself(value: &[u8]) -> bool {
+    if value.iter().any(u8::is_ascii_digit) {
+        return false;
+    }
     let text = lower(value);
     let names = ["password", "passwd", "passphrase", "secret", "token", "apikey", "api_key", "api-key", "credential"];
-    let named = names.iter().any(|name| text.contains(name));
-    named && !value.iter().any(u8::is_ascii_digit)
+    names.iter().any(|name| text.contains(name))
 }
 
 /// Whether the value is a sentence or a label rather than a passphrase: it begins like one, ends like one or
@@ -321,7 +334,7 @@ pub(super) fn is_prose(value: &[u8]) -> bool {
         "password", "passwort", "token", "secret", "key", "the", "your", "enter", "must", "please", "is",
         "to", "for", "invalid", "required", "forgot", "reset", "confirm", "new", "old",
     ];
-    title || ends || words(value).any(|word| speech.contains(&word.as_str()))
+    title || ends || words(value).any(|word| is_one_of(word, &speech))
 }
 
 /// Whether the value is words between separators, as a name or a placeholder is: `your-key-here`.
