@@ -7,7 +7,7 @@ use super::text::{self, unit, units};
 use super::value;
 
 /// How far before an option its command is looked for, in bytes.
-const BACK_BYTES: usize = 240;
+const BACK_BYTES: usize = 160;
 
 /// How the password is given to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +210,7 @@ fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
     let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
     let ends = |byte: &u8| b";|&\n".contains(byte);
     for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
-        let escaped = word.get(1..).unwrap_or_default();
+        let escaped = word.strip_prefix(b"n").or(word.strip_prefix(b"t")).unwrap_or(word);
         if commands.iter().any(|name| name.as_bytes() == word || name.as_bytes() == escaped) {
             return true;
         }

@@ -23,7 +23,7 @@ pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
     if structured {
         return credentials_list(scan, start + word.len());
     }
-    let end = line_end(text, start);
+    let end = scan.ends.of_line(text, start);
     let shown = text::decode(text, start..end, value::LOOK_BYTES);
     let scheme = shown.iter().take_while(|byte| is_word(**byte) || **byte == b'-').count();
     // Several spaces may stand behind the scheme.
@@ -68,12 +68,14 @@ fn is_credential(scheme: &[u8], secret: &[u8], has_scheme: bool) -> bool {
 
 /// The values of cookies: `Cookie: a=…; b=…`, `Set-Cookie: a=…; Path=/`, `--cookie "a=…"`.
 pub(super) fn cookie(scan: &mut Scan<'_>, hit: Range<usize>) {
-    if scan.is_taken(hit.end) {
+    // A cookie that is part of a line of cookies was looked at with it.
+    if hit.start < scan.passed {
         return;
     }
     let text = scan.text;
     let Some((start, _)) = value_start(text, hit.end).or_else(|| option_value(text, &hit)) else { return };
-    let end = line_end(text, start);
+    let end = scan.ends.of_line(text, start).min(start + REDACTED_VALUE_MAX_BYTES);
+    scan.passed = end;
     let mut at = start;
     while at < end {
         let (name, _) = skip_spaces(text, at);
@@ -184,10 +186,14 @@ fn skip_spaces(text: &[u8], at: usize) -> (usize, usize) {
 /// since the quotes between them may be those of JSON.
 fn credentials_list(scan: &mut Scan<'_>, from: usize) {
     const LIST_MAX_BYTES: usize = 4096;
+    if from < scan.passed {
+        return;
+    }
     let text = scan.text;
     let mut at = from;
     while let Some(next) = unit(text, at).filter(|_| at < from + LIST_MAX_BYTES) {
         at += next.len;
+        scan.passed = at;
         if matches!(next.byte, b'\n' | b'\r') {
             return;
         }
@@ -202,18 +208,6 @@ fn credentials_list(scan: &mut Scan<'_>, from: usize) {
         }
         at = end.max(at);
     }
-}
-
-/// Where a line of a header ends: at a line break or a quote.
-fn line_end(text: &[u8], from: usize) -> usize {
-    let mut end = from;
-    for (at, unit) in units(text, from).take(REDACTED_VALUE_MAX_BYTES) {
-        if matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\') {
-            return at;
-        }
-        end = at + unit.len;
-    }
-    end
 }
 
 fn token_end(text: &[u8], from: usize) -> usize {

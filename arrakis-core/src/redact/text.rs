@@ -134,6 +134,7 @@ pub(super) fn backslashes_before(text: &[u8], at: usize) -> usize {
 pub(super) struct Ends {
     quoted: [[Option<End>; 4]; 3],
     bare: Option<(Range<usize>, bool)>,
+    line: Option<Range<usize>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -193,6 +194,19 @@ impl Ends {
             end = at + unit.len;
         }
         self.bare = Some((from..end, wide));
+        end
+    }
+}
+
+impl Ends {
+    /// The end of a line of a header that `from` is in: a line break or a quote.
+    pub(super) fn of_line(&mut self, text: &[u8], from: usize) -> usize {
+        if let Some(known) = self.line.as_ref().filter(|known| known.contains(&from)) {
+            return known.end;
+        }
+        let ends = |byte| matches!(byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\');
+        let end = units(text, from).find(|(_, unit)| ends(unit.byte)).map_or(text.len(), |(at, _)| at);
+        self.line = Some(from..end);
         end
     }
 }
