@@ -55,10 +55,48 @@ const INNOCENT: &[&str] = &[
 
 /// What rules look for, and what stands around it.
 const PIECES: &[&str] = &[
-    "token", "password", "Authorization: ", "Basic ", "\\", "\"", "'", "`", ":", "=", ", ", "\n", "é",
-    "a1b2c3d4e", "0123456789abcdef", "-----BEGIN", "-----END", " PRIVATE KEY-----", "npm_", "dapi", "\\u00",
-    "eyJ", "Cookie: sid=", "https://", "@", "<", ">", "(", ",12345678,", "--", "value", "curl -u ", " ",
-    "MIIEpAIBAAKCAQEA7bqXyZ", "[REDACTED:", "]", "hunter2", "Bearer ", "Digest x=", "\u{1b}[0m", "$", "{",
+    "token",
+    "password",
+    "Authorization: ",
+    "Basic ",
+    "\\",
+    "\"",
+    "'",
+    "`",
+    ":",
+    "=",
+    ", ",
+    "\n",
+    "é",
+    "a1b2c3d4e",
+    "0123456789abcdef",
+    "-----BEGIN",
+    "-----END",
+    " PRIVATE KEY-----",
+    "npm_",
+    "dapi",
+    "\\u00",
+    "eyJ",
+    "Cookie: sid=",
+    "https://",
+    "@",
+    "<",
+    ">",
+    "(",
+    ",12345678,",
+    "--",
+    "value",
+    "curl -u ",
+    " ",
+    "MIIEpAIBAAKCAQEA7bqXyZ",
+    "[REDACTED:",
+    "]",
+    "hunter2",
+    "Bearer ",
+    "Digest x=",
+    "\u{1b}[0m",
+    "$",
+    "{",
 ];
 
 fn unbar(planted: &str) -> (String, Vec<String>) {
@@ -154,7 +192,9 @@ fn users_add_rules() {
 fn the_documented_example_works() {
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
     let guide = std::fs::read_to_string(guide).unwrap();
-    assert!(guide.contains(r"pattern = 'badge-(\d+)'") && guide.contains(r#"literals = ["badge-"]"#));
+    assert!(
+        guide.contains(r"pattern = 'badge-(\d+)'") && guide.contains(r#"literals = ["badge-"]"#)
+    );
     let redactor = with_rules(vec![own("badge", r"badge-(\d+)", &["badge-"])]);
     assert_eq!(&*redactor.redact(b"badge-7").text, b"badge-[REDACTED:badge]");
 }
@@ -204,10 +244,12 @@ fn a_users_rule_sees_what_the_text_means() {
     let redacted = redact(r#"{"a":"https:\/\/host\/x"}"#);
     assert_eq!(redacted, r#"{"a":"https:\/\/[REDACTED:path]"}"#);
     // No match leaves the string that it began in, and a number becomes a string.
-    let payload = r#"{"a":"the secret plan, \"all\" of it","b":"kept","c":123456,"d":[1234567,true]}"#;
+    let payload =
+        r#"{"a":"the secret plan, \"all\" of it","b":"kept","c":123456,"d":[1234567,true]}"#;
     let redacted: Value = serde_json::from_str(&redact(payload)).unwrap();
     let number = "[REDACTED:number]";
-    let expected = json!({ "a": "the [REDACTED:all]", "b": "kept", "c": number, "d": [number, true] });
+    let expected =
+        json!({ "a": "the [REDACTED:all]", "b": "kept", "c": number, "d": [number, true] });
     assert_eq!(redacted, expected);
 }
 
@@ -252,7 +294,8 @@ fn key_blocks_are_taken_whole_wherever_their_lines_stand() {
     let (begin, end) = ("-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----");
     for prefix in ["", "+", "-", "> ", "    ", "    #→", "id_rsa:#:", "| "] {
         let lines = [begin, first, second, last, end].into_iter().zip(1..);
-        let lines = lines.map(|(line, n)| format!("{}{line}\n", prefix.replace('#', &n.to_string())));
+        let lines =
+            lines.map(|(line, n)| format!("{}{line}\n", prefix.replace('#', &n.to_string())));
         let whole = format!("cat id_rsa\n{}done", lines.collect::<String>());
         let (head, tail) = (whole.find(last).unwrap(), whole.find(first).unwrap());
         for text in [&whole[..], &whole[..head], &whole[tail..]] {

@@ -51,7 +51,11 @@ fn survives(sample: &Sample, secret: &str, place: usize, after: &str) -> bool {
     let after: String = after
         .split("[REDACTED:")
         .enumerate()
-        .map(|(n, part)| if n == 0 { part } else { part.split_once(']').map_or(part, |(_, rest)| rest) })
+        .map(
+            |(n, part)| {
+                if n == 0 { part } else { part.split_once(']').map_or(part, |(_, rest)| rest) }
+            },
+        )
         .collect::<Vec<_>>()
         .join("\u{1}");
     // A key of several lines survives by any of its lines, and an escape of its text by what it is written as.
@@ -74,7 +78,8 @@ fn labelled_secrets_are_found_and_near_misses_left_alone() {
         let mut missed = Vec::new();
         for sample in &secrets {
             let payload = placed(&sample.text, place);
-            let after = String::from_utf8(redactor.redact(payload.as_bytes()).text.into_owned()).unwrap();
+            let after =
+                String::from_utf8(redactor.redact(payload.as_bytes()).text.into_owned()).unwrap();
             if place > 0 {
                 serde_json::from_str::<Value>(&after).expect("JSON stays JSON");
             }
@@ -96,7 +101,10 @@ fn labelled_secrets_are_found_and_near_misses_left_alone() {
         let precision = found / (found + taken.len() as f64);
         println!("place {place}: recall {recall:.4}, precision {precision:.4}");
         let wrong = [missed, taken].concat().join("\n");
-        assert!(recall >= RECALL && precision >= PRECISION, "place {place}: {recall:.3}, {precision:.3}\n{wrong}");
+        assert!(
+            recall >= RECALL && precision >= PRECISION,
+            "place {place}: {recall:.3}, {precision:.3}\n{wrong}"
+        );
     }
 }
 
@@ -106,9 +114,12 @@ fn what_was_missed_before_is_found() {
     for sample in samples("missed.jsonl") {
         for place in 0..PLACES {
             let payload = placed(&sample.text, place);
-            let after = String::from_utf8(redactor.redact(payload.as_bytes()).text.into_owned()).unwrap();
+            let after =
+                String::from_utf8(redactor.redact(payload.as_bytes()).text.into_owned()).unwrap();
             match &sample.secret {
-                Some(secret) => assert!(!survives(&sample, secret, place, &after), "{}: {after}", sample.kind),
+                Some(secret) => {
+                    assert!(!survives(&sample, secret, place, &after), "{}: {after}", sample.kind)
+                }
                 None => assert_eq!(after, payload, "{}", sample.kind),
             }
         }

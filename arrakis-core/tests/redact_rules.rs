@@ -7,11 +7,28 @@ use serde_json::{Value, json};
 
 /// What stands before a secret in dumps, listings, diffs, logs and coloured output.
 const PREFIXES: &[&str] = &[
-    "", "\n", "\t", "\r\n", " ", "\"", "'", "`", "   12→", "> ", ">", "config.txt:12:", "+", "-", "=", ": ", "\u{1b}[32m",
+    "",
+    "\n",
+    "\t",
+    "\r\n",
+    " ",
+    "\"",
+    "'",
+    "`",
+    "   12→",
+    "> ",
+    ">",
+    "config.txt:12:",
+    "+",
+    "-",
+    "=",
+    ": ",
+    "\u{1b}[32m",
 ];
 
 fn unbar(sample: &str) -> (String, Vec<String>) {
-    let secrets = sample.split('|').skip(1).step_by(2).map(|secret| secret.replace('¦', "")).collect();
+    let secrets =
+        sample.split('|').skip(1).step_by(2).map(|secret| secret.replace('¦', "")).collect();
     (sample.replace(['|', '¦'], ""), secrets)
 }
 
@@ -26,7 +43,12 @@ fn quoted(text: &str, depth: usize) -> String {
 /// `text` without the markers of what was replaced: a rule may have the name of what a secret begins with.
 fn unmarked(text: &str) -> String {
     let parts = text.split("[REDACTED:").enumerate();
-    let parts = parts.map(|(n, part)| if n == 0 { part } else { part.split_once(']').map_or(part, |(_, rest)| rest) });
+    let parts =
+        parts.map(
+            |(n, part)| {
+                if n == 0 { part } else { part.split_once(']').map_or(part, |(_, rest)| rest) }
+            },
+        );
     parts.collect::<Vec<_>>().join("\u{1}")
 }
 
@@ -38,7 +60,13 @@ fn survivor(secret: &str, text: &str) -> Option<String> {
     parts.filter(|part| text.contains(*part)).map(str::to_owned).next()
 }
 
-fn check_secret(redactor: &Redactor, rule: &DefaultRule, sample: &str, prefix: &str, depth: usize) -> Option<String> {
+fn check_secret(
+    redactor: &Redactor,
+    rule: &DefaultRule,
+    sample: &str,
+    prefix: &str,
+    depth: usize,
+) -> Option<String> {
     let (text, secrets) = unbar(sample);
     let payload = quoted(&format!("{prefix}{text}"), depth);
     let redacted = redactor.redact(payload.as_bytes());
@@ -51,7 +79,9 @@ fn check_secret(redactor: &Redactor, rule: &DefaultRule, sample: &str, prefix: &
     }
     let clean = unmarked(&after);
     let left = secrets.iter().find_map(|secret| survivor(secret, &clean));
-    left.map(|left| format!("{}: {left} survives at depth {depth}: {payload} -> {after}", rule.name))
+    left.map(|left| {
+        format!("{}: {left} survives at depth {depth}: {payload} -> {after}", rule.name)
+    })
 }
 
 fn report(failures: &[String]) {
@@ -65,7 +95,8 @@ fn every_rule_finds_its_samples_by_its_name() {
     for rule in default_rules() {
         for sample in rule.secrets {
             let (text, _) = unbar(sample);
-            let names: Vec<&str> = redactor.find(text.as_bytes()).iter().map(|found| found.rule).collect();
+            let names: Vec<&str> =
+                redactor.find(text.as_bytes()).iter().map(|found| found.rule).collect();
             if !names.contains(&rule.name) {
                 failures.push(format!("{}: {names:?} in {text}", rule.name));
             }
@@ -80,8 +111,10 @@ fn every_rule_finds_its_samples_behind_every_prefix_at_every_depth() {
     let mut failures = Vec::new();
     for rule in default_rules() {
         for sample in rule.secrets {
-            let places = (0..4).flat_map(|depth| PREFIXES.iter().map(move |prefix| (depth, prefix)));
-            let tried = places.map(|(depth, prefix)| check_secret(&redactor, &rule, sample, prefix, depth));
+            let places =
+                (0..4).flat_map(|depth| PREFIXES.iter().map(move |prefix| (depth, prefix)));
+            let tried =
+                places.map(|(depth, prefix)| check_secret(&redactor, &rule, sample, prefix, depth));
             // One failure of a sample says enough.
             failures.extend(tried.flatten().next());
         }
@@ -99,7 +132,8 @@ fn no_rule_takes_what_is_harmless() {
                 let payload = quoted(text, depth);
                 for found in redactor.find(payload.as_bytes()) {
                     let taken = &payload[found.range];
-                    failures.push(format!("{}: {} takes {taken} of {payload}", rule.name, found.rule));
+                    failures
+                        .push(format!("{}: {} takes {taken} of {payload}", rule.name, found.rule));
                 }
             }
         }

@@ -21,7 +21,8 @@ pub(super) fn key_block(scan: &mut Scan<'_>, hit: Range<usize>) {
     let Some(body) = key_label(scan.text, hit.end) else { return };
     let most = scan.text.len().min(hit.start + REDACTED_BLOCK_MAX_BYTES);
     let body_end = block_end(&scan.text[..most], body);
-    let end_label = scan.text[body_end..].starts_with(b"-----END").then(|| key_label(scan.text, body_end + 8));
+    let end_label =
+        scan.text[body_end..].starts_with(b"-----END").then(|| key_label(scan.text, body_end + 8));
     let end = match end_label.flatten() {
         Some(end) if has_line(&scan.text[body..body_end]) => end,
         Some(_) => return,
@@ -51,8 +52,13 @@ pub(super) fn key_block_end(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// `Private-Lines: n` of a PuTTY key, and the lines.
 pub(super) fn putty_lines(scan: &mut Scan<'_>, hit: Range<usize>) {
+    // What stands in lines that were looked through was looked through with them.
+    if hit.start < scan.passed {
+        return;
+    }
     let most = scan.text.len().min(hit.start + REDACTED_BLOCK_MAX_BYTES);
     let end = key_lines_end(&scan.text[..most], hit.end);
+    scan.passed = end;
     if has_line(&scan.text[hit.end..end]) {
         scan.take(hit.end..end);
     }
@@ -60,6 +66,9 @@ pub(super) fn putty_lines(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// Base64 of a PEM private key, as in a kubeconfig: the label is in it at one of three alignments.
 pub(super) fn encoded_block(scan: &mut Scan<'_>, hit: Range<usize>) {
+    if hit.start < scan.passed {
+        return;
+    }
     let mut end = hit.end;
     for (at, unit) in units(scan.text, hit.end).take(REDACTED_BLOCK_MAX_BYTES) {
         if !unit.byte.is_ascii_alphanumeric() && !b"+/=".contains(&unit.byte) {
@@ -67,6 +76,7 @@ pub(super) fn encoded_block(scan: &mut Scan<'_>, hit: Range<usize>) {
         }
         end = at + unit.len;
     }
+    scan.passed = end;
     let head = &scan.text[hit.start..end.min(hit.start + 120)];
     let label = [&b"UFJJVkFURSBLRV"[..], b"QUklWQVRFIEtFW", b"BSSVZBVEUgS0VZ"];
     if label.iter().any(|label| head.windows(label.len()).any(|part| part == *label)) {
@@ -80,7 +90,9 @@ fn key_label(text: &[u8], at: usize) -> Option<usize> {
     let length = rest.windows(5).position(|part| part == b"-----")?;
     let label = &rest[..length];
     let private = label.windows(11).any(|part| part == b"PRIVATE KEY");
-    let plain = label.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b' ' || byte.is_ascii_digit());
+    let plain = label
+        .iter()
+        .all(|byte| byte.is_ascii_uppercase() || *byte == b' ' || byte.is_ascii_digit());
     (private && plain).then_some(at + length + 5)
 }
 

@@ -26,8 +26,45 @@ use Form::{Attached, Pair, Percent, Spaced};
 
 /// The options, and the commands that have them.
 const OPTIONS: &[(&str, Form, &[&str])] = &[
-    (" -p", Attached, &["mysql", "mysqldump", "mysqladmin", "mariadb", "mysqlimport", "mysqlcheck", "7z", "7za", "sshpass"]),
-    (" -p", Spaced, &["sshpass", "docker", "podman", "helm", "oc", "az", "mongo", "mongosh", "mongodump", "mongorestore", "buildah", "skopeo", "ftp", "ncftp", "vncdo", "cockroach", "crane", "oras"]),
+    (
+        " -p",
+        Attached,
+        &[
+            "mysql",
+            "mysqldump",
+            "mysqladmin",
+            "mariadb",
+            "mysqlimport",
+            "mysqlcheck",
+            "7z",
+            "7za",
+            "sshpass",
+        ],
+    ),
+    (
+        " -p",
+        Spaced,
+        &[
+            "sshpass",
+            "docker",
+            "podman",
+            "helm",
+            "oc",
+            "az",
+            "mongo",
+            "mongosh",
+            "mongodump",
+            "mongorestore",
+            "buildah",
+            "skopeo",
+            "ftp",
+            "ncftp",
+            "vncdo",
+            "cockroach",
+            "crane",
+            "oras",
+        ],
+    ),
     (" -a", Spaced, &["redis-cli"]),
     (" -a", Pair, &["http", "https", "xh"]),
     (" -w", Spaced, &["ldapsearch", "ldapmodify", "ldapadd", "ldapwhoami"]),
@@ -39,8 +76,7 @@ const OPTIONS: &[(&str, Form, &[&str])] = &[
 ];
 
 /// The options of [`OPTIONS`] as they stand in a text.
-pub(super) const KEYWORDS: &[&str] =
-    &[" -p", " -a", " -w", " -P", " -u", " -U", " --creds"];
+pub(super) const KEYWORDS: &[&str] = &[" -p", " -a", " -w", " -P", " -u", " -U", " --creds"];
 
 /// The password behind an option of a command.
 pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
@@ -66,7 +102,8 @@ pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
         let secret = &shown[apart..];
         // Ports and ids of users are numbers: `docker run -p 80:80`, `-u 1000:1000`.
         let number = secret.iter().all(u8::is_ascii_digit) && secret.len() < 6;
-        let port = *name == " -p" && secret.iter().all(|byte| byte.is_ascii_digit() || *byte == b':');
+        let port =
+            *name == " -p" && secret.iter().all(|byte| byte.is_ascii_digit() || *byte == b':');
         if secret.len() < 3 || number || port || secret[0] == b'/' {
             continue;
         }
@@ -96,12 +133,17 @@ pub(super) fn curl(scan: &mut Scan<'_>, hit: Range<usize>) {
         }
         let option = next.byte == b'-' && text::begins(text, at);
         let word = &text[at..];
-        let length = word.iter().take(24).take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+        let length = word
+            .iter()
+            .take(24)
+            .take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-')
+            .count();
         at += next.len.max(if option { length } else { 0 });
         if !option || !is_user_option(&word[..length]) {
             continue;
         }
-        let spaces = text[at..].iter().take(4).take_while(|byte| matches!(byte, b' ' | b'=')).count();
+        let spaces =
+            text[at..].iter().take(4).take_while(|byte| matches!(byte, b' ' | b'=')).count();
         let Some(value) = argument(scan, at + spaces) else { continue };
         let shown = text::decode(text, value.clone(), value::LOOK_BYTES);
         let Some(colon) = shown.iter().position(|byte| *byte == b':') else { continue };
@@ -144,7 +186,9 @@ pub(super) fn chpasswd(scan: &mut Scan<'_>, hit: Range<usize>) {
     let before = &scan.text[back..hit.start];
     let Some(echo) = before.windows(5).rposition(|part| part == b"echo ") else { return };
     let Some(value) = argument(scan, back + echo + 5) else { return };
-    let Some(colon) = scan.text[value.clone()].iter().position(|byte| *byte == b':') else { return };
+    let Some(colon) = scan.text[value.clone()].iter().position(|byte| *byte == b':') else {
+        return;
+    };
     take_if_chosen(scan, value.start + colon + 1..value.end);
 }
 
@@ -155,7 +199,9 @@ pub(super) fn oracle(scan: &mut Scan<'_>, hit: Range<usize>) {
     let end = scan.ends.of_bare(text, start, true).min(start + 256);
     let login = &text[start..end];
     let Some(slash) = login.iter().position(|byte| *byte == b'/') else { return };
-    let Some(at_sign) = login.iter().position(|byte| *byte == b'@').filter(|at| *at > slash) else { return };
+    let Some(at_sign) = login.iter().position(|byte| *byte == b'@').filter(|at| *at > slash) else {
+        return;
+    };
     if slash > 0 {
         take_if_chosen(scan, start + slash + 1..start + at_sign);
     }
@@ -210,6 +256,9 @@ fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
     let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
     let ends = |byte: &u8| b";|&\n".contains(byte);
     for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
+        if word.first().is_none_or(|first| *first == b'-') {
+            continue;
+        }
         let escaped = word.strip_prefix(b"n").or(word.strip_prefix(b"t")).unwrap_or(word);
         if commands.iter().any(|name| name.as_bytes() == word || name.as_bytes() == escaped) {
             return true;
@@ -229,10 +278,15 @@ pub(super) fn pass_argument(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// `IDENTIFIED BY 'X'` and `PASSWORD 'X'` of SQL.
 pub(super) fn sql(scan: &mut Scan<'_>, hit: Range<usize>) {
-    let at = hit.end + scan.text[hit.end..].iter().take(8).take_while(|byte| **byte == b' ').count();
-    let Some(quote) = unit(scan.text, at).filter(|unit| matches!(unit.byte, b'"' | b'\'')) else { return };
+    let at =
+        hit.end + scan.text[hit.end..].iter().take(8).take_while(|byte| **byte == b' ').count();
+    let Some(quote) = unit(scan.text, at).filter(|unit| matches!(unit.byte, b'"' | b'\'')) else {
+        return;
+    };
     let start = at + quote.len;
-    let Some(end) = scan.ends.of_quoted(scan.text, start, quote.byte, quote.backslashes) else { return };
+    let Some(end) = scan.ends.of_quoted(scan.text, start, quote.byte, quote.backslashes) else {
+        return;
+    };
     let shown = text::decode(scan.text, start..end, value::LOOK_BYTES);
     let words = value::is_stand_in(&shown) || value::names_itself(&shown);
     if (4..=128).contains(&shown.len()) && at > hit.end && !words && value::is_password(&shown) {
@@ -250,7 +304,8 @@ pub(super) fn netrc(scan: &mut Scan<'_>, hit: Range<usize>) {
     }
     let end = scan.ends.of_bare(scan.text, hit.end, true);
     let shown = text::decode(scan.text, hit.end..end, value::LOOK_BYTES);
-    let last = unit(scan.text, end).is_none_or(|unit| matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\''));
+    let last =
+        unit(scan.text, end).is_none_or(|unit| matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\''));
     let made_up = value::is_placeholder(&shown) || value::is_stand_in(&shown);
     if shown.len() >= 3 && !made_up && (last || value::is_password(&shown)) {
         scan.take(hit.end..end);

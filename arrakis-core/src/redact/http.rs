@@ -73,7 +73,9 @@ pub(super) fn cookie(scan: &mut Scan<'_>, hit: Range<usize>) {
         return;
     }
     let text = scan.text;
-    let Some((start, _)) = value_start(text, hit.end).or_else(|| option_value(text, &hit)) else { return };
+    let Some((start, _)) = value_start(text, hit.end).or_else(|| option_value(text, &hit)) else {
+        return;
+    };
     let end = scan.ends.of_line(text, start).min(start + REDACTED_VALUE_MAX_BYTES);
     scan.passed = end;
     let mut at = start;
@@ -95,7 +97,8 @@ pub(super) fn cookie(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// Whether a cookie says who somebody is, and does not only remember a setting.
 fn is_session(name: &[u8], shown: &[u8]) -> bool {
-    const NAMES: &[&str] = &["sess", "sid", "auth", "token", "jwt", "csrf", "xsrf", "remember", "login", "connect"];
+    const NAMES: &[&str] =
+        &["sess", "sid", "auth", "token", "jwt", "csrf", "xsrf", "remember", "login", "connect"];
     if shown.is_empty() || shown.contains(&b' ') || value::is_placeholder(shown) {
         return false;
     }
@@ -132,13 +135,16 @@ pub(super) fn url_password(scan: &mut Scan<'_>, hit: Range<usize>) {
         return;
     }
     let shown = text::decode(text, colon..at_sign, value::LOOK_BYTES);
-    let words = ["password", "passwd", "passwort", "pass", "pwd", "pw", "secret", "token", "xxx", "apikey"];
+    let words =
+        ["password", "passwd", "passwort", "pass", "pwd", "pw", "secret", "token", "xxx", "apikey"];
     let named = words.iter().any(|word| shown.eq_ignore_ascii_case(word.as_bytes()));
     let upper = shown.iter().all(|byte| byte.is_ascii_uppercase() || b"_-".contains(byte));
     let image = text[at_sign..].starts_with(b"@sha256:");
     let optional = shown.contains(&b'[') || shown.contains(&b']') || shown.contains(&b'{');
-    let template = image || optional || matches!(shown.first(), Some(b'$' | b'{' | b'[' | b'<' | b'%'))
-        && !matches!(shown.get(..3), Some([b'%', a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    let template = image
+        || optional
+        || matches!(shown.first(), Some(b'$' | b'{' | b'[' | b'<' | b'%'))
+            && !matches!(shown.get(..3), Some([b'%', a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     if shown.len() >= 3 && !named && !upper && !template && !value::is_placeholder(&shown) {
         scan.take(colon..at_sign);
     }
@@ -158,7 +164,8 @@ fn value_start(text: &[u8], at: usize) -> Option<(usize, bool)> {
             b',' if quoted && !linked => linked = true,
             b'"' | b'\'' | b'`' if linked => return Some((at + next.len, true)),
             b'"' | b'\'' if !quoted => quoted = true,
-            b'f' | b'b' | b'r' | b'$' if linked && text.get(at + 1).is_some_and(|b| b"\"'`".contains(b)) => {}
+            b'f' | b'b' | b'r' | b'$'
+                if linked && text.get(at + 1).is_some_and(|b| b"\"'`".contains(b)) => {}
             _ => return linked.then_some((at, false)),
         }
         at += next.len;
@@ -203,7 +210,8 @@ fn credentials_list(scan: &mut Scan<'_>, from: usize) {
         let quote = unit(text, at).filter(|unit| unit.byte == b'"').map_or(0, |unit| unit.len);
         let end = token_end(text, at + quote);
         let shown = text::decode(text, at + quote..end, value::LOOK_BYTES);
-        if shown.len() >= 8 && (value::is_random(&shown) || shown.iter().all(u8::is_ascii_hexdigit)) {
+        if shown.len() >= 8 && (value::is_random(&shown) || shown.iter().all(u8::is_ascii_hexdigit))
+        {
             scan.take(at + quote..end);
         }
         at = end.max(at);

@@ -10,11 +10,23 @@ use super::value;
 /// Three parts of base64 between dots, of which the first two are JSON.
 pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
     const SIGNED: &[Part] = &[
-        Run(URL64, 12, 4096), Lit("."), Lit("eyJ"), Run(URL64, 8, 16384), Lit("."), Run(URL64, 8, 2048),
+        Run(URL64, 12, 4096),
+        Lit("."),
+        Lit("eyJ"),
+        Run(URL64, 8, 16384),
+        Lit("."),
+        Run(URL64, 8, 2048),
     ];
     const ENCRYPTED: &[Part] = &[
-        Run(URL64, 12, 4096), Lit("."), Run(URL64, 0, 2048), Lit("."), Run(URL64, 16, 64), Lit("."),
-        Run(URL64, 16, 16384), Lit("."), Run(URL64, 16, 64),
+        Run(URL64, 12, 4096),
+        Lit("."),
+        Run(URL64, 0, 2048),
+        Lit("."),
+        Run(URL64, 16, 64),
+        Lit("."),
+        Run(URL64, 16, 16384),
+        Lit("."),
+        Run(URL64, 16, 64),
     ];
     if scan.is_taken(hit.start) || !text::begins(scan.text, hit.start) {
         return;
@@ -27,7 +39,7 @@ pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// The private part of a JSON web key: `d`, or `k` of a symmetric one.
 pub(super) fn jwk(scan: &mut Scan<'_>, hit: Range<usize>) {
-    const AROUND_BYTES: usize = 3000;
+    const AROUND_BYTES: usize = 1500;
     let text = scan.text;
     let Some(quote) = unit(text, hit.start + 2).filter(|unit| unit.byte == b'"') else { return };
     let mut at = hit.start + 2 + quote.len;
@@ -113,7 +125,8 @@ pub(super) fn mailchimp(scan: &mut Scan<'_>, hit: Range<usize>) {
 pub(super) fn asana(scan: &mut Scan<'_>, hit: Range<usize>) {
     let number = hit.start + 2;
     const ONE: &[Part] = &[Run(DIGIT, 13, 18), Lit(":"), Run(LOWER, 32, 32)];
-    const TWO: &[Part] = &[Run(DIGIT, 13, 18), Lit("/"), Run(DIGIT, 13, 18), Lit(":"), Run(LOWER, 32, 32)];
+    const TWO: &[Part] =
+        &[Run(DIGIT, 13, 18), Lit("/"), Run(DIGIT, 13, 18), Lit(":"), Run(LOWER, 32, 32)];
     if !text::begins(scan.text, hit.start) {
         return;
     }

@@ -146,7 +146,11 @@ impl Redactor {
         redactor.rules = rules::all().collect();
         for (number, rule) in (0..).zip(&redactor.rules) {
             for keyword in rule.keywords {
-                let added = redactor.keywords.add(Cow::Borrowed(keyword.as_bytes()), rule.is_exact(), number);
+                let added = redactor.keywords.add(
+                    Cow::Borrowed(keyword.as_bytes()),
+                    rule.is_exact(),
+                    number,
+                );
                 debug_assert!(added, "{keyword} is too short");
             }
         }
@@ -166,8 +170,11 @@ impl Redactor {
             let mut always = rule.literals.is_empty();
             for literal in rule.literals {
                 // What JSON may write in another way is not looked for as it is.
-                let plain = literal.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\/<>&'+".contains(&byte));
-                always |= !plain || !redactor.keywords.add(literal.into_bytes().into(), false, number);
+                let plain = literal
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"\"\\/<>&'+".contains(&byte));
+                always |=
+                    !plain || !redactor.keywords.add(literal.into_bytes().into(), false, number);
             }
             redactor.own.push(Own { compiled, always });
         }
@@ -208,13 +215,16 @@ impl Redactor {
     fn search(&self, payload: &[u8]) -> Vec<Found> {
         let mut scan = Scan::new(payload);
         let mut wanted: Vec<bool> = self.own.iter().map(|own| own.always).collect();
-        self.keywords.each(payload, |number, start, end| match self.rules.get(usize::from(number)) {
-            Some(rule) => rule.apply(&mut scan, number, start..end),
-            None => wanted[usize::from(number) - self.rules.len()] = true,
+        self.keywords.each(payload, |number, start, end| {
+            match self.rules.get(usize::from(number)) {
+                Some(rule) => rule.apply(&mut scan, number, start..end),
+                None => wanted[usize::from(number) - self.rules.len()] = true,
+            }
         });
         let numbers = (0..).skip(self.rules.len());
         let own = numbers.zip(&self.own).zip(wanted).filter(|(_, wanted)| *wanted);
-        let own: Vec<(u16, &Compiled)> = own.map(|((number, own), _)| (number, &own.compiled)).collect();
+        let own: Vec<(u16, &Compiled)> =
+            own.map(|((number, own), _)| (number, &own.compiled)).collect();
         user::find(&own, payload, &mut scan.found);
         scan.finish()
     }
@@ -223,7 +233,9 @@ impl Redactor {
         let number = usize::from(number);
         match self.rules.get(number) {
             Some(rule) => rule.name,
-            None => self.own.get(number - self.rules.len()).map_or("rule", |own| &own.compiled.name),
+            None => {
+                self.own.get(number - self.rules.len()).map_or("rule", |own| &own.compiled.name)
+            }
         }
     }
 }

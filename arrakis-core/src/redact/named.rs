@@ -99,20 +99,70 @@ pub(super) fn opaque(scan: &mut Scan<'_>, hit: Range<usize>) {
 /// `key` behind a word that makes it a secret: `encryption_key`, `STRIPE_KEY`.
 pub(super) fn key(scan: &mut Scan<'_>, hit: Range<usize>) {
     const SECRET: &[&str] = &[
-        "access", "account", "admin", "aes", "api", "app", "application", "auth", "bot", "cipher", "client",
-        "consumer", "crypt", "crypto", "data", "db", "decryption", "deploy", "encrypt", "encryption",
-        "function", "functions", "hmac", "host", "ingest", "instrumentation", "integration", "jwt", "license", "master",
-        "oauth", "private", "recovery", "rest", "root", "rsa", "sas", "secret", "security", "server",
-        "service", "session", "shared", "signature", "signing", "sign", "ssh", "storage", "subscription",
-        "token", "unseal", "vault", "webhook", "write",
+        "access",
+        "account",
+        "admin",
+        "aes",
+        "api",
+        "app",
+        "application",
+        "auth",
+        "bot",
+        "cipher",
+        "client",
+        "consumer",
+        "crypt",
+        "crypto",
+        "data",
+        "db",
+        "decryption",
+        "deploy",
+        "encrypt",
+        "encryption",
+        "function",
+        "functions",
+        "hmac",
+        "host",
+        "ingest",
+        "instrumentation",
+        "integration",
+        "jwt",
+        "license",
+        "master",
+        "oauth",
+        "private",
+        "recovery",
+        "rest",
+        "root",
+        "rsa",
+        "sas",
+        "secret",
+        "security",
+        "server",
+        "service",
+        "session",
+        "shared",
+        "signature",
+        "signing",
+        "sign",
+        "ssh",
+        "storage",
+        "subscription",
+        "token",
+        "unseal",
+        "vault",
+        "webhook",
+        "write",
     ];
     let start = name_start(scan.text, hit.start);
     let before = String::from_utf8_lossy(&scan.text[start..hit.start]).to_ascii_lowercase();
     let before = before.trim_end_matches(['_', '-', '.']);
     let word = |word: &&str| before.ends_with(*word);
     // The names of firms come with rules of their own; what is left are variables of an environment.
-    let upper = !before.is_empty() && scan.text[start..hit.end].iter().all(|b| !b.is_ascii_lowercase());
-    let public = ["public", "publishable", "primary", "foreign", "sort", "cache", "partition", "host"];
+    let upper =
+        !before.is_empty() && scan.text[start..hit.end].iter().all(|b| !b.is_ascii_lowercase());
+    let public =
+        ["public", "publishable", "primary", "foreign", "sort", "cache", "partition", "host"];
     let public = public.iter().any(|word| before.ends_with(word));
     if SECRET.iter().any(|name| word(&name)) || (upper && !public) {
         named(scan, hit, Kind::Opaque);
@@ -145,10 +195,48 @@ fn named(scan: &mut Scan<'_>, hit: Range<usize>, kind: Kind) {
 /// with what makes it another thing (`password_hash`, `token_type`).
 fn name_end(text: &[u8], at: usize) -> Option<usize> {
     const SUFFIXES: &[&str] = &[
-        "", "s", "1", "2", "3", "key", "keybase", "base", "value", "val", "b64", "base64", "hex", "raw",
-        "plain", "plaintext", "prod", "production", "dev", "development", "staging", "test", "live", "old",
-        "new", "current", "primary", "secondary", "default", "main", "accesskey", "str", "text", "data",
-        "header", "env", "local", "root", "admin", "user", "db", "api",
+        "",
+        "s",
+        "1",
+        "2",
+        "3",
+        "key",
+        "keybase",
+        "base",
+        "value",
+        "val",
+        "b64",
+        "base64",
+        "hex",
+        "raw",
+        "plain",
+        "plaintext",
+        "prod",
+        "production",
+        "dev",
+        "development",
+        "staging",
+        "test",
+        "live",
+        "old",
+        "new",
+        "current",
+        "primary",
+        "secondary",
+        "default",
+        "main",
+        "accesskey",
+        "str",
+        "text",
+        "data",
+        "header",
+        "env",
+        "local",
+        "root",
+        "admin",
+        "user",
+        "db",
+        "api",
     ];
     let word = |byte: &&u8| is_word(**byte) || **byte == b'-';
     if !text.get(at).is_some_and(|byte| word(&byte)) {
@@ -156,9 +244,7 @@ fn name_end(text: &[u8], at: usize) -> Option<usize> {
     }
     let length = text[at..].iter().take(NAME_MAX_BYTES).take_while(word).count();
     let rest = text[at..at + length].iter().filter(|byte| byte.is_ascii_alphanumeric());
-    let known = |suffix: &&str| {
-        suffix.bytes().eq(rest.clone().map(u8::to_ascii_lowercase))
-    };
+    let known = |suffix: &&str| suffix.bytes().eq(rest.clone().map(u8::to_ascii_lowercase));
     SUFFIXES.iter().any(|suffix| known(&suffix)).then_some(at + length)
 }
 
@@ -169,7 +255,8 @@ fn name_start(text: &[u8], at: usize) -> usize {
     let start = at - text[least..at].iter().rev().take_while(inside).count();
     // The first letters may be the end of an escape or of a colour.
     let first = (start..at.min(start + 6)).rev();
-    let mut edges = first.filter(|edge| *edge > start && is_word(text[edge - 1]) && text::begins(text, *edge));
+    let mut edges =
+        first.filter(|edge| *edge > start && is_word(text[edge - 1]) && text::begins(text, *edge));
     edges.next().unwrap_or(start)
 }
 
@@ -201,14 +288,16 @@ impl Name {
 
 /// Whether a name is a setting that has its value behind a space, as `requirepass` of Redis does.
 fn is_directive(text: &[u8], name: &Name) -> bool {
-    const DIRECTIVES: &[&str] = &["requirepass", "masterauth", "storepass", "keypass", "authtoken", "_authtoken"];
+    const DIRECTIVES: &[&str] =
+        &["requirepass", "masterauth", "storepass", "keypass", "authtoken", "_authtoken"];
     let label = &text[name.range.clone()];
     DIRECTIVES.iter().any(|directive| label.eq_ignore_ascii_case(directive.as_bytes()))
 }
 
 /// Where the verb ends of a sentence that tells a secret: `is `, in a few languages.
 fn verb_end(text: &[u8], at: usize) -> usize {
-    let verbs = [&b"is "[..], b"was ", b"ist ", b"lautet ", b"est ", b"es ", b"is: ", b"to ", b"are "];
+    let verbs =
+        [&b"is "[..], b"was ", b"ist ", b"lautet ", b"est ", b"es ", b"is: ", b"to ", b"are "];
     let verb = verbs.iter().find(|verb| text[at..].starts_with(verb));
     at + verb.map_or(0, |verb| verb.len())
 }
@@ -261,7 +350,12 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
         b'=' => Link::Tight,
         b'!' | b'?' | b'|' if text.get(next + 1) == Some(&b'=') => Link::Loose,
         b'|' if text[next..].starts_with(b"||=") => Link::Loose,
-        b'(' if !quoted && !spaced && unit(text, next + 1).is_some_and(|unit| is_quote(unit.byte)) => Link::Call,
+        b'(' if !quoted
+            && !spaced
+            && unit(text, next + 1).is_some_and(|unit| is_quote(unit.byte)) =>
+        {
+            Link::Call
+        }
         b'<' if text.get(next + 1) == Some(&b'-') => Link::Loose,
         byte if (name.option && !quoted || is_quote(byte) && name.upper) && spaced => Link::Option,
         _ if spaced && !quoted && is_directive(text, name) => Link::Option,
@@ -290,8 +384,10 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
     }
     if link == Link::Tag {
         let mut rest = units(text, at).take(REDACTED_VALUE_MAX_BYTES);
-        let (end, stop) = rest.find(|(_, unit)| matches!(unit.byte, b'<' | b'"' | b'\n' | b'\r'))?;
-        let closed = stop.byte == b'<' && unit(text, end + stop.len).is_some_and(|unit| unit.byte == b'/');
+        let (end, stop) =
+            rest.find(|(_, unit)| matches!(unit.byte, b'<' | b'"' | b'\n' | b'\r'))?;
+        let closed =
+            stop.byte == b'<' && unit(text, end + stop.len).is_some_and(|unit| unit.byte == b'/');
         return closed.then_some(Value { range: at..end, quoted: true, link });
     }
     let (start, line_ended) = skip_space(text, at);
@@ -317,7 +413,11 @@ fn value_after(scan: &mut Scan<'_>, name: &Name, wide: bool) -> Option<Value> {
         }
         None => {
             let end = scan.ends.of_bare(text, content, false);
-            (!quoted || end == text.len()).then_some(Value { range: content..end, quoted: true, link })
+            (!quoted || end == text.len()).then_some(Value {
+                range: content..end,
+                quoted: true,
+                link,
+            })
         }
     }
 }
@@ -334,7 +434,9 @@ fn pair(text: &[u8], at: usize, quoted: bool) -> Option<usize> {
         return None;
     }
     at += 5;
-    at += unit(text, at).filter(|unit| open.is_some() && is_quote(unit.byte)).map_or(0, |unit| unit.len);
+    at += unit(text, at)
+        .filter(|unit| open.is_some() && is_quote(unit.byte))
+        .map_or(0, |unit| unit.len);
     let (at, _) = skip_space(text, at);
     matches!(unit(text, at)?.byte, b':' | b'=').then_some(at)
 }
@@ -391,7 +493,8 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
     if value.range.len() > REDACTED_VALUE_MAX_BYTES || value.range.len() < least {
         return false;
     }
-    if value.link == Link::Prose && !text[value.range.clone()].iter().any(u8::is_ascii_digit) {
+    let strict = kind == Kind::Opaque && value.range.len() < 16 || value.link == Link::Prose;
+    if strict && !text[value.range.clone()].iter().any(u8::is_ascii_digit) {
         return false;
     }
     let shown = text::decode(text, value.range.clone(), value::LOOK_BYTES);
@@ -420,8 +523,12 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
         }
         (Kind::Password, true) if matches!(value.link, Link::Comma | Link::Call) => {
             let digit = shown.iter().any(u8::is_ascii_digit);
-            let constant = value::is_identifier(&shown) && !shown.iter().any(u8::is_ascii_lowercase);
-            let set = digit && !constant && (name.upper || value.link == Link::Call) && value::is_password(&shown);
+            let constant =
+                value::is_identifier(&shown) && !shown.iter().any(u8::is_ascii_lowercase);
+            let set = digit
+                && !constant
+                && (name.upper || value.link == Link::Call)
+                && value::is_password(&shown);
             value::is_random(&shown) || set
         }
         (Kind::Password, true) => {
@@ -431,7 +538,11 @@ fn is_secret(text: &[u8], name: &Name, value: &Value, kind: Kind) -> bool {
             value::is_password(&shown) || chosen && is_chosen(&shown)
         }
         // What tests print: `PASS: name-of-the-test`.
-        (Kind::Password, false) if value.link == Link::Colon && label.eq_ignore_ascii_case(b"pass") => value::is_random(&shown),
+        (Kind::Password, false)
+            if value.link == Link::Colon && label.eq_ignore_ascii_case(b"pass") =>
+        {
+            value::is_random(&shown)
+        }
         (Kind::Password, false) => is_bare_password(text, name, value, &shown),
         (Kind::Opaque, true) => {
             let strict = matches!(value.link, Link::Comma | Link::Call) && !name.upper;
@@ -458,18 +569,25 @@ fn is_bare_password(text: &[u8], name: &Name, value: &Value, shown: &[u8]) -> bo
     match value.link {
         Link::Tight if name.upper || name.option => value::is_password(shown) || is_chosen(shown),
         // Password=letmein;Database=x
-        Link::Tight if next == Some(b';') => !argument && (value::is_password(shown) || is_chosen(shown)),
+        Link::Tight if next == Some(b';') => {
+            !argument && (value::is_password(shown) || is_chosen(shown))
+        }
         Link::Tight => !argument && value::is_password(shown),
         Link::Option => {
             let last = ends_line || next == Some(b' ') && ends_option(text, value.range.end);
-            value::is_password(shown) && digits || last && is_chosen(shown) || value::is_random(shown)
+            value::is_password(shown) && digits
+                || last && is_chosen(shown)
+                || value::is_random(shown)
         }
         _ => {
             let rest = units(text, value.range.end).take(2).map(|(_, unit)| unit.byte);
             let rest: Vec<u8> = rest.collect();
             let ends = ends_line || rest == b" #" || rest == b"  ";
             let code = next == Some(b';') && value::is_identifier(shown);
-            !argument && !code && value::is_password(shown) && (ends || !value::is_identifier(shown))
+            !argument
+                && !code
+                && value::is_password(shown)
+                && (ends || !value::is_identifier(shown))
                 || ends && hyphens && value.link == Link::Colon
         }
     }
@@ -485,7 +603,12 @@ fn is_told(shown: &[u8], kind: Kind) -> bool {
     if kind == Kind::Opaque || shown.len() < 8 {
         return value::is_random(shown) && shown.len() >= 16;
     }
-    digits >= 2 && lower && (upper || sign) && !shown.contains(&b'=') && value::is_password(shown) && !value::is_technical(shown)
+    digits >= 2
+        && lower
+        && (upper || sign)
+        && !shown.contains(&b'=')
+        && value::is_password(shown)
+        && !value::is_technical(shown)
 }
 
 /// Whether an option's value is followed by another option or the command's end, not by more of a sentence.
@@ -496,7 +619,9 @@ fn ends_option(text: &[u8], at: usize) -> bool {
 
 /// Whether a word was chosen as a password: what stands behind `DB_PASSWORD=` is no expression.
 fn is_chosen(shown: &[u8]) -> bool {
-    shown.len() >= 4 && shown.iter().any(u8::is_ascii_alphabetic) && !shown.iter().any(|b| b"()=".contains(b))
+    shown.len() >= 4
+        && shown.iter().any(u8::is_ascii_alphabetic)
+        && !shown.iter().any(|b| b"()=".contains(b))
 }
 
 /// Whether a value has what passwords have: letters, digits and signs, and no words.
@@ -511,7 +636,12 @@ fn is_mixed(shown: &[u8]) -> bool {
 /// Whether a value is a regular expression or a rule of validation.
 fn is_pattern(shown: &[u8]) -> bool {
     let has = |part: &[u8]| shown.windows(part.len()).any(|window| window == part);
-    shown.starts_with(b"^") || has(b"[a-z") || has(b"[A-Z") || has(b"(?") || has(b"\\d") || has(b"|min")
+    shown.starts_with(b"^")
+        || has(b"[a-z")
+        || has(b"[A-Z")
+        || has(b"(?")
+        || has(b"\\d")
+        || has(b"|min")
 }
 
 /// Whether a value without quotes is an expression: a call, an index, a member, a path of names.
@@ -521,10 +651,12 @@ fn is_expression(text: &[u8], value: &Value, shown: &[u8]) -> bool {
     let called = matches!(next, Some(b'(' | b'[' | b'{' | b'<')) || spaced == Some(b'(');
     let has = |part: &[u8]| shown.windows(part.len()).any(|window| window == part);
     // A member of something: `user.name`. Passwords of two words have a number at the end.
-    let ends = matches!(next, Some(b',' | b')' | b'}')) || !shown.last().is_some_and(u8::is_ascii_digit);
+    let ends =
+        matches!(next, Some(b',' | b')' | b'}')) || !shown.last().is_some_and(u8::is_ascii_digit);
     let numbered = shown.iter().any(u8::is_ascii_digit) && !ends;
     let line_ends = matches!(next, None | Some(b'\n' | b'\r' | b'"' | b'\''));
-    let numbered = numbered || line_ends && shown.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2;
+    let numbered =
+        numbered || line_ends && shown.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2;
     let capital = shown[0].is_ascii_uppercase() && shown.iter().any(u8::is_ascii_digit);
     let digits = shown.iter().any(u8::is_ascii_digit);
     let member = value::is_identifier(shown)

@@ -33,7 +33,7 @@ pub(super) struct Scan<'a> {
     pub(super) text: &'a [u8],
     pub(super) ends: Ends,
     pub(super) found: Vec<Found>,
-    /// Up to where lists of cookies or credentials were looked through.
+    /// Up to where the text was looked through for cookies, credentials or lines of keys that stand in a row.
     pub(super) passed: usize,
     /// The rule that is being tried.
     pub(super) rule: u16,

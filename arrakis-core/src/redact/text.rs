@@ -205,7 +205,8 @@ impl Ends {
             return known.end;
         }
         let ends = |byte| matches!(byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\');
-        let end = units(text, from).find(|(_, unit)| ends(unit.byte)).map_or(text.len(), |(at, _)| at);
+        let end =
+            units(text, from).find(|(_, unit)| ends(unit.byte)).map_or(text.len(), |(at, _)| at);
         self.line = Some(from..end);
         end
     }
@@ -213,7 +214,8 @@ impl Ends {
 
 fn ends_bare(byte: u8, wide: bool) -> bool {
     let always = byte <= b' ' || matches!(byte, b'"' | b'\'' | b'`' | b'\\' | b';' | 0x7f);
-    let code = matches!(byte, b',' | b'&' | b'<' | b'>' | b'(' | b')' | b'{' | b'}' | b'[' | b']' | b'|');
+    let code =
+        matches!(byte, b',' | b'&' | b'<' | b'>' | b'(' | b')' | b'{' | b'}' | b'[' | b']' | b'|');
     always || (!wide && code)
 }
 
@@ -253,7 +255,9 @@ mod tests {
 
     #[test]
     fn words_begin_after_escapes() {
-        for text in ["", " ", r"\n", r"\\n", "→", "%3D", r"\u003e", "\x1b[1;32m", r"\u001b[0m", r"\x1b[m"] {
+        for text in
+            ["", " ", r"\n", r"\\n", "→", "%3D", r"\u003e", "\x1b[1;32m", r"\u001b[0m", r"\x1b[m"]
+        {
             assert!(begins(format!("{text}ghp_").as_bytes(), text.len()), "{text}");
         }
         for text in ["n", "_", "9", r"\u0041", "3D", "[32m"] {

@@ -30,9 +30,14 @@ impl Compiled {
     pub(super) fn new(rule: &UserRule) -> Result<Self, RuleProblem> {
         let problem = |problem: String| RuleProblem { name: rule.name.clone(), problem };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_. ".contains(&byte);
-        if rule.name.is_empty() || rule.name.len() > RULE_NAME_MAX_BYTES || !rule.name.bytes().all(plain) {
+        if rule.name.is_empty()
+            || rule.name.len() > RULE_NAME_MAX_BYTES
+            || !rule.name.bytes().all(plain)
+        {
             let most = RULE_NAME_MAX_BYTES;
-            return Err(problem(format!("its name must be 1 to {most} letters, digits, `-`, `_` or `.`")));
+            return Err(problem(format!(
+                "its name must be 1 to {most} letters, digits, `-`, `_` or `.`"
+            )));
         }
         if asks_for_unicode(&rule.pattern) {
             return Err(problem(NO_UNICODE.to_owned()));
@@ -44,7 +49,9 @@ impl Compiled {
             .parse(&rule.pattern)
             .map_err(|error| problem(explain(&error)))?;
         if parsed.properties().minimum_len().is_none_or(|length| length == 0) {
-            return Err(problem("it can match an empty text; let it match at least one character".into()));
+            return Err(problem(
+                "it can match an empty text; let it match at least one character".into(),
+            ));
         }
         let pattern = RegexBuilder::new(&rule.pattern)
             .unicode(false)
@@ -168,7 +175,8 @@ fn search(rules: &[(u16, &Compiled)], payload: &[u8], range: Range<usize>, found
             } else {
                 let mut inside = units.by_ref().skip_while(|(number, _)| *number < part.start);
                 let Some((first, (start, unit))) = inside.next() else { break };
-                let last = (first + 1 < part.end).then(|| inside.find(|(number, _)| number + 1 == part.end));
+                let last = (first + 1 < part.end)
+                    .then(|| inside.find(|(number, _)| number + 1 == part.end));
                 let (last, unit) = last.flatten().map_or((start, unit), |(_, last)| last);
                 start..last + unit.len
             };
@@ -185,7 +193,8 @@ fn in_marker(text: &[u8], range: Range<usize>) -> bool {
     let last = near.windows(MARK.len()).rposition(|part| part == MARK);
     last.is_some_and(|at| {
         let marker = &text[from + at..];
-        let end = marker.iter().position(|byte| *byte == b']').map_or(text.len(), |end| from + at + end);
+        let end =
+            marker.iter().position(|byte| *byte == b']').map_or(text.len(), |end| from + at + end);
         end >= range.start
     })
 }

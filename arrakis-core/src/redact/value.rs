@@ -40,24 +40,163 @@ const PAIRS: [&[u8; 26]; 26] = [
 
 /// Words that stand where a secret would, alone or beside others.
 const STAND_INS: &[&str] = &[
-    "admin", "and", "any", "argument", "arguments", "async", "auth", "await", "basic", "bearer", "bool", "boolean", "byte",
-    "bytes", "char", "const", "credential", "credentials", "current", "default", "default_value", "define",
-    "digest", "disabled", "dummy", "email", "empty", "enabled", "enum", "env", "environ", "environment",
-    "export", "fake", "false", "field", "file", "final", "flag", "flags", "float", "fn", "foo", "func", "function", "get",
-    "hash", "hashed", "hidden", "import", "include", "input", "int", "integer", "is", "key", "let", "list",
-    "local", "login", "long", "map", "match", "missing", "mock", "mut", "name", "never", "new", "nil",
-    "no", "none", "null", "number", "object", "omit", "oauth", "option", "optional", "options", "or", "parameter", "parameters", "params", "plain",
-    "private", "process", "prompt", "props", "public", "query", "raw", "ref", "req", "request", "required",
-    "return", "same-origin", "sample", "secret", "self", "static", "str", "string", "struct", "super",
-    "symbol", "test", "text", "this", "token", "true", "type", "undefined", "union", "unknown", "unset",
-    "user", "username", "val", "value", "var", "vec", "void", "with", "yes",
+    "admin",
+    "and",
+    "any",
+    "argument",
+    "arguments",
+    "async",
+    "auth",
+    "await",
+    "basic",
+    "bearer",
+    "bool",
+    "boolean",
+    "byte",
+    "bytes",
+    "char",
+    "const",
+    "credential",
+    "credentials",
+    "current",
+    "default",
+    "default_value",
+    "define",
+    "digest",
+    "disabled",
+    "dummy",
+    "email",
+    "empty",
+    "enabled",
+    "enum",
+    "env",
+    "environ",
+    "environment",
+    "export",
+    "fake",
+    "false",
+    "field",
+    "file",
+    "final",
+    "flag",
+    "flags",
+    "float",
+    "fn",
+    "foo",
+    "func",
+    "function",
+    "get",
+    "hash",
+    "hashed",
+    "hidden",
+    "import",
+    "include",
+    "input",
+    "int",
+    "integer",
+    "is",
+    "key",
+    "let",
+    "list",
+    "local",
+    "login",
+    "long",
+    "map",
+    "match",
+    "missing",
+    "mock",
+    "mut",
+    "name",
+    "never",
+    "new",
+    "nil",
+    "no",
+    "none",
+    "null",
+    "number",
+    "object",
+    "omit",
+    "oauth",
+    "option",
+    "optional",
+    "options",
+    "or",
+    "parameter",
+    "parameters",
+    "params",
+    "plain",
+    "private",
+    "process",
+    "prompt",
+    "props",
+    "public",
+    "query",
+    "raw",
+    "ref",
+    "req",
+    "request",
+    "required",
+    "return",
+    "same-origin",
+    "sample",
+    "secret",
+    "self",
+    "static",
+    "str",
+    "string",
+    "struct",
+    "super",
+    "symbol",
+    "test",
+    "text",
+    "this",
+    "token",
+    "true",
+    "type",
+    "undefined",
+    "union",
+    "unknown",
+    "unset",
+    "user",
+    "username",
+    "val",
+    "value",
+    "var",
+    "vec",
+    "void",
+    "with",
+    "yes",
 ];
 
 /// What marks a value as made up, wherever it stands in it as a word.
 const PLACEHOLDER_WORDS: &[&str] = &[
-    "changeme", "changeit", "example", "examples", "fixme", "goes", "here", "insert", "placeholder",
-    "redacted", "removed", "replace", "replaceme", "sample", "todo", "your", "yours", "yourkey",
-    "yourtoken", "yoursecret", "yourpassword", "dummy", "fake", "masked", "hidden", "omitted", "change",
+    "changeme",
+    "changeit",
+    "example",
+    "examples",
+    "fixme",
+    "goes",
+    "here",
+    "insert",
+    "placeholder",
+    "redacted",
+    "removed",
+    "replace",
+    "replaceme",
+    "sample",
+    "todo",
+    "your",
+    "yours",
+    "yourkey",
+    "yourtoken",
+    "yoursecret",
+    "yourpassword",
+    "dummy",
+    "fake",
+    "masked",
+    "hidden",
+    "omitted",
+    "change",
 ];
 
 /// What a value says of itself.
@@ -141,7 +280,8 @@ fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether `word` is one of `list`, in upper or lower case.
 fn is_one_of(word: &[u8], list: &[&str]) -> bool {
-    list.iter().any(|known| known.len() == word.len() && known.as_bytes().eq_ignore_ascii_case(word))
+    list.iter()
+        .any(|known| known.len() == word.len() && known.as_bytes().eq_ignore_ascii_case(word))
 }
 
 fn lower(value: &[u8]) -> String {
@@ -156,7 +296,20 @@ pub(super) fn is_placeholder(value: &[u8]) -> bool {
         return is_repeated(value) || is_placeholder_word(value);
     }
     let template = [
-        &b"${"[..], b"{{", b"#{", b"$(", b"<%", b"%(", b"%{", b"%s", b"%d", b"...", b"***", b"[REDACTED:", b"\\(", b"@{",
+        &b"${"[..],
+        b"{{",
+        b"#{",
+        b"$(",
+        b"<%",
+        b"%(",
+        b"%{",
+        b"%s",
+        b"%d",
+        b"...",
+        b"***",
+        b"[REDACTED:",
+        b"\\(",
+        b"@{",
     ];
     if value.first() == Some(&b'$') && value.get(1).is_some_and(|byte| text_word(*byte)) {
         return true; // a variable of a shell, or a hash of a password: `$2b$10$…`
@@ -172,7 +325,9 @@ pub(super) fn is_placeholder(value: &[u8]) -> bool {
     }
     if let Some(open) = value.iter().position(|byte| *byte == b'{')
         && let Some(length) = value[open..].iter().position(|byte| *byte == b'}')
-        && value[open + 1..open + length].iter().all(|byte| text_word(*byte) || b".:".contains(byte))
+        && value[open + 1..open + length]
+            .iter()
+            .all(|byte| text_word(*byte) || b".:".contains(byte))
     {
         return true; // `Bearer {token}`
     }
@@ -185,15 +340,20 @@ fn text_word(byte: u8) -> bool {
 
 /// Whether a value is one or two characters again and again (`xxxx-xxxx`), or counts (`12345678`).
 pub(super) fn is_repeated(value: &[u8]) -> bool {
-    let body: Vec<u8> = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
-    if body.is_empty() {
-        return true;
+    let mut counts = [0_u16; 36];
+    let mut length = 0;
+    for byte in value.iter().take(LOOK_BYTES) {
+        let place = match byte.to_ascii_lowercase() {
+            digit @ b'0'..=b'9' => digit - b'0',
+            letter @ b'a'..=b'z' => letter - b'a' + 10,
+            _ => continue,
+        };
+        counts[usize::from(place)] += 1;
+        length += 1;
     }
-    let mut counts = [0_usize; 256];
-    body.iter().for_each(|byte| counts[usize::from(byte.to_ascii_lowercase())] += 1);
     let most = counts.iter().max().copied().unwrap_or(0);
     let distinct = counts.iter().filter(|count| **count > 0).count();
-    body.len() >= 6 && (distinct <= 2 || most * 4 >= body.len() * 3)
+    length == 0 || length >= 6 && (distinct <= 2 || most * 4 >= length * 3)
 }
 
 /// Whether a value stands for itself as a word of code or prose would: a type, a keyword, `changeme`.
@@ -212,7 +372,10 @@ pub(super) fn is_uuid(value: &[u8]) -> bool {
 
 /// Whether the value is an address, a path, a digest that says so, or embedded data.
 fn is_reference(value: &[u8]) -> bool {
-    let starts = ["/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512", "md5:"];
+    let starts = [
+        "/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512",
+        "md5:",
+    ];
     let begins = |start: &&str| {
         value.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
     };
@@ -229,6 +392,9 @@ fn is_base64(value: &[u8]) -> bool {
 /// Whether nobody would think of such a value: a key or token that a machine made.
 pub(super) fn is_random(value: &[u8]) -> bool {
     let value = &value[..value.len().min(LOOK_BYTES)];
+    if value.len() < 16 && !value.iter().any(u8::is_ascii_digit) {
+        return false;
+    }
     if value.len() < 8 || is_uuid(value) || is_placeholder(value) || is_reference(value) {
         return false;
     }
@@ -276,7 +442,10 @@ pub(super) fn is_jumble(value: &[u8]) -> bool {
 
 /// Whether the value names a form or an algorithm: `SHA-256-hashed`, `base64`.
 pub(super) fn is_technical(value: &[u8]) -> bool {
-    let terms = ["hash", "encod", "crypt", "sha", "utf", "bit", "char", "base", "pbkdf", "argon", "hmac", "http", "v1", "v2"];
+    let terms = [
+        "hash", "encod", "crypt", "sha", "utf", "bit", "char", "base", "pbkdf", "argon", "hmac",
+        "http", "v1", "v2",
+    ];
     let text = lower(value);
     terms.iter().any(|term| text.contains(term))
 }
@@ -287,7 +456,12 @@ fn is_placeholder_word(value: &[u8]) -> bool {
 
 /// Whether a person may have thought of the value as a password: not a word alone, and nothing of code.
 pub(super) fn is_password(value: &[u8]) -> bool {
-    if value.len() < 4 || value.len() > LOOK_BYTES || value.starts_with(b"\\x") && value.len() < 8 || is_placeholder(value) || is_reference(value) {
+    if value.len() < 4
+        || value.len() > LOOK_BYTES
+        || value.starts_with(b"\\x") && value.len() < 8
+        || is_placeholder(value)
+        || is_reference(value)
+    {
         return false;
     }
     let signs = Signs::of(value);
@@ -317,7 +491,17 @@ pub(super) fn names_itself(value: &[u8]) -> bool {
         return false;
     }
     let text = lower(value);
-    let names = ["password", "passwd", "passphrase", "secret", "token", "apikey", "api_key", "api-key", "credential"];
+    let names = [
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "token",
+        "apikey",
+        "api_key",
+        "api-key",
+        "credential",
+    ];
     names.iter().any(|name| text.contains(name))
 }
 
@@ -331,8 +515,8 @@ pub(super) fn is_prose(value: &[u8]) -> bool {
     let title = text.starts_with(|first: char| first.is_uppercase() || !first.is_ascii());
     let ends = text.ends_with(['.', '?', '!', ':', '…', '*']);
     let speech = [
-        "password", "passwort", "token", "secret", "key", "the", "your", "enter", "must", "please", "is",
-        "to", "for", "invalid", "required", "forgot", "reset", "confirm", "new", "old",
+        "password", "passwort", "token", "secret", "key", "the", "your", "enter", "must", "please",
+        "is", "to", "for", "invalid", "required", "forgot", "reset", "confirm", "new", "old",
     ];
     title || ends || words(value).any(|word| is_one_of(word, &speech))
 }
@@ -356,17 +540,34 @@ mod tests {
     #[test]
     fn random_values_are_told_from_names() {
         for value in [
-            "J2OXtPAtLpByQxCGClbaNFDp", "0123456789abcdef", "abc123def456", "bttOofL9H2WjQ5TY4MyWuUFjsUNPjc01",
+            "J2OXtPAtLpByQxCGClbaNFDp",
+            "0123456789abcdef",
+            "abc123def456",
+            "bttOofL9H2WjQ5TY4MyWuUFjsUNPjc01",
             "4f31af3176813e02ea68ef786e4d3cea27d26934",
-            "k8s7d6f5g4h3j2k1", "QmFzZTY0RW5jb2RlZA9x==", "xYzAbCqWeRtYuIoP",
+            "k8s7d6f5g4h3j2k1",
+            "QmFzZTY0RW5jb2RlZA9x==",
+            "xYzAbCqWeRtYuIoP",
         ] {
             assert!(is_random(value.as_bytes()), "{value}");
         }
         for value in [
-            "getAccessToken", "access_token_v2", "user.session.token2", "3c150d3c-db13-4f61-a50b-1445b3409e6e",
-            "your-api-key-123456", "xxxxxxxxxxxxxxxx", "https://example.org/a1b2c3d4", "4096", "2026-11-20",
-            "./target/debug/deps/abc123", "my-service-account-1", "application/json", "HmacSHA256",
-            "AES256-GCM-encrypted", "${TOKEN_1a2b3c}", "claude-opus-4-8",
+            "getAccessToken",
+            "access_token_v2",
+            "user.session.token2",
+            "3c150d3c-db13-4f61-a50b-1445b3409e6e",
+            "your-api-key-123456",
+            "xxxxxxxxxxxxxxxx",
+            "https://example.org/a1b2c3d4",
+            "4096",
+            "2026-11-20",
+            "./target/debug/deps/abc123",
+            "my-service-account-1",
+            "application/json",
+            "HmacSHA256",
+            "AES256-GCM-encrypted",
+            "${TOKEN_1a2b3c}",
+            "claude-opus-4-8",
         ] {
             assert!(!is_random(value.as_bytes()), "{value}");
         }
@@ -377,7 +578,9 @@ mod tests {
         for value in ["hunter2", "s3cr3t!pass", "p4ss.word", "Tr0ub4dor&3", "xkqzvbw", "123456"] {
             assert!(is_password(value.as_bytes()), "{value}");
         }
-        for value in ["string", "required", "password", "1024", "$PASSWORD", "{{ password }}", "<password>"] {
+        for value in
+            ["string", "required", "password", "1024", "$PASSWORD", "{{ password }}", "<password>"]
+        {
             assert!(!is_password(value.as_bytes()), "{value}");
         }
         assert!(is_placeholder(b"Bearer {token}") && is_placeholder(b"********"));

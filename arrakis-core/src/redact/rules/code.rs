@@ -1,77 +1,121 @@
 //! Hosts of code, packages, builds and work.
 
 use super::{Rule, after, owned, token};
-use crate::redact::shape::{ALNUM, ANYHEX, A_UUID, DIGIT, DOTTED, HEX, LOOSE, LOWER, Lit, Run, UPPER, URL64, WORD};
+use crate::redact::shape::{
+    A_UUID, ALNUM, ANYHEX, DIGIT, DOTTED, HEX, LOOSE, LOWER, Lit, Run, UPPER, URL64, WORD,
+};
 
 pub(super) const RULES: &[Rule] = &[
     token(
         "github-token",
         &["ghp_", "gho_", "ghu_", "ghs_", "ghr_"],
         &[Run(WORD, 30, 255)],
-        ["key: |ghp_¦EFTiu0iJBlHJVm23WcPNxIS6hBKBSqB|", r#"curl -H "X-Key: |ghr_¦X934XilS5PlGleBeejS8k4pBcc2OgDF|""#],
+        [
+            "key: |ghp_¦EFTiu0iJBlHJVm23WcPNxIS6hBKBSqB|",
+            r#"curl -H "X-Key: |ghr_¦X934XilS5PlGleBeejS8k4pBcc2OgDF|""#,
+        ],
         ["ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ghr_ and then letters"],
     ),
     token(
         "github-token",
         &["github_pat_"],
         &[Run(WORD, 30, 255)],
-        ["key: |github_pat_¦QVKfStQ332JksELIYL0J8axvMSpJRA3|", r#"curl -H "X-Key: |github_pat_¦8xUQhZ5mEWQObujhrLvS6wfvsWl8ew|""#],
-        ["github_pat_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with github_pat_ and then letters"],
+        [
+            "key: |github_pat_¦QVKfStQ332JksELIYL0J8axvMSpJRA3|",
+            r#"curl -H "X-Key: |github_pat_¦8xUQhZ5mEWQObujhrLvS6wfvsWl8ew|""#,
+        ],
+        [
+            "github_pat_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with github_pat_ and then letters",
+        ],
     ),
     token(
         "gitlab-token",
-        &["glpat-", "gldt-", "glrt-", "glsoat-", "glft-", "glffct-", "glimt-", "glagent-", "gloas-", "glptt-", "glrtr-", "glwt-"],
+        &[
+            "glpat-", "gldt-", "glrt-", "glsoat-", "glft-", "glffct-", "glimt-", "glagent-",
+            "gloas-", "glptt-", "glrtr-", "glwt-",
+        ],
         &[Run(DOTTED, 20, 320)],
-        ["key: |glpat-¦puJ4NGKwjLejkt6Due6sje|", r#"curl -H "X-Key: |glwt-¦V82lVq1cQQ3SJISKvb7p|""#],
+        [
+            "key: |glpat-¦puJ4NGKwjLejkt6Due6sje|",
+            r#"curl -H "X-Key: |glwt-¦V82lVq1cQQ3SJISKvb7p|""#,
+        ],
         ["glpat-xxxxxxxxxxxxxxxxxxxx", "values begin with glwt- and then letters"],
     ),
     token(
         "gitlab-job-token",
         &["glcbt-"],
         &[Run(ALNUM, 1, 5), Lit("_"), Run(URL64, 20, 64)],
-        ["key: |glcbt-¦NH_vly39eDo9LgdCNj0RYxJg|", r#"curl -H "X-Key: |glcbt-¦MjKs_mvevzSQaZYs7pTxLBPpzVoa|""#],
+        [
+            "key: |glcbt-¦NH_vly39eDo9LgdCNj0RYxJg|",
+            r#"curl -H "X-Key: |glcbt-¦MjKs_mvevzSQaZYs7pTxLBPpzVoa|""#,
+        ],
         ["glcbt-x_xxxxxxxxxxxxxxxxxxxx", "values begin with glcbt- and then letters"],
     ),
     token(
         "gitlab-runner-token",
         &["GR1348941"],
         &[Run(URL64, 20, 20)],
-        ["key: |GR1348941¦keIysQYg3YTcy7Gw3Kos|", r#"curl -H "X-Key: |GR1348941¦YiURcp7mpSsDUnKFjF3P|""#],
+        [
+            "key: |GR1348941¦keIysQYg3YTcy7Gw3Kos|",
+            r#"curl -H "X-Key: |GR1348941¦YiURcp7mpSsDUnKFjF3P|""#,
+        ],
         ["GR1348941xxxxxxxxxxxxxxxxxxxx", "values begin with GR1348941 and then letters"],
     ),
     after(
         "gitlab-session",
         &["_gitlab_session="],
         &[Run(LOWER, 32, 32)],
-        ["_gitla¦b_session=|v4jwif4ramvmmdani93j7pofitvma4aw|", r#""_gitla¦b_session=|ubl5rbk3uko2ueju2mwvcbpsiph7zgn6|""#],
-        ["_gitlab_session=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with _gitlab_session= and then letters"],
+        [
+            "_gitla¦b_session=|v4jwif4ramvmmdani93j7pofitvma4aw|",
+            r#""_gitla¦b_session=|ubl5rbk3uko2ueju2mwvcbpsiph7zgn6|""#,
+        ],
+        [
+            "_gitlab_session=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with _gitlab_session= and then letters",
+        ],
     ),
     token(
         "bitbucket-token",
         &["ATCTT3", "ATBB"],
         &[Run(DOTTED, 28, 255)],
-        ["key: |ATCTT3¦Rt9bMxlQFRXI6bTvmYRERFnswomJvOZ|", r#"curl -H "X-Key: |ATBB¦7Z0uDCU18SMj4OTOL3XnXXRUwZY6z8i|""#],
+        [
+            "key: |ATCTT3¦Rt9bMxlQFRXI6bTvmYRERFnswomJvOZ|",
+            r#"curl -H "X-Key: |ATBB¦7Z0uDCU18SMj4OTOL3XnXXRUwZY6z8i|""#,
+        ],
         ["ATCTT3xxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ATBB and then letters"],
     ),
     token(
         "atlassian-token",
         &["ATATT3", "ATOAT3", "ATSTT3"],
         &[Run(DOTTED, 60, 255)],
-        ["key: |ATATT3¦cQk494Dll4UxdejPxUtYSW9a0t9CHfr2aJOoLnPetUxVYlzBt5waiip6gqAf3Dc|", r#"curl -H "X-Key: |ATSTT3¦au3GMYs5roKkwcpmANtgKYCn2UGCdqf4ftzMqOMRssc3n9tUxmmNMbP0h3jMkBG|""#],
-        ["ATATT3xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ATSTT3 and then letters"],
+        [
+            "key: |ATATT3¦cQk494Dll4UxdejPxUtYSW9a0t9CHfr2aJOoLnPetUxVYlzBt5waiip6gqAf3Dc|",
+            r#"curl -H "X-Key: |ATSTT3¦au3GMYs5roKkwcpmANtgKYCn2UGCdqf4ftzMqOMRssc3n9tUxmmNMbP0h3jMkBG|""#,
+        ],
+        [
+            "ATATT3xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with ATSTT3 and then letters",
+        ],
     ),
     token(
         "gitea-token",
         &["gta_"],
         &[Run(ALNUM, 40, 40)],
-        ["key: |gta_¦E7Viso7D4DfNBvCFTPOIM3TnUmw0HxMNYP31xULx|", r#"curl -H "X-Key: |gta_¦yfllOdq8EVLrJ5ENX1WB0JxeiUnf05FPDTJjSYGr|""#],
+        [
+            "key: |gta_¦E7Viso7D4DfNBvCFTPOIM3TnUmw0HxMNYP31xULx|",
+            r#"curl -H "X-Key: |gta_¦yfllOdq8EVLrJ5ENX1WB0JxeiUnf05FPDTJjSYGr|""#,
+        ],
         ["gta_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with gta_ and then letters"],
     ),
     token(
         "npm-token",
         &["npm_"],
         &[Run(ALNUM, 36, 36)],
-        ["key: |npm_¦SS1q4E9ZdtAHYW5gMoZwMp6oWag45qoy9rUU|", r#"curl -H "X-Key: |npm_¦d9hoLYcYn8KgESKTBN0IQIRCuUVS0hLsSAqZ|""#],
+        [
+            "key: |npm_¦SS1q4E9ZdtAHYW5gMoZwMp6oWag45qoy9rUU|",
+            r#"curl -H "X-Key: |npm_¦d9hoLYcYn8KgESKTBN0IQIRCuUVS0hLsSAqZ|""#,
+        ],
         ["npm_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with npm_ and then letters"],
     ),
     after(
@@ -85,281 +129,476 @@ pub(super) const RULES: &[Rule] = &[
         "pypi-token",
         &["pypi-AgEIcHlwaS5vcmc", "pypi-AgENdGVzdC5weXBpLm9yZw", "pypi-"],
         &[Run(URL64, 50, 1000)],
-        ["key: |pypi-AgEIcHlwaS5vcmc¦5arl2Oo6ql6aYUrSAsfXeSH2PKzLk5xqIA2AJD0JSluRGhnmCxLD|", r#"curl -H "X-Key: |pypi-¦t6UZ4WjtkBnuM6mgDxNfPu5Kj2Ou23Mnc3Ir7dNX8se8BmxIspb|""#],
-        ["pypi-AgEIcHlwaS5vcmcxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with pypi- and then letters"],
+        [
+            "key: |pypi-AgEIcHlwaS5vcmc¦5arl2Oo6ql6aYUrSAsfXeSH2PKzLk5xqIA2AJD0JSluRGhnmCxLD|",
+            r#"curl -H "X-Key: |pypi-¦t6UZ4WjtkBnuM6mgDxNfPu5Kj2Ou23Mnc3Ir7dNX8se8BmxIspb|""#,
+        ],
+        [
+            "pypi-AgEIcHlwaS5vcmcxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with pypi- and then letters",
+        ],
     ),
     token(
         "rubygems-key",
         &["rubygems_"],
         &[Run(HEX, 48, 48)],
-        ["key: |rubygems_¦5334a1e1c403b326069cac32f5a5703a73ca66211c65827a|", r#"curl -H "X-Key: |rubygems_¦6ff4a74f086f30baacf4364a53c84ae54f814b10f106e6e0|""#],
-        ["rubygems_000000000000000000000000000000000000000000000000", "values begin with rubygems_ and then letters"],
+        [
+            "key: |rubygems_¦5334a1e1c403b326069cac32f5a5703a73ca66211c65827a|",
+            r#"curl -H "X-Key: |rubygems_¦6ff4a74f086f30baacf4364a53c84ae54f814b10f106e6e0|""#,
+        ],
+        [
+            "rubygems_000000000000000000000000000000000000000000000000",
+            "values begin with rubygems_ and then letters",
+        ],
     ),
     token(
         "crates-token",
         &["cio"],
         &[Run(ALNUM, 32, 32)],
-        ["key: |cio¦ifvimRmlVzkAvpC4uuC80u2l7x1KCYG5|", r#"curl -H "X-Key: |cio¦llXHreBWMXZeFLtD486riP2u4yMn3Jlg|""#],
+        [
+            "key: |cio¦ifvimRmlVzkAvpC4uuC80u2l7x1KCYG5|",
+            r#"curl -H "X-Key: |cio¦llXHreBWMXZeFLtD486riP2u4yMn3Jlg|""#,
+        ],
         ["cioxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with cio and then letters"],
     ),
     token(
         "nuget-key",
         &["oy2"],
         &[Run(LOWER, 43, 43)],
-        ["key: |oy2¦v93fjhhah545x7o8q0fernnp9rwwchuvdh0xbtz26iq|", r#"curl -H "X-Key: |oy2¦42gyvo3l6n3ff93yf90rmo1jrwjnrt6ffaw6r3odwym|""#],
-        ["oy2xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with oy2 and then letters"],
+        [
+            "key: |oy2¦v93fjhhah545x7o8q0fernnp9rwwchuvdh0xbtz26iq|",
+            r#"curl -H "X-Key: |oy2¦42gyvo3l6n3ff93yf90rmo1jrwjnrt6ffaw6r3odwym|""#,
+        ],
+        [
+            "oy2xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with oy2 and then letters",
+        ],
     ),
     token(
         "clojars-token",
         &["CLOJARS_", "clojars_"],
         &[Run(LOWER, 60, 60)],
-        ["key: |CLOJARS_¦yzfgvlt3mwqiw07nr6vcxqeai169f99rgd8o9z8i1c06i0n6ggcsybfk9v8z|", r#"curl -H "X-Key: |clojars_¦52d2wxwcnh2c6vw7eyrcnhv1o65r5qzs9urovls0evhctbh2yt8vfs0p5hon|""#],
-        ["CLOJARS_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with clojars_ and then letters"],
+        [
+            "key: |CLOJARS_¦yzfgvlt3mwqiw07nr6vcxqeai169f99rgd8o9z8i1c06i0n6ggcsybfk9v8z|",
+            r#"curl -H "X-Key: |clojars_¦52d2wxwcnh2c6vw7eyrcnhv1o65r5qzs9urovls0evhctbh2yt8vfs0p5hon|""#,
+        ],
+        [
+            "CLOJARS_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with clojars_ and then letters",
+        ],
     ),
     token(
         "jfrog-key",
         &["AKCp"],
         &[Run(ALNUM, 69, 73)],
-        ["key: |AKCp¦x9ScT3qZgnS5SrbuInSx939Z9x45RRgN5eFcYfqE2XUnj1oxLfapyifP3c8W317yhkK0eFd|", r#"curl -H "X-Key: |AKCp¦rZudBkFrNsnUWUj2fAOOqdEwAqccC2tZilsBKZJBQpNKBNKgG1kUafoOrd9j1G11arvaO|""#],
-        ["AKCpxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with AKCp and then letters"],
+        [
+            "key: |AKCp¦x9ScT3qZgnS5SrbuInSx939Z9x45RRgN5eFcYfqE2XUnj1oxLfapyifP3c8W317yhkK0eFd|",
+            r#"curl -H "X-Key: |AKCp¦rZudBkFrNsnUWUj2fAOOqdEwAqccC2tZilsBKZJBQpNKBNKgG1kUafoOrd9j1G11arvaO|""#,
+        ],
+        [
+            "AKCpxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with AKCp and then letters",
+        ],
     ),
     token(
         "jfrog-token",
         &["cmVmd"],
         &[Run(ALNUM, 59, 59)],
-        ["key: |cmVmd¦Br7qkDlHUlVCzTtirmmqAxNOdLwm1rbzlk37hq48CS2wnNHD3LiXpZeFYMT|", r#"curl -H "X-Key: |cmVmd¦ID868lPAWjzCL7HWSKYcHTSS9wIhdoSf9xlnss2NTZKTkfpNTAFx5WlhjiR|""#],
-        ["cmVmdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with cmVmd and then letters"],
+        [
+            "key: |cmVmd¦Br7qkDlHUlVCzTtirmmqAxNOdLwm1rbzlk37hq48CS2wnNHD3LiXpZeFYMT|",
+            r#"curl -H "X-Key: |cmVmd¦ID868lPAWjzCL7HWSKYcHTSS9wIhdoSf9xlnss2NTZKTkfpNTAFx5WlhjiR|""#,
+        ],
+        [
+            "cmVmdxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with cmVmd and then letters",
+        ],
     ),
     token(
         "docker-token",
         &["dckr_pat_", "dckr_oat_"],
         &[Run(URL64, 27, 60)],
-        ["key: |dckr_pat_¦1yP0FjaIVpgqYxEHR8WBbl40Z7ED|", r#"curl -H "X-Key: |dckr_oat_¦MLKjkhS00M30mSRjQi1PXuOKRJrVKl|""#],
+        [
+            "key: |dckr_pat_¦1yP0FjaIVpgqYxEHR8WBbl40Z7ED|",
+            r#"curl -H "X-Key: |dckr_oat_¦MLKjkhS00M30mSRjQi1PXuOKRJrVKl|""#,
+        ],
         ["dckr_pat_xxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with dckr_oat_ and then letters"],
     ),
     token(
         "docker-hub-token",
         &["dhp_"],
         &[Run(URL64, 27, 60)],
-        ["key: |dhp_¦mPYVYl49YqHNMoQm1j8kNw6CqcHB|", r#"curl -H "X-Key: |dhp_¦wsMXQsRkQVkoq8HSNfkVJDNt9Ssy|""#],
+        [
+            "key: |dhp_¦mPYVYl49YqHNMoQm1j8kNw6CqcHB|",
+            r#"curl -H "X-Key: |dhp_¦wsMXQsRkQVkoq8HSNfkVJDNt9Ssy|""#,
+        ],
         ["dhp_xxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with dhp_ and then letters"],
     ),
     token(
         "circleci-token",
         &["CCIPAT_", "CCIPRJ_"],
         &[Run(ALNUM, 22, 24), Lit("_"), Run(HEX, 40, 40)],
-        ["key: |CCIPAT_¦ZcmFOmMYUeo8c04PDUXvmm_1ca91329afa7778f48f8787926c99c934597c6e2|", r#"curl -H "X-Key: |CCIPRJ_¦riu5v3g2bF2r6kmqkkyFF90Q_68bba1f08dfc3ad2f5eef01313ffa5844a7a9a7b|""#],
-        ["CCIPAT_xxxxxxxxxxxxxxxxxxxxxx_0000000000000000000000000000000000000000", "values begin with CCIPRJ_ and then letters"],
+        [
+            "key: |CCIPAT_¦ZcmFOmMYUeo8c04PDUXvmm_1ca91329afa7778f48f8787926c99c934597c6e2|",
+            r#"curl -H "X-Key: |CCIPRJ_¦riu5v3g2bF2r6kmqkkyFF90Q_68bba1f08dfc3ad2f5eef01313ffa5844a7a9a7b|""#,
+        ],
+        [
+            "CCIPAT_xxxxxxxxxxxxxxxxxxxxxx_0000000000000000000000000000000000000000",
+            "values begin with CCIPRJ_ and then letters",
+        ],
     ),
     token(
         "buildkite-token",
         &["bkua_", "bkct_", "bkaj_"],
         &[Run(ALNUM, 40, 64)],
-        ["key: |bkua_¦tVi2J1zScwOWJa7NOKfk1ecA6TdaZyQQFk5TnVaVM2t|", r#"curl -H "X-Key: |bkaj_¦qf4kI03fp8GY3MQW2rVk0YStegUSx8N2869ZQWe8H|""#],
-        ["bkua_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with bkaj_ and then letters"],
+        [
+            "key: |bkua_¦tVi2J1zScwOWJa7NOKfk1ecA6TdaZyQQFk5TnVaVM2t|",
+            r#"curl -H "X-Key: |bkaj_¦qf4kI03fp8GY3MQW2rVk0YStegUSx8N2869ZQWe8H|""#,
+        ],
+        [
+            "bkua_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with bkaj_ and then letters",
+        ],
     ),
     token(
         "buildkite-token",
         &["bkt_"],
         &[Run(ALNUM, 40, 64)],
-        ["key: |bkt_¦u3I97cpw5Z7nINSmXKI3Ro5Wy9KdcJNzXdEznoDYzxi|", r#"curl -H "X-Key: |bkt_¦GBezrZPNlrscQHSbtkxzF0eUTqVAQmzh12evaJAWC|""#],
+        [
+            "key: |bkt_¦u3I97cpw5Z7nINSmXKI3Ro5Wy9KdcJNzXdEznoDYzxi|",
+            r#"curl -H "X-Key: |bkt_¦GBezrZPNlrscQHSbtkxzF0eUTqVAQmzh12evaJAWC|""#,
+        ],
         ["bkt_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with bkt_ and then letters"],
     ),
     token(
         "codecov-token",
         &["codecov_"],
         &[Run(LOWER, 36, 40)],
-        ["key: |codecov_¦wax3w7r5t2livaekra5aq1vfdkqszxvjdgs4rv1|", r#"curl -H "X-Key: |codecov_¦z8sohub0it2q9bsbvobksopffqrevod65lfdjrt|""#],
-        ["codecov_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with codecov_ and then letters"],
+        [
+            "key: |codecov_¦wax3w7r5t2livaekra5aq1vfdkqszxvjdgs4rv1|",
+            r#"curl -H "X-Key: |codecov_¦z8sohub0it2q9bsbvobksopffqrevod65lfdjrt|""#,
+        ],
+        [
+            "codecov_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with codecov_ and then letters",
+        ],
     ),
     token(
         "sonar-token",
         &["squ_", "sqp_", "sqa_"],
         &[Run(HEX, 40, 40)],
-        ["key: |squ_¦33e763616ba20d367ed28f7741b9957d5e908edc|", r#"curl -H "X-Key: |sqa_¦91aadb95bf99d4756d14e899a5868fea7f5522a7|""#],
+        [
+            "key: |squ_¦33e763616ba20d367ed28f7741b9957d5e908edc|",
+            r#"curl -H "X-Key: |sqa_¦91aadb95bf99d4756d14e899a5868fea7f5522a7|""#,
+        ],
         ["squ_0000000000000000000000000000000000000000", "values begin with sqa_ and then letters"],
     ),
     token(
         "sourcegraph-token",
         &["sgp_"],
         &[Run(ANYHEX, 16, 16), Lit("_"), Run(ANYHEX, 40, 40)],
-        ["key: |sgp_¦E1969EbEd2965561_B87F85Ce31870EecbB3F8D4c3c6c7ffFbcfAEcbf|", r#"curl -H "X-Key: |sgp_¦DdAB9E5D9Da97FCb_f95aFa7d566Ee1Db2FfcbA54Fb48bc14a5b1FfEd|""#],
-        ["sgp_0000000000000000_0000000000000000000000000000000000000000", "values begin with sgp_ and then letters"],
+        [
+            "key: |sgp_¦E1969EbEd2965561_B87F85Ce31870EecbB3F8D4c3c6c7ffFbcfAEcbf|",
+            r#"curl -H "X-Key: |sgp_¦DdAB9E5D9Da97FCb_f95aFa7d566Ee1Db2FfcbA54Fb48bc14a5b1FfEd|""#,
+        ],
+        [
+            "sgp_0000000000000000_0000000000000000000000000000000000000000",
+            "values begin with sgp_ and then letters",
+        ],
     ),
     token(
         "sourcegraph-token",
         &["sgp_local_", "sgp_"],
         &[Run(ANYHEX, 40, 40)],
-        ["key: |sgp_local_¦4FFEdbaACA8bE3CfE513C8b8CdDe681440413a2e|", r#"curl -H "X-Key: |sgp_¦d1F0bE253434Eb7f6c8CbfdcCFD8daaFFa0f8afF|""#],
-        ["sgp_local_0000000000000000000000000000000000000000", "values begin with sgp_ and then letters"],
+        [
+            "key: |sgp_local_¦4FFEdbaACA8bE3CfE513C8b8CdDe681440413a2e|",
+            r#"curl -H "X-Key: |sgp_¦d1F0bE253434Eb7f6c8CbfdcCFD8daaFFa0f8afF|""#,
+        ],
+        [
+            "sgp_local_0000000000000000000000000000000000000000",
+            "values begin with sgp_ and then letters",
+        ],
     ),
     token(
         "snyk-token",
         &["snyk_uat.", "snyk_sat."],
         &[Run(DOTTED, 30, 200)],
-        ["key: |snyk_uat.¦ITTfP4v1a0RJk4XcBbX9ND4FzjExaRq24|", r#"curl -H "X-Key: |snyk_sat.¦gSeSdryXv9ZxhjxmTg6JoYMzkrBYoLZLE|""#],
+        [
+            "key: |snyk_uat.¦ITTfP4v1a0RJk4XcBbX9ND4FzjExaRq24|",
+            r#"curl -H "X-Key: |snyk_sat.¦gSeSdryXv9ZxhjxmTg6JoYMzkrBYoLZLE|""#,
+        ],
         ["snyk_uat.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with snyk_sat. and then letters"],
     ),
     token(
         "semgrep-token",
         &["sgp_web_"],
         &[Run(HEX, 40, 64)],
-        ["key: |sgp_web_¦7e35ccdaae9ee3b5bbad1044f99b678a2253932598|", r#"curl -H "X-Key: |sgp_web_¦7e3b13f3fd7e5c39cd1d6dfdabb6a38816530a96441|""#],
-        ["sgp_web_0000000000000000000000000000000000000000", "values begin with sgp_web_ and then letters"],
+        [
+            "key: |sgp_web_¦7e35ccdaae9ee3b5bbad1044f99b678a2253932598|",
+            r#"curl -H "X-Key: |sgp_web_¦7e3b13f3fd7e5c39cd1d6dfdabb6a38816530a96441|""#,
+        ],
+        [
+            "sgp_web_0000000000000000000000000000000000000000",
+            "values begin with sgp_web_ and then letters",
+        ],
     ),
     token(
         "deno-token",
         &["ddp_", "ddo_", "ddw_"],
         &[Run(ALNUM, 36, 40)],
-        ["key: |ddp_¦xxNCkXdztBJrCZWXqSCPEVIAKNTBFFe1jpHzk|", r#"curl -H "X-Key: |ddw_¦U4I69Iq985kqQC5SSHUiXjZ2g3CL3YGSIIHQrdK|""#],
+        [
+            "key: |ddp_¦xxNCkXdztBJrCZWXqSCPEVIAKNTBFFe1jpHzk|",
+            r#"curl -H "X-Key: |ddw_¦U4I69Iq985kqQC5SSHUiXjZ2g3CL3YGSIIHQrdK|""#,
+        ],
         ["ddp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ddw_ and then letters"],
     ),
     token(
         "expo-token",
         &["expo_"],
         &[Run(URL64, 40, 64)],
-        ["key: |expo_¦OsixAm7xfutxjoqHjEmplGN8PmLrjSSpKEMjCTfNO|", r#"curl -H "X-Key: |expo_¦EQpMR2l0ahIASS3ZRGa2RtaezO5WGzA33AVUvq6PjEt|""#],
-        ["expo_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with expo_ and then letters"],
+        [
+            "key: |expo_¦OsixAm7xfutxjoqHjEmplGN8PmLrjSSpKEMjCTfNO|",
+            r#"curl -H "X-Key: |expo_¦EQpMR2l0ahIASS3ZRGa2RtaezO5WGzA33AVUvq6PjEt|""#,
+        ],
+        [
+            "expo_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with expo_ and then letters",
+        ],
     ),
     token(
         "infracost-key",
         &["ico-"],
         &[Run(ALNUM, 32, 32)],
-        ["key: |ico-¦AJ84WaZi3vPmhNAWMMydB2rRVgnkby48|", r#"curl -H "X-Key: |ico-¦B7JXJOGhzG6RUhlIQ1pFtXghwFu6MpHw|""#],
+        [
+            "key: |ico-¦AJ84WaZi3vPmhNAWMMydB2rRVgnkby48|",
+            r#"curl -H "X-Key: |ico-¦B7JXJOGhzG6RUhlIQ1pFtXghwFu6MpHw|""#,
+        ],
         ["ico-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ico- and then letters"],
     ),
     token(
         "octopus-key",
         &["API-"],
         &[Run(UPPER, 26, 26)],
-        ["key: |API-¦110GEGMOAZCILHLL3EENK77T8T|", r#"curl -H "X-Key: |API-¦WJSYDUGQQLU7WN2BHVCSEAOYW9|""#],
+        [
+            "key: |API-¦110GEGMOAZCILHLL3EENK77T8T|",
+            r#"curl -H "X-Key: |API-¦WJSYDUGQQLU7WN2BHVCSEAOYW9|""#,
+        ],
         ["API-xxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with API- and then letters"],
     ),
     token(
         "prefect-key",
         &["pnu_", "pnb_"],
         &[Run(ALNUM, 36, 36)],
-        ["key: |pnu_¦6rjtkvjpuiPH389Ugg0h9HQpcmME9ImXHftk|", r#"curl -H "X-Key: |pnb_¦ke6qPN8WHpQY562318vboAYJcN55Sll9oYZv|""#],
+        [
+            "key: |pnu_¦6rjtkvjpuiPH389Ugg0h9HQpcmME9ImXHftk|",
+            r#"curl -H "X-Key: |pnb_¦ke6qPN8WHpQY562318vboAYJcN55Sll9oYZv|""#,
+        ],
         ["pnu_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with pnb_ and then letters"],
     ),
     token(
         "postman-key",
         &["PMAK-"],
         &[Run(ANYHEX, 24, 24), Lit("-"), Run(ANYHEX, 34, 34)],
-        ["key: |PMAK-¦dF45fb5EC86cAA5279C0Fafa-Fd93E5fe59fb2ab3Ef070b4Db2F1cc7cD6|", r#"curl -H "X-Key: |PMAK-¦5D58aacBb28059D099E98c31-073bD5DB9c1b2f35cBf4cd81B57AbEeD4d|""#],
-        ["PMAK-000000000000000000000000-0000000000000000000000000000000000", "values begin with PMAK- and then letters"],
+        [
+            "key: |PMAK-¦dF45fb5EC86cAA5279C0Fafa-Fd93E5fe59fb2ab3Ef070b4Db2F1cc7cD6|",
+            r#"curl -H "X-Key: |PMAK-¦5D58aacBb28059D099E98c31-073bD5DB9c1b2f35cBf4cd81B57AbEeD4d|""#,
+        ],
+        [
+            "PMAK-000000000000000000000000-0000000000000000000000000000000000",
+            "values begin with PMAK- and then letters",
+        ],
     ),
     token(
         "postman-key",
         &["PMAT-"],
         &[Run(UPPER, 26, 26)],
-        ["key: |PMAT-¦UJZ9E45WGVJ6F8NBQFAVQJP0PJ|", r#"curl -H "X-Key: |PMAT-¦22H9OV008XSD0Y4N56Z4ETJFD2|""#],
+        [
+            "key: |PMAT-¦UJZ9E45WGVJ6F8NBQFAVQJP0PJ|",
+            r#"curl -H "X-Key: |PMAT-¦22H9OV008XSD0Y4N56Z4ETJFD2|""#,
+        ],
         ["PMAT-xxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with PMAT- and then letters"],
     ),
     token(
         "readme-key",
         &["rdme_"],
         &[Run(LOWER, 70, 70)],
-        ["key: |rdme_¦my593j3ixfa3124w86ra64f0ftglpwq3ma3l4swvoz2qenugz1bnfrmesilh2u7m49de56|", r#"curl -H "X-Key: |rdme_¦8sf0m8nru6hjafdr3hzlpc62s2i36j1ydn0uqik7nltyeidnby1tldelfihfgvdh4qyy1w|""#],
-        ["rdme_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with rdme_ and then letters"],
+        [
+            "key: |rdme_¦my593j3ixfa3124w86ra64f0ftglpwq3ma3l4swvoz2qenugz1bnfrmesilh2u7m49de56|",
+            r#"curl -H "X-Key: |rdme_¦8sf0m8nru6hjafdr3hzlpc62s2i36j1ydn0uqik7nltyeidnby1tldelfihfgvdh4qyy1w|""#,
+        ],
+        [
+            "rdme_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with rdme_ and then letters",
+        ],
     ),
     token(
         "pulumi-token",
         &["pul-"],
         &[Run(HEX, 40, 40)],
-        ["key: |pul-¦96973dcc00db1d8d370b275cd3a9a1c1afed8f58|", r#"curl -H "X-Key: |pul-¦38bc30acb18145015630fd32d5910cce18c1a3e1|""#],
+        [
+            "key: |pul-¦96973dcc00db1d8d370b275cd3a9a1c1afed8f58|",
+            r#"curl -H "X-Key: |pul-¦38bc30acb18145015630fd32d5910cce18c1a3e1|""#,
+        ],
         ["pul-0000000000000000000000000000000000000000", "values begin with pul- and then letters"],
     ),
     token(
         "terraform-token",
         &[".atlasv1."],
         &[Run(LOOSE, 60, 70)],
-        ["key: |.atlasv1.¦MOwplhEuyBFtKWgrSuBgIh5LJJZjRmOkGdZBzafrOW01q4bHZ8bocAw0ugoe4DP|", r#"curl -H "X-Key: |.atlasv1.¦aW247YsfoxCrs73xnxVL8yDcCx6YDypaVTqNNwRocI7S5EVh4rTXX9e1iPFTkwh|""#],
-        [".atlasv1.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with .atlasv1. and then letters"],
+        [
+            "key: |.atlasv1.¦MOwplhEuyBFtKWgrSuBgIh5LJJZjRmOkGdZBzafrOW01q4bHZ8bocAw0ugoe4DP|",
+            r#"curl -H "X-Key: |.atlasv1.¦aW247YsfoxCrs73xnxVL8yDcCx6YDypaVTqNNwRocI7S5EVh4rTXX9e1iPFTkwh|""#,
+        ],
+        [
+            ".atlasv1.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with .atlasv1. and then letters",
+        ],
     ),
     token(
         "harness-key",
         &["pat.", "sat."],
         &[Run(URL64, 22, 22), Lit("."), Run(ALNUM, 24, 24), Lit("."), Run(ALNUM, 20, 20)],
-        ["key: |pat.¦yGwKKWOMNdxnt83uww7cyu.cCHrmGrxylzJj10K0jXMw4m9.JtD9TrWeRKct5gkh8U6p|", r#"curl -H "X-Key: |sat.¦S85CDVXkOUmnVBPs7YqjXw.yph61mfTpEOQTr9fQlZKI9hH.raPNUj3L8O2He1dys1zK|""#],
-        ["pat.xxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxx", "values begin with sat. and then letters"],
+        [
+            "key: |pat.¦yGwKKWOMNdxnt83uww7cyu.cCHrmGrxylzJj10K0jXMw4m9.JtD9TrWeRKct5gkh8U6p|",
+            r#"curl -H "X-Key: |sat.¦S85CDVXkOUmnVBPs7YqjXw.yph61mfTpEOQTr9fQlZKI9hH.raPNUj3L8O2He1dys1zK|""#,
+        ],
+        [
+            "pat.xxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxxxxxx.xxxxxxxxxxxxxxxxxxxx",
+            "values begin with sat. and then letters",
+        ],
     ),
     token(
         "linear-key",
         &["lin_api_", "lin_oauth_"],
         &[Run(ALNUM, 40, 64)],
-        ["key: |lin_api_¦VPhQrn99yD6xtNQpCtsudKmDBtrpxcKyd9dPlNqvY9j|", r#"curl -H "X-Key: |lin_oauth_¦SvW7qHkBpIicIJylb2WcKFk8t9vco2A9Iww1GI4XD|""#],
-        ["lin_api_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with lin_oauth_ and then letters"],
+        [
+            "key: |lin_api_¦VPhQrn99yD6xtNQpCtsudKmDBtrpxcKyd9dPlNqvY9j|",
+            r#"curl -H "X-Key: |lin_oauth_¦SvW7qHkBpIicIJylb2WcKFk8t9vco2A9Iww1GI4XD|""#,
+        ],
+        [
+            "lin_api_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with lin_oauth_ and then letters",
+        ],
     ),
     token(
         "notion-token",
         &["ntn_"],
         &[Run(ALNUM, 43, 50)],
-        ["key: |ntn_¦JCSUsMwlAQwBdDWBxvXDckgt8UQvUu2ge0O5QDzgzQRT0J|", r#"curl -H "X-Key: |ntn_¦tLn3bjjepFqYQLq28BoZTLPBVkiZXjFSieRPpUIBQCFJXR|""#],
-        ["ntn_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with ntn_ and then letters"],
+        [
+            "key: |ntn_¦JCSUsMwlAQwBdDWBxvXDckgt8UQvUu2ge0O5QDzgzQRT0J|",
+            r#"curl -H "X-Key: |ntn_¦tLn3bjjepFqYQLq28BoZTLPBVkiZXjFSieRPpUIBQCFJXR|""#,
+        ],
+        [
+            "ntn_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with ntn_ and then letters",
+        ],
     ),
     token(
         "notion-token",
         &["secret_"],
         &[Run(ALNUM, 43, 43)],
-        ["key: |secret_¦TVIdhNsuOBxp8Ms3XYCY2EiOx1Z0vPQlKVkzSCGJCSb|", r#"curl -H "X-Key: |secret_¦DBZLKDTCCV3wcIPB7WYOK17GcMQtjfacLfLaMGfQgzf|""#],
-        ["secret_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with secret_ and then letters"],
+        [
+            "key: |secret_¦TVIdhNsuOBxp8Ms3XYCY2EiOx1Z0vPQlKVkzSCGJCSb|",
+            r#"curl -H "X-Key: |secret_¦DBZLKDTCCV3wcIPB7WYOK17GcMQtjfacLfLaMGfQgzf|""#,
+        ],
+        [
+            "secret_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with secret_ and then letters",
+        ],
     ),
     token(
         "figma-token",
         &["figd_", "figu_", "figo_"],
         &[Run(URL64, 36, 64)],
-        ["key: |figd_¦qFxHXiv144BHQCCWregsh6EnlFgS27KqjUYX|", r#"curl -H "X-Key: |figo_¦Mp9WFqjOXcuo7m4PKEN5fZlgN0WAgxaz1MIA|""#],
+        [
+            "key: |figd_¦qFxHXiv144BHQCCWregsh6EnlFgS27KqjUYX|",
+            r#"curl -H "X-Key: |figo_¦Mp9WFqjOXcuo7m4PKEN5fZlgN0WAgxaz1MIA|""#,
+        ],
         ["figd_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with figo_ and then letters"],
     ),
     token(
         "airtable-token",
         &["pat"],
         &[Run(ALNUM, 14, 14), Lit("."), Run(HEX, 64, 64)],
-        ["key: |pat¦ldCFkTxSOg7f3q.a204b893f77e8b346fbf14f4792ad6f8d1c8cab47ad132c32e9e813d287ad9f6|", r#"curl -H "X-Key: |pat¦FAANr8kx2SNHdY.57d9b73936e9baf8bd92c7d532c9ebcccb042ad98164697f06f582132b2386e8|""#],
-        ["patxxxxxxxxxxxxxx.0000000000000000000000000000000000000000000000000000000000000000", "values begin with pat and then letters"],
+        [
+            "key: |pat¦ldCFkTxSOg7f3q.a204b893f77e8b346fbf14f4792ad6f8d1c8cab47ad132c32e9e813d287ad9f6|",
+            r#"curl -H "X-Key: |pat¦FAANr8kx2SNHdY.57d9b73936e9baf8bd92c7d532c9ebcccb042ad98164697f06f582132b2386e8|""#,
+        ],
+        [
+            "patxxxxxxxxxxxxxx.0000000000000000000000000000000000000000000000000000000000000000",
+            "values begin with pat and then letters",
+        ],
     ),
     token(
         "clickup-token",
         &["pk_"],
         &[Run(DIGIT, 5, 10), Lit("_"), Run(UPPER, 32, 32)],
-        ["key: |pk_¦2955777_MQXCGMVTR1FVECNWGW3WB2CA1TCB8TF7|", r#"curl -H "X-Key: |pk_¦4956091_81PG2I3ETR3I3EHBHQST7C1NZLKZLHD4|""#],
+        [
+            "key: |pk_¦2955777_MQXCGMVTR1FVECNWGW3WB2CA1TCB8TF7|",
+            r#"curl -H "X-Key: |pk_¦4956091_81PG2I3ETR3I3EHBHQST7C1NZLKZLHD4|""#,
+        ],
         ["pk_00000_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with pk_ and then letters"],
     ),
     token(
         "typeform-token",
         &["tfp_"],
         &[Run(DOTTED, 44, 64)],
-        ["key: |tfp_¦UggDSRReEQU1XFtzq2isyZmxNIWtmaJhHOI6aMQDlPMcOrY|", r#"curl -H "X-Key: |tfp_¦48ze6QrMRG6ErtRsbgsjDHsBoS92UMWVBcQ79T4Y4NZ52|""#],
-        ["tfp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with tfp_ and then letters"],
+        [
+            "key: |tfp_¦UggDSRReEQU1XFtzq2isyZmxNIWtmaJhHOI6aMQDlPMcOrY|",
+            r#"curl -H "X-Key: |tfp_¦48ze6QrMRG6ErtRsbgsjDHsBoS92UMWVBcQ79T4Y4NZ52|""#,
+        ],
+        [
+            "tfp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with tfp_ and then letters",
+        ],
     ),
     token(
         "intra42-secret",
         &["s-s4t2ud-", "s-s4t2af-"],
         &[Run(HEX, 64, 64)],
-        ["key: |s-s4t2ud-¦62e74722aa5bb58fd5bdaf7e4919c7f76317b0adfcd32c003c0290aa77eb8687|", r#"curl -H "X-Key: |s-s4t2af-¦e581c36652298cc3743c0a272ea725a31937b0c8bdb9c1a36910d89561b5088a|""#],
-        ["s-s4t2ud-0000000000000000000000000000000000000000000000000000000000000000", "values begin with s-s4t2af- and then letters"],
+        [
+            "key: |s-s4t2ud-¦62e74722aa5bb58fd5bdaf7e4919c7f76317b0adfcd32c003c0290aa77eb8687|",
+            r#"curl -H "X-Key: |s-s4t2af-¦e581c36652298cc3743c0a272ea725a31937b0c8bdb9c1a36910d89561b5088a|""#,
+        ],
+        [
+            "s-s4t2ud-0000000000000000000000000000000000000000000000000000000000000000",
+            "values begin with s-s4t2af- and then letters",
+        ],
     ),
     token(
         "adobe-secret",
         &["p8e-"],
         &[Run(URL64, 32, 32)],
-        ["key: |p8e-¦Ycc6l72G9kHTKIhFaD5jQZgfcPOZTbRA|", r#"curl -H "X-Key: |p8e-¦BGlzKTTX10oRdtMWcd0vtM5UBPsFxBOh|""#],
+        [
+            "key: |p8e-¦Ycc6l72G9kHTKIhFaD5jQZgfcPOZTbRA|",
+            r#"curl -H "X-Key: |p8e-¦BGlzKTTX10oRdtMWcd0vtM5UBPsFxBOh|""#,
+        ],
         ["p8e-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with p8e- and then letters"],
     ),
     token(
         "frameio-token",
         &["fio-u-"],
         &[Run(LOOSE, 64, 64)],
-        ["key: |fio-u-¦Y0JxS4PwSjGhftcdky52Xt2TF5KFXnvWxNo3HXmsvCXLmDm04ZOTKXZO9NyzjsyK|", r#"curl -H "X-Key: |fio-u-¦xLGW3gMbxpH93qaaPTgoVbjhPm9X5cthgQxourH2UZadNY6GS02brfQfrbiFs59T|""#],
-        ["fio-u-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with fio-u- and then letters"],
+        [
+            "key: |fio-u-¦Y0JxS4PwSjGhftcdky52Xt2TF5KFXnvWxNo3HXmsvCXLmDm04ZOTKXZO9NyzjsyK|",
+            r#"curl -H "X-Key: |fio-u-¦xLGW3gMbxpH93qaaPTgoVbjhPm9X5cthgQxourH2UZadNY6GS02brfQfrbiFs59T|""#,
+        ],
+        [
+            "fio-u-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with fio-u- and then letters",
+        ],
     ),
     token(
         "openshift-token",
         &["sha256~"],
         &[Run(URL64, 43, 43)],
-        ["key: |sha256~¦r87MO5LEsQfkVfYQScTQCeFIhQshqqiyrTwrDgCKHm5|", r#"curl -H "X-Key: |sha256~¦eap26xgSqVOIoTY7AslpDluH5c8RczbCsd43yit0qid|""#],
-        ["sha256~xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with sha256~ and then letters"],
+        [
+            "key: |sha256~¦r87MO5LEsQfkVfYQScTQCeFIhQshqqiyrTwrDgCKHm5|",
+            r#"curl -H "X-Key: |sha256~¦eap26xgSqVOIoTY7AslpDluH5c8RczbCsd43yit0qid|""#,
+        ],
+        [
+            "sha256~xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with sha256~ and then letters",
+        ],
     ),
     token(
         "settlemint-token",
@@ -372,28 +611,49 @@ pub(super) const RULES: &[Rule] = &[
         "scalingo-token",
         &["tk-us-"],
         &[Run(URL64, 48, 48)],
-        ["key: |tk-us-¦8rMPUYP4jRGtos11XPSErb1kGy7BgihCzXPjELk6abgKJp3I|", r#"curl -H "X-Key: |tk-us-¦dXnXlpTwL6p4yzpRTrPD4370hCFmAFwBkjLPML1Z9LLJiqtF|""#],
-        ["tk-us-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with tk-us- and then letters"],
+        [
+            "key: |tk-us-¦8rMPUYP4jRGtos11XPSErb1kGy7BgihCzXPjELk6abgKJp3I|",
+            r#"curl -H "X-Key: |tk-us-¦dXnXlpTwL6p4yzpRTrPD4370hCFmAFwBkjLPML1Z9LLJiqtF|""#,
+        ],
+        [
+            "tk-us-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with tk-us- and then letters",
+        ],
     ),
     token(
         "rancher-token",
         &["token-"],
         &[Run(LOWER, 5, 5), Lit(":"), Run(LOWER, 50, 60)],
-        ["key: |token-¦qeoad:yjxiaaif55yvcqb73hbwk1blaidwzub87wzcpecnv26bm7yt7h5m|", r#"curl -H "X-Key: |token-¦3gm7d:j4oko799g7mpel9kgj2stcjyletia0qk8nb79h92thpnks7d5d|""#],
-        ["token-xxxxx:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "values begin with token- and then letters"],
+        [
+            "key: |token-¦qeoad:yjxiaaif55yvcqb73hbwk1blaidwzub87wzcpecnv26bm7yt7h5m|",
+            r#"curl -H "X-Key: |token-¦3gm7d:j4oko799g7mpel9kgj2stcjyletia0qk8nb79h92thpnks7d5d|""#,
+        ],
+        [
+            "token-xxxxx:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "values begin with token- and then letters",
+        ],
     ),
     owned(
         "bitbucket-secret",
         &["bitbucket"],
         &[Run(LOOSE, 40, 64)],
-        ["BITBUCKET_CLIENT_SECRET=|gTPXThNgpwx4ANneLvwfWXY5NXkx2t3j79Mf7U8Yh0|", r#""bitbucket_client_secret": "|XfhC4B9PwZWvcMiIizXccMElmLIjj4gOwvjlH4ZSx|""#],
-        ["BITBUCKET_CLIENT_SECRET=${BITBUCKET_KEY}", "const bitbucketKey = read_bitbucket_key(config);"],
+        [
+            "BITBUCKET_CLIENT_SECRET=|gTPXThNgpwx4ANneLvwfWXY5NXkx2t3j79Mf7U8Yh0|",
+            r#""bitbucket_client_secret": "|XfhC4B9PwZWvcMiIizXccMElmLIjj4gOwvjlH4ZSx|""#,
+        ],
+        [
+            "BITBUCKET_CLIENT_SECRET=${BITBUCKET_KEY}",
+            "const bitbucketKey = read_bitbucket_key(config);",
+        ],
     ),
     owned(
         "circleci-token",
         &["circleci", "circle_token"],
         &[Run(HEX, 40, 40)],
-        ["CIRCLECI_TOKEN=|c25bfcf5fb2b2ceda9bdc6a39b623f372d8b8203|", r#""circleci_token": "|73d027d8be36c4c4a88195621646a5e9e5a585a8|""#],
+        [
+            "CIRCLECI_TOKEN=|c25bfcf5fb2b2ceda9bdc6a39b623f372d8b8203|",
+            r#""circleci_token": "|73d027d8be36c4c4a88195621646a5e9e5a585a8|""#,
+        ],
         ["CIRCLECI_TOKEN=${CIRCLECI_KEY}", "const circleciKey = read_circleci_key(config);"],
     ),
     owned(
@@ -407,49 +667,70 @@ pub(super) const RULES: &[Rule] = &[
         "drone-token",
         &["drone_", "droneci"],
         &[Run(ALNUM, 32, 32)],
-        ["DRONE_TOKEN=|s2ldlbGjJKpwYFS4NxtfWew7G4NsIlp0|", r#""drone_token": "|JdpU7Jd3tmDXkeHsTrvF5dP3GButqKFs|""#],
+        [
+            "DRONE_TOKEN=|s2ldlbGjJKpwYFS4NxtfWew7G4NsIlp0|",
+            r#""drone_token": "|JdpU7Jd3tmDXkeHsTrvF5dP3GButqKFs|""#,
+        ],
         ["DRONE_TOKEN=${DRONE_KEY}", "const droneKey = read_drone_key(config);"],
     ),
     owned(
         "codecov-token",
         &["codecov"],
         &[Run(HEX, 32, 32)],
-        ["CODECOV_TOKEN=|10c9a7d9c903bb00642f931dbb0c8cf9|", r#""codecov_token": "|e119f2d62ffa57a9e529f4cc29cf466e|""#],
+        [
+            "CODECOV_TOKEN=|10c9a7d9c903bb00642f931dbb0c8cf9|",
+            r#""codecov_token": "|e119f2d62ffa57a9e529f4cc29cf466e|""#,
+        ],
         ["CODECOV_TOKEN=${CODECOV_KEY}", "const codecovKey = read_codecov_key(config);"],
     ),
     owned(
         "codecov-token",
         &["codecov"],
         &[A_UUID],
-        ["CODECOV_TOKEN=|f74d97db-774e-04db-4f3f-c43b79571cbf|", r#""codecov_token": "|6c797f10-42e5-8ee8-8a06-dab9b61408b9|""#],
+        [
+            "CODECOV_TOKEN=|f74d97db-774e-04db-4f3f-c43b79571cbf|",
+            r#""codecov_token": "|6c797f10-42e5-8ee8-8a06-dab9b61408b9|""#,
+        ],
         ["CODECOV_TOKEN=${CODECOV_KEY}", "const codecovKey = read_codecov_key(config);"],
     ),
     owned(
         "sonar-token",
         &["sonar"],
         &[Run(HEX, 40, 40)],
-        ["SONAR_TOKEN=|3339771ab2b91ef6164a416b1565d5b318d06d7b|", r#""sonar_token": "|c732c6529d3f9bc5e5a3aa1eb5f829695ec22b5f|""#],
+        [
+            "SONAR_TOKEN=|3339771ab2b91ef6164a416b1565d5b318d06d7b|",
+            r#""sonar_token": "|c732c6529d3f9bc5e5a3aa1eb5f829695ec22b5f|""#,
+        ],
         ["SONAR_TOKEN=${SONAR_KEY}", "const sonarKey = read_sonar_key(config);"],
     ),
     owned(
         "snyk-token",
         &["snyk"],
         &[A_UUID],
-        ["SNYK_TOKEN=|f598fcc5-4461-af5d-2c5d-01bc769e25f2|", r#""snyk_token": "|250bb048-5481-9473-7adb-a5cbed311022|""#],
+        [
+            "SNYK_TOKEN=|f598fcc5-4461-af5d-2c5d-01bc769e25f2|",
+            r#""snyk_token": "|250bb048-5481-9473-7adb-a5cbed311022|""#,
+        ],
         ["SNYK_TOKEN=${SNYK_KEY}", "const snykKey = read_snyk_key(config);"],
     ),
     owned(
         "jira-token",
         &["jira", "confluence", "atlassian"],
         &[Run(ALNUM, 24, 24)],
-        ["JIRA_API_TOKEN=|FhoCsdw6c5nmrdimQk2LTEHg|", r#""jira_api_token": "|EjCD2b6O6XODOHnFSWVjTFDJ|""#],
+        [
+            "JIRA_API_TOKEN=|FhoCsdw6c5nmrdimQk2LTEHg|",
+            r#""jira_api_token": "|EjCD2b6O6XODOHnFSWVjTFDJ|""#,
+        ],
         ["JIRA_API_TOKEN=${JIRA_KEY}", "const jiraKey = read_jira_key(config);"],
     ),
     owned(
         "asana-token",
         &["asana"],
         &[Run(LOWER, 32, 32)],
-        ["ASANA_CLIENT_SECRET=|35h2scvfksme7tnugkceftb498sm6cxn|", r#""asana_client_secret": "|cmz30hj8lzg8jcwrhsndubhqviehxf4l|""#],
+        [
+            "ASANA_CLIENT_SECRET=|35h2scvfksme7tnugkceftb498sm6cxn|",
+            r#""asana_client_secret": "|cmz30hj8lzg8jcwrhsndubhqviehxf4l|""#,
+        ],
         ["ASANA_CLIENT_SECRET=${ASANA_KEY}", "const asanaKey = read_asana_key(config);"],
     ),
     owned(
@@ -463,28 +744,40 @@ pub(super) const RULES: &[Rule] = &[
         "linear-secret",
         &["linear"],
         &[Run(HEX, 32, 32)],
-        ["LINEAR_CLIENT_SECRET=|1a613074d4bd9e1bce41b1f0e6ccade7|", r#""linear_client_secret": "|c241aec472400958c95cc1608153ce76|""#],
+        [
+            "LINEAR_CLIENT_SECRET=|1a613074d4bd9e1bce41b1f0e6ccade7|",
+            r#""linear_client_secret": "|c241aec472400958c95cc1608153ce76|""#,
+        ],
         ["LINEAR_CLIENT_SECRET=${LINEAR_KEY}", "const linearKey = read_linear_key(config);"],
     ),
     owned(
         "jfrog-key",
         &["jfrog", "artifactory", "bintray", "xray"],
         &[Run(ALNUM, 64, 73)],
-        ["JFROG_API_KEY=|5UXHnJjiBtVzMsA2eAPdkltlsncOJ93QLyHQOhIGMsLOiDZWCbJNcKtOoYFvfLB1E|", r#""jfrog_api_key": "|IESoomnU8d6eaYEBMGHcvy9x085nC1GDwJe8OAcOdVXWBzqIesKHfYcakag9Khfbdo5|""#],
+        [
+            "JFROG_API_KEY=|5UXHnJjiBtVzMsA2eAPdkltlsncOJ93QLyHQOhIGMsLOiDZWCbJNcKtOoYFvfLB1E|",
+            r#""jfrog_api_key": "|IESoomnU8d6eaYEBMGHcvy9x085nC1GDwJe8OAcOdVXWBzqIesKHfYcakag9Khfbdo5|""#,
+        ],
         ["JFROG_API_KEY=${JFROG_KEY}", "const jfrogKey = read_jfrog_key(config);"],
     ),
     owned(
         "gitter-token",
         &["gitter"],
         &[Run(URL64, 40, 40)],
-        ["GITTER_TOKEN=|PILm9OmtTYbM2KL4Qskcj4p5Si5Wky4QvtaEipIg|", r#""gitter_token": "|y1yPEZBd5p6qh3CHXwI0LOaQFmqjy307YWQihyyK|""#],
+        [
+            "GITTER_TOKEN=|PILm9OmtTYbM2KL4Qskcj4p5Si5Wky4QvtaEipIg|",
+            r#""gitter_token": "|y1yPEZBd5p6qh3CHXwI0LOaQFmqjy307YWQihyyK|""#,
+        ],
         ["GITTER_TOKEN=${GITTER_KEY}", "const gitterKey = read_gitter_key(config);"],
     ),
     owned(
         "adobe-key",
         &["adobe"],
         &[Run(HEX, 32, 32)],
-        ["ADOBE_CLIENT_SECRET=|b66b8dd8e745526d2460ebf092716d1b|", r#""adobe_client_secret": "|49eed0420d720e6a645aa3107061f6be|""#],
+        [
+            "ADOBE_CLIENT_SECRET=|b66b8dd8e745526d2460ebf092716d1b|",
+            r#""adobe_client_secret": "|49eed0420d720e6a645aa3107061f6be|""#,
+        ],
         ["ADOBE_CLIENT_SECRET=${ADOBE_KEY}", "const adobeKey = read_adobe_key(config);"],
     ),
 ];

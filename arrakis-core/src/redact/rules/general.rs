@@ -10,7 +10,9 @@ use crate::redact::{block, command, http, inner, named};
 /// Which rules here tell a secret by its own form.
 pub(super) fn rank(name: &str) -> Rank {
     match name {
-        "password" | "token" | "secret" | "api-key" | "key" | "authorization" | "cookie" => Rank::Named,
+        "password" | "token" | "secret" | "api-key" | "key" | "authorization" | "cookie" => {
+            Rank::Named
+        }
         "bearer" | "url-password" => Rank::Owned,
         _ => Rank::Issued,
     }
@@ -42,7 +44,10 @@ pub(super) const RULES: &[Rule] = &[
             "|MIIEpAIBAAKCAQEA7bqAbC0123x|\n-----END PRIVATE KEY-----",
             "|b3BlbnNzaC1rZXktdjEAAAAAz9|\n|k2hlbnNzaC1rZXktdjEAAAAAz9|\n-----END OPENSSH PRIVATE KEY-----",
         ],
-        ["it ends with -----END PRIVATE KEY-----", "AAAAB3NzaC1yc2EAAAADAQABAAABgQ9\n-----END PUBLIC KEY-----"],
+        [
+            "it ends with -----END PRIVATE KEY-----",
+            "AAAAB3NzaC1yc2EAAAADAQABAAABgQ9\n-----END PUBLIC KEY-----",
+        ],
     ),
     find(
         "private-key",
@@ -75,7 +80,10 @@ pub(super) const RULES: &[Rule] = &[
             r#"{"kty":"EC","crv":"P-256","d":"|870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE|"}"#,
             r#"{"kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"|nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A|"}"#,
         ],
-        [r#"{"kty":"EC","x":"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE"}"#, r#"{"d":"M12 2h20","fill":"none"}"#],
+        [
+            r#"{"kty":"EC","x":"870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE"}"#,
+            r#"{"d":"M12 2h20","fill":"none"}"#,
+        ],
     ),
     find(
         "jwt",
@@ -91,7 +99,10 @@ pub(super) const RULES: &[Rule] = &[
         "telegram-token",
         &[":AA"],
         inner::telegram,
-        ["bot |123456789:AA8TPQxjq4i9DoV8gz4FkQ1okTBGzvAmwuf|", "api.telegram.org/bot|110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw9|/getMe"],
+        [
+            "bot |123456789:AA8TPQxjq4i9DoV8gz4FkQ1okTBGzvAmwuf|",
+            "api.telegram.org/bot|110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw9|/getMe",
+        ],
         ["12:AAB", "aa:bb:cc:AA:dd:ee"],
     ),
     find(
@@ -108,20 +119,35 @@ pub(super) const RULES: &[Rule] = &[
         "maxmind-key",
         &["_mmk"],
         inner::maxmind,
-        ["|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|", "license: |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|"],
+        [
+            "|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|",
+            "license: |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|",
+        ],
         ["my_mmk", "a name that ends in _mmk"],
     ),
     find(
         "azure-client-secret",
         &["0Q~", "1Q~", "2Q~", "3Q~", "4Q~", "5Q~", "6Q~", "7Q~", "8Q~", "9Q~"],
         inner::azure_secret,
-        ["|abc8Q~dT4kLmN7pRsUvWx2YzA5bC9eF3gHjKq6rS|", "value=|Zy78Q~xWvUt3SrQp0OnMlKj6IhGfEdCb9AzYx2Wv|"],
+        [
+            "|abc8Q~dT4kLmN7pRsUvWx2YzA5bC9eF3gHjKq6rS|",
+            "value=|Zy78Q~xWvUt3SrQp0OnMlKj6IhGfEdCb9AzYx2Wv|",
+        ],
         ["8Q~", "press Q~ to leave"],
     ),
     // The first part of a bot's token is the base64 of a number, so it begins with one of these.
     token(
         "discord-token",
-        &["MTA", "MTE", "MTI", "MTM", "MTQ", "MTU", "MTY", "MTc", "MTg", "MTk", "MjA", "MjE", "MjI", "MjM", "MjQ", "MjU", "MjY", "Mjc", "Mjg", "Mjk", "MzA", "MzE", "MzI", "MzM", "MzQ", "MzU", "MzY", "Mzc", "Mzg", "Mzk", "NDA", "NDE", "NDI", "NDM", "NDQ", "NDU", "NDY", "NDc", "NDg", "NDk", "NTA", "NTE", "NTI", "NTM", "NTQ", "NTU", "NTY", "NTc", "NTg", "NTk", "NjA", "NjE", "NjI", "NjM", "NjQ", "NjU", "NjY", "Njc", "Njg", "Njk", "NzA", "NzE", "NzI", "NzM", "NzQ", "NzU", "NzY", "Nzc", "Nzg", "Nzk", "ODA", "ODE", "ODI", "ODM", "ODQ", "ODU", "ODY", "ODc", "ODg", "ODk", "OTA", "OTE", "OTI", "OTM", "OTQ", "OTU", "OTY", "OTc", "OTg", "OTk"],
+        &[
+            "MTA", "MTE", "MTI", "MTM", "MTQ", "MTU", "MTY", "MTc", "MTg", "MTk", "MjA", "MjE",
+            "MjI", "MjM", "MjQ", "MjU", "MjY", "Mjc", "Mjg", "Mjk", "MzA", "MzE", "MzI", "MzM",
+            "MzQ", "MzU", "MzY", "Mzc", "Mzg", "Mzk", "NDA", "NDE", "NDI", "NDM", "NDQ", "NDU",
+            "NDY", "NDc", "NDg", "NDk", "NTA", "NTE", "NTI", "NTM", "NTQ", "NTU", "NTY", "NTc",
+            "NTg", "NTk", "NjA", "NjE", "NjI", "NjM", "NjQ", "NjU", "NjY", "Njc", "Njg", "Njk",
+            "NzA", "NzE", "NzI", "NzM", "NzQ", "NzU", "NzY", "Nzc", "Nzg", "Nzk", "ODA", "ODE",
+            "ODI", "ODM", "ODQ", "ODU", "ODY", "ODc", "ODg", "ODk", "OTA", "OTE", "OTI", "OTM",
+            "OTQ", "OTU", "OTY", "OTc", "OTg", "OTk",
+        ],
         &[Run(ALNUM, 17, 25), Lit("."), Run(URL64, 6, 7), Lit("."), Run(URL64, 27, 45)],
         [
             "DISCORD_TOKEN=|MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.ZnCjm1XVW7vRze4b7Cq4se7kKWs|",
@@ -133,19 +159,32 @@ pub(super) const RULES: &[Rule] = &[
         "mailchimp-key",
         &["-us"],
         inner::mailchimp,
-        ["|4f31af3176813e02ea68ef786e4d3cea-us14|", "apikey:|9c8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f-us2|"],
+        [
+            "|4f31af3176813e02ea68ef786e4d3cea-us14|",
+            "apikey:|9c8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f-us2|",
+        ],
         ["en-us", "build-4f31af31-us14"],
     ),
     find(
         "asana-token",
         &["1/1", "2/1", "1/0"],
         inner::asana,
-        ["|1/1201234567890123:4f31af3176813e02ea68ef786e4d3cea|", "|2/1199876543210987/1201112223334445:9c8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f|"],
+        [
+            "|1/1201234567890123:4f31af3176813e02ea68ef786e4d3cea|",
+            "|2/1199876543210987/1201112223334445:9c8b7a6f5e4d3c2b1a0f9e8d7c6b5a4f|",
+        ],
         ["page 1/1", "2/12 tests:4f31"],
     ),
     find(
         "authorization",
-        &["authorization", "x-api-key", "x-auth-token", "private-token", "x-vault-token", "api-key:"],
+        &[
+            "authorization",
+            "x-api-key",
+            "x-auth-token",
+            "private-token",
+            "x-vault-token",
+            "api-key:",
+        ],
         http::authorization,
         [
             "curl -H 'Authorization: ApiKey |abcdef0123456789|'",
@@ -175,7 +214,10 @@ pub(super) const RULES: &[Rule] = &[
         &["://"],
         http::url_password,
         ["postgres://app:|pa55word|@db.internal:5432/app", "redis://:|s3cr3tvalue|@cache:6379/0"],
-        ["http://localhost:3000/path@v2", "postgres://user:password@localhost/app and https://u:${PW}@h/"],
+        [
+            "http://localhost:3000/path@v2",
+            "postgres://user:password@localhost/app and https://u:${PW}@h/",
+        ],
     ),
     find(
         "command-password",
@@ -188,21 +230,36 @@ pub(super) const RULES: &[Rule] = &[
         "command-password",
         &["curl"],
         command::curl,
-        ["curl -sfu deploy:|Zx81qpl0| https://example.org", "curl https://example.org --user 'ada:|s3cr3t!pass|'"],
-        ["curl -u \"$USER:$PASS\" https://example.org", "curl -sS --user-agent x:y1234 https://example.org"],
+        [
+            "curl -sfu deploy:|Zx81qpl0| https://example.org",
+            "curl https://example.org --user 'ada:|s3cr3t!pass|'",
+        ],
+        [
+            "curl -u \"$USER:$PASS\" https://example.org",
+            "curl -sS --user-agent x:y1234 https://example.org",
+        ],
     ),
     find(
         "command-password",
         &["securestring"],
         command::secure_string,
-        ["$p = ConvertTo-SecureString '|Zx81qpl0|' -AsPlainText -Force", "ConvertTo-SecureString -String \"|hunter22x|\" -AsPlainText"],
-        ["ConvertTo-SecureString $env:PW -AsPlainText", "ConvertTo-SecureString -String \"$plain\""],
+        [
+            "$p = ConvertTo-SecureString '|Zx81qpl0|' -AsPlainText -Force",
+            "ConvertTo-SecureString -String \"|hunter22x|\" -AsPlainText",
+        ],
+        [
+            "ConvertTo-SecureString $env:PW -AsPlainText",
+            "ConvertTo-SecureString -String \"$plain\"",
+        ],
     ),
     find(
         "command-password",
         &["chpasswd"],
         command::chpasswd,
-        ["chpasswd <<< $(echo root:|Zx81qpl0|); chpasswd", "echo 'ada:|hunter22x|' > users; chpasswd < users"],
+        [
+            "chpasswd <<< $(echo root:|Zx81qpl0|); chpasswd",
+            "echo 'ada:|hunter22x|' > users; chpasswd < users",
+        ],
         ["echo \"$USER:$PW\" | chpasswd", "man chpasswd"],
     ),
     find(
@@ -216,28 +273,40 @@ pub(super) const RULES: &[Rule] = &[
         "command-password",
         &["from-literal"],
         command::literal,
-        ["kubectl create secret generic a --from-literal=token=|Zx81qpl0|", "--from-literal='password=|hunter22x|'"],
+        [
+            "kubectl create secret generic a --from-literal=token=|Zx81qpl0|",
+            "--from-literal='password=|hunter22x|'",
+        ],
         ["--from-literal=user=app", "--from-literal=token=$TOKEN"],
     ),
     find(
         "command-password",
         &["pass:"],
         command::pass_argument,
-        ["openssl rsa -in k.pem -passin pass:|hunter2x| -out o.pem", "openssl genrsa -passout pass:|Zk4wq9| 2048"],
+        [
+            "openssl rsa -in k.pem -passin pass:|hunter2x| -out o.pem",
+            "openssl genrsa -passout pass:|Zk4wq9| 2048",
+        ],
         ["tests pass: all of them", "openssl rsa -passin env:PW"],
     ),
     find(
         "sql-password",
         &["identified by", "password"],
         command::sql,
-        ["CREATE USER app IDENTIFIED BY '|s3cr3tPw9|';", "ALTER ROLE app WITH LOGIN PASSWORD '|Zx81qpl0|';"],
+        [
+            "CREATE USER app IDENTIFIED BY '|s3cr3tPw9|';",
+            "ALTER ROLE app WITH LOGIN PASSWORD '|Zx81qpl0|';",
+        ],
         ["CREATE USER app IDENTIFIED BY '${PW}';", "the field password 'name' is a label"],
     ),
     find(
         "netrc-password",
         &["password ", "passwd "],
         command::netrc,
-        ["machine api.example.org login ada password |hunter22x|", "default login ada password |correct-horse|"],
+        [
+            "machine api.example.org login ada password |hunter22x|",
+            "default login ada password |correct-horse|",
+        ],
         ["machine and login and password in one line", "login to set a password again"],
     ),
     find(
@@ -249,10 +318,25 @@ pub(super) const RULES: &[Rule] = &[
     ),
     find(
         "password",
-        &["password", "passwd", "passphrase", "passcode", "pwd", "passwort", "mot de passe", "requirepass", "storepass", "keypass", "masterauth"],
+        &[
+            "password",
+            "passwd",
+            "passphrase",
+            "passcode",
+            "pwd",
+            "passwort",
+            "mot de passe",
+            "requirepass",
+            "storepass",
+            "keypass",
+            "masterauth",
+        ],
         named::password,
         ["DB_PASSWORD=\"|p4ss.word|\"", "mysqldump --password=|s3cr3t!pass| shop"],
-        ["password=$DB_PASSWORD and password=${PW} and password=<your password>", "password = form.password.value"],
+        [
+            "password=$DB_PASSWORD and password=${PW} and password=<your password>",
+            "password = form.password.value",
+        ],
     ),
     find(
         "password",
@@ -272,7 +356,10 @@ pub(super) const RULES: &[Rule] = &[
         "secret",
         &["secret", "credential", "_salt"],
         named::opaque,
-        ["client_secret=|abc123def456|&grant_type=x", "APP_SECRET_KEY = '|bttOofL9H2WjQ5TY4MyWuUFjsUNPjc01|'"],
+        [
+            "client_secret=|abc123def456|&grant_type=x",
+            "APP_SECRET_KEY = '|bttOofL9H2WjQ5TY4MyWuUFjsUNPjc01|'",
+        ],
         ["the secretary: Anna keeps passwords safe", "secret: Option<SecretString>,"],
     ),
     find(

@@ -62,15 +62,33 @@ type Samples = [&'static str; 2];
 type Keywords = &'static [&'static str];
 type Parts = &'static [Part];
 
-const fn token(name: &'static str, keywords: Keywords, parts: Parts, secrets: Samples, harmless: Samples) -> Rule {
+const fn token(
+    name: &'static str,
+    keywords: Keywords,
+    parts: Parts,
+    secrets: Samples,
+    harmless: Samples,
+) -> Rule {
     Rule { name, keywords, shape: Shape::Token(parts), secrets, harmless }
 }
 
-const fn after(name: &'static str, keywords: Keywords, parts: Parts, secrets: Samples, harmless: Samples) -> Rule {
+const fn after(
+    name: &'static str,
+    keywords: Keywords,
+    parts: Parts,
+    secrets: Samples,
+    harmless: Samples,
+) -> Rule {
     Rule { name, keywords, shape: Shape::After(parts), secrets, harmless }
 }
 
-const fn owned(name: &'static str, keywords: Keywords, parts: Parts, secrets: Samples, harmless: Samples) -> Rule {
+const fn owned(
+    name: &'static str,
+    keywords: Keywords,
+    parts: Parts,
+    secrets: Samples,
+    harmless: Samples,
+) -> Rule {
     Rule { name, keywords, shape: Shape::Owned(parts), secrets, harmless }
 }
 
@@ -86,8 +104,15 @@ const fn find(
 
 /// All rules; a rule's number is its place here.
 pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
-    let families =
-        [general::RULES, ai::RULES, code::RULES, cloud::RULES, talk::RULES, money::RULES, watch::RULES];
+    let families = [
+        general::RULES,
+        ai::RULES,
+        code::RULES,
+        cloud::RULES,
+        talk::RULES,
+        money::RULES,
+        watch::RULES,
+    ];
     families.into_iter().flatten()
 }
 
@@ -133,7 +158,9 @@ impl Rule {
                 let Some(value) = named::value_of_owner(scan, hit) else { return };
                 let shown = text::decode(scan.text, value.range.clone(), value::LOOK_BYTES);
                 if end_of(scan.text, value.range.start, parts) == Some(value.range.end)
-                    && (value::is_random(&shown) || value::is_uuid(&shown) || value::is_dense(&shown))
+                    && (value::is_random(&shown)
+                        || value::is_uuid(&shown)
+                        || value::is_dense(&shown))
                 {
                     scan.take(value.range);
                 }
