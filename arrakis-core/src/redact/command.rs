@@ -256,9 +256,8 @@ fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
     let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
     let ends = |byte: &u8| b";|&\n".contains(byte);
     for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
-        if word.first().is_none_or(|first| *first == b'-') {
-            continue;
-        }
+        // A line of a diff begins with a sign.
+        let word = word.strip_prefix(b"-").unwrap_or(word);
         let escaped = word.strip_prefix(b"n").or(word.strip_prefix(b"t")).unwrap_or(word);
         if commands.iter().any(|name| name.as_bytes() == word || name.as_bytes() == escaped) {
             return true;

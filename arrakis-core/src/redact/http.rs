@@ -34,7 +34,7 @@ pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
         let skipped = units(text, start).nth(scheme + gap);
         (skipped.map_or(end, |(at, _)| at), &shown[scheme + gap..])
     };
-    let first = secret.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+    let first = secret.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let first_end = units(text, credentials).nth(first.len()).map_or(end, |(at, _)| at).min(end);
     if is_credential(&shown[..scheme], first, gap > 0) {
         scan.take(credentials..first_end);

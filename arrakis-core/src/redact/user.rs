@@ -6,7 +6,7 @@
 //! own, and becomes a string where it is replaced. A payload that is no JSON is one text.
 //!
 //! Patterns are compiled without Unicode: `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII, `.` is one byte, and
-//! other characters stand for themselves. The tables for more would make up a third of the hook.
+//! other characters stand for themselves. So a pattern means the same in each program, whatever else it links.
 
 use std::borrow::Cow;
 use std::ops::Range;

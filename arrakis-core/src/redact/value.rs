@@ -3,40 +3,10 @@
 //! A name such as `token` says that a secret may follow. Mostly none does: a type, a variable, a call, a
 //! placeholder, a word. The functions here look at the value alone.
 
+use super::words::{is_wordlike, segments};
+
 /// How much of a value is looked at, in bytes; what decides stands at its beginning.
 pub(super) const LOOK_BYTES: usize = 256;
-
-/// How much more often a letter (the column) follows another (the row) in words than in random text, in
-/// powers of two: `e` is as often, `f` twice as often, `d` half as often. Counted in the identifiers and
-/// comments of public Rust sources.
-const PAIRS: [&[u8; 26]; 26] = [
-    b"beffaceaeacgefaeagfgdcbcda",
-    b"gcecfcbagcagdbfcaefdfbaada",
-    b"gbecfcdfeafeccgcaeefecaaca",
-    b"fccehdcbgbaeccfcaffdecbbca",
-    b"ecfgdddacabeegcdcggfbdceba",
-    b"fcdefgcagaafccfdaffeeabada",
-    b"ecdbhbdffabedfedagfdebbaba",
-    b"gabdhbbagabcdcgcaedeeacadb",
-    b"edfeeeeaaabeehfdadffaeacad",
-    b"fbbahccceaeacbgdacgcgabaaa",
-    b"eddehdcbgaadceddcdgedabaca",
-    b"gbcegcbagacfcbgcabeedbaafa",
-    b"gecchbbagabcebfgacedeaaaba",
-    b"fbfffegbeaddbdfcabfgddaaca",
-    b"cdfebddadacefgefageefdebaa",
-    b"gbdcgbcefacfcbffagefebbaca",
-    b"dcdeebcacaafddccaeechbcaaa",
-    b"gbdehccagaddedfdaeffdcbada",
-    b"ebebgbcegaddcceebcfgfbcadb",
-    b"fbdcgcbegaadccfdaffeebbcea",
-    b"eeededdaeaaffgcfafggaaacaa",
-    b"gbdchdbbgaaddcecacddaaacaa",
-    b"gbddgcbfgaadcffcafedbacbaa",
-    b"fcfdgebdfaaddbdgcddgdcccca",
-    b"edecfddbfaaefgegadgebcdabc",
-    b"facbhbcafaaddaeaaaeabcbade",
-];
 
 /// Words that stand where a secret would, alone or beside others.
 const STAND_INS: &[&str] = &[
@@ -240,39 +210,6 @@ impl Signs {
     }
 }
 
-/// The runs of letters in `value`, parted where a word of camel case begins.
-fn segments(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < value.len() && !value[at].is_ascii_alphabetic() {
-            at += 1;
-        }
-        let start = at;
-        let upper = |at: usize| value.get(at).is_some_and(u8::is_ascii_uppercase);
-        let lower = |at: usize| value.get(at).is_some_and(u8::is_ascii_lowercase);
-        while upper(at) && !(at > start && lower(at + 1)) {
-            at += 1;
-        }
-        if at - start <= 1 {
-            while lower(at) {
-                at += 1;
-            }
-        }
-        (at > start).then(|| &value[start..at])
-    })
-}
-
-/// Whether a run of letters reads like a word.
-fn is_wordlike(run: &[u8]) -> bool {
-    if run.len() < 3 {
-        return false;
-    }
-    let letter = |byte: u8| usize::from(byte.to_ascii_lowercase() - b'a');
-    let weight = |pair: &[u8]| i32::from(PAIRS[letter(pair[0])][letter(pair[1])]) - i32::from(b'e');
-    let spoken = run.len() < 4 || run.iter().any(|byte| b"aeiouyAEIOUY".contains(byte));
-    spoken && run.windows(2).map(weight).sum::<i32>() >= 0
-}
-
 /// The words of a value: runs of letters.
 fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty())
@@ -379,7 +316,7 @@ fn is_reference(value: &[u8]) -> bool {
     let begins = |start: &&str| {
         value.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
     };
-    starts.iter().any(|start| begins(start)) && !is_base64(value)
+    starts.iter().any(begins) && !is_base64(value)
         || value.windows(3).any(|part| part == b"://")
         || value.starts_with(b"iVBORw0KGgo")
 }
