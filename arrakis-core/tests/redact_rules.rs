@@ -40,16 +40,24 @@ fn quoted(text: &str, depth: usize) -> String {
     })
 }
 
-/// What is left of a secret: its longest part that still stands in `text`, if it has six characters.
+/// `text` without the markers of what was replaced: a rule may have the name of what a secret begins with.
+fn unmarked(text: &str) -> String {
+    let parts = text.split("[REDACTED:").enumerate();
+    let parts =
+        parts.map(
+            |(n, part)| {
+                if n == 0 { part } else { part.split_once(']').map_or(part, |(_, rest)| rest) }
+            },
+        );
+    parts.collect::<Vec<_>>().join("\u{1}")
+}
+
+/// What is left of a secret: a part of six characters that still stands in `text`.
 fn survivor(secret: &str, text: &str) -> Option<String> {
-    // A rule may have the name of what a secret begins with.
-    let text: String = text
-        .split("[REDACTED:")
-        .flat_map(|part| part.split_once(']').map_or(part, |(_, rest)| rest).chars())
-        .collect();
-    let letters: Vec<char> = secret.chars().collect();
-    let parts = letters.windows(6.min(letters.len()));
-    parts.map(|part| part.iter().collect::<String>()).find(|part| text.contains(part.as_str()))
+    // The samples are ASCII, so bytes are characters.
+    let parts = secret.as_bytes().windows(secret.len().min(6));
+    let parts = parts.map(|part| std::str::from_utf8(part).unwrap());
+    parts.filter(|part| text.contains(*part)).map(str::to_owned).next()
 }
 
 fn check_secret(
@@ -60,7 +68,6 @@ fn check_secret(
     depth: usize,
 ) -> Option<String> {
     let (text, secrets) = unbar(sample);
-    // What is not the secret itself stands behind the prefix too; a secret at the start follows it directly.
     let payload = quoted(&format!("{prefix}{text}"), depth);
     let redacted = redactor.redact(payload.as_bytes());
     let after = String::from_utf8(redacted.text.into_owned()).unwrap();
@@ -70,8 +77,8 @@ fn check_secret(
     if redactor.redact(after.as_bytes()).text != after.as_bytes() {
         return Some(format!("{}: not idempotent: {after}", rule.name));
     }
-    // Escapes are no part of what a secret is made of.
-    let left = secrets.iter().find_map(|secret| survivor(&secret.replace('\n', ""), &after));
+    let clean = unmarked(&after);
+    let left = secrets.iter().find_map(|secret| survivor(secret, &clean));
     left.map(|left| {
         format!("{}: {left} survives at depth {depth}: {payload} -> {after}", rule.name)
     })

@@ -8,7 +8,7 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::ingest::{Form, Incoming, Reception, admit};
-use arrakis_core::redact::Redactor;
+use arrakis_core::redact::{Redactor, default_rules};
 use arrakis_store_fs::{Layout, Spool};
 use arrakis_transport_http::wire::{decode_envelope, encode_envelope};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -75,6 +75,7 @@ fn pieces(criterion: &mut Criterion) {
         });
         group.finish();
     }
+    redaction(criterion);
     criterion.bench_function("redactor from nothing", |b| b.iter(Redactor::default));
     criterion.bench_function("log line", |b| {
         let home = tempfile::TempDir::new().expect("a temporary directory");
@@ -85,6 +86,33 @@ fn pieces(criterion: &mut Criterion) {
         });
         b.iter(|| log.append(&line));
     });
+}
+
+/// A payload of about this many bytes that is one secret after another.
+fn secrets(bytes: usize) -> Vec<u8> {
+    let samples = default_rules().flat_map(|rule| rule.secrets);
+    let text: String = samples.map(|sample| sample.replace(['|', '¦'], "") + "\n").collect();
+    let text: String = text.chars().cycle().take(bytes).collect();
+    serde_json::json!({ "tool_response": { "stdout": text } }).to_string().into_bytes()
+}
+
+/// What redaction costs: a hook makes a redactor for each event, so that is part of it.
+fn redaction(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("redaction");
+    let redactor = Redactor::default();
+    for (name, payload) in [("harmless", payload(1 << 10)), ("secrets", secrets(1 << 10))] {
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function(format!("new and 1 KiB, {name}"), |b| {
+            b.iter(|| Redactor::default().redact(&payload).text.len());
+        });
+    }
+    for (name, payload) in [("harmless", payload(1 << 20)), ("secrets", secrets(1 << 20))] {
+        group.throughput(Throughput::Bytes(payload.len() as u64));
+        group.bench_function(format!("1 MiB, {name}"), |b| {
+            b.iter(|| redactor.redact(&payload).text.len());
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, pieces);

@@ -52,8 +52,13 @@ pub(super) fn key_block_end(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// `Private-Lines: n` of a PuTTY key, and the lines.
 pub(super) fn putty_lines(scan: &mut Scan<'_>, hit: Range<usize>) {
+    // What stands in lines that were looked through was looked through with them.
+    if hit.start < scan.passed {
+        return;
+    }
     let most = scan.text.len().min(hit.start + REDACTED_BLOCK_MAX_BYTES);
     let end = key_lines_end(&scan.text[..most], hit.end);
+    scan.passed = end;
     if has_line(&scan.text[hit.end..end]) {
         scan.take(hit.end..end);
     }
@@ -61,6 +66,9 @@ pub(super) fn putty_lines(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// Base64 of a PEM private key, as in a kubeconfig: the label is in it at one of three alignments.
 pub(super) fn encoded_block(scan: &mut Scan<'_>, hit: Range<usize>) {
+    if hit.start < scan.passed {
+        return;
+    }
     let mut end = hit.end;
     for (at, unit) in units(scan.text, hit.end).take(REDACTED_BLOCK_MAX_BYTES) {
         if !unit.byte.is_ascii_alphanumeric() && !b"+/=".contains(&unit.byte) {
@@ -68,6 +76,7 @@ pub(super) fn encoded_block(scan: &mut Scan<'_>, hit: Range<usize>) {
         }
         end = at + unit.len;
     }
+    scan.passed = end;
     let head = &scan.text[hit.start..end.min(hit.start + 120)];
     let label = [&b"UFJJVkFURSBLRV"[..], b"QUklWQVRFIEtFW", b"BSSVZBVEUgS0VZ"];
     if label.iter().any(|label| head.windows(label.len()).any(|part| part == *label)) {
@@ -100,7 +109,7 @@ fn block_end(text: &[u8], from: usize) -> usize {
 
 /// Whether a byte may stand in or between the lines of a key: base64, headers, line numbers, marks of a diff.
 fn in_lines(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"+/=-:,.>|* \t\r\n()".contains(&byte)
+    byte.is_ascii_alphanumeric() || byte >= 0x80 || b"+/=-:,.>|*_ \t\r\n()".contains(&byte)
 }
 
 /// Where lines of base64 end that begin at `from`: behind the last of them.

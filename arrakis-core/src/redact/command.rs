@@ -7,7 +7,7 @@ use super::text::{self, unit, units};
 use super::value;
 
 /// How far before an option its command is looked for, in bytes.
-const BACK_BYTES: usize = 240;
+const BACK_BYTES: usize = 160;
 
 /// How the password is given to an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,42 +84,39 @@ pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
     let Some(next) = unit(text, hit.end) else { return };
     let spaced = matches!(next.byte, b' ' | b'=');
     let start = if spaced { hit.end + next.len } else { hit.end };
-    let Some(value) = argument(scan, start) else { return };
+    let Some(value) = argument(scan, start).filter(|value| value.len() >= 3) else { return };
     let shown = text::decode(text, value.clone(), value::LOOK_BYTES);
-    if shown.is_empty() || shown[0] == b'-' || value::is_placeholder(&shown) {
+    if shown[0] == b'-' {
         return;
     }
-    let option = &text[hit.clone()];
-    for (name, form, commands) in OPTIONS.iter().filter(|(name, ..)| name.as_bytes() == option) {
+    let forms = OPTIONS.iter().filter(|(name, ..)| name.as_bytes() == &text[hit.clone()]);
+    for (name, form, commands) in forms {
         let apart = match form {
-            Attached if spaced => continue,
-            Attached => 0,
-            Spaced if !spaced => continue,
-            Spaced => 0,
-            Pair => match shown.iter().position(|byte| *byte == b':') {
-                Some(colon) => colon + 1,
-                None => continue,
-            },
-            Percent => match shown.iter().position(|byte| *byte == b'%') {
-                Some(sign) => sign + 1,
-                None => continue,
-            },
+            Attached if !spaced => Some(0),
+            Spaced if spaced => Some(0),
+            Attached | Spaced => None,
+            Pair => shown.iter().position(|byte| *byte == b':').map(|colon| colon + 1),
+            Percent => shown.iter().position(|byte| *byte == b'%').map(|sign| sign + 1),
         };
+        let Some(apart) = apart else { continue };
         let secret = &shown[apart..];
         // Ports and ids of users are numbers: `docker run -p 80:80`, `-u 1000:1000`.
         let number = secret.iter().all(u8::is_ascii_digit) && secret.len() < 6;
         let port =
             *name == " -p" && secret.iter().all(|byte| byte.is_ascii_digit() || *byte == b':');
-        let word = value::is_stand_in(secret) || value::names_itself(secret);
-        if secret.len() < 3 || number || port || word || secret.starts_with(b"/") {
+        if secret.len() < 3 || number || port || secret[0] == b'/' {
             continue;
         }
-        if is_command(text, hit.start, commands) {
+        if is_command(text, hit.start, commands) && !is_made_up(secret) {
             let start = units(text, value.start).nth(apart).map_or(value.end, |(at, _)| at);
             scan.take(start..value.end);
             return;
         }
     }
+}
+
+fn is_made_up(secret: &[u8]) -> bool {
+    value::is_placeholder(secret) || value::is_stand_in(secret) || value::names_itself(secret)
 }
 
 /// `curl -u user:X`, with other letters before the `u` or not, and `--user user:X`.
@@ -151,10 +148,7 @@ pub(super) fn curl(scan: &mut Scan<'_>, hit: Range<usize>) {
         let shown = text::decode(text, value.clone(), value::LOOK_BYTES);
         let Some(colon) = shown.iter().position(|byte| *byte == b':') else { continue };
         let secret = &shown[colon + 1..];
-        let made_up = value::is_placeholder(secret)
-            || value::is_stand_in(secret)
-            || value::names_itself(secret);
-        if secret.len() >= 3 && !made_up {
+        if secret.len() >= 3 && !is_made_up(secret) {
             let start = units(text, value.start).nth(colon + 1).map_or(value.end, |(at, _)| at);
             scan.take(start..value.end);
         }
@@ -235,9 +229,7 @@ pub(super) fn literal(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 fn take_if_chosen(scan: &mut Scan<'_>, range: Range<usize>) {
     let shown = text::decode(scan.text, range.clone(), value::LOOK_BYTES);
-    let made_up =
-        value::is_placeholder(&shown) || value::is_stand_in(&shown) || value::names_itself(&shown);
-    if !made_up && (value::is_password(&shown) || value::is_random(&shown)) {
+    if !is_made_up(&shown) && (value::is_password(&shown) || value::is_random(&shown)) {
         scan.take(range);
     }
 }
@@ -260,19 +252,18 @@ fn argument(scan: &mut Scan<'_>, at: usize) -> Option<Range<usize>> {
 /// Whether the command before `at` is one of `commands`.
 fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
     let before = &text[at.saturating_sub(BACK_BYTES)..at];
-    // The command begins behind the last sign that parts commands.
-    let start = before.iter().rposition(|byte| b";|&\n".contains(byte)).map_or(0, |at| at + 1);
-    let before = &before[start..];
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    commands.iter().any(|command| {
-        let command = command.as_bytes();
-        before.windows(command.len()).enumerate().any(|(start, part)| {
-            let end = start + command.len();
-            part == command
-                && before.get(end).is_none_or(|byte| !word(*byte))
-                && (start == 0 || !word(before[start - 1]) || text::begins(before, start))
-        })
-    })
+    // The command begins behind the last sign that parts commands. Its name may follow an escape.
+    let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
+    let ends = |byte: &u8| b";|&\n".contains(byte);
+    for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
+        // A line of a diff begins with a sign.
+        let word = word.strip_prefix(b"-").unwrap_or(word);
+        let escaped = word.strip_prefix(b"n").or(word.strip_prefix(b"t")).unwrap_or(word);
+        if commands.iter().any(|name| name.as_bytes() == word || name.as_bytes() == escaped) {
+            return true;
+        }
+    }
+    false
 }
 
 /// `-passin pass:X` of openssl.
@@ -339,9 +330,7 @@ pub(super) fn pgpass(scan: &mut Scan<'_>, hit: Range<usize>) {
 fn take_word(scan: &mut Scan<'_>, at: usize, least: usize) {
     let end = scan.ends.of_bare(scan.text, at, true);
     let shown = text::decode(scan.text, at..end, value::LOOK_BYTES);
-    let made_up =
-        value::is_placeholder(&shown) || value::is_stand_in(&shown) || value::names_itself(&shown);
-    if shown.len() >= least && !made_up {
+    if shown.len() >= least && !is_made_up(&shown) {
         scan.take(at..end);
     }
 }

@@ -17,14 +17,13 @@ const STRUCTURED: &[&str] = &["digest", "hawk", "oauth", "aws4-hmac-sha256", "si
 pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
     let text = scan.text;
     let Some((start, _)) = value_start(text, hit.end) else { return };
-    let word = text::decode(text, start..text.len().min(start + 32), 32);
-    let word: Vec<u8> =
-        word.into_iter().take_while(|byte| is_word(*byte) || *byte == b'-').collect();
+    let word = |byte: &&u8| is_word(**byte) || **byte == b'-';
+    let word = &text[start..start + text[start..].iter().take(32).take_while(word).count()];
     let structured = STRUCTURED.iter().any(|name| word.eq_ignore_ascii_case(name.as_bytes()));
     if structured {
         return credentials_list(scan, start + word.len());
     }
-    let end = line_end(text, start);
+    let end = scan.ends.of_line(text, start);
     let shown = text::decode(text, start..end, value::LOOK_BYTES);
     let scheme = shown.iter().take_while(|byte| is_word(**byte) || **byte == b'-').count();
     // Several spaces may stand behind the scheme.
@@ -35,7 +34,7 @@ pub(super) fn authorization(scan: &mut Scan<'_>, hit: Range<usize>) {
         let skipped = units(text, start).nth(scheme + gap);
         (skipped.map_or(end, |(at, _)| at), &shown[scheme + gap..])
     };
-    let first = secret.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+    let first = secret.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let first_end = units(text, credentials).nth(first.len()).map_or(end, |(at, _)| at).min(end);
     if is_credential(&shown[..scheme], first, gap > 0) {
         scan.take(credentials..first_end);
@@ -69,14 +68,16 @@ fn is_credential(scheme: &[u8], secret: &[u8], has_scheme: bool) -> bool {
 
 /// The values of cookies: `Cookie: a=…; b=…`, `Set-Cookie: a=…; Path=/`, `--cookie "a=…"`.
 pub(super) fn cookie(scan: &mut Scan<'_>, hit: Range<usize>) {
-    if scan.is_taken(hit.end) {
+    // A cookie that is part of a line of cookies was looked at with it.
+    if hit.start < scan.passed {
         return;
     }
     let text = scan.text;
     let Some((start, _)) = value_start(text, hit.end).or_else(|| option_value(text, &hit)) else {
         return;
     };
-    let end = line_end(text, start);
+    let end = scan.ends.of_line(text, start).min(start + REDACTED_VALUE_MAX_BYTES);
+    scan.passed = end;
     let mut at = start;
     while at < end {
         let (name, _) = skip_spaces(text, at);
@@ -192,10 +193,14 @@ fn skip_spaces(text: &[u8], at: usize) -> (usize, usize) {
 /// since the quotes between them may be those of JSON.
 fn credentials_list(scan: &mut Scan<'_>, from: usize) {
     const LIST_MAX_BYTES: usize = 4096;
+    if from < scan.passed {
+        return;
+    }
     let text = scan.text;
     let mut at = from;
     while let Some(next) = unit(text, at).filter(|_| at < from + LIST_MAX_BYTES) {
         at += next.len;
+        scan.passed = at;
         if matches!(next.byte, b'\n' | b'\r') {
             return;
         }
@@ -211,18 +216,6 @@ fn credentials_list(scan: &mut Scan<'_>, from: usize) {
         }
         at = end.max(at);
     }
-}
-
-/// Where a line of a header ends: at a line break or a quote.
-fn line_end(text: &[u8], from: usize) -> usize {
-    let mut end = from;
-    for (at, unit) in units(text, from).take(REDACTED_VALUE_MAX_BYTES) {
-        if matches!(unit.byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\') {
-            return at;
-        }
-        end = at + unit.len;
-    }
-    end
 }
 
 fn token_end(text: &[u8], from: usize) -> usize {

@@ -28,7 +28,7 @@ pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
         Lit("."),
         Run(URL64, 16, 64),
     ];
-    if !text::begins(scan.text, hit.start) {
+    if scan.is_taken(hit.start) || !text::begins(scan.text, hit.start) {
         return;
     }
     let end = end_of(scan.text, hit.end, SIGNED).or_else(|| end_of(scan.text, hit.end, ENCRYPTED));
@@ -39,7 +39,7 @@ pub(super) fn jwt(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// The private part of a JSON web key: `d`, or `k` of a symmetric one.
 pub(super) fn jwk(scan: &mut Scan<'_>, hit: Range<usize>) {
-    const AROUND_BYTES: usize = 3000;
+    const AROUND_BYTES: usize = 1500;
     let text = scan.text;
     let Some(quote) = unit(text, hit.start + 2).filter(|unit| unit.byte == b'"') else { return };
     let mut at = hit.start + 2 + quote.len;

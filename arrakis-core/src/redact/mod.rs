@@ -9,6 +9,7 @@
 //! look at what is around it ([`rules`]), in time that depends on what they match. Most payloads hold few
 //! keywords, and cost that pass. No rule is a regular expression but those of the user ([`user`]).
 
+mod assignment;
 mod block;
 mod command;
 mod http;
@@ -22,6 +23,7 @@ mod shape;
 mod text;
 mod user;
 mod value;
+mod words;
 
 pub use removed::{Redacted, Removed};
 

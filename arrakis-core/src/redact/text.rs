@@ -8,6 +8,7 @@
 //! Where an escape is ambiguous (`\\n` is a line break in JSON in JSON, and the end of a folder's name in
 //! `C:\\new`), it counts as an end of words: a secret may begin and end there.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// One character of the text.
@@ -60,8 +61,12 @@ pub(super) fn units(text: &[u8], mut at: usize) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// What `range` means, its first `max` bytes.
-pub(super) fn decode(text: &[u8], range: Range<usize>, max: usize) -> Vec<u8> {
+/// What `range` means, its first `max` bytes; borrowed where it is written as it is meant.
+pub(super) fn decode(text: &[u8], range: Range<usize>, max: usize) -> Cow<'_, [u8]> {
+    let written = &text[range.start..range.end.min(range.start.saturating_add(max))];
+    if !written.contains(&b'\\') {
+        return Cow::Borrowed(written);
+    }
     units(&text[..range.end], range.start).take(max).map(|(_, unit)| unit.byte).collect()
 }
 
@@ -129,6 +134,7 @@ pub(super) fn backslashes_before(text: &[u8], at: usize) -> usize {
 pub(super) struct Ends {
     quoted: [[Option<End>; 4]; 3],
     bare: Option<(Range<usize>, bool)>,
+    line: Option<Range<usize>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,6 +194,20 @@ impl Ends {
             end = at + unit.len;
         }
         self.bare = Some((from..end, wide));
+        end
+    }
+}
+
+impl Ends {
+    /// The end of a line of a header that `from` is in: a line break or a quote.
+    pub(super) fn of_line(&mut self, text: &[u8], from: usize) -> usize {
+        if let Some(known) = self.line.as_ref().filter(|known| known.contains(&from)) {
+            return known.end;
+        }
+        let ends = |byte| matches!(byte, b'\n' | b'\r' | b'"' | b'\'' | b'`' | b'\\');
+        let end =
+            units(text, from).find(|(_, unit)| ends(unit.byte)).map_or(text.len(), |(at, _)| at);
+        self.line = Some(from..end);
         end
     }
 }

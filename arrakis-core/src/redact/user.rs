@@ -6,7 +6,7 @@
 //! own, and becomes a string where it is replaced. A payload that is no JSON is one text.
 //!
 //! Patterns are compiled without Unicode: `\d`, `\w`, `\s`, `\b` and `(?i)` know ASCII, `.` is one byte, and
-//! other characters stand for themselves. The tables for more would make up a third of the hook.
+//! other characters stand for themselves. So a pattern means the same in each program, whatever else it links.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -38,6 +38,9 @@ impl Compiled {
             return Err(problem(format!(
                 "its name must be 1 to {most} letters, digits, `-`, `_` or `.`"
             )));
+        }
+        if asks_for_unicode(&rule.pattern) {
+            return Err(problem(NO_UNICODE.to_owned()));
         }
         let parsed = regex_syntax::ParserBuilder::new()
             .unicode(false)
@@ -72,13 +75,41 @@ fn explain(error: &regex_syntax::Error) -> String {
         ),
         _ => false,
     };
-    if unicode {
-        "it asks for Unicode classes, which are not built in; write ASCII classes such as [a-z] or \\w, and \
-         other characters outside of brackets"
-            .to_owned()
-    } else {
-        error.to_string()
+    if unicode { NO_UNICODE.to_owned() } else { error.to_string() }
+}
+
+const NO_UNICODE: &str = "it asks for Unicode classes, which are not built in; write ASCII classes such as \
+                          [a-z] or \\w, and other characters outside of brackets";
+
+/// Whether a pattern switches Unicode on: whether that would work depends on who else uses the library.
+fn asks_for_unicode(pattern: &str) -> bool {
+    use regex_syntax::ast::{Ast, Flag, Flags, GroupKind, Visitor, parse::Parser, visit};
+    struct Asks(bool);
+    impl Asks {
+        fn see(&mut self, flags: &Flags) {
+            self.0 |= flags.flag_state(Flag::Unicode) == Some(true);
+        }
     }
+    impl Visitor for Asks {
+        type Output = bool;
+        type Err = ();
+        fn finish(self) -> Result<bool, ()> {
+            Ok(self.0)
+        }
+        fn visit_pre(&mut self, ast: &Ast) -> Result<(), ()> {
+            match ast {
+                Ast::Flags(set) => self.see(&set.flags),
+                Ast::Group(group) => {
+                    if let GroupKind::NonCapturing(flags) = &group.kind {
+                        self.see(flags);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+    Parser::new().parse(pattern).is_ok_and(|ast| visit(&ast, Asks(false)).unwrap_or(false))
 }
 
 /// What `rules` find in `payload`; each comes with its number.
@@ -128,13 +159,8 @@ fn string_end(payload: &[u8], mut at: usize) -> usize {
 
 /// Searches one text, which is written at `range`.
 fn search(rules: &[(u16, &Compiled)], payload: &[u8], range: Range<usize>, found: &mut Vec<Found>) {
-    let written = &payload[range.clone()];
-    let plain = !written.contains(&b'\\');
-    let meant = if plain {
-        Cow::Borrowed(written)
-    } else {
-        Cow::Owned(text::decode(payload, range.clone(), usize::MAX))
-    };
+    let meant = text::decode(payload, range.clone(), usize::MAX);
+    let plain = matches!(meant, Cow::Borrowed(_));
     for (rule, compiled) in rules {
         let matches = compiled.pattern.captures_iter(&meant).filter_map(|captures| {
             let part = captures.get(1).or_else(|| captures.get(0))?;

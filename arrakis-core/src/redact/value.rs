@@ -3,40 +3,10 @@
 //! A name such as `token` says that a secret may follow. Mostly none does: a type, a variable, a call, a
 //! placeholder, a word. The functions here look at the value alone.
 
+use super::words::{is_wordlike, segments};
+
 /// How much of a value is looked at, in bytes; what decides stands at its beginning.
 pub(super) const LOOK_BYTES: usize = 256;
-
-/// How much more often a letter (the column) follows another (the row) in words than in random text, in
-/// powers of two: `e` is as often, `f` twice as often, `d` half as often. Counted in the identifiers and
-/// comments of public Rust sources.
-const PAIRS: [&[u8; 26]; 26] = [
-    b"beffaceaeacgefaeagfgdcbcda",
-    b"gcecfcbagcagdbfcaefdfbaada",
-    b"gbecfcdfeafeccgcaeefecaaca",
-    b"fccehdcbgbaeccfcaffdecbbca",
-    b"ecfgdddacabeegcdcggfbdceba",
-    b"fcdefgcagaafccfdaffeeabada",
-    b"ecdbhbdffabedfedagfdebbaba",
-    b"gabdhbbagabcdcgcaedeeacadb",
-    b"edfeeeeaaabeehfdadffaeacad",
-    b"fbbahccceaeacbgdacgcgabaaa",
-    b"eddehdcbgaadceddcdgedabaca",
-    b"gbcegcbagacfcbgcabeedbaafa",
-    b"gecchbbagabcebfgacedeaaaba",
-    b"fbfffegbeaddbdfcabfgddaaca",
-    b"cdfebddadacefgefageefdebaa",
-    b"gbdcgbcefacfcbffagefebbaca",
-    b"dcdeebcacaafddccaeechbcaaa",
-    b"gbdehccagaddedfdaeffdcbada",
-    b"ebebgbcegaddcceebcfgfbcadb",
-    b"fbdcgcbegaadccfdaffeebbcea",
-    b"eeededdaeaaffgcfafggaaacaa",
-    b"gbdchdbbgaaddcecacddaaacaa",
-    b"gbddgcbfgaadcffcafedbacbaa",
-    b"fcfdgebdfaaddbdgcddgdcccca",
-    b"edecfddbfaaefgegadgebcdabc",
-    b"facbhbcafaaddaeaaaeabcbade",
-];
 
 /// Words that stand where a secret would, alone or beside others.
 const STAND_INS: &[&str] = &[
@@ -240,42 +210,15 @@ impl Signs {
     }
 }
 
-/// The runs of letters in `value`, parted where a word of camel case begins.
-fn segments(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < value.len() && !value[at].is_ascii_alphabetic() {
-            at += 1;
-        }
-        let start = at;
-        let upper = |at: usize| value.get(at).is_some_and(u8::is_ascii_uppercase);
-        let lower = |at: usize| value.get(at).is_some_and(u8::is_ascii_lowercase);
-        while upper(at) && !(at > start && lower(at + 1)) {
-            at += 1;
-        }
-        if at - start <= 1 {
-            while lower(at) {
-                at += 1;
-            }
-        }
-        (at > start).then(|| &value[start..at])
-    })
+/// The words of a value: runs of letters.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty())
 }
 
-/// Whether a run of letters reads like a word.
-fn is_wordlike(run: &[u8]) -> bool {
-    if run.len() < 3 {
-        return false;
-    }
-    let letter = |byte: u8| usize::from(byte.to_ascii_lowercase() - b'a');
-    let weight = |pair: &[u8]| i32::from(PAIRS[letter(pair[0])][letter(pair[1])]) - i32::from(b'e');
-    let spoken = run.len() < 4 || run.iter().any(|byte| b"aeiouyAEIOUY".contains(byte));
-    spoken && run.windows(2).map(weight).sum::<i32>() >= 0
-}
-
-/// The words of a value: runs of letters, in lower case.
-fn words(value: &[u8]) -> impl Iterator<Item = String> {
-    value.split(|byte| !byte.is_ascii_alphabetic()).filter(|word| !word.is_empty()).map(lower)
+/// Whether `word` is one of `list`, in upper or lower case.
+fn is_one_of(word: &[u8], list: &[&str]) -> bool {
+    list.iter()
+        .any(|known| known.len() == word.len() && known.as_bytes().eq_ignore_ascii_case(word))
 }
 
 fn lower(value: &[u8]) -> String {
@@ -285,6 +228,10 @@ fn lower(value: &[u8]) -> String {
 /// Whether the value stands for another: a template, a variable, a placeholder.
 pub(super) fn is_placeholder(value: &[u8]) -> bool {
     let has = |what: &[u8]| value.windows(what.len()).any(|part| part == what);
+    let signs = value.iter().any(|byte| b"$#{}%.*[<\\@".contains(byte));
+    if !signs {
+        return is_repeated(value) || is_placeholder_word(value);
+    }
     let template = [
         &b"${"[..],
         b"{{",
@@ -330,21 +277,25 @@ fn text_word(byte: u8) -> bool {
 
 /// Whether a value is one or two characters again and again (`xxxx-xxxx`), or counts (`12345678`).
 pub(super) fn is_repeated(value: &[u8]) -> bool {
-    let body: Vec<u8> = value.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
-    if body.is_empty() {
-        return true;
+    let mut counts = [0_u16; 36];
+    let mut length = 0;
+    for byte in value.iter().take(LOOK_BYTES) {
+        let place = match byte.to_ascii_lowercase() {
+            digit @ b'0'..=b'9' => digit - b'0',
+            letter @ b'a'..=b'z' => letter - b'a' + 10,
+            _ => continue,
+        };
+        counts[usize::from(place)] += 1;
+        length += 1;
     }
-    let mut counts = [0_usize; 256];
-    body.iter().for_each(|byte| counts[usize::from(byte.to_ascii_lowercase())] += 1);
     let most = counts.iter().max().copied().unwrap_or(0);
     let distinct = counts.iter().filter(|count| **count > 0).count();
-    body.len() >= 6 && (distinct <= 2 || most * 4 >= body.len() * 3)
+    length == 0 || length >= 6 && (distinct <= 2 || most * 4 >= length * 3)
 }
 
 /// Whether a value stands for itself as a word of code or prose would: a type, a keyword, `changeme`.
 pub(super) fn is_stand_in(value: &[u8]) -> bool {
-    let value = lower(value);
-    STAND_INS.binary_search(&value.as_str()).is_ok() || STAND_INS.contains(&value.as_str())
+    is_one_of(value, STAND_INS)
 }
 
 /// Whether the value is a UUID.
@@ -358,11 +309,16 @@ pub(super) fn is_uuid(value: &[u8]) -> bool {
 
 /// Whether the value is an address, a path, a digest that says so, or embedded data.
 fn is_reference(value: &[u8]) -> bool {
-    let text = lower(value);
-    let starts =
-        ["/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512"];
-    let starts = starts.iter().any(|start| text.starts_with(start) && !is_base64(value));
-    starts || text.contains("://") || text.starts_with("ivborw0kggo") || text.starts_with("md5:")
+    let starts = [
+        "/", "./", "../", "~/", "data:", "arn:", "urn:", "sha1-", "sha256", "sha384", "sha512",
+        "md5:",
+    ];
+    let begins = |start: &&str| {
+        value.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
+    };
+    starts.iter().any(begins) && !is_base64(value)
+        || value.windows(3).any(|part| part == b"://")
+        || value.starts_with(b"iVBORw0KGgo")
 }
 
 /// A long value of base64 may begin with a slash, and is no path.
@@ -373,6 +329,9 @@ fn is_base64(value: &[u8]) -> bool {
 /// Whether nobody would think of such a value: a key or token that a machine made.
 pub(super) fn is_random(value: &[u8]) -> bool {
     let value = &value[..value.len().min(LOOK_BYTES)];
+    if value.len() < 16 && !value.iter().any(u8::is_ascii_digit) {
+        return false;
+    }
     if value.len() < 8 || is_uuid(value) || is_placeholder(value) || is_reference(value) {
         return false;
     }
@@ -429,7 +388,7 @@ pub(super) fn is_technical(value: &[u8]) -> bool {
 }
 
 fn is_placeholder_word(value: &[u8]) -> bool {
-    words(value).any(|word| PLACEHOLDER_WORDS.contains(&word.as_str()))
+    words(value).any(|word| is_one_of(word, PLACEHOLDER_WORDS))
 }
 
 /// Whether a person may have thought of the value as a password: not a word alone, and nothing of code.
@@ -465,6 +424,9 @@ pub(super) fn is_identifier(value: &[u8]) -> bool {
 
 /// Whether the value names what it should be (`userPassword`, `DB_TOKEN`): no secret holds its own name.
 pub(super) fn names_itself(value: &[u8]) -> bool {
+    if value.iter().any(u8::is_ascii_digit) {
+        return false;
+    }
     let text = lower(value);
     let names = [
         "password",
@@ -477,8 +439,7 @@ pub(super) fn names_itself(value: &[u8]) -> bool {
         "api-key",
         "credential",
     ];
-    let named = names.iter().any(|name| text.contains(name));
-    named && !value.iter().any(u8::is_ascii_digit)
+    names.iter().any(|name| text.contains(name))
 }
 
 /// Whether the value is a sentence or a label rather than a passphrase: it begins like one, ends like one or
@@ -494,7 +455,7 @@ pub(super) fn is_prose(value: &[u8]) -> bool {
         "password", "passwort", "token", "secret", "key", "the", "your", "enter", "must", "please",
         "is", "to", "for", "invalid", "required", "forgot", "reset", "confirm", "new", "old",
     ];
-    title || ends || words(value).any(|word| speech.contains(&word.as_str()))
+    title || ends || words(value).any(|word| is_one_of(word, &speech))
 }
 
 /// Whether the value is words between separators, as a name or a placeholder is: `your-key-here`.

@@ -12,7 +12,9 @@ mod cloud;
 mod code;
 mod general;
 mod money;
+mod packages;
 mod talk;
+mod vault;
 mod watch;
 
 use std::ops::Range;
@@ -108,7 +110,9 @@ pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
         general::RULES,
         ai::RULES,
         code::RULES,
+        packages::RULES,
         cloud::RULES,
+        vault::RULES,
         talk::RULES,
         money::RULES,
         watch::RULES,
