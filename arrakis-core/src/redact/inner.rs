@@ -139,5 +139,46 @@ pub(super) fn asana(scan: &mut Scan<'_>, hit: Range<usize>) {
 
 /// Where the characters of a kind begin that end before `at`.
 fn back(text: &[u8], at: usize, kind: fn(&u8) -> bool) -> usize {
-    at - text[..at].iter().rev().take(32).take_while(|byte| kind(byte)).count()
+    let start = at - text[..at].iter().rev().take(32).take_while(|byte| kind(byte)).count();
+    start.max(end_of_escape(text, start)).min(at)
+}
+
+/// Where an escape ends of which the letter or the digits begin at `at`: that of `\n` or `\u2192`.
+fn end_of_escape(text: &[u8], at: usize) -> usize {
+    let has_code = |from: usize| {
+        text.get(from..from + 4).is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit))
+    };
+    if text[..at].ends_with(b"\\u") && has_code(at) {
+        return at + 4;
+    }
+    match text.get(at) {
+        Some(b'u') if text[..at].ends_with(b"\\") && has_code(at + 1) => at + 5,
+        Some(b'n' | b'r' | b't' | b'f' | b'b') if text[..at].ends_with(b"\\") => at + 1,
+        _ => at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::redact::Redactor;
+
+    #[test]
+    fn what_is_followed_back_does_not_run_into_an_escape() {
+        let telegram = "7054742701:AAQN9CpscYi0zaEIJrp7EYcpFr2jUssFMEH";
+        let terraform = format!("a1B2c3D4e5F6g7.atlasv1.{}", "x9Y8z7W6v5".repeat(6) + "abcdefg");
+        for secret in [telegram, &terraform] {
+            for before in
+                ["3\\u2192", "3\\\\u2192", "x\\n", "x\\t", "x\\\\n", "\\u003e", "\u{2192}", ""]
+            {
+                let text = format!("{{\"a\":\"{before}{secret}\"}}");
+                let redacted = Redactor::default().redact(text.as_bytes()).text.into_owned();
+                let redacted = String::from_utf8(redacted).unwrap();
+                assert!(!redacted.contains(&secret[..10]), "{text} -> {redacted}");
+                assert!(
+                    redacted.contains(&format!("\"{before}[REDACTED:")),
+                    "{text} -> {redacted}"
+                );
+            }
+        }
+    }
 }
