@@ -252,18 +252,25 @@ fn argument(scan: &mut Scan<'_>, at: usize) -> Option<Range<usize>> {
 /// Whether the command before `at` is one of `commands`.
 fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
     let before = &text[at.saturating_sub(BACK_BYTES)..at];
-    // The command begins behind the last sign that parts commands. Its name may follow an escape.
+    // The command begins behind the last sign that parts commands.
     let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
     let ends = |byte: &u8| b";|&\n".contains(byte);
     for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
-        // A line of a diff begins with a sign.
-        let word = word.strip_prefix(b"-").unwrap_or(word);
-        let escaped = word.strip_prefix(b"n").or(word.strip_prefix(b"t")).unwrap_or(word);
-        if commands.iter().any(|name| name.as_bytes() == word || name.as_bytes() == escaped) {
+        let is = |name: &&str| word.strip_suffix(name.as_bytes()).is_some_and(is_edge);
+        if commands.iter().any(is) {
             return true;
         }
     }
     false
+}
+
+/// Whether what stands before a word is no part of it: an escape's letter, a colour's end, the sign of a diff.
+fn is_edge(before: &[u8]) -> bool {
+    match before {
+        [] | [b'n' | b't' | b'r' | b'-'] => true,
+        [digits @ .., b'm'] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
 
 /// `-passin pass:X` of openssl.

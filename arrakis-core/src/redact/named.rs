@@ -105,6 +105,9 @@ pub(super) fn key(scan: &mut Scan<'_>, hit: Range<usize>) {
         "webhook",
         "write",
     ];
+    if name_end(scan.text, hit.end).is_none() {
+        return;
+    }
     let start = name_start(scan.text, hit.start);
     let before = String::from_utf8_lossy(&scan.text[start..hit.start]).to_ascii_lowercase();
     let before = before.trim_end_matches(['_', '-', '.']);
