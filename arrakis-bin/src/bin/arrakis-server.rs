@@ -81,10 +81,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let layout = Layout::new(&home);
     let (config, problems) = Config::load(&home, &process_env);
     telemetry::init(&layout.logs(), &config, "server", arguments.log_format);
-    for problem in problems {
-        tracing::warn!(target: "arrakis::server", %problem, "the configuration has a problem");
-    }
     check_configuration(&config)?;
+    for problem in problems {
+        tracing::warn!(target: "arrakis::server", error = %problem, "the configuration has a problem");
+    }
     let shutdown = shutdown::on_signal()?;
     let serving = serving(&arguments)?;
     let database = arguments.database_url.filter(|url| !url.is_empty());

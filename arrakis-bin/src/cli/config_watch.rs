@@ -55,7 +55,7 @@ pub async fn watch_config(
 /// Logs what cannot be used of a configuration.
 pub fn tell_problems(problems: &[ConfigProblem]) {
     for problem in problems {
-        tracing::warn!(target: "arrakis::queue", %problem, "the configuration has a problem");
+        tracing::warn!(target: "arrakis::queue", error = %problem, "the configuration has a problem");
     }
 }
 

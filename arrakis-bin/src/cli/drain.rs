@@ -69,7 +69,7 @@ pub async fn run(args: DrainArgs, context: &mut Context) -> anyhow::Result<ExitC
     {
         // The environment of this process will not change: the next drainer may have a better one.
         let held = format!("{}; {}, no event is lost", hold.found(), hold.remedy());
-        tracing::warn!(target: "arrakis::queue", held, "delivery is held, and this drainer ends");
+        tracing::warn!(target: "arrakis::queue", error = held, "delivery is held, and this drainer ends");
         bail!("delivery is held: {held}");
     }
     let shutdown = shutdown::on_signal()?;

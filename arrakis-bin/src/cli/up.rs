@@ -55,10 +55,10 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     Spool::new(layout.clone()).create()?;
     let (config, problems) = Config::load(&context.home, &process_env);
     telemetry::init(&layout.logs(), &config, "server", telemetry::Console::Silent);
+    check_configuration(&config)?;
     for problem in &problems {
         context.remark(&format!("warning: {problem}"))?;
     }
-    check_configuration(&config)?;
     let shutdown = shutdown::on_signal()?;
 
     let address = args.listen.unwrap_or(config.listen);
