@@ -73,7 +73,7 @@ pub struct UserRule {
 
 /// A user's rule that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the redaction rule {name:?} does not work and is left out: {problem}")]
+#[error("the redaction rule {name:?} cannot be used: {problem}")]
 pub struct RuleProblem {
     /// The rule's name.
     pub name: String,
