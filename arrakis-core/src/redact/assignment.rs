@@ -10,6 +10,9 @@ use crate::limits::REDACTED_VALUE_MAX_BYTES;
 /// aligned with fewer.
 const SPACE_MAX: usize = 40;
 
+/// Longest end of a name behind what says that it is secret, in bytes: `_production` and signs.
+const SUFFIX_MAX_BYTES: usize = 20;
+
 /// How far back an identifier is followed, in bytes.
 pub(super) const NAME_MAX_BYTES: usize = 64;
 
@@ -109,7 +112,10 @@ pub(super) fn name_end(text: &[u8], at: usize) -> Option<usize> {
     if !text.get(at).is_some_and(|byte| word(&byte)) {
         return Some(at);
     }
-    let length = text[at..].iter().take(NAME_MAX_BYTES).take_while(word).count();
+    let length = text[at..].iter().take(SUFFIX_MAX_BYTES + 1).take_while(word).count();
+    if length > SUFFIX_MAX_BYTES {
+        return None;
+    }
     let rest = text[at..at + length].iter().filter(|byte| byte.is_ascii_alphanumeric());
     let known = |suffix: &str| suffix.bytes().eq(rest.clone().map(u8::to_ascii_lowercase));
     SUFFIXES.iter().any(|suffix| known(suffix)).then_some(at + length)

@@ -89,8 +89,10 @@ pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
     if shown[0] == b'-' {
         return;
     }
-    let forms = OPTIONS.iter().filter(|(name, ..)| name.as_bytes() == &text[hit.clone()]);
-    for (name, form, commands) in forms {
+    let rows = rows_before(scan, hit.start);
+    let forms = OPTIONS.iter().zip(0..).filter(|(_, row)| rows >> row & 1 == 1);
+    let forms = forms.filter(|((name, ..), _)| name.as_bytes() == &text[hit.clone()]);
+    for ((name, form, _), _) in forms {
         let apart = match form {
             Attached if !spaced => Some(0),
             Spaced if spaced => Some(0),
@@ -107,7 +109,7 @@ pub(super) fn option(scan: &mut Scan<'_>, hit: Range<usize>) {
         if secret.len() < 3 || number || port || secret[0] == b'/' {
             continue;
         }
-        if is_command(text, hit.start, commands) && !is_made_up(secret) {
+        if !is_made_up(secret) {
             let start = units(text, value.start).nth(apart).map_or(value.end, |(at, _)| at);
             scan.take(start..value.end);
             return;
@@ -249,25 +251,45 @@ fn argument(scan: &mut Scan<'_>, at: usize) -> Option<Range<usize>> {
     (end - at <= 512).then_some(at..end)
 }
 
-/// Whether the command before `at` is one of `commands`.
-fn is_command(text: &[u8], at: usize, commands: &[&str]) -> bool {
-    let before = &text[at.saturating_sub(BACK_BYTES)..at];
-    // The command begins behind the last sign that parts commands.
-    let apart = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'_' | b'-');
-    let ends = |byte: &u8| b";|&\n".contains(byte);
-    for word in before.rsplit(ends).next().unwrap_or_default().split(apart) {
-        let is = |name: &&str| word.strip_suffix(name.as_bytes()).is_some_and(is_edge);
-        if commands.iter().any(is) {
-            return true;
-        }
+/// Which options the command before `at` has: bit `n` is row `n` of [`OPTIONS`]. The text is gone through once,
+/// from where the last option was.
+fn rows_before(scan: &mut Scan<'_>, at: usize) -> u32 {
+    let text = scan.text;
+    let (mut word, mut rows) = scan.command;
+    if at.saturating_sub(word) > BACK_BYTES {
+        (word, rows) = (at - BACK_BYTES, 0);
     }
-    false
+    let mut last = 0;
+    for (place, unit) in units(&text[..at], word) {
+        if unit.len == 1 && (unit.byte.is_ascii_alphanumeric() || b"_-".contains(&unit.byte)) {
+            continue;
+        }
+        rows |= rows_of(&text[word..place.max(word)]);
+        word = place + unit.len;
+        // A backslash before the line's end goes on with the command; both may be written with several.
+        let goes_on = last == b'\\' || unit.backslashes.count_ones() > 1;
+        if matches!(unit.byte, b';' | b'|' | b'&') || unit.byte == b'\n' && !goes_on {
+            rows = 0;
+        }
+        last = unit.byte;
+    }
+    rows |= rows_of(&text[word..at]);
+    scan.command = (at, rows);
+    rows
 }
 
-/// Whether what stands before a word is no part of it: an escape's letter, a colour's end, the sign of a diff.
+/// The rows of [`OPTIONS`] that a word is a command of.
+fn rows_of(word: &[u8]) -> u32 {
+    let is = |name: &&str| word.strip_suffix(name.as_bytes()).is_some_and(is_edge);
+    let rows = OPTIONS.iter().zip(0..);
+    rows.filter(|((.., commands), _)| commands.iter().any(is))
+        .fold(0, |rows, (_, row)| rows | 1 << row)
+}
+
+/// Whether what stands before a word is no part of it: a colour's end, the sign of a diff.
 fn is_edge(before: &[u8]) -> bool {
     match before {
-        [] | [b'n' | b't' | b'r' | b'-'] => true,
+        [] | [b'-'] => true,
         [digits @ .., b'm'] => digits.iter().all(u8::is_ascii_digit),
         _ => false,
     }

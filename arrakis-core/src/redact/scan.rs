@@ -35,6 +35,8 @@ pub(super) struct Scan<'a> {
     pub(super) found: Vec<Found>,
     /// Up to where the text was looked through for cookies, credentials or lines of keys that stand in a row.
     pub(super) passed: usize,
+    /// Up to where commands were looked for, and the options that the last one has.
+    pub(super) command: (usize, u32),
     /// The rule that is being tried.
     pub(super) rule: u16,
     pub(super) rank: Rank,
@@ -43,7 +45,7 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
         let (ends, found) = (Ends::default(), Vec::new());
-        Self { text, ends, found, passed: 0, rule: 0, rank: Rank::Named }
+        Self { text, ends, found, passed: 0, command: (0, 0), rule: 0, rank: Rank::Named }
     }
 
     /// Takes `range`, for the rule that is being tried.

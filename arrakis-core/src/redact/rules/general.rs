@@ -224,7 +224,10 @@ pub(super) const RULES: &[Rule] = &[
         command::KEYWORDS,
         command::option,
         ["mysql -u root -p|whjpU05mc4| shop", "sshpass -p |s3cr3t!pass| ssh ada@example.org"],
-        ["docker run -p 8080:80 -u 1000:1000 app", "mkdir -p /srv/data && mysql -p shop"],
+        [
+            "docker run -p 8080:80 -u 1000:1000 app",
+            "docker ps\nmkdir -p release2026x && mysql -p shop",
+        ],
     ),
     find(
         "command-password",
