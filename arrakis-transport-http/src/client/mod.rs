@@ -3,7 +3,7 @@
 mod classify;
 mod endpoint;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrakis_core::conservation::{SpoolReport, SpoolReporter};
@@ -43,39 +43,25 @@ impl Default for HttpConfig {
 /// Delivers over HTTP.
 #[derive(Debug)]
 pub struct HttpTransport {
-    client: Client,
+    config: HttpConfig,
+    // Made when they are needed: each reads the system's certificates, which takes longer than a delivery.
+    client: OnceLock<Client>,
     /// For receivers on this machine, which no proxy of the environment may stand before.
-    local: Client,
+    local: OnceLock<Client>,
     endpoints: Arc<dyn Endpoints>,
     reporter: Option<Arc<dyn SpoolReporter>>,
-    timeout: Duration,
 }
 
 impl HttpTransport {
-    /// A transport with these settings.
+    /// A transport with these settings. It makes its HTTP client with the first request; where that fails,
+    /// as where the system's certificates cannot be read, the request fails as misconfigured.
     ///
     /// # Errors
     ///
-    /// TLS cannot be set up, such as where the system's certificates cannot be read.
+    /// None today: a setting that cannot be used may be refused here later.
     pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Result<Self, TransportError> {
-        // Where the process has chosen another provider already, that one is used.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = || {
-            Client::builder()
-                .timeout(config.timeout)
-                .connect_timeout(config.connect_timeout)
-                .redirect(redirect::Policy::none())
-                .tcp_nodelay(true)
-                .user_agent(concat!("arrakis/", env!("CARGO_PKG_VERSION")))
-        };
-        let built = client().build().and_then(|c| {
-            Ok((c, client().no_proxy().dns_resolver(Arc::new(ThisMachine)).build()?))
-        });
-        let (client, local) = built.map_err(|error| TransportError::Misconfigured {
-            problem: format!("the HTTP client cannot be set up: {error}"),
-            remedy: "check the system's TLS certificates and proxy settings".to_owned(),
-        })?;
-        Ok(Self { client, local, endpoints, reporter: None, timeout: config.timeout })
+        let (client, local) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { config, client, local, endpoints, reporter: None })
     }
 
     /// The same, and each delivery tells what `reporter` knows of the spool.
@@ -103,13 +89,14 @@ impl HttpTransport {
         let body = encode_report(report).into_bytes();
         let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let headers = headers.into_iter().collect();
-        match self.post(beside, &endpoint, headers, body).await {
+        let client = self.client_for(&beside)?;
+        match Self::post(client, beside, &endpoint, headers, body).await {
             Ok((StatusCode::OK, ..)) => Ok(()),
             Ok((status, ..)) => {
                 let problem = format!("it answers HTTP {} to a report", status.as_u16());
                 Err(misconfigured(destination, problem))
             }
-            Err(error) => Err(classify::failure(&shown(destination), self.timeout, error)),
+            Err(error) => Err(classify::failure(&shown(destination), self.config.timeout, error)),
         }
     }
 
@@ -121,9 +108,9 @@ impl HttpTransport {
     pub async fn check_health(&self, destination: &str) -> Result<(), TransportError> {
         let url = Url::parse(destination).and_then(|url| url.join("/healthz"));
         let url = url.map_err(|error| misconfigured(destination, error))?;
-        let response = self.client_for(&url).get(url).send().await;
+        let response = self.client_for(&url)?.get(url).send().await;
         let response = response
-            .map_err(|error| classify::failure(&shown(destination), self.timeout, error))?;
+            .map_err(|error| classify::failure(&shown(destination), self.config.timeout, error))?;
         match response.status() {
             StatusCode::OK => Ok(()),
             status => {
@@ -134,18 +121,37 @@ impl HttpTransport {
     }
 
     /// The client for a URL: no proxy of the environment stands before this machine.
-    fn client_for(&self, url: &Url) -> &Client {
-        if leads_here(url) { &self.local } else { &self.client }
+    fn client_for(&self, url: &Url) -> Result<&Client, TransportError> {
+        let is_local = leads_here(url);
+        let place = if is_local { &self.local } else { &self.client };
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        // Where the process has chosen another provider already, that one is used.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder()
+            .timeout(self.config.timeout)
+            .connect_timeout(self.config.connect_timeout)
+            .redirect(redirect::Policy::none())
+            .tcp_nodelay(true)
+            .user_agent(concat!("arrakis/", env!("CARGO_PKG_VERSION")));
+        let client =
+            if is_local { client.no_proxy().dns_resolver(Arc::new(ThisMachine)) } else { client };
+        let client = client.build().map_err(|error| TransportError::Misconfigured {
+            problem: format!("the HTTP client cannot be set up: {error}"),
+            remedy: "check the system's TLS certificates and proxy settings".to_owned(),
+        })?;
+        Ok(place.get_or_init(|| client))
     }
 
     async fn post(
-        &self,
+        client: &Client,
         url: Url,
         endpoint: &Endpoint,
         headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<(StatusCode, HeaderMap, Bytes), reqwest::Error> {
-        let request = self.client_for(&url).post(url).bearer_auth(endpoint.key().expose_secret());
+        let request = client.post(url).bearer_auth(endpoint.key().expose_secret());
         let mut response = request.headers(headers).body(body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let mut reply = BytesMut::new();
@@ -195,7 +201,8 @@ impl Transport for HttpTransport {
             }
             lines
         };
-        match self.post(url, &endpoint, headers, body).await {
+        let client = self.client_for(&url)?;
+        match Self::post(client, url, &endpoint, headers, body).await {
             Ok((status, headers, reply)) => {
                 let judged = classify::reply(&batch, status, &headers, &reply);
                 // What an error quotes of the reply is kept and shown.
@@ -204,7 +211,7 @@ impl Transport for HttpTransport {
                     None => judged,
                 }
             }
-            Err(error) => Err(classify::failure(&shown(destination), self.timeout, error)),
+            Err(error) => Err(classify::failure(&shown(destination), self.config.timeout, error)),
         }
     }
 }
