@@ -1,13 +1,13 @@
 //! Takes secrets out of payloads before they are written anywhere.
 //!
 //! A payload is JSON that quotes other text: commands, files, and JSON again. It is read as what it means
-//! ([`text`]), so a secret is found whatever stands before it and however often it was quoted. Each is
+//! (`text.rs`), so a secret is found whatever stands before it and however often it was quoted. Each is
 //! replaced by `[REDACTED:<rule>]` inside whatever quotes it stands in, and no escape is cut: JSON stays
 //! JSON. Bytes that are no JSON are searched all the same.
 //!
-//! One pass over the payload looks for the keywords of all rules ([`keywords`]). Where one stands, its rules
-//! look at what is around it ([`rules`]), in time that depends on what they match. Most payloads hold few
-//! keywords, and cost that pass. No rule is a regular expression but those of the user ([`user`]).
+//! One pass over the payload looks for the keywords of all rules (`keywords.rs`). Where one stands, its rules
+//! look at what is around it (`rules/`), in time that depends on what they match. Most payloads hold few
+//! keywords, and cost that pass. No rule is a regular expression but those of the user (`user.rs`).
 
 mod assignment;
 mod block;
