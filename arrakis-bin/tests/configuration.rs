@@ -139,12 +139,12 @@ fn held_until_corrected(what: &str, line: &str, break_it: impl Fn(&Path, &str)) 
         feed(world.hook(), EVENT);
     }
     world.wait_until("the drainer has said why", |world| {
-        !warnings(world, "delivery is held until the configuration is mended").is_empty()
+        !warnings(world, "delivery is held until the configuration is corrected").is_empty()
     });
     // Those that the drainer has leased come back.
     world.wait_until("three events wait", |world| world.spooled("pending").len() == 3);
     assert_eq!(stored(&world), 0, "{what}");
-    let told = warnings(&world, "delivery is held until the configuration is mended");
+    let told = warnings(&world, "delivery is held until the configuration is corrected");
     assert_eq!(told.len(), 1, "{what} is told once: {told:#?}");
 
     let status = world.arrakis(&["status", "--json"]);
@@ -167,7 +167,7 @@ fn held_until_corrected(what: &str, line: &str, break_it: impl Fn(&Path, &str)) 
     world.wait_until("all goes on", |world| stored(world) >= 4);
     world.wait_until("nothing waits", |world| world.spooled("pending").is_empty());
     let failed = event_files(&world.home().join("queue/failed")).len();
-    assert_eq!(failed, 0, "no event has lost a round");
+    assert_eq!(failed, 0, "holding delivery fails no event");
 }
 
 #[test]

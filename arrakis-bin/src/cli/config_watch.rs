@@ -28,7 +28,7 @@ impl FileState {
     }
 }
 
-/// Reads `config.toml` again whenever it changes, and has everything tried again then.
+/// Reloads `config.toml` when it changes, and retries every receiver.
 pub async fn watch_config(
     home: &Layout,
     mut seen: Option<FileState>,
@@ -136,11 +136,15 @@ mod tests {
             write(&format!(
                 "url = \"{URL}\"\napi_key = \"ark_k\"\nallow_plain_http = [\"receiver\"]\n"
             ));
-            let mended = Instant::now();
+            let corrected_at = Instant::now();
             while transport.inner.stored().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
-            assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+            assert!(
+                corrected_at.elapsed() < Duration::from_secs(2),
+                "{:?}",
+                corrected_at.elapsed()
+            );
             assert!(shipper.is_enabled(), "transcripts are read again");
         };
         tokio::select! {
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_configuration_that_is_mended_is_used_within_two_seconds() {
+    async fn a_corrected_configuration_is_used_within_two_seconds() {
         corrected(None).await;
         let rule =
             format!("url = \"{URL}\"\napi_key = \"ark_k\"\n[[redact.rules]]\nname = \"n\"\n");

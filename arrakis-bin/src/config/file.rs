@@ -189,8 +189,7 @@ impl<'t> Section<'t> {
 /// What is shown of a name that is no setting, in bytes: more than any setting has.
 const SHOWN_NAME_BYTES: usize = 60;
 
-/// The known name that somebody who wrote `name` is likely to mean: two slips away at most, and one in three
-/// letters.
+/// The known setting closest to `name`: at most two edits away, and at most one edit for every three letters.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let name = cut(name, SHOWN_NAME_BYTES).to_lowercase().replace('-', "_");
     let slips = |known: &str| strsim::damerau_levenshtein(&name, known);

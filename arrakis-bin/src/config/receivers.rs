@@ -33,7 +33,7 @@ pub const DEFAULT_URL: &str = "http://127.0.0.1:3000/api/claude-hooks";
 pub struct Receivers {
     /// The destination of what is captured now.
     pub current: String,
-    /// Whether somebody chose that one.
+    /// Whether the configuration names it; otherwise it is the default URL.
     pub is_chosen: bool,
     /// The receivers for which there is a key, by destination.
     pub keyed: BTreeMap<String, Receiver>,

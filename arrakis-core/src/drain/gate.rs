@@ -152,7 +152,7 @@ impl Gates {
             tracing::debug!(target: "arrakis::queue", destination, %error, "still no delivery");
         } else if held {
             tracing::warn!(target: "arrakis::queue", destination, code = error.code(), %error,
-                "delivery is held until the configuration is mended; no event is lost");
+                "delivery is held until the configuration is corrected; no event is lost");
         } else {
             let cause = root_cause(error);
             tracing::warn!(target: "arrakis::queue", destination, code = error.code(), %error, cause,

@@ -74,7 +74,7 @@ pub struct ReceiverHealth {
     /// When the next attempt may leave; `None` where any may.
     pub next_probe: Option<Timestamp>,
     /// The latest failure of any kind since the last success; with the code `misconfigured` the
-    /// queue is held until the configuration is mended.
+    /// queue is held until the configuration is corrected.
     pub last_failure: Option<LastFailure>,
 }
 
