@@ -163,7 +163,6 @@ pub async fn run_server(
     serving: ServeConfig,
     shutdown: CancellationToken,
 ) {
-    let (redactor, _) = Redactor::new(config.redact.clone());
     let server = ServerConfig {
         trusted_proxies: config.trusted_proxies.clone(),
         ingest_keys: KEY_VARIABLES
@@ -180,7 +179,7 @@ pub async fn run_server(
         Arc::<dyn Store>::clone(&store),
         Arc::<dyn Store>::clone(&store),
         Arc::clone(&clock),
-        redactor,
+        config.redactor.clone(),
         server,
     );
     let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
@@ -235,14 +234,12 @@ pub fn shipper(layout: &Layout, config: &Config) -> Shipper {
 /// How transcripts are read.
 #[must_use]
 pub fn ship_config(config: &Config) -> ShipConfig {
-    // With a rule that cannot be used nothing is read.
-    let (redactor, _) = Redactor::new(config.redact.clone());
     let folders = config.transcripts.folders.iter().cloned();
     ShipConfig {
         enabled: config.transcripts.enabled,
         folders: projects_folder(&process_env).into_iter().chain(folders).collect(),
         slices: SliceConfig { thinking: config.transcripts.thinking },
-        redactor,
+        redactor: config.redactor.clone(),
         source: machine(&process_env),
         max_files: config.spool.max_files,
         max_bytes: config.spool.max_bytes,
@@ -254,7 +251,7 @@ pub fn ship_config(config: &Config) -> ShipConfig {
 ///
 /// # Errors
 ///
-/// The spool cannot be opened, or the HTTP client cannot be set up.
+/// The spool cannot be opened.
 pub fn drainer(
     layout: &Layout,
     config: &Config,
@@ -270,7 +267,7 @@ pub fn drainer(
     let queue = Arc::new(FsQueue::open(layout.clone(), Arc::new(SystemClock), queue_config)?);
     let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
-    let transport = HttpTransport::new(http, endpoints)?.with_reporter(reporter);
+    let transport = HttpTransport::new(http, endpoints).with_reporter(reporter);
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
     let redacting = Redacting::new(Arc::new(transport), move || endpoints.redactor());
     let stack = Arc::new(delivery_stack(Arc::new(redacting), delivery.config.clone()));
@@ -324,11 +321,10 @@ impl ConfiguredEndpoints {
 
 impl Known {
     fn of(config: &Config) -> Self {
-        let redact = &config.redact;
-        let has_rules = redact.enabled && !redact.rules.is_empty();
+        let redactor = config.redactor.has_user_rules().then(|| config.redactor.clone());
         Self {
             receivers: config.receivers.clone(),
-            redactor: has_rules.then(|| Arc::new(Redactor::new(redact.clone()).0)),
+            redactor: redactor.map(Arc::new),
             hold: config.hold.clone(),
         }
     }

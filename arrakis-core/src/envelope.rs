@@ -12,7 +12,7 @@ use crate::limits::{
     INDEXED_TEXT_MAX_BYTES, PAYLOAD_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SESSION_ID_MAX_BYTES,
     TRUNCATED_PART_BYTES, cut,
 };
-use crate::redact::Removed;
+use crate::redact::{Redactor, Removed};
 
 /// The version of the envelope that this code writes.
 pub const ENVELOPE_VERSION: u32 = 1;
@@ -160,6 +160,36 @@ impl Truncation {
         };
         let truncated = truncated.unwrap_or_else(whole);
         (payload, Some(Self { head_bytes: TRUNCATED_PART_BYTES as u64, ..truncated }))
+    }
+}
+
+/// A payload that may be kept and sent: redacted, and within [`PAYLOAD_MAX_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedactedPayload {
+    /// The payload.
+    pub bytes: Vec<u8>,
+    /// Set where it is not all of what came.
+    pub truncated: Option<Truncation>,
+    /// What redaction has removed from it.
+    pub removed: Removed,
+}
+
+impl RedactedPayload {
+    /// Redacts `payload`, then limits it. Head and tail of one that is `truncated` already are redacted apart:
+    /// they do not belong together, and the place where they meet stays known.
+    #[must_use]
+    pub fn new(payload: &[u8], truncated: Option<Truncation>, redactor: &Redactor) -> Self {
+        let head_bytes = truncated.as_ref().map_or(0, |truncated| truncated.head_bytes);
+        let head_bytes = usize::try_from(head_bytes).unwrap_or(usize::MAX).min(payload.len());
+        let (head, tail) = payload.split_at(head_bytes);
+        let (head, tail) = (redactor.redact(head), redactor.redact(tail));
+        let head_bytes = head.text.len() as u64;
+        let truncated = truncated.map(|truncated| Truncation { head_bytes, ..truncated });
+        let mut removed = head.removed;
+        removed.add(&tail.removed);
+        let redacted = [head.text, tail.text].concat();
+        let (bytes, truncated) = Truncation::limit(redacted, payload, truncated);
+        Self { bytes, truncated, removed }
     }
 }
 

@@ -78,9 +78,6 @@ pub const TRANSCRIPT_FOLDERS_MAX: usize = 100;
 /// Most redaction rules of a user: each is compiled and may run on each event, while Claude Code waits.
 pub const REDACT_RULES_MAX: usize = 200;
 
-/// Longest name of a redaction rule, in bytes: it stands in place of each secret that the rule finds.
-pub const REDACT_NAME_MAX_BYTES: usize = 100;
-
 /// Longest pattern of a redaction rule, in bytes: those of well-known issuers have a hundred.
 pub const REDACT_PATTERN_MAX_BYTES: usize = 4 * 1024;
 

@@ -369,7 +369,7 @@ impl Endpoints for OneKey {
 async fn make() -> Pair {
     let server = start().await;
     let endpoints = Arc::new(OneKey(server.key.clone()));
-    let transport = HttpTransport::new(HttpConfig::default(), endpoints).unwrap();
+    let transport = HttpTransport::new(HttpConfig::default(), endpoints);
     Pair(server, Arc::new(transport))
 }
 
@@ -424,7 +424,7 @@ mod client {
         let url = format!("http://{}/api/claude-hooks", listener.local_addr().unwrap());
         drop(listener);
         let endpoints = Arc::new(OneKey("k".into()));
-        let transport = HttpTransport::new(HttpConfig::default(), endpoints).unwrap();
+        let transport = HttpTransport::new(HttpConfig::default(), endpoints);
         let error = transport.deliver(batch(&url)).await.unwrap_err();
         assert!(matches!(error, TransportError::Unreachable { .. }), "{error:?}");
     }
@@ -457,7 +457,7 @@ mod client {
             last_error: None,
         };
         let endpoints = Arc::new(OneKey(server.key.clone()));
-        let transport = HttpTransport::new(HttpConfig::default(), endpoints).unwrap();
+        let transport = HttpTransport::new(HttpConfig::default(), endpoints);
         let transport = transport.with_reporter(Arc::new(Reporter(first.clone())));
         transport.deliver(batch(&server.url)).await.unwrap();
         let last = SpoolReport { full: true, ..first.clone() };
@@ -471,7 +471,7 @@ mod client {
 
     #[tokio::test]
     async fn without_a_key_nothing_is_sent() {
-        let transport = HttpTransport::new(HttpConfig::default(), Arc::new(NoKeys)).unwrap();
+        let transport = HttpTransport::new(HttpConfig::default(), Arc::new(NoKeys));
         let error = transport.deliver(batch("http://127.0.0.1:9/")).await.unwrap_err();
         assert_eq!(error.fault(), Fault::Configuration);
     }
@@ -483,8 +483,7 @@ mod client {
             (server.url.clone(), "wrong".into()),
             (format!("{}/x", server.url), server.key.clone()),
         ] {
-            let transport =
-                HttpTransport::new(HttpConfig::default(), Arc::new(OneKey(key))).unwrap();
+            let transport = HttpTransport::new(HttpConfig::default(), Arc::new(OneKey(key)));
             let error = transport.deliver(batch(&url)).await.unwrap_err();
             assert_eq!(error.fault(), Fault::Configuration, "{error}");
         }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use arrakis_core::limits::BODY_MAX_BYTES;
-use arrakis_core::redact::{Finding, Redactor};
+use arrakis_core::redact::Finding;
 use clap::Args;
 use serde::Serialize;
 
@@ -65,12 +65,11 @@ struct Found<'a> {
 ///
 /// # Errors
 ///
-/// The file cannot be read, a rule of `config.toml` cannot be used, or the output cannot be written.
+/// The file cannot be read, the configuration holds delivery, or the output cannot be written.
 pub fn run(args: &RedactArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
-    let (config, _) = Config::load(&context.home, &process_env);
-    let (redactor, problems) = Redactor::new(config.redact);
-    if let Some(problem) = problems.first() {
-        bail!("{problem}; correct it in {}", context.home.join("config.toml").display());
+    let (Config { redactor, hold, .. }, _) = Config::load(&context.home, &process_env);
+    if let Some(hold) = hold {
+        bail!("{}; {}", hold.found(), hold.remedy());
     }
     let bytes = read(&args.file)?;
     if !args.test {

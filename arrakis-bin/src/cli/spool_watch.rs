@@ -55,11 +55,7 @@ impl SpoolWatch {
         self.look().await;
         let Some(report) = self.spool_report() else { return };
         let http = HttpConfig { timeout: PATIENCE, connect_timeout: PATIENCE };
-        let told = match HttpTransport::new(http, endpoints) {
-            Ok(transport) => transport.report(url, report).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = told {
+        if let Err(error) = HttpTransport::new(http, endpoints).report(url, report).await {
             tracing::debug!(target: "arrakis::queue", %error, "the server did not hear of the spool");
         }
     }

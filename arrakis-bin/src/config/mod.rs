@@ -20,7 +20,7 @@ use arrakis_core::limits::{
     DELIVERY_TIME_MAX, LOG_FILES_MAX, PATH_MAX_BYTES, SPOOL_MAX_BYTES, SPOOL_MAX_FILES,
     TRANSCRIPT_FOLDERS_MAX, TRUSTED_PROXIES_MAX,
 };
-use arrakis_core::redact::RedactConfig;
+use arrakis_core::redact::{RedactConfig, Redactor};
 
 use file::{Document, Section, Unknown};
 use value::{Address, DeliveryKind, Flag, Number, Otherwise, Reader};
@@ -58,6 +58,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// What is taken out of payloads.
     pub redact: RedactConfig,
+    /// Redacts by [`redact`](Self::redact). It is compiled once, as a hook does it for each event.
+    pub redactor: Redactor,
     /// What is read of transcripts.
     pub transcripts: Transcripts,
     /// The limits of the spool.
@@ -180,7 +182,7 @@ impl Config {
             index.map(|index| unknown.remove(index))
         };
         let (redact, transcripts) = (slips("redact"), slips("transcripts"));
-        let redact = redaction::read(reader, root, redact);
+        let (redact, redactor) = redaction::read(reader, root, redact);
         let transcripts = Transcripts::read(reader, root, transcripts);
         let spool = SpoolLimits::read(reader, root);
         let logs = LogLimits::read(reader, root);
@@ -219,6 +221,7 @@ impl Config {
             listen,
             trusted_proxies,
             redact,
+            redactor,
             transcripts,
             spool,
             logs,

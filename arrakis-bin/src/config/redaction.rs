@@ -1,8 +1,8 @@
 //! What is taken out of payloads. Whatever cannot be read of it, or used, holds delivery.
 
 use arrakis_core::limits::{
-    REDACT_LITERAL_MAX_BYTES, REDACT_LITERALS_MAX, REDACT_NAME_MAX_BYTES, REDACT_PATTERN_MAX_BYTES,
-    REDACT_RULES_MAX,
+    REDACT_LITERAL_MAX_BYTES, REDACT_LITERALS_MAX, REDACT_PATTERN_MAX_BYTES, REDACT_RULES_MAX,
+    RULE_NAME_MAX_BYTES,
 };
 use arrakis_core::redact::{RedactConfig, Redactor, UserRule};
 use toml::Spanned;
@@ -15,12 +15,12 @@ use super::value::{Flag, Otherwise, Reader};
 const NAMES: &[&str] = &["enabled", "rules"];
 const RULE_NAMES: &[&str] = &["name", "pattern", "literals"];
 
-/// Reads `[redact]`. `slip` is a table at the root whose name is nearly that.
+/// Reads `[redact]`, and compiles what redacts by it, without the rules that cannot be used. `slip` is a table at the root whose name is nearly that.
 pub(super) fn read(
     reader: &mut Reader<'_>,
     root: &Section<'_>,
     slip: Option<Unknown>,
-) -> RedactConfig {
+) -> (RedactConfig, Redactor) {
     let mut holding = Vec::new();
     holding.extend(slip.map(|Unknown { place, wrong, .. }| (place, wrong)));
     let section = root.section("redact", "redact.", NAMES).unwrap_or_else(|place| {
@@ -32,8 +32,10 @@ pub(super) fn read(
     let enabled = reader.setting(&section, &mut unknown, "enabled", &[], &Flag, default);
     holding.extend(unknown.into_iter().map(|Unknown { place, wrong, .. }| (place, wrong)));
     let (rules, places) = rules(&section, &mut holding);
-    if enabled {
-        check(&rules, &places, &mut holding);
+    let config = RedactConfig { enabled, rules };
+    let (redactor, unusable) = Redactor::new(config.clone());
+    if !unusable.is_empty() {
+        find_unusable(&config.rules, &places, &mut holding);
     }
     reader.problems.extend(holding.into_iter().map(|(place, wrong)| {
         if enabled {
@@ -42,7 +44,7 @@ pub(super) fn read(
             ConfigProblem::new(place, wrong, "nothing is redacted all the same")
         }
     }));
-    RedactConfig { enabled, rules }
+    (config, redactor)
 }
 
 /// The rules that can be read, and where each of them stands.
@@ -90,7 +92,7 @@ fn rule(
         text.map(str::to_owned).ok_or_else(|| (rule.place(value), must_be))
     };
     Ok(UserRule {
-        name: text("name", REDACT_NAME_MAX_BYTES)?,
+        name: text("name", RULE_NAME_MAX_BYTES)?,
         pattern: text("pattern", REDACT_PATTERN_MAX_BYTES)?,
         literals: literals(&rule)?,
     })
@@ -115,17 +117,12 @@ fn literals(rule: &Section<'_>) -> Result<Vec<String>, (Place, String)> {
     literals.ok_or_else(must_be)
 }
 
-/// Compiles the rules, and names the places of those that cannot be used.
-fn check(rules: &[UserRule], places: &[Place], holding: &mut Vec<(Place, String)>) {
-    let problems =
-        |rules: &[UserRule]| Redactor::new(RedactConfig { enabled: true, rules: rules.to_vec() }).1;
-    if rules.is_empty() || problems(rules).is_empty() {
-        return;
-    }
-    // Names need not be unique, so each rule is compiled by itself to learn which ones these are.
+/// Names the rules that cannot be used, each with its place. Names need not be unique, so each rule is
+/// compiled by itself.
+fn find_unusable(rules: &[UserRule], places: &[Place], holding: &mut Vec<(Place, String)>) {
     for (rule, place) in rules.iter().zip(places) {
-        for problem in problems(std::slice::from_ref(rule)) {
-            holding.push((place.clone(), problem.to_string()));
-        }
+        let (_, problems) =
+            Redactor::new(RedactConfig { enabled: true, rules: vec![rule.clone()] });
+        holding.extend(problems.into_iter().map(|problem| (place.clone(), problem.to_string())));
     }
 }

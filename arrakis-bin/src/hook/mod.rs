@@ -4,23 +4,20 @@
 //! with an empty stdout: exit 2 would block the user's prompt, and output would be put before the
 //! model.
 
-mod payload;
 mod stdin;
 mod trouble;
 
 use std::time::Duration;
 
 use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::envelope::{Envelope, RedactedPayload, Source};
 use arrakis_core::event::Glance;
 use arrakis_core::id::RequestId;
-use arrakis_core::redact::Redactor;
 use arrakis_store_fs::{Layout, Spool, counters, is_drainer_running};
 
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
-use payload::Payload;
 use trouble::Troubles;
 
 /// How long stdin may take, in all. The client writes it at once; its own shortest limit is the 1.5 s
@@ -38,8 +35,6 @@ pub fn run(env: Env<'_>) {
     for problem in problems {
         troubles.add("config", "the configuration has a problem", problem.to_string());
     }
-    // Rules that cannot be used are among the problems.
-    let (redactor, _) = Redactor::new(config.redact.clone());
 
     let input = stdin::read(STDIN_DEADLINE);
     let now = SystemClock.now();
@@ -48,7 +43,8 @@ pub fn run(env: Env<'_>) {
     if let Some(problem) = &input.problem {
         troubles.add("stdin", "the event was not read whole", problem.clone());
     }
-    let Payload { bytes: payload, truncated, removed } = Payload::of(&input, &redactor);
+    let RedactedPayload { bytes: payload, truncated, removed } =
+        RedactedPayload::new(&input.bytes, input.truncated, &config.redactor);
     let glance = Glance::of(&payload);
     if !glance.is_object && truncated.is_none() {
         let details = format!("{} bytes are kept as they came", payload.len());

@@ -23,7 +23,7 @@ struct Keyword {
 }
 
 /// The keywords of all rules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Keywords {
     /// The first keyword of each place, counted from one; zero where there is none.
     heads: Box<[u16; 1 << BITS]>,

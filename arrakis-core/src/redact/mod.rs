@@ -113,7 +113,7 @@ pub fn default_rules() -> impl Iterator<Item = DefaultRule> {
 }
 
 /// Finds secrets in text and replaces them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Redactor {
     /// The default rules; empty where nothing is redacted.
     rules: Vec<&'static Rule>,
@@ -122,7 +122,7 @@ pub struct Redactor {
     keywords: Keywords,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Own {
     compiled: Compiled,
     /// It runs whether or not a literal was found.
@@ -181,6 +181,12 @@ impl Redactor {
             redactor.own.push(Own { compiled, always });
         }
         (redactor, problems)
+    }
+
+    /// Whether it has rules of the user beside the default ones.
+    #[must_use]
+    pub fn has_user_rules(&self) -> bool {
+        !self.own.is_empty()
     }
 
     /// `payload` with every secret replaced by `[REDACTED:<rule>]`, and how often each rule matched.

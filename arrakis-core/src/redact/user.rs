@@ -20,7 +20,7 @@ use super::{RuleProblem, UserRule};
 use crate::limits::{RULE_NAME_MAX_BYTES, USER_PATTERN_MAX_BYTES};
 
 /// A user's rule, compiled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Compiled {
     pub(super) name: String,
     pattern: Regex,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use super::{Batch, Outcome, Transport, TransportError};
 use crate::digest::Digest;
-use crate::envelope::{Envelope, Truncation};
+use crate::envelope::{Envelope, RedactedPayload};
 use crate::redact::Redactor;
 
 /// A transport that redacts each event before `inner` sends it. The event keeps its digest, as a repeat must
@@ -65,26 +65,16 @@ impl<F> fmt::Debug for Redacting<F> {
 }
 
 fn redacted(redactor: &Redactor, envelope: Arc<Envelope>) -> Arc<Envelope> {
-    let payload = &envelope.payload;
-    let head_bytes = envelope.header.truncated.as_ref().map_or(0, |truncated| truncated.head_bytes);
-    let head_bytes = usize::try_from(head_bytes).unwrap_or(usize::MAX).min(payload.len());
-    // Head and tail of a payload that was cut do not belong together.
-    let (head, tail) = payload.split_at(head_bytes);
-    let (head, tail) = (redactor.redact(head), redactor.redact(tail));
-    if head.removed.is_empty() && tail.removed.is_empty() {
+    let truncated = envelope.header.truncated.clone();
+    let redacted = RedactedPayload::new(&envelope.payload, truncated, redactor);
+    if redacted.removed.is_empty() {
         return envelope;
     }
     let mut header = envelope.header.clone();
-    if let Some(truncated) = &mut header.truncated {
-        truncated.head_bytes = head.text.len() as u64;
-    }
-    header.redacted.add(&head.removed);
-    header.redacted.add(&tail.removed);
-    let redacted = [head.text, tail.text].concat();
-    let (redacted, truncated) = Truncation::limit(redacted, payload, header.truncated);
-    header.truncated = truncated;
-    header.payload_digest = Some(Digest::of(&redacted));
-    Arc::new(Envelope { header, payload: redacted.into() })
+    header.truncated = redacted.truncated;
+    header.redacted.add(&redacted.removed);
+    header.payload_digest = Some(Digest::of(&redacted.bytes));
+    Arc::new(Envelope { header, payload: redacted.bytes.into() })
 }
 
 #[cfg(test)]
@@ -93,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::envelope::{Source, TruncationReason};
+    use crate::envelope::{Source, Truncation, TruncationReason};
     use crate::redact::{RedactConfig, UserRule};
     use crate::transport::Loopback;
 

@@ -55,13 +55,10 @@ pub struct HttpTransport {
 impl HttpTransport {
     /// A transport with these settings. It makes its HTTP client with the first request; where that fails,
     /// as where the system's certificates cannot be read, the request fails as misconfigured.
-    ///
-    /// # Errors
-    ///
-    /// None today: a setting that cannot be used may be refused here later.
-    pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Result<Self, TransportError> {
+    #[must_use]
+    pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Self {
         let (client, local) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { config, client, local, endpoints, reporter: None })
+        Self { config, client, local, endpoints, reporter: None }
     }
 
     /// The same, and each delivery tells what `reporter` knows of the spool.

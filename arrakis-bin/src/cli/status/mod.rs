@@ -120,10 +120,8 @@ async fn gather(context: &Context) -> Status {
 pub(in crate::cli) async fn health(config: &Config) -> ServerStatus {
     let http = HttpConfig { timeout: HEALTH_TIMEOUT, connect_timeout: HEALTH_TIMEOUT };
     let endpoints = Arc::new(ConfiguredEndpoints::new(config));
-    let checked = match HttpTransport::new(http, endpoints) {
-        Ok(transport) => transport.check_health(&config.receivers.current).await,
-        Err(error) => Err(error),
-    };
+    let transport = HttpTransport::new(http, endpoints);
+    let checked = transport.check_health(&config.receivers.current).await;
     ServerStatus { ok: checked.is_ok(), problem: checked.err().map(|error| error.to_string()) }
 }
 
