@@ -9,9 +9,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::envelope::Source;
 use arrakis_core::id::uuid_v7;
-use arrakis_core::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::ingest::{Reception, admit};
 use arrakis_core::price;
 use arrakis_core::redact::Redactor;
 use arrakis_core::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page};
@@ -57,14 +57,7 @@ async fn take_in(store: &dyn EventStore, path: String, text: &[u8]) -> Result<()
     slices.extend(slicer.finish());
     for slice in slices.into_iter().filter(|slice| !slice.is_empty()) {
         let now = SystemClock.now();
-        let Envelope { header, payload } = slice.into_envelope(now, "demo", Source::default());
-        let incoming = Incoming {
-            form: Form::Envelope,
-            request_id: header.request_id.clone(),
-            digest: header.digest,
-            body: payload,
-            header: Some(header),
-        };
+        let envelope = slice.into_envelope(now, "demo", Source::default());
         let reception = Reception {
             event_id: uuid_v7(now, rand::random()),
             received_at: now,
@@ -72,7 +65,7 @@ async fn take_in(store: &dyn EventStore, path: String, text: &[u8]) -> Result<()
             headers: Default::default(),
             ip_address: None,
         };
-        store.record(vec![admit(incoming, reception)]).await?;
+        store.record(vec![admit(envelope.into(), reception)]).await?;
     }
     Ok(())
 }

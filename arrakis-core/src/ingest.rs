@@ -52,6 +52,19 @@ pub struct Incoming {
     pub header: Option<Header>,
 }
 
+impl From<Envelope> for Incoming {
+    /// The event of an envelope, which names its own identity.
+    fn from(Envelope { header, payload }: Envelope) -> Self {
+        Self {
+            form: header.form.unwrap_or(Form::Envelope),
+            request_id: header.request_id.clone(),
+            digest: header.digest,
+            body: payload,
+            header: Some(header),
+        }
+    }
+}
+
 /// The event type of what names none.
 pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 

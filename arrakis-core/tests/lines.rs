@@ -13,7 +13,7 @@ use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{Changes, Role};
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::id::uuid_v7;
-use arrakis_core::ingest::{Form, Incoming, Reception, admit, judge};
+use arrakis_core::ingest::{Reception, admit, judge};
 use arrakis_core::redact::Redactor;
 use arrakis_core::store::Verdict;
 use arrakis_core::transcript::{SliceConfig, Slicer, TranscriptFile};
@@ -42,15 +42,7 @@ fn read(file: &TranscriptFile, line: &Value) -> Changes {
     let at = Timestamp::from_millis(1_800_000_000_000);
     let id = "e".parse().unwrap();
     let payload = payload.to_string().into_bytes();
-    let Envelope { header, payload } =
-        Envelope::new(id, at, "http://h/", Source::default(), payload);
-    let incoming = Incoming {
-        form: Form::Envelope,
-        request_id: header.request_id.clone(),
-        digest: header.digest,
-        body: payload,
-        header: Some(header),
-    };
+    let envelope = Envelope::new(id, at, "http://h/", Source::default(), payload);
     let reception = Reception {
         event_id: uuid_v7(at, [0; 10]),
         received_at: at,
@@ -58,7 +50,7 @@ fn read(file: &TranscriptFile, line: &Value) -> Changes {
         headers: BTreeMap::new(),
         ip_address: None,
     };
-    match judge(&admit(incoming, reception).0) {
+    match judge(&admit(envelope.into(), reception).0) {
         Verdict::Apply(changes) => changes,
         other => panic!("{other:?}"),
     }

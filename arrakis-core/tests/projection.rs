@@ -8,10 +8,9 @@ use std::path::Path;
 
 use arrakis_core::clock::Timestamp;
 use arrakis_core::conversation::{Changes, MessageOrigin, Role, ToolStatus};
-use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::id::uuid_v7;
-use arrakis_core::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::ingest::{Reception, admit};
 use arrakis_core::store::{Arrival, Verdict};
 use proptest::prelude::*;
 
@@ -32,15 +31,7 @@ fn arrival(n: i64, payload: &[u8]) -> Arrival {
     let at = Timestamp::from_millis(1_800_000_000_000 + n);
     let payload = payload.strip_suffix(b"\n").unwrap_or(payload).to_vec();
     let id = format!("e{n}").parse().unwrap();
-    let Envelope { header, payload } =
-        Envelope::new(id, at, "http://h/", Source::default(), payload);
-    let incoming = Incoming {
-        form: Form::Envelope,
-        request_id: header.request_id.clone(),
-        digest: Digest::of(&payload),
-        body: payload,
-        header: Some(header),
-    };
+    let envelope = Envelope::new(id, at, "http://h/", Source::default(), payload);
     let reception = Reception {
         event_id: uuid_v7(at, [0; 10]),
         received_at: at,
@@ -48,7 +39,7 @@ fn arrival(n: i64, payload: &[u8]) -> Arrival {
         headers: BTreeMap::new(),
         ip_address: None,
     };
-    admit(incoming, reception).0
+    admit(envelope.into(), reception).0
 }
 
 /// What arrivals add up to, in the order given; the parts sorted, so that they compare.

@@ -10,7 +10,7 @@ use arrakis_core::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::conversation::Changes;
 use arrakis_core::envelope::{Envelope, Source};
 use arrakis_core::id::uuid_v7;
-use arrakis_core::ingest::{Form, Incoming, Reception, admit, judge};
+use arrakis_core::ingest::{Reception, admit, judge};
 use arrakis_core::limits::SNAPSHOT_MAX_BYTES;
 use arrakis_core::snapshot::snapshots;
 use arrakis_core::store::{Archive, Arrival, EventReader, EventStore, MemoryStore, Verdict};
@@ -41,14 +41,7 @@ fn arrival(envelope: &Envelope, workspace: &str, n: u8) -> (Arrival, Verdict) {
         headers: [].into(),
         ip_address: None,
     };
-    let incoming = Incoming {
-        form: Form::Envelope,
-        request_id: envelope.request_id().clone(),
-        digest: envelope.header.digest,
-        body: envelope.payload.clone(),
-        header: Some(envelope.header.clone()),
-    };
-    admit(incoming, reception)
+    admit(envelope.clone().into(), reception)
 }
 
 /// Takes a session elsewhere after some of its events are gone.

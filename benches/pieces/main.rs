@@ -7,7 +7,7 @@ use arrakis_bin::log_file::LogFile;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
 use arrakis_core::envelope::{Envelope, Source};
-use arrakis_core::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::ingest::{Reception, admit};
 use arrakis_core::redact::{Redactor, default_rules};
 use arrakis_store_fs::{Layout, Spool};
 use arrakis_transport_http::wire::{decode_envelope, encode_envelope};
@@ -58,14 +58,7 @@ fn pieces(criterion: &mut Criterion) {
                     headers: Default::default(),
                     ip_address: None,
                 };
-                let incoming = Incoming {
-                    form: Form::Envelope,
-                    request_id: sent.header.request_id.clone(),
-                    digest: sent.header.digest,
-                    body: sent.payload.clone(),
-                    header: Some(sent.header.clone()),
-                };
-                admit(incoming, reception)
+                admit(sent.clone().into(), reception)
             });
         });
         group.bench_function("spool", |b| {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::event_store::{Arrivals, EventStoreFixture, hook};
 use super::sessions::generated;
 use crate::audit::EventStatus;
-use crate::envelope::Envelope;
 use crate::ingest::{Form, Incoming, Reception, admit, envelope, judge};
 use crate::limits::ARCHIVE_PAGE_BYTES;
 use crate::store::{
@@ -183,15 +182,7 @@ pub async fn what_comes_back_is_the_same_event_elsewhere(fixture: &impl ArchiveF
         };
         let envelope = envelope(stored);
         assert!(envelope.is_intact(), "{}", first.request_id);
-        let Envelope { header, payload: body } = envelope;
-        let incoming = Incoming {
-            form: header.form.unwrap_or(Form::Envelope),
-            request_id: header.request_id.clone(),
-            digest: header.digest,
-            body,
-            header: Some(header),
-        };
-        let (again, judged) = admit(incoming, reception);
+        let (again, judged) = admit(envelope.into(), reception);
         assert_eq!(
             (
                 &again.request_id,

@@ -20,7 +20,7 @@ use crate::conversation::Changes;
 use crate::digest::Digest;
 use crate::envelope::{Envelope, Source};
 use crate::id::{RequestId, uuid_v7};
-use crate::ingest::{Form, Incoming, Reception, admit, judge};
+use crate::ingest::{Reception, admit, judge};
 use crate::redact::Redactor;
 use crate::store::{Arrival, ConversationDetail, EventStore, Verdict};
 use crate::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
@@ -201,15 +201,7 @@ type Event = (RequestId, Timestamp, Vec<u8>);
 fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
     let mut random = [0; 10];
     random.copy_from_slice(&Digest::of(format!("{id} {n}").as_bytes()).as_bytes()[..10]);
-    let Envelope { header, payload } =
-        Envelope::new(id, at, "http://h/", Source::default(), payload);
-    let incoming = Incoming {
-        form: Form::Envelope,
-        request_id: header.request_id.clone(),
-        digest: header.digest,
-        body: payload,
-        header: Some(header),
-    };
+    let envelope = Envelope::new(id, at, "http://h/", Source::default(), payload);
     let received_at = at.plus(std::time::Duration::from_secs(n));
     let reception = Reception {
         event_id: uuid_v7(received_at, random),
@@ -218,7 +210,7 @@ fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
         headers: BTreeMap::new(),
         ip_address: None,
     };
-    admit(incoming, reception).0
+    admit(envelope.into(), reception).0
 }
 
 fn slice(file: &TranscriptFile, text: &[u8], start: u64) -> Option<Slice> {

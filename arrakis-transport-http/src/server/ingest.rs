@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use arrakis_core::audit::EventStatus;
 use arrakis_core::clock::Timestamp;
 use arrakis_core::digest::Digest;
-use arrakis_core::envelope::{Envelope, Truncation};
+use arrakis_core::envelope::Truncation;
 use arrakis_core::id::{RequestId, uuid_v7};
 use arrakis_core::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
 use arrakis_core::key::Scope;
@@ -193,12 +193,7 @@ impl Judged {
             Bytes::from(redacted.text.into_owned())
         };
         let incoming = match parse(&body) {
-            Ok(Parsed::Envelope(envelope)) => {
-                let Envelope { header, payload: body } = *envelope;
-                let (request_id, digest) = (header.request_id.clone(), header.digest);
-                let form = header.form.unwrap_or(Form::Envelope);
-                Incoming { form, request_id, digest, body, header: Some(header) }
-            }
+            Ok(Parsed::Envelope(envelope)) => (*envelope).into(),
             Ok(Parsed::Original { request_id, digest }) => {
                 let (form, request_id) = (Form::Original, request_id.unwrap_or_else(id));
                 Incoming { form, request_id, digest, body: redacted(), header: None }

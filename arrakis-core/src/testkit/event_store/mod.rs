@@ -54,7 +54,7 @@ use crate::audit::EventStatus;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::envelope::{Envelope, Source};
 use crate::id::uuid_v7;
-use crate::ingest::{Form, Incoming, Reception, admit};
+use crate::ingest::{Reception, admit};
 use crate::store::{
     Admission, Arrival, DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, Page, Verdict,
 };
@@ -153,14 +153,7 @@ impl Arrivals {
             headers: [("user-agent".to_owned(), "test/1 \"quoted\"".to_owned())].into(),
             ip_address: Some([192, 0, 2, 7].into()),
         };
-        let incoming = Incoming {
-            form: Form::Envelope,
-            request_id: envelope.header.request_id.clone(),
-            digest: envelope.header.digest,
-            body: envelope.payload,
-            header: Some(envelope.header),
-        };
-        admit(incoming, reception)
+        admit(envelope.into(), reception)
     }
 
     /// The id of one more row.
