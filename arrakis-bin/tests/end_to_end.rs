@@ -193,7 +193,7 @@ fn direct_delivery_has_the_event_stored_when_the_hook_returns() {
 #[test]
 fn what_the_fallback_home_holds_is_delivered_too() {
     let world = World::new();
-    let up = world.up();
+    let up = world.lone_up();
     let broken = world.directory.path().join("broken");
     std::fs::write(&broken, "a file where a home should be").unwrap();
     let mut hook = world.lone_hook();
@@ -289,7 +289,7 @@ fn the_production_server_runs_on_the_same_store() {
 #[test]
 fn a_conversation_can_be_read() {
     let world = World::new();
-    let _up = world.up();
+    let _up = world.lone_up();
     for (_, payload) in payloads().iter().filter(|(name, _)| name.starts_with("agents3-")) {
         feed(world.lone_hook(), payload);
     }
