@@ -7,11 +7,11 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::digest::Digest;
-use arrakis_core::id::{RequestId, uuid_v7};
-use arrakis_core::ingest::{Form, Incoming, Reception, admit};
-use arrakis_core::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::id::{RequestId, uuid_v7};
+use arrakis_core::record::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -7,14 +7,14 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::drain::{DrainConfig, Drainer, Until};
-use arrakis_core::envelope::{Envelope, Source};
-use arrakis_core::id::RequestId;
-use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
-use arrakis_core::queue::{MemoryQueue, Queue};
-use arrakis_core::retry::Jitter;
-use arrakis_core::transport::{
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::envelope::{Envelope, Source};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::base::retry::Jitter;
+use arrakis_core::delivery::drain::{DrainConfig, Drainer, Until};
+use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
+use arrakis_core::delivery::queue::{MemoryQueue, Queue};
+use arrakis_core::delivery::transport::{
     Batch, Outcome, Receipt, ServiceTransport, Transport, TransportError, TransportService,
 };
 use async_trait::async_trait;

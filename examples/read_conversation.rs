@@ -8,14 +8,14 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::envelope::Source;
-use arrakis_core::id::uuid_v7;
-use arrakis_core::ingest::{Reception, admit};
-use arrakis_core::price;
-use arrakis_core::redact::Redactor;
-use arrakis_core::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page};
-use arrakis_core::transcript::{SliceConfig, Slicer, TranscriptFile};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::envelope::Source;
+use arrakis_core::base::id::uuid_v7;
+use arrakis_core::record::ingest::{Reception, admit};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page};
+use arrakis_core::session::price;
+use arrakis_core::session::redact::Redactor;
+use arrakis_core::session::transcript::{SliceConfig, Slicer, TranscriptFile};
 
 /// What is read where no file is named.
 const SAMPLE: &str = concat!(

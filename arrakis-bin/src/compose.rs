@@ -1,28 +1,30 @@
 //! Putting the parts together: which store, which queue, which transport.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::conservation::SpoolReporter;
-use arrakis_core::drain::{DrainConfig, Drainer};
-use arrakis_core::job::index::IndexJob;
-use arrakis_core::job::retry::RetryJob;
-use arrakis_core::middleware::breaker::BreakerHandle;
-use arrakis_core::middleware::{DeliveryConfig, delivery_stack};
-use arrakis_core::queue::DeadLetters;
-use arrakis_core::redact::Redactor;
-use arrakis_core::retry::{FixedRetry, Jitter, RetrySchedule};
-use arrakis_core::store::{Archive, EventStore, KeyStore, SpoolReports};
-use arrakis_core::transcript::SliceConfig;
-use arrakis_core::transport::{Redacting, TransportError};
-use arrakis_store_fs::transcript::{Follower, ShipConfig, Shipper};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, receivers};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::conservation::SpoolReporter;
+use arrakis_core::base::dead_letter::DeadLetters;
+use arrakis_core::base::retry::{FixedRetry, Jitter, RetrySchedule};
+use arrakis_core::delivery::drain::{DrainConfig, Drainer};
+use arrakis_core::delivery::layers::breaker::BreakerHandle;
+use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
+use arrakis_core::delivery::transport::{Redacting, TransportError};
+use arrakis_core::record::job::index::IndexJob;
+use arrakis_core::record::job::retry::RetryJob;
+use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports};
+use arrakis_core::session::redact::Redactor;
+use arrakis_core::session::transcript::SliceConfig;
+use arrakis_store_fs::queue::receivers;
+use arrakis_store_fs::source::{Follower, ShipConfig, Shipper};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, router, serve};
+use parking_lot::{Mutex, MutexGuard};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::ExposeSecret;
@@ -315,7 +317,7 @@ impl ConfiguredEndpoints {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

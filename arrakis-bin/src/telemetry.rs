@@ -14,7 +14,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
-use arrakis_core::clock::{Clock, SystemClock};
+use arrakis_core::base::clock::{Clock, SystemClock};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;

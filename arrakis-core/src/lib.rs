@@ -1,16 +1,23 @@
 //! The domain of Arrakis, without any I/O.
 //!
-//! An [`Envelope`](envelope::Envelope) is one captured hook event. It travels through three traits,
+//! An [`Envelope`] is one captured hook event. It travels through three traits,
 //! each with several implementations and a public conformance suite:
 //!
-//! * [`Queue`](queue::Queue) keeps it durably until it is delivered,
-//! * [`Transport`](transport::Transport) makes one attempt to deliver it,
-//! * [`EventStore`](store::EventStore) stores it exactly once and projects it into conversations.
+//! * [`Queue`] keeps it durably until it is delivered,
+//! * [`Transport`] makes one attempt to deliver it,
+//! * [`EventStore`] stores it exactly once and projects it into conversations.
 //!
-//! What stands between them is here too: the retry policies ([`retry`]), the tower middleware
-//! ([`middleware`]), the drain loop ([`drain`]), ingest ([`ingest`]) and the projection
-//! ([`projection`]). Everything that touches a disk, a socket or a database lives in an adapter
-//! crate that depends on this one.
+//! A [`RetryPolicy`] says when to try again. Everything that touches a disk, a socket or a database lives in an
+//! adapter crate that depends on this one.
+//!
+//! # Rooms
+//!
+//! * [`base`]: what every room may use, and what uses nothing of ours.
+//! * [`delivery`]: from a queue to a receiver. It never looks into a payload.
+//! * [`session`]: what Claude Code's events mean.
+//! * [`record`]: from a received event to what is stored of it.
+//!
+//! `record` uses `session` and `base`, `session` and `delivery` use `base`, and none uses another.
 //!
 //! # Features
 //!
@@ -18,45 +25,23 @@
 //!   the hook links.
 //! * `testkit`: conformance suites and fakes.
 
-pub mod audit;
-pub mod clock;
-pub mod conservation;
-pub mod conversation;
-pub mod digest;
-pub mod envelope;
-pub mod event;
-pub mod id;
-pub mod limits;
-pub mod redact;
-pub mod snapshot;
-
+pub mod base;
 #[cfg(feature = "runtime")]
-pub mod drain;
-#[cfg(feature = "runtime")]
-pub mod error;
-#[cfg(feature = "runtime")]
-pub mod ingest;
-#[cfg(feature = "runtime")]
-pub mod job;
-#[cfg(feature = "runtime")]
-pub mod key;
-#[cfg(feature = "runtime")]
-pub mod middleware;
-#[cfg(feature = "runtime")]
-pub mod price;
-#[cfg(feature = "runtime")]
-pub mod projection;
-#[cfg(feature = "runtime")]
-pub mod queue;
-#[cfg(feature = "runtime")]
-pub mod retry;
-#[cfg(feature = "runtime")]
-pub mod search;
-#[cfg(feature = "runtime")]
-pub mod store;
+pub mod delivery;
+pub mod record;
+pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
-pub mod transcript;
+
+pub use base::clock::Timestamp;
+pub use base::digest::Digest;
+pub use base::envelope::Envelope;
+pub use base::id::RequestId;
 #[cfg(feature = "runtime")]
-pub mod transport;
-pub mod usage;
+pub use base::retry::RetryPolicy;
+#[cfg(feature = "runtime")]
+pub use delivery::queue::Queue;
+#[cfg(feature = "runtime")]
+pub use delivery::transport::Transport;
+#[cfg(feature = "runtime")]
+pub use record::store::EventStore;

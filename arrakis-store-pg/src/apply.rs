@@ -10,9 +10,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, Message, Subagent, ToolUse};
-use arrakis_core::store::adapter::{Merged, joined};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::adapter::{Merged, joined};
+use arrakis_core::session::conversation::{Conversation, Message, Subagent, ToolUse};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};

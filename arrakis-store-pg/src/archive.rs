@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{AnswerIds, Changes};
-use arrakis_core::id::conversation_id;
-use arrakis_core::store::{Arrival, ArrivalFilter, Page, page_length};
+use arrakis_core::base::id::conversation_id;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{Arrival, ArrivalFilter, Page, page_length};
+use arrakis_core::session::conversation::{AnswerIds, Changes};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::QueryResult;

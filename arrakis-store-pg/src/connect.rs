@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrakis_core::error::BoxError;
-use arrakis_core::store::StoreError;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::store::StoreError;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

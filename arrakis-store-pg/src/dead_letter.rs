@@ -1,10 +1,10 @@
 //! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::id::RequestId;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, QueueError};
-use arrakis_core::store::{StoreError, adapter};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::adapter;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -89,11 +89,6 @@ pub(crate) async fn discard(
     let count = rows.len() as u64;
     feed::commit(conn, &Touched::events(rows), now).await?;
     Ok(count)
-}
-
-/// The store's error as a queue's.
-pub(crate) fn queue_error(error: StoreError) -> QueueError {
-    QueueError::Medium { action: "reach the dead letters".to_owned(), source: Box::new(error) }
 }
 
 /// Who is named in the trail: only people touch dead letters.

@@ -4,8 +4,8 @@
 //! what Diesel itself names is taken at its word; whether another failure is the fault of what was
 //! written is found out by trying (see `write`).
 
-use arrakis_core::error::BoxError;
-use arrakis_core::store::StoreError;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::store::StoreError;
 use diesel::result::{DatabaseErrorKind, Error as DbError};
 
 /// Why a transaction was rolled back.

@@ -9,8 +9,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::store::{EventSummary, FeedCursor, FeedPage, StoreError};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
@@ -315,7 +315,10 @@ pub(crate) async fn page(
     };
     let position = text.parse::<Position>().map_err(|NoPosition| {
         Trouble::Refused(StoreError::Data {
-            what: format!("continue the feed from {:?}", arrakis_core::limits::cut(text, 128)),
+            what: format!(
+                "continue the feed from {:?}",
+                arrakis_core::base::limits::cut(text, 128)
+            ),
             source: "this store did not give that cursor".into(),
         })
     })?;

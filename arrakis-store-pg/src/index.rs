@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::search::Subject;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::session::search::Subject;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Bool, Text, Timestamptz};

@@ -1,8 +1,8 @@
 //! The event store of Arrakis for teams: a Postgres database that several servers share.
 //!
-//! [`PgStore`] implements [`EventStore`](arrakis_core::store::EventStore),
-//! [`EventReader`](arrakis_core::store::EventReader), [`KeyStore`](arrakis_core::store::KeyStore) and
-//! [`DeadLetters`](arrakis_core::queue::DeadLetters). This is the only crate that knows Postgres; it
+//! [`PgStore`] implements [`EventStore`](arrakis_core::record::store::EventStore),
+//! [`EventReader`](arrakis_core::record::store::EventReader), [`KeyStore`](arrakis_core::record::store::KeyStore) and
+//! [`DeadLetters`](arrakis_core::base::dead_letter::DeadLetters). This is the only crate that knows Postgres; it
 //! needs no libpq. Postgres 13 or newer serves.
 //!
 //! # How it is durable, and quick at it

@@ -1,7 +1,7 @@
 //! Bringing a database to this version's schema.
 
-use arrakis_core::error::BoxError;
-use arrakis_core::store::StoreError;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::store::StoreError;
 use diesel::migration::{MigrationSource, MigrationVersion};
 use diesel::pg::Pg;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;

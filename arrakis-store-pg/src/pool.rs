@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use arrakis_core::store::StoreError;
+use arrakis_core::record::store::StoreError;
 use diesel::result::QueryResult;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{

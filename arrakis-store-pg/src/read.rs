@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::{MessageCounts, TwoSides};
-use arrakis_core::id::{self, RequestId};
-use arrakis_core::store::{
+use arrakis_core::base::id::{self, RequestId};
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
     Page, Transition,
 };
+use arrakis_core::session::conversation::{MessageCounts, TwoSides};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::result::QueryResult;

@@ -1,13 +1,13 @@
 //! Full text: the words of payloads, messages and tool uses, indexed behind the hot path.
 //!
 //! [`step`] follows the feed of commits from a stored position. The words are those of
-//! `arrakis_core::search`, so Postgres' own parsing of text plays no part.
+//! `arrakis_core::session::search`, so Postgres' own parsing of text plays no part.
 
 use std::collections::BTreeSet;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::error::BoxError;
-use arrakis_core::search::{payload_words, query_words};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::session::search::{payload_words, query_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Text, Timestamptz};
@@ -73,7 +73,10 @@ async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), 
     for ids in ids.chunks(TEXTS_AT_ONCE) {
         let rows: Vec<Row> = webhook_events::table
             .filter(webhook_events::id.eq_any(ids))
-            .filter(webhook_events::status.ne(State(arrakis_core::audit::EventStatus::Duplicate)))
+            .filter(
+                webhook_events::status
+                    .ne(State(arrakis_core::record::audit::EventStatus::Duplicate)),
+            )
             .select((webhook_events::id, webhook_events::request_body, webhook_events::raw_body))
             .load(conn)
             .await?;

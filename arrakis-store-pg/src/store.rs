@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::Changes;
-use arrakis_core::id::RequestId;
-use arrakis_core::key::ApiKey;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
-use arrakis_core::store::{
+use arrakis_core::base::clock::{Clock, Timestamp};
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail, DeadLetterError, DeadLetters};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::key::ApiKey;
+use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
     FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
     StoreError, Verdict,
 };
+use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
 use diesel::result::QueryResult;
 use futures_util::FutureExt;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::dead_letter::{self, queue_error};
+use crate::dead_letter;
 use crate::error::{store_error, unavailable};
 use crate::feed;
 use crate::pool::Connections;
@@ -342,17 +342,17 @@ impl DeadLetters for PgStore {
         &self,
         after: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, QueueError> {
+    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
         self.pool
             .read("list dead letters", move |conn| {
                 let after = after.clone();
                 async move { Ok(dead_letter::list(conn, after.as_ref(), limit).await?) }.boxed()
             })
             .await
-            .map_err(queue_error)
+            .map_err(Into::into)
     }
 
-    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
+    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, DeadLetterError> {
         let id = id.clone();
         self.pool
             .read("read a dead letter", move |conn| {
@@ -360,10 +360,10 @@ impl DeadLetters for PgStore {
                 async move { Ok(dead_letter::show(conn, &id).await?) }.boxed()
             })
             .await
-            .map_err(queue_error)
+            .map_err(Into::into)
     }
 
-    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
         let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
         self.pool
             .write("redrive dead letters", move |conn| {
@@ -371,10 +371,10 @@ impl DeadLetters for PgStore {
                 async move { dead_letter::redrive(conn, &ids, now).await }.boxed()
             })
             .await
-            .map_err(queue_error)
+            .map_err(Into::into)
     }
 
-    async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+    async fn discard(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
         let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
         self.pool
             .write("discard dead letters", move |conn| {
@@ -382,6 +382,6 @@ impl DeadLetters for PgStore {
                 async move { dead_letter::discard(conn, &ids, now).await }.boxed()
             })
             .await
-            .map_err(queue_error)
+            .map_err(Into::into)
     }
 }

@@ -11,9 +11,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use arrakis_core::conversation::Conversation;
-use arrakis_core::search::{Mark, Subject};
-use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use arrakis_core::session::conversation::Conversation;
+use arrakis_core::session::search::{Mark, Subject};
 use diesel::dsl::{max, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::id;
-use arrakis_core::store::adapter::{LedgerAnswer, Outcome, failure_text};
-use arrakis_core::store::{Claim, StoreError, Verdict};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::id;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::adapter::{LedgerAnswer, Outcome, failure_text};
+use arrakis_core::record::store::{Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Bool, Text, Timestamptz};

@@ -9,9 +9,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
-use arrakis_core::store::{Admission, AdmissionKind, Verdict};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
+use arrakis_core::record::store::{Admission, AdmissionKind, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arrakis_core::clock::Clock;
-use arrakis_core::store::adapter::share;
-use arrakis_core::store::{Admission, StoreError};
+use arrakis_core::base::clock::Clock;
+use arrakis_core::record::store::adapter::share;
+use arrakis_core::record::store::{Admission, StoreError};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};

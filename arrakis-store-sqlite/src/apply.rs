@@ -9,8 +9,8 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::conversation::{Conversation, Message, Subagent, ToolUse};
-use arrakis_core::store::adapter::{Merged, joined};
+use arrakis_core::record::store::adapter::{Merged, joined};
+use arrakis_core::session::conversation::{Conversation, Message, Subagent, ToolUse};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::id::RequestId;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, QueueError};
-use arrakis_core::store::{StoreError, adapter};
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::adapter;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -93,11 +93,6 @@ pub(crate) fn discard(
     let discarded = rows.len() as u64;
     Touched::events(rows).write(conn, now)?;
     Ok(discarded)
-}
-
-/// The store's error as a queue's.
-pub(crate) fn queue_error(error: StoreError) -> QueueError {
-    QueueError::Medium { action: "reach the dead letters".to_owned(), source: Box::new(error) }
 }
 
 /// Who is named in the trail: only people touch dead letters.

@@ -1,7 +1,7 @@
 //! From Diesel's errors to the store's: which of them retrying helps.
 
-use arrakis_core::error::BoxError;
-use arrakis_core::store::StoreError;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::store::StoreError;
 use diesel::result::{DatabaseErrorKind, Error as DbError};
 
 /// Why a transaction was rolled back.

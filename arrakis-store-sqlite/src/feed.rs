@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use arrakis_core::error::BoxError;
-use arrakis_core::store::{EventSummary, FeedCursor, FeedPage, StoreError};
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use arrakis_core::store::StoreError;
+use arrakis_core::record::store::StoreError;
 
 use crate::error::unavailable;
 

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use arrakis_core::search::{Mark, Subject, payload_words};
+use arrakis_core::session::search::{Mark, Subject, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 

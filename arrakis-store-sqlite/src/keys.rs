@@ -1,8 +1,8 @@
 //! API keys: the `api_keys` table.
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::digest::Digest;
-use arrakis_core::key::ApiKey;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::record::key::ApiKey;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 

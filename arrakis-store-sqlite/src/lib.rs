@@ -1,8 +1,8 @@
 //! The embedded event store of Arrakis: one SQLite file.
 //!
-//! [`SqliteStore`] implements [`EventStore`](arrakis_core::store::EventStore),
-//! [`EventReader`](arrakis_core::store::EventReader), [`KeyStore`](arrakis_core::store::KeyStore) and
-//! [`DeadLetters`](arrakis_core::queue::DeadLetters). This is the only crate that knows SQLite.
+//! [`SqliteStore`] implements [`EventStore`](arrakis_core::record::store::EventStore),
+//! [`EventReader`](arrakis_core::record::store::EventReader), [`KeyStore`](arrakis_core::record::store::KeyStore) and
+//! [`DeadLetters`](arrakis_core::base::dead_letter::DeadLetters). This is the only crate that knows SQLite.
 //!
 //! # How it is durable, and quick at it
 //!

@@ -5,7 +5,7 @@ use diesel::migration::{MigrationSource, MigrationVersion};
 use diesel::sqlite::Sqlite;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use arrakis_core::error::BoxError;
+use arrakis_core::base::error::BoxError;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrakis_core::store::StoreError;
+use arrakis_core::record::store::StoreError;
 use diesel::connection::SimpleConnection;
 use diesel::result::QueryResult;
 use diesel::{Connection, ConnectionError, ConnectionResult, RunQueryDsl, SqliteConnection};

@@ -1,6 +1,6 @@
 //! Searching: texts by their words, newest first. Payloads here, messages and tool uses in `subjects.rs`.
 //!
-//! The words and marks are those of [`arrakis_core::search`]; SQLite's full text index (FTS5) only keeps them.
+//! The words and marks are those of [`arrakis_core::session::search`]; SQLite's full text index (FTS5) only keeps them.
 //! Each text has a key that begins with its time in milliseconds, and FTS5 gives matches in the order
 //! of their keys. So a page is read from its newest match on until it is full, however many more there
 //! are; only texts of the same millisecond are put in order afterwards.
@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use arrakis_core::id::RequestId;
-use arrakis_core::search::{Mark, Subject, query_words};
-use arrakis_core::store::{EventFilter, EventSummary, Page};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::store::{EventFilter, EventSummary, Page};
+use arrakis_core::session::search::{Mark, Subject, query_words};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
@@ -284,7 +284,7 @@ pub(crate) mod tests {
     fn a_search_of_payloads_goes_by_their_words() {
         let filter = EventFilter {
             workspace: Some("main".to_owned()),
-            status: Some(arrakis_core::audit::EventStatus::Failed),
+            status: Some(arrakis_core::record::audit::EventStatus::Failed),
             event_type: Some("Stop".to_owned()),
             session_id: Some("s".to_owned()),
             request_id: "r".parse().ok(),

@@ -1,7 +1,7 @@
 //! What drainers have told of their spools: the `spools` table.
 
-use arrakis_core::conservation::SpoolReport;
-use arrakis_core::store::HeardSpool;
+use arrakis_core::base::conservation::SpoolReport;
+use arrakis_core::record::store::HeardSpool;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::upsert::excluded;

@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::{Clock, Timestamp};
-use arrakis_core::conversation::Changes;
-use arrakis_core::id::RequestId;
-use arrakis_core::key::ApiKey;
-use arrakis_core::queue::{DeadLetter, DeadLetterDetail, DeadLetters, QueueError};
-use arrakis_core::store::{
+use arrakis_core::base::clock::{Clock, Timestamp};
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail, DeadLetterError, DeadLetters};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::key::ApiKey;
+use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
     FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
     StoreError, Verdict,
 };
+use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use crate::config::SqliteConfig;
-use crate::dead_letter::{self, queue_error};
+use crate::dead_letter;
 use crate::error::store_error;
 use crate::feed::Position;
 use crate::file::DatabaseFile;
@@ -285,26 +285,26 @@ impl DeadLetters for SqliteStore {
         &self,
         after: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, QueueError> {
+    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
         let list = move |conn: &mut _| dead_letter::list(conn, after.as_ref(), limit);
-        self.readers.read("list dead letters", list).await.map_err(queue_error)
+        self.readers.read("list dead letters", list).await.map_err(Into::into)
     }
 
-    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, QueueError> {
+    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, DeadLetterError> {
         let id = id.clone();
         let show = move |conn: &mut _| dead_letter::show(conn, &id);
-        self.readers.read("read a dead letter", show).await.map_err(queue_error)
+        self.readers.read("read a dead letter", show).await.map_err(Into::into)
     }
 
-    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
         let ids = ids.to_vec();
         let redrive = move |conn: &mut _, at: &_| dead_letter::redrive(conn, &ids, at);
-        self.writer.run("redrive dead letters", redrive).await.map_err(queue_error)
+        self.writer.run("redrive dead letters", redrive).await.map_err(Into::into)
     }
 
-    async fn discard(&self, ids: &[RequestId]) -> Result<u64, QueueError> {
+    async fn discard(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
         let ids = ids.to_vec();
         let discard = move |conn: &mut _, at: &_| dead_letter::discard(conn, &ids, at);
-        self.writer.run("discard dead letters", discard).await.map_err(queue_error)
+        self.writer.run("discard dead letters", discard).await.map_err(Into::into)
     }
 }

@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, ToolUse};
-use arrakis_core::search::{Mark, Subject};
-use arrakis_core::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use arrakis_core::session::conversation::{Conversation, ToolUse};
+use arrakis_core::session::search::{Mark, Subject};
 use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::QueryResult;

@@ -1,9 +1,9 @@
 //! What happens to audit rows after they are recorded: claims, completion, changes of state, pruning.
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::store::adapter::{LedgerAnswer, Merged, Outcome, failure_text};
-use arrakis_core::store::{Claim, StoreError, Verdict};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::adapter::{LedgerAnswer, Merged, Outcome, failure_text};
+use arrakis_core::record::store::{Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;

@@ -7,8 +7,8 @@
 //! inside one process that is quicker than statements of many rows, whose text changes with their
 //! number.
 
-use arrakis_core::store::adapter::{LedgerAnswer, LedgerEntry, Merged, Outcome};
-use arrakis_core::store::{Admission, AdmissionKind, Verdict};
+use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Merged, Outcome};
+use arrakis_core::record::store::{Admission, AdmissionKind, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 

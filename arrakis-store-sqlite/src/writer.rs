@@ -11,9 +11,9 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use arrakis_core::clock::Clock;
-use arrakis_core::store::adapter::share;
-use arrakis_core::store::{Admission, StoreError};
+use arrakis_core::base::clock::Clock;
+use arrakis_core::record::store::adapter::share;
+use arrakis_core::record::store::{Admission, StoreError};
 use diesel::SqliteConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrakis_core::clock::SystemClock;
-use arrakis_core::redact::Redactor;
-use arrakis_core::store::{EventStore, KeyStore, MemoryStore};
+use arrakis_core::base::clock::SystemClock;
+use arrakis_core::record::store::{EventStore, KeyStore, MemoryStore};
+use arrakis_core::session::redact::Redactor;
 use arrakis_core::testkit::fakes::{Fault, FaultyStore};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use axum::Router;

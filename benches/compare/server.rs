@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::key::{ApiKey, Scope};
-use arrakis_core::redact::Redactor;
-use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::record::key::{ApiKey, Scope};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::session::redact::Redactor;
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use diesel::connection::SimpleConnection;

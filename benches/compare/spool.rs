@@ -12,15 +12,15 @@ use std::error::Error;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::conversation::AnswerIds;
-use arrakis_core::envelope::{Envelope, Source};
-use arrakis_core::id::{RequestId, uuid_v7};
-use arrakis_store_fs::layout::{EntryName, encode_header};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::envelope::{Envelope, Source};
+use arrakis_core::base::id::{RequestId, uuid_v7};
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::session::conversation::AnswerIds;
+use arrakis_store_fs::spool::layout::{EntryName, encode_header};
 use arrakis_store_fs::{Layout, Spool, is_idle};
 use arrakis_transport_http::server::bind;
 use arrakis_transport_http::wire::{Answer, BatchAnswer, EventResult, decode_envelope};
@@ -28,6 +28,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use axum::{Json, Router};
+use parking_lot::Mutex;
 
 /// Time between two fresh events.
 const FRESH_INTERVAL: Duration = Duration::from_millis(500);
@@ -168,7 +169,7 @@ fn take(received: &Shared, line: &Bytes) -> Option<Answer> {
     let envelope = decode_envelope(line).ok()?;
     let now = Instant::now();
     let payload: serde_json::Value = serde_json::from_slice(&envelope.payload).ok()?;
-    let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut received = received.lock();
     received.first.get_or_insert(now);
     if let Some(nonce) = payload["nonce"].as_str() {
         received.fresh.entry(nonce.to_owned()).or_insert(now);
@@ -199,7 +200,7 @@ fn report(
     files: u64,
     peak: u64,
 ) {
-    let received = received.lock().unwrap_or_else(PoisonError::into_inner);
+    let received = received.lock();
     let first = received.first.map_or(took, |first| first - started);
     let mut latencies: Vec<Duration> = sent
         .iter()

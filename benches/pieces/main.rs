@@ -4,11 +4,11 @@
 
 use arrakis_bin::config::LogLimits;
 use arrakis_bin::log_file::LogFile;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::digest::Digest;
-use arrakis_core::envelope::{Envelope, Source};
-use arrakis_core::ingest::{Reception, admit};
-use arrakis_core::redact::{Redactor, default_rules};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::{Envelope, Source};
+use arrakis_core::record::ingest::{Reception, admit};
+use arrakis_core::session::redact::{Redactor, default_rules};
 use arrakis_store_fs::{Layout, Spool};
 use arrakis_transport_http::wire::{decode_envelope, encode_envelope};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrakis_bin::cli::{Cli, Context, dispatch};
 use arrakis_bin::config::{home, process_env};
-use arrakis_core::clock::SystemClock;
+use arrakis_core::base::clock::SystemClock;
 use clap::Parser;
 
 #[tokio::main]

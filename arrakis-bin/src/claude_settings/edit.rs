@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use arrakis_core::event::HOOK_EVENTS;
+use arrakis_core::session::hook::HOOK_EVENTS;
 use jsonc_parser::cst::{CstInputValue, CstNode, CstObject, CstObjectProp};
 
 use super::document::{Document, property, string, wrong};

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
 
 /// Largest settings file that is read: 4 MiB. Real ones have a few kilobytes.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;

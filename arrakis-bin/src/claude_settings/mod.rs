@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
 use serde::Serialize;
 
 use edit::{Edit, EditError};

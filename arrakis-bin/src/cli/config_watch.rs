@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use arrakis_core::drain::Drainer;
+use arrakis_core::delivery::drain::Drainer;
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::transcript::Shipper;
+use arrakis_store_fs::source::Shipper;
 
 use crate::compose::{ConfiguredEndpoints, ship_config};
 use crate::config::{Config, ConfigProblem, process_env};
@@ -64,13 +64,13 @@ pub fn tell_problems(problems: &[ConfigProblem]) {
 mod tests {
     use std::sync::Arc;
 
-    use arrakis_core::clock::{Clock, Timestamp};
-    use arrakis_core::drain::{DrainConfig, Until};
-    use arrakis_core::envelope::{Envelope, Source};
-    use arrakis_core::queue::{MemoryQueue, Queue};
-    use arrakis_core::retry::Jitter;
+    use arrakis_core::base::clock::{Clock, Timestamp};
+    use arrakis_core::base::envelope::{Envelope, Source};
+    use arrakis_core::base::retry::Jitter;
+    use arrakis_core::delivery::drain::{DrainConfig, Until};
+    use arrakis_core::delivery::queue::{MemoryQueue, Queue};
+    use arrakis_core::delivery::transport::{Batch, Loopback, Outcome, Transport, TransportError};
     use arrakis_core::testkit::fakes::TokioClock;
-    use arrakis_core::transport::{Batch, Loopback, Outcome, Transport, TransportError};
     use arrakis_transport_http::client::Endpoints;
     use rand::SeedableRng;
     use rand::rngs::StdRng;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use arrakis_core::drain::{DrainReport, Until};
-use arrakis_core::id::RequestId;
-use arrakis_core::middleware::breaker::BreakerHandle;
-use arrakis_core::queue::Queue;
+use arrakis_core::base::id::RequestId;
+use arrakis_core::delivery::drain::{DrainReport, Until};
+use arrakis_core::delivery::layers::breaker::BreakerHandle;
+use arrakis_core::delivery::queue::Queue;
+use arrakis_store_fs::queue::receivers;
+use arrakis_store_fs::source::Follower;
 use arrakis_store_fs::spool::is_leased;
-use arrakis_store_fs::transcript::Follower;
-use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle, receivers};
+use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 

@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::audit::EventStatus;
-use arrakis_core::id::RequestId;
-use arrakis_core::store::{
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{
     EventDetail, EventFilter, EventKey, EventReader, EventSummary, Page, Transition,
 };
 use base64::Engine as _;
@@ -302,7 +302,7 @@ fn write_body(body: &[u8], terminal: Terminal, out: &mut dyn Write) -> io::Resul
         Ok(_) => output::indent_json(&whole),
         Err(_) => whole.into_owned(),
     };
-    let shown = arrakis_core::limits::cut(&indented, SHOWN_BODY_BYTES);
+    let shown = arrakis_core::base::limits::cut(&indented, SHOWN_BODY_BYTES);
     writeln!(out, "{}", text::many_lines(shown))?;
     if shown.len() < indented.len() {
         let more = format!("… cut after {}; --json shows all", output::size(shown.len()));

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::key::{ApiKey, Scope};
-use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::record::key::{ApiKey, Scope};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
 use clap::{Args, Subcommand};
 use rand::Rng;
 use secrecy::ExposeSecret;

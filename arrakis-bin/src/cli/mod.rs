@@ -31,8 +31,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::clock::Clock;
-use arrakis_core::store::{EventReader, EventStore, KeyStore};
+use arrakis_core::base::clock::Clock;
+use arrakis_core::record::store::{EventReader, EventStore, KeyStore};
 use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::limits::BODY_MAX_BYTES;
-use arrakis_core::redact::Finding;
+use arrakis_core::base::limits::BODY_MAX_BYTES;
+use arrakis_core::session::redact::Finding;
 use clap::Args;
 use serde::Serialize;
 

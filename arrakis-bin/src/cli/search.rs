@@ -11,10 +11,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::conversation::{Role, ToolStatus};
-use arrakis_core::store::{
+use arrakis_core::record::store::{
     DEFAULT_WORKSPACE, EventStore, HitKind, SearchCursor, SearchFilter, SearchHit, SearchPage,
 };
+use arrakis_core::session::conversation::{Role, ToolStatus};
 use clap::Args;
 
 use super::Context;

@@ -1,13 +1,14 @@
 //! What a drainer tells the server of its spool.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::conservation::{LastError, SpoolReport, SpoolReporter};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::conservation::{LastError, SpoolReport, SpoolReporter};
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::look::{look, receivers};
+use arrakis_store_fs::admin::inspect::{look, receivers};
 use arrakis_transport_http::client::{HttpConfig, HttpTransport};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::status::recent_troubles;
@@ -72,7 +73,7 @@ impl SpoolWatch {
     }
 
     fn newest(&self) -> MutexGuard<'_, Option<SpoolReport>> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.newest.lock()
     }
 }
 

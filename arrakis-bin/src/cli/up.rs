@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use arrakis_core::clock::Clock;
-use arrakis_core::key::{ApiKey, Scope};
-use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::base::clock::Clock;
+use arrakis_core::record::key::{ApiKey, Scope};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use arrakis_transport_http::client::is_local;
 use arrakis_transport_http::server::{ServeConfig, bind};

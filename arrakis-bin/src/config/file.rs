@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
-use arrakis_core::limits::{CONFIG_FILE_MAX_BYTES, cut};
+use arrakis_core::base::limits::{CONFIG_FILE_MAX_BYTES, cut};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 

@@ -16,11 +16,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use arrakis_core::limits::{
+use arrakis_core::base::limits::{
     DELIVERY_TIME_MAX, LOG_FILES_MAX, PATH_MAX_BYTES, SPOOL_MAX_BYTES, SPOOL_MAX_FILES,
     TRANSCRIPT_FOLDERS_MAX, TRUSTED_PROXIES_MAX,
 };
-use arrakis_core::redact::{RedactConfig, Redactor};
+use arrakis_core::session::redact::{RedactConfig, Redactor};
 
 use file::{Document, Section, Unknown};
 use value::{Address, DeliveryKind, Flag, Number, Otherwise, Reader};

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use arrakis_core::limits::{
+use arrakis_core::base::limits::{
     API_KEY_MAX_BYTES, DESTINATIONS_MAX, PLAIN_HTTP_HOSTS_MAX, URL_MAX_BYTES,
 };
 use secrecy::{ExposeSecret, SecretString};

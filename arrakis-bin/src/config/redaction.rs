@@ -1,10 +1,10 @@
 //! What is taken out of payloads. Whatever cannot be read of it, or used, holds delivery.
 
-use arrakis_core::limits::{
+use arrakis_core::base::limits::{
     REDACT_LITERAL_MAX_BYTES, REDACT_LITERALS_MAX, REDACT_PATTERN_MAX_BYTES, REDACT_RULES_MAX,
     RULE_NAME_MAX_BYTES,
 };
-use arrakis_core::redact::{RedactConfig, Redactor, UserRule};
+use arrakis_core::session::redact::{RedactConfig, Redactor, UserRule};
 use toml::Spanned;
 use toml::de::DeValue;
 

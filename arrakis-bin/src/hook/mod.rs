@@ -9,11 +9,13 @@ mod trouble;
 
 use std::time::Duration;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::envelope::{Envelope, RedactedPayload, Source};
-use arrakis_core::event::Glance;
-use arrakis_core::id::RequestId;
-use arrakis_store_fs::{Layout, Spool, counters, is_drainer_running};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::envelope::Preview;
+use arrakis_core::base::envelope::{Envelope, Source};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::session::redact::RedactedPayload;
+use arrakis_store_fs::spool::counters;
+use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
@@ -45,14 +47,14 @@ pub fn run(env: Env<'_>) {
     }
     let RedactedPayload { bytes: payload, truncated, removed } =
         RedactedPayload::new(&input.bytes, input.truncated, &config.redactor);
-    let glance = Glance::of(&payload);
+    let glance = Preview::of(&payload);
     if !glance.is_object && truncated.is_none() {
         let details = format!("{} bytes are kept as they came", payload.len());
         troubles.add("payload", "the event is not a JSON object", details);
     }
     let url = config.receivers.current.clone();
     let mut envelope =
-        Envelope::with_glance(request_id.clone(), now, url, source(env), payload, glance);
+        Envelope::with_preview(request_id.clone(), now, url, source(env), payload, glance);
     envelope.header.truncated = truncated;
     envelope.header.redacted = removed;
 

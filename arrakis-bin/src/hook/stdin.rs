@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use arrakis_core::digest::{Digest, DigestBuilder};
-use arrakis_core::envelope::{Truncation, TruncationReason};
-use arrakis_core::limits::{PAYLOAD_MAX_BYTES, TRUNCATED_PART_BYTES};
+use arrakis_core::base::digest::{Digest, DigestBuilder};
+use arrakis_core::base::envelope::{Truncation, TruncationReason};
+use arrakis_core::base::limits::{PAYLOAD_MAX_BYTES, TRUNCATED_PART_BYTES};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What came on stdin.

@@ -1,7 +1,7 @@
 //! What went wrong in a hook: lines in `webhook-error.log`, which `arrakis status` shows.
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::id::RequestId;
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::id::RequestId;
 use arrakis_store_fs::Layout;
 use serde_json::json;
 

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::time::{Duration, SystemTime};
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_store_fs::layout::EntryName;
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_store_fs::spool::layout::EntryName;
 use nix::sys::signal::{Signal, kill};
 
 use crate::kills::{any, copy, each_call, is_of_event};

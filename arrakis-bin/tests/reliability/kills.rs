@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::BufReader;
 
-use arrakis_store_fs::layout::EntryName;
+use arrakis_store_fs::spool::layout::EntryName;
 use nix::sys::signal::{Signal, kill};
 
 use crate::is_long;

@@ -13,7 +13,7 @@
 // The tracer knows the calls and the registers of this system only.
 #![cfg(all(feature = "full", target_os = "linux", target_arch = "x86_64"))]
 
-#[path = "../support/world.rs"]
+#[path = "../it/support/world.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod world;
 

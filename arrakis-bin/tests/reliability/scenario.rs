@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::digest::Digest;
-use arrakis_core::queue::DeadLetters;
-use arrakis_store_fs::layout::EntryName;
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::dead_letter::DeadLetters;
+use arrakis_core::base::digest::Digest;
+use arrakis_store_fs::spool::layout::EntryName;
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::event_store::{Arrivals, EventStoreFixture, hook};
 use super::sessions::generated;
-use crate::audit::EventStatus;
-use crate::ingest::{Form, Incoming, Reception, admit, envelope, judge};
-use crate::limits::ARCHIVE_PAGE_BYTES;
-use crate::store::{
+use crate::base::limits::ARCHIVE_PAGE_BYTES;
+use crate::record::audit::EventStatus;
+use crate::record::ingest::{Form, Incoming, Reception, admit, envelope, judge};
+use crate::record::store::{
     Archive, Arrival, ArrivalFilter, ConversationDetail, DEFAULT_WORKSPACE, Page, Verdict,
 };
 
@@ -167,7 +167,7 @@ pub async fn what_comes_back_is_the_same_event_elsewhere(fixture: &impl ArchiveF
     {
         let (like, _) = arrivals.next(id, "");
         // The digest is of what came before secrets were taken out.
-        let digest = crate::digest::Digest::of(b"before");
+        let digest = crate::base::digest::Digest::of(b"before");
         let request_id = like.request_id.clone();
         let incoming = Incoming { form, request_id, digest, body: body.into(), header: None };
         batch.push(admit(incoming, reception(&like)));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::id::RequestId;
-use crate::queue::DeadLetters;
+use crate::base::dead_letter::DeadLetters;
+use crate::base::id::RequestId;
 
 /// A medium that has dead letters.
 #[async_trait]
@@ -110,8 +110,9 @@ pub async fn ids_that_are_not_there_are_passed_over(fixture: &impl DeadLettersFi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::queue::{Disposition, Failure, Lane, LeaseRequest};
+    use crate::base::clock::Clock;
+    use crate::base::dead_letter::Failure;
+    use crate::delivery::queue::{Disposition, Lane, LeaseRequest};
     use crate::testkit::queue::{MemoryFixture, QueueFixture, envelope};
 
     #[async_trait]
@@ -139,7 +140,10 @@ mod tests {
         }
     }
 
-    async fn lease(queue: &dyn crate::queue::Queue, id: &RequestId) -> Vec<crate::queue::Lease> {
+    async fn lease(
+        queue: &dyn crate::delivery::queue::Queue,
+        id: &RequestId,
+    ) -> Vec<crate::delivery::queue::Lease> {
         let lane = Lane::One(id.clone());
         let request = LeaseRequest { lane, events: 1, bytes: 1 << 20, closed: Vec::new() };
         queue.lease(request).await.unwrap().leases

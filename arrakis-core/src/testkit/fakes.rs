@@ -1,16 +1,17 @@
 //! Fakes that the suites and the tests of this workspace share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::audit::EventStatus;
-use crate::clock::{Clock, Timestamp};
-use crate::store::{
+use crate::base::clock::{Clock, Timestamp};
+use crate::record::audit::EventStatus;
+use crate::record::store::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
     EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, Page, SearchCursor,
     SearchFilter, SearchPage, StoreError, Verdict,
@@ -66,7 +67,7 @@ impl FaultyStore {
 
     /// From now on it behaves so.
     pub fn set(&self, fault: Fault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock() = fault;
     }
 
     /// How many calls met a fault so far.
@@ -77,7 +78,7 @@ impl FaultyStore {
 
     /// The store inside, unless there is a fault.
     async fn inner(&self) -> Result<&dyn EventStore, StoreError> {
-        let fault = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = *self.fault.lock();
         if fault != Fault::None {
             self.met.fetch_add(1, Ordering::Relaxed);
         }

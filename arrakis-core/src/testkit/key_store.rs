@@ -6,9 +6,9 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::clock::Timestamp;
-use crate::key::{ApiKey, Scope};
-use crate::store::KeyStore;
+use crate::base::clock::Timestamp;
+use crate::record::key::{ApiKey, Scope};
+use crate::record::store::KeyStore;
 
 /// An empty store of keys.
 pub trait KeyStoreFixture: Send + Sync {
@@ -78,8 +78,8 @@ pub async fn a_revoked_key_is_found_marked_and_revoking_twice_is_as_good_as_once
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::SystemClock;
-    use crate::store::MemoryStore;
+    use crate::base::clock::SystemClock;
+    use crate::record::store::MemoryStore;
 
     impl KeyStoreFixture for Arc<MemoryStore> {
         fn keys(&self) -> Arc<dyn KeyStore> {

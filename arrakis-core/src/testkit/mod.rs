@@ -9,6 +9,7 @@ pub mod fakes;
 pub mod key_store;
 pub mod queue;
 pub mod receiver;
+pub mod recorded;
 pub mod retry_policy;
 pub mod sessions;
 pub mod spool_reports;

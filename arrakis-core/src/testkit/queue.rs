@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::digest::Digest;
-use crate::envelope::{Envelope, Source};
-use crate::id::RequestId;
-use crate::limits::{DUE_HORIZON, PENDING_MAX_AGE};
-use crate::queue::{
-    Aged, DeadLetters, Disposition, EXPIRED, Failure, Lane, Lease, LeaseRequest, MemoryQueue,
-    Queue, Wake,
+use crate::base::clock::{Clock, ManualClock, Timestamp};
+use crate::base::dead_letter::{DeadLetters, Failure};
+use crate::base::digest::Digest;
+use crate::base::envelope::{Envelope, Source};
+use crate::base::id::RequestId;
+use crate::base::limits::{DUE_HORIZON, PENDING_MAX_AGE};
+use crate::delivery::queue::{
+    Aged, Disposition, EXPIRED, Lane, Lease, LeaseRequest, MemoryQueue, Queue, Wake,
 };
 
 /// A medium to open queues on.
@@ -329,7 +329,7 @@ pub async fn delivered_and_duplicate_remove_the_event(fixture: &impl QueueFixtur
         settle(&*queue, lease, disposition).await;
     }
     assert!(lease_all(&*fixture.open().await).await.is_empty());
-    assert_eq!(queue.depth().await.expect("depth"), crate::queue::Depth::default());
+    assert_eq!(queue.depth().await.expect("depth"), crate::delivery::queue::Depth::default());
 }
 
 /// A released event has lost nothing.

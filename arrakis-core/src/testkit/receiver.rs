@@ -1,11 +1,12 @@
 //! A receiver that can fall ill.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::transport::{Batch, Loopback, Outcome, Transport, TransportError};
+use crate::delivery::transport::{Batch, Loopback, Outcome, Transport, TransportError};
 
 /// A [`Loopback`] with faults at will, that remembers when it was tried.
 #[derive(Debug, Default)]
@@ -53,7 +54,7 @@ impl FaultyReceiver {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::error::Retryable;
-use crate::limits::RETRY_AFTER_MAX;
-use crate::retry::{Decision, RetryPolicy};
-use crate::transport::TransportError;
+use crate::base::error::Retryable;
+use crate::base::limits::RETRY_AFTER_MAX;
+use crate::base::retry::{Decision, RetryPolicy};
+use crate::delivery::transport::TransportError;
 
 /// A policy.
 pub trait RetryPolicyFixture {
@@ -93,7 +93,7 @@ pub fn a_delay_that_the_other_side_asked_for_is_never_undercut(fixture: &impl Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::{FixedRetry, RetrySchedule};
+    use crate::base::retry::{FixedRetry, RetrySchedule};
 
     impl RetryPolicyFixture for FixedRetry {
         fn policy(&self) -> &dyn RetryPolicy {

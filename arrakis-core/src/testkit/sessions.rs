@@ -15,15 +15,15 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
-use crate::conversation::Changes;
-use crate::digest::Digest;
-use crate::envelope::{Envelope, Source};
-use crate::id::{RequestId, uuid_v7};
-use crate::ingest::{Reception, admit, judge};
-use crate::redact::Redactor;
-use crate::store::{Arrival, ConversationDetail, EventStore, Verdict};
-use crate::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
+use crate::base::clock::Timestamp;
+use crate::base::digest::Digest;
+use crate::base::envelope::{Envelope, Source};
+use crate::base::id::{RequestId, uuid_v7};
+use crate::record::ingest::{Reception, admit, judge};
+use crate::record::store::{Arrival, ConversationDetail, EventStore, Verdict};
+use crate::session::conversation::Changes;
+use crate::session::redact::Redactor;
+use crate::session::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
 
 /// What a session leaves behind.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
-use crate::conservation::{Balance, LastError, Present, SpoolReport, Tally};
-use crate::store::{HeardSpool, SpoolReports};
+use crate::base::clock::Timestamp;
+use crate::base::conservation::{Balance, LastError, Present, SpoolReport, Tally};
+use crate::record::store::{HeardSpool, SpoolReports};
 
 /// A store that has heard of no spool.
 pub trait SpoolReportsFixture: Send + Sync {
@@ -106,7 +106,7 @@ pub async fn a_new_spool_takes_the_place_of_the_one_not_heard_of_for_longest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemorySpoolReports;
+    use crate::record::store::MemorySpoolReports;
 
     impl SpoolReportsFixture for Arc<MemorySpoolReports> {
         fn reports(&self) -> Arc<dyn SpoolReports> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::clock::Timestamp;
-use crate::digest::Digest;
-use crate::envelope::{Envelope, Source};
-use crate::id::RequestId;
-use crate::transport::{Batch, Loopback, Outcome, Receipt, Transport};
+use crate::base::clock::Timestamp;
+use crate::base::digest::Digest;
+use crate::base::envelope::{Envelope, Source};
+use crate::base::id::RequestId;
+use crate::delivery::transport::{Batch, Loopback, Outcome, Receipt, Transport};
 
 /// A transport, and a look at what its receiver has stored.
 #[async_trait]
@@ -167,8 +167,8 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
-    use crate::middleware::{DeliveryConfig, DeliveryStack, delivery_stack};
-    use crate::retry::Jitter;
+    use crate::base::retry::Jitter;
+    use crate::delivery::layers::{DeliveryConfig, DeliveryStack, delivery_stack};
 
     /// A transport inside the whole delivery stack.
     struct Stacked(Arc<Loopback>, Arc<DeliveryStack>);
@@ -191,7 +191,7 @@ mod tests {
     mod loopback {
         use std::sync::Arc;
 
-        use crate::transport::Loopback;
+        use crate::delivery::transport::Loopback;
 
         async fn make() -> Arc<Loopback> {
             Arc::default()

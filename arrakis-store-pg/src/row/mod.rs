@@ -7,7 +7,7 @@ mod value;
 
 use std::str::FromStr;
 
-use arrakis_core::digest::Digest;
+use arrakis_core::base::digest::Digest;
 use diesel::result::QueryResult;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};

@@ -1,6 +1,6 @@
 //! Rows of `subagents`.
 
-use arrakis_core::conversation::Subagent;
+use arrakis_core::session::conversation::Subagent;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Nullable, Text, Timestamptz};
 use uuid::Uuid;

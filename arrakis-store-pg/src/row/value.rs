@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
 use diesel::data_types::PgTimestamp;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;

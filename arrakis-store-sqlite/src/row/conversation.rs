@@ -3,14 +3,14 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::store::adapter::{blocks_from_json, blocks_to_json};
+use arrakis_core::session::conversation::{
     Conversation, Json, Message, MessageOrigin, ResultRank, Seen, Stamp, Stamped, ToolResult,
     ToolUse,
 };
-use arrakis_core::id::RequestId;
-use arrakis_core::store::adapter::{blocks_from_json, blocks_to_json};
-use arrakis_core::usage::{ClientCost, Usage};
+use arrakis_core::session::usage::{ClientCost, Usage};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use serde::{Deserialize, Serialize};

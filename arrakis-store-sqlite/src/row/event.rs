@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::AnswerIds;
-use arrakis_core::store::adapter::Outcome;
-use arrakis_core::store::{
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::adapter::Outcome;
+use arrakis_core::record::store::{
     Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
 };
+use arrakis_core::session::conversation::AnswerIds;
 use bytes::Bytes;
 use diesel::prelude::*;
 use diesel::result::QueryResult;

@@ -6,8 +6,8 @@ mod subagent;
 
 use std::str::FromStr;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::digest::Digest;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
 use diesel::result::QueryResult;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};

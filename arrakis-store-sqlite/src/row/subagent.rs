@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::conversation::Subagent;
+use arrakis_core::session::conversation::Subagent;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 

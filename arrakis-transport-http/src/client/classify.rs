@@ -22,9 +22,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use arrakis_core::envelope::Envelope;
-use arrakis_core::limits::{RETRY_AFTER_MAX, cut};
-use arrakis_core::transport::{Batch, Outcome, Reason, Receipt, TransportError};
+use arrakis_core::base::envelope::Envelope;
+use arrakis_core::base::limits::{RETRY_AFTER_MAX, cut};
+use arrakis_core::delivery::transport::{Batch, Outcome, Reason, Receipt, TransportError};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
@@ -187,10 +187,10 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use std::sync::Arc;
 
-    use arrakis_core::clock::Timestamp;
-    use arrakis_core::envelope::Source;
-    use arrakis_core::error::Retryable;
-    use arrakis_core::transport::Fault;
+    use arrakis_core::base::clock::Timestamp;
+    use arrakis_core::base::envelope::Source;
+    use arrakis_core::base::error::Retryable;
+    use arrakis_core::delivery::transport::Fault;
 
     use super::*;
 
@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn a_2xx_alone_is_no_receipt() {
         let mut other_digest = answer(0);
-        other_digest["digest"] = serde_json::json!(arrakis_core::digest::Digest::of(b"other"));
+        other_digest["digest"] =
+            serde_json::json!(arrakis_core::base::digest::Digest::of(b"other"));
         let bodies = [
             "",
             "OK",

@@ -6,8 +6,8 @@ mod endpoint;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arrakis_core::conservation::{SpoolReport, SpoolReporter};
-use arrakis_core::transport::{Batch, Outcome, Transport, TransportError};
+use arrakis_core::base::conservation::{SpoolReport, SpoolReporter};
+use arrakis_core::delivery::transport::{Batch, Outcome, Transport, TransportError};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};

@@ -1,14 +1,15 @@
 //! Who sends: the key of a request.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::digest::Digest;
-use arrakis_core::key::{ApiKey, Scope};
-use arrakis_core::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::base::digest::Digest;
+use arrakis_core::record::key::{ApiKey, Scope};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
@@ -100,8 +101,8 @@ impl Authenticator {
         Ok(principal)
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (Instant, Principal)>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, HashMap<Digest, (Instant, Principal)>> {
+        self.cache.lock()
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::limits::BODIES_IN_FLIGHT_BYTES;
+use arrakis_core::base::limits::BODIES_IN_FLIGHT_BYTES;
 use axum::body::Body;
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};

@@ -1,7 +1,7 @@
 //! Errors as responses: always a JSON object.
 
-use arrakis_core::error::Retryable;
-use arrakis_core::store::StoreError;
+use arrakis_core::base::error::Retryable;
+use arrakis_core::record::store::StoreError;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};

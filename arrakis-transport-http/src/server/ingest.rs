@@ -8,18 +8,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::digest::Digest;
-use arrakis_core::envelope::Truncation;
-use arrakis_core::id::{RequestId, uuid_v7};
-use arrakis_core::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
-use arrakis_core::key::Scope;
-use arrakis_core::limits::{
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::Removed;
+use arrakis_core::base::envelope::Truncation;
+use arrakis_core::base::id::{RequestId, uuid_v7};
+use arrakis_core::base::limits::{
     BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES, PAYLOAD_MAX_BYTES,
 };
-use arrakis_core::redact::Removed;
-use arrakis_core::store::{Admission, AdmissionKind, Arrival, Verdict};
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
+use arrakis_core::record::key::Scope;
+use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -119,7 +119,7 @@ impl Metadata {
         let request_id = match headers.get(REQUEST_ID_HEADER) {
             None => RequestId::mint(received_at, rand::random()),
             Some(value) => value.to_str().unwrap_or_default().parse().map_err(
-                |error: arrakis_core::id::InvalidRequestId| {
+                |error: arrakis_core::base::id::InvalidRequestId| {
                     let message = format!("X-Request-Id: {error}");
                     HttpError::new(StatusCode::BAD_REQUEST, "invalid_request_id", message)
                 },
@@ -143,7 +143,7 @@ fn selected(headers: &HeaderMap) -> BTreeMap<String, String> {
     let kept = [CONTENT_TYPE.as_str(), USER_AGENT.as_str(), REQUEST_ID_HEADER, TRACEPARENT_HEADER];
     let text = |name: &str| {
         let value = String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned();
-        Some((name.to_owned(), arrakis_core::limits::cut(&value, 512).to_owned()))
+        Some((name.to_owned(), arrakis_core::base::limits::cut(&value, 512).to_owned()))
     };
     let mut selected: BTreeMap<_, _> = kept.into_iter().filter_map(text).collect();
     if headers.contains_key(AUTHORIZATION) {
@@ -308,7 +308,7 @@ fn answer(
 ) -> Result<Answer, HttpError> {
     if admission.kind == AdmissionKind::Conflict {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        let (code, message) = arrakis_core::store::ID_CONFLICT;
+        let (code, message) = arrakis_core::record::store::ID_CONFLICT;
         return Err(HttpError::new(status, code, message).about(request_id));
     }
     if let Some(refusal) = refusal

@@ -10,9 +10,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::error::Retryable;
-use arrakis_core::key::Scope;
-use arrakis_core::store::{EventStore, EventSummary, FeedCursor, FeedPage, StoreError};
+use arrakis_core::base::error::Retryable;
+use arrakis_core::record::key::Scope;
+use arrakis_core::record::store::{EventStore, EventSummary, FeedCursor, FeedPage, StoreError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};

@@ -18,9 +18,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::clock::Clock;
-use arrakis_core::redact::Redactor;
-use arrakis_core::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
+use arrakis_core::base::clock::Clock;
+use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
+use arrakis_core::session::redact::Redactor;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;

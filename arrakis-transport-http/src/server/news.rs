@@ -3,11 +3,12 @@
 //! A stream reads the feed from its own position, at its own client's pace. When to read it learns
 //! here, so that many streams of a store at rest ask it no more often than one.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arrakis_core::error::Retryable;
-use arrakis_core::store::{EventStore, FeedCursor, StoreError};
+use arrakis_core::base::error::Retryable;
+use arrakis_core::record::store::{EventStore, FeedCursor, StoreError};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -47,7 +48,7 @@ impl News {
 
     /// A bell for everything that is stored or changed from now on.
     pub(super) fn bell(&self) -> Bell {
-        let mut shared = self.lookout.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.lookout.lock();
         let alive = shared.upgrade().filter(|lookout| !lookout.task.is_finished());
         let lookout = alive.unwrap_or_else(|| {
             let (ring, bell) = watch::channel(());

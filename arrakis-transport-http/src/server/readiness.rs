@@ -6,10 +6,11 @@
 //! The store is asked in a task of its own: a probe that goes away takes nothing with it, so that of
 //! many impatient probes of a store that hangs still only one question is under way.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::store::EventStore;
+use arrakis_core::record::store::EventStore;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -72,13 +73,13 @@ impl Readiness {
         }
     }
 
-    fn refused(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.refused.lock()
     }
 
     /// The question that is under way or was just answered, else a new one.
     fn question(&self) -> watch::Receiver<Progress> {
-        let mut question = self.question.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut question = self.question.lock();
         if let Some(current) = question.as_ref().filter(|question| is_current(question)) {
             return current.clone();
         }

@@ -1,9 +1,9 @@
 //! `GET /api/search`: what conversations say, found by words and filters.
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Role, ToolStatus};
-use arrakis_core::key::Scope;
-use arrakis_core::store::{SearchCursor, SearchFilter, StoreError};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::key::Scope;
+use arrakis_core::record::store::{SearchCursor, SearchFilter, StoreError};
+use arrakis_core::session::conversation::{Role, ToolStatus};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};

@@ -2,17 +2,18 @@
 //! `GET /api/spools`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::key::Scope;
-use arrakis_core::limits::{SPOOL_REPORT_MAX_BYTES, SPOOLS_MAX};
-use arrakis_core::store::{HeardSpool, SpoolReports, StoreError};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::limits::{SPOOL_REPORT_MAX_BYTES, SPOOLS_MAX};
+use arrakis_core::record::key::Scope;
+use arrakis_core::record::store::{HeardSpool, SpoolReports, StoreError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -75,7 +76,7 @@ impl Spools {
 
     fn is_due(&self, workspace: &str, spool: Uuid) -> bool {
         let now = Instant::now();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let lately = |at: &Instant| now.duration_since(*at) < INTERVAL;
         if kept.len() >= SPOOLS_MAX {
             kept.retain(|_, at| lately(at));

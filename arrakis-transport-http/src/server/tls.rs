@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::Instant;
@@ -95,7 +96,7 @@ impl Tls {
     pub fn reload(&self) -> Result<(), TlsError> {
         let Inner { certificate, key, loaded } = &*self.0;
         let stamp = stamp(certificate, key);
-        let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = loaded.lock();
         loaded.looked = Instant::now();
         if stamp != loaded.stamp {
             loaded.acceptor = acceptor(certificate, key)?;
@@ -117,8 +118,8 @@ impl Tls {
         self.lock().acceptor.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Loaded> {
-        self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Loaded> {
+        self.0.loaded.lock()
     }
 }
 

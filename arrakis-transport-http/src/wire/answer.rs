@@ -1,9 +1,9 @@
 //! What the server answers.
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::conversation::AnswerIds;
-use arrakis_core::digest::Digest;
-use arrakis_core::id::RequestId;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::session::conversation::AnswerIds;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

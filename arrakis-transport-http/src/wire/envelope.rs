@@ -1,6 +1,6 @@
 //! Envelopes as JSON.
 
-use arrakis_core::envelope::{Envelope, Header};
+use arrakis_core::base::envelope::{Envelope, Header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -87,8 +87,8 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a RawV
 
 #[cfg(test)]
 mod tests {
-    use arrakis_core::clock::Timestamp;
-    use arrakis_core::envelope::Source;
+    use arrakis_core::base::clock::Timestamp;
+    use arrakis_core::base::envelope::Source;
 
     use super::*;
 

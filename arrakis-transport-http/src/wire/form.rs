@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use arrakis_core::digest::Digest;
-use arrakis_core::envelope::Envelope;
-use arrakis_core::id::RequestId;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::Envelope;
+use arrakis_core::base::id::RequestId;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -106,7 +106,7 @@ fn original(body: &Bytes) -> Result<Parsed, WireError> {
     let trace = fields.remove("_trace").and_then(tree);
     let request_id = trace.as_ref().and_then(|trace| trace.get("requestId")?.as_str());
     let request_id = request_id.map(|id| {
-        id.parse().map_err(|error: arrakis_core::id::InvalidRequestId| WireError::Invalid {
+        id.parse().map_err(|error: arrakis_core::base::id::InvalidRequestId| WireError::Invalid {
             code: "invalid_request_id",
             message: format!("_trace.requestId: {error}"),
         })

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use arrakis_core::conservation::SpoolReport;
-use arrakis_core::limits::SPOOL_REPORT_MAX_BYTES;
+use arrakis_core::base::conservation::SpoolReport;
+use arrakis_core::base::limits::SPOOL_REPORT_MAX_BYTES;
 
 /// Writes a report as the value of a header: ASCII, at most [`SPOOL_REPORT_MAX_BYTES`]. What is long and not
 /// needed is left out where it would not fit.
@@ -49,8 +49,8 @@ fn ascii_json(report: &SpoolReport) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrakis_core::clock::Timestamp;
-    use arrakis_core::conservation::{Balance, LastError, Present, Receiver, Tally};
+    use arrakis_core::base::clock::Timestamp;
+    use arrakis_core::base::conservation::{Balance, LastError, Present, Receiver, Tally};
     use uuid::Uuid;
 
     use super::*;

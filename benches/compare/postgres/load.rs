@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arrakis_core::clock::{Clock, SystemClock};
-use arrakis_core::envelope::{Envelope, Source};
+use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_transport_http::wire::encode_envelope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;

@@ -2,14 +2,14 @@
 
 use std::sync::LazyLock;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::id::{self, RequestId, uuid_v7};
+use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, Verdict};
+use arrakis_core::session::conversation::{
     Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Stamp, Stamped,
     ToolResult, ToolStatus, ToolUse,
 };
-use arrakis_core::digest::Digest;
-use arrakis_core::id::{self, RequestId, uuid_v7};
-use arrakis_core::store::{Arrival, DEFAULT_WORKSPACE, Verdict};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

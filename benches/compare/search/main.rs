@@ -14,8 +14,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrakis_core::clock::SystemClock;
-use arrakis_core::store::EventStore;
+use arrakis_core::base::clock::SystemClock;
+use arrakis_core::record::store::EventStore;
 use arrakis_store_pg::testkit::{Cluster, Database};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};

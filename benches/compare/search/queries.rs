@@ -1,7 +1,7 @@
 //! What is asked.
 
-use arrakis_core::conversation::{Role, ToolStatus};
-use arrakis_core::store::{DEFAULT_WORKSPACE, SearchFilter};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, SearchFilter};
+use arrakis_core::session::conversation::{Role, ToolStatus};
 
 use crate::data::{Data, OLD_PROJECT, RARE_EVERY, TOOLS, project, word};
 

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::conversation::{Conversation, Gap};
-use arrakis_core::store::{DEFAULT_WORKSPACE, EventReader};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader};
+use arrakis_core::session::conversation::{Conversation, Gap};
 use clap::Args;
 
 use super::{find, gaps};

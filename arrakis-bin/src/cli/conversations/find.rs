@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::store::{EventReader, Page};
+use arrakis_core::record::store::{EventReader, Page};
 
 use crate::cli::output::{self, text};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Conversation, Gap};
-use arrakis_core::store::{EventReader, Page};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{EventReader, Page};
+use arrakis_core::session::conversation::{Conversation, Gap};
 
 /// Transcripts lag the hooks, and so do their readers; what is younger may still come.
 const GRACE: Duration = Duration::from_secs(60);

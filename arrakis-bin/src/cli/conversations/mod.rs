@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::store::{
+use arrakis_core::record::store::{
     ConversationDetail, ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
 };
 use clap::{Args, Subcommand};
@@ -233,7 +233,7 @@ fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {
         Column::new("PROJECT").shrinks_to(12).optional(),
     ]);
     for ConversationSummary { conversation, messages, tool_uses, .. } in all {
-        let said = |said: &Option<arrakis_core::conversation::Stamped<String>>| {
+        let said = |said: &Option<arrakis_core::session::conversation::Stamped<String>>| {
             said.as_ref().map_or_else(String::new, |said| said.value.clone())
         };
         let (state, style) = match conversation.ended_at() {

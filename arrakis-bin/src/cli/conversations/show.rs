@@ -38,11 +38,11 @@
 use std::io::{self, Write};
 
 use anstyle::Style;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Message, Role, ToolStatus};
-use arrakis_core::event::key_argument;
-use arrakis_core::price;
-use arrakis_core::store::{ConversationDetail, EventSummary};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{ConversationDetail, EventSummary};
+use arrakis_core::session::conversation::{Message, Role, ToolStatus};
+use arrakis_core::session::hook::key_argument;
+use arrakis_core::session::price;
 
 use super::Unfold;
 use super::thread::{Call, Item, Part, Thread, What};
@@ -237,7 +237,7 @@ impl Reader<'_> {
 
     /// Running text, at most so many lines of it.
     fn text(&mut self, words: &str, style: Option<Style>, lines: usize) -> io::Result<()> {
-        let shown = arrakis_core::limits::cut(words, SHOWN_MESSAGE_BYTES);
+        let shown = arrakis_core::base::limits::cut(words, SHOWN_MESSAGE_BYTES);
         let indent = self.indent();
         let wrapped = text::wrap(&text::many_lines(shown), self.terminal.text_columns(), &indent);
         let all = wrapped.lines().count();
@@ -334,7 +334,7 @@ impl Reader<'_> {
             if count > SHOWN_TOOL_LINES {
                 continue;
             }
-            let line = text::many_lines(arrakis_core::limits::cut(line, SHOWN_MESSAGE_BYTES));
+            let line = text::many_lines(arrakis_core::base::limits::cut(line, SHOWN_MESSAGE_BYTES));
             let line = self.terminal.paint(style, &text::fit(&line, room));
             writeln!(self.out, "{}", format!("{}  {sign}{line}", self.indent()).trim_end())?;
         }

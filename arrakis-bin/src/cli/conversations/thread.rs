@@ -5,10 +5,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Block, Message, Subagent, ToolUse};
-use arrakis_core::event::shows_by_itself;
-use arrakis_core::store::{ConversationDetail, EventSummary};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{ConversationDetail, EventSummary};
+use arrakis_core::session::conversation::{Block, Message, Subagent, ToolUse};
+use arrakis_core::session::hook::shows_by_itself;
 
 /// A thread: the main one, or a subagent's.
 #[derive(Debug)]

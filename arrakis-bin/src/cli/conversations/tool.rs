@@ -1,6 +1,6 @@
 //! What a tool was given and what it gave back, as people read it.
 
-use arrakis_core::conversation::{Json, ToolStatus, ToolUse};
+use arrakis_core::session::conversation::{Json, ToolStatus, ToolUse};
 use serde_json::{Map, Value};
 
 use crate::cli::output;

@@ -1,13 +1,13 @@
 //! Conversations as JSON: the values alone, under names that stay.
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::id::RequestId;
+use arrakis_core::record::store::{ConversationDetail, ConversationSummary, EventSummary};
+use arrakis_core::session::conversation::{
     Blocks, Conversation, Json, Message, MessageOrigin, Reconciliation, ResultRank, Role, Seen,
     Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
 };
-use arrakis_core::id::RequestId;
-use arrakis_core::store::{ConversationDetail, ConversationSummary, EventSummary};
-use arrakis_core::usage::{ClientCost, Usage};
+use arrakis_core::session::usage::{ClientCost, Usage};
 use serde::Serialize;
 use uuid::Uuid;
 

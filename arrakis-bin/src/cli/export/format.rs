@@ -8,9 +8,9 @@
 //!
 //! Between the first line and the last each line is an event, as the envelope that brings it, in the form in
 //! which envelopes travel ([`arrakis_transport_http::wire`]). What a conversation has from events
-//! that are stored no more is in [snapshots](arrakis_core::snapshot). Exports may be put one behind the other.
+//! that are stored no more is in [snapshots](arrakis_core::session::snapshot). Exports may be put one behind the other.
 
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The version of the lines that this code writes.

@@ -1,12 +1,12 @@
 //! Every event, as the envelope that brings it again; and snapshots of what a conversation has from events that
 //! are gone.
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::Changes;
-use arrakis_core::envelope::Envelope;
-use arrakis_core::ingest;
-use arrakis_core::snapshot::snapshots;
-use arrakis_core::store::{ArrivalFilter, Page, Verdict};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::envelope::Envelope;
+use arrakis_core::record::ingest;
+use arrakis_core::record::store::{ArrivalFilter, Page, Verdict};
+use arrakis_core::session::conversation::Changes;
+use arrakis_core::session::snapshot::snapshots;
 use arrakis_transport_http::wire::encode_envelope;
 use serde::Serialize;
 

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::audit::EventStatus;
-use arrakis_core::store::{Archive, DEFAULT_WORKSPACE, EventReader};
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{Archive, DEFAULT_WORKSPACE, EventReader};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::store::{ConversationSummary, EventReader, Page};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{ConversationSummary, EventReader, Page};
 
 use super::Selection;
 use crate::cli::conversations::find;

@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrakis_core::conversation::{Json, Stamped};
-use arrakis_core::store::{ConversationDetail, EventFilter, EventSummary, Page};
+use arrakis_core::record::store::{ConversationDetail, EventFilter, EventSummary, Page};
+use arrakis_core::session::conversation::{Json, Stamped};
 
 use super::select::Selected;
 use super::sink::Sink;
@@ -147,8 +147,9 @@ impl Rows<'_, '_> {
             *wishes.entry(message_id).or_default() += 1;
         }
         for message in &detail.messages {
-            let tokens =
-                |n: fn(&arrakis_core::usage::Usage) -> u64| shown(message.usage.as_ref().map(n));
+            let tokens = |n: fn(&arrakis_core::session::usage::Usage) -> u64| {
+                shown(message.usage.as_ref().map(n))
+            };
             self.put(&[
                 of.session_id.clone(),
                 said(&of.project_path),
@@ -198,7 +199,7 @@ impl Rows<'_, '_> {
     fn conversation(&mut self, detail: &ConversationDetail) -> anyhow::Result<()> {
         let (of, usage) = (&detail.conversation, &detail.usage);
         let ended_at = of.ended_at();
-        let dollars = |cost: arrakis_core::usage::Usd| cost.as_dollars().to_string();
+        let dollars = |cost: arrakis_core::session::usage::Usd| cost.as_dollars().to_string();
         self.put(&[
             of.session_id.clone(),
             said(&of.title),

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::envelope::Envelope;
-use arrakis_store_fs::transfer::{ImportError, Imported, Importer, read_line};
+use arrakis_core::base::envelope::Envelope;
+use arrakis_store_fs::admin::transfer::{ImportError, Imported, Importer, read_line};
 use arrakis_store_fs::{Layout, SpoolError};
 use arrakis_transport_http::wire::decode_envelope;
 use bytes::Bytes;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_core::transcript::{Slice, count_line_type};
-use arrakis_store_fs::transcript::{Found, ReadMode, ShipError, Shipper, identify};
+use arrakis_core::session::transcript::{Slice, count_line_type};
+use arrakis_store_fs::source::{Found, ReadMode, ShipError, Shipper, identify};
 use arrakis_store_fs::{Layout, Spool};
 use serde::Serialize;
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::log_file::LOG_NAMES;

@@ -14,8 +14,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::id::RequestId;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::id::RequestId;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
 use serde::Serialize;
 
 /// What stands out.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Entry, Filter, entries};
-use arrakis_store_fs::manage::Action;
+use arrakis_store_fs::admin::action::Action;
+use arrakis_store_fs::admin::entry::{Entry, Filter, entries};
 use serde::Serialize;
 
 use super::super::Context;

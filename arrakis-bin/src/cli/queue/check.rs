@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use arrakis_store_fs::FsQueueConfig;
-use arrakis_store_fs::repair;
+use arrakis_store_fs::admin::repair;
+use arrakis_store_fs::admin::verify::{self, Finding, Kind, Step};
 use arrakis_store_fs::spool::Survey;
-use arrakis_store_fs::verify::{self, Finding, Kind, Step};
 use clap::Args;
 use serde::Serialize;
 

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Filter, State, entries};
-use arrakis_store_fs::manage::Discarder;
+use arrakis_store_fs::admin::action::Discarder;
+use arrakis_store_fs::admin::entry::{Filter, State, entries};
 use clap::Args;
 use serde::Serialize;
 

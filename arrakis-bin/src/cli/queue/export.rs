@@ -1,6 +1,6 @@
 //! `arrakis queue export`: a stream of lines that `arrakis queue import` takes in.
 //!
-//! The format is in [`arrakis_store_fs::transfer`]. With `--output` and `--json`, standard output gets an
+//! The format is in [`arrakis_store_fs::admin::transfer`]. With `--output` and `--json`, standard output gets an
 //! object with the counts `exported`, `removed`, `gone`, `leased` and `kept`, with `problems` and `unknown` ids.
 
 use std::fs::{File, OpenOptions};
@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Entry, Found, State, entries};
-use arrakis_store_fs::manage::{Action, Discarder};
-use arrakis_store_fs::transfer::Exporter;
+use arrakis_store_fs::admin::action::{Action, Discarder};
+use arrakis_store_fs::admin::entry::{Entry, Found, State, entries};
+use arrakis_store_fs::admin::transfer::Exporter;
 use clap::Args;
 use serde::Serialize;
 

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::State;
-use arrakis_store_fs::transfer::{ImportError, Imported, Importer, read_line};
+use arrakis_store_fs::admin::entry::State;
+use arrakis_store_fs::admin::transfer::{ImportError, Imported, Importer, read_line};
 use clap::Args;
 use serde::Serialize;
 

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::process::ExitCode;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::queue::Failure;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::dead_letter::Failure;
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Entry, Found, State, entries};
+use arrakis_store_fs::admin::entry::{Entry, Found, State, entries};
 use clap::Args;
 use serde::Serialize;
 

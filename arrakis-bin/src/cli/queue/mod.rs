@@ -18,9 +18,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Filter, State};
+use arrakis_store_fs::admin::entry::{Filter, State};
 use arrakis_store_fs::spool::check_private;
 use clap::{Args, Subcommand};
 

@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use arrakis_store_fs::entry::State;
-use arrakis_store_fs::manage::retry;
+use arrakis_store_fs::admin::action::retry;
+use arrakis_store_fs::admin::entry::State;
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use clap::Args;
 use serde::Serialize;

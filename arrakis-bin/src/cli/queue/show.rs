@@ -8,11 +8,11 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use arrakis_core::envelope::Header;
-use arrakis_core::limits::cut;
-use arrakis_core::queue::Failure;
+use arrakis_core::base::dead_letter::Failure;
+use arrakis_core::base::envelope::Header;
+use arrakis_core::base::limits::cut;
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::entry::{Entry, Filter, Found, entries};
+use arrakis_store_fs::admin::entry::{Entry, Filter, Found, entries};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;

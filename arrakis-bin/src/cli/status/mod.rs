@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::audit::EventStatus;
-use arrakis_core::clock::Timestamp;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
 use arrakis_store_fs::Layout;
 use arrakis_transport_http::client::{HttpConfig, HttpTransport};
 use clap::Args;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conservation::{Balance, Present, Receiver, Tally};
-use arrakis_store_fs::look::{Elsewhere, Look, look, receivers};
-use arrakis_store_fs::transcript::{self, Survey};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::conservation::{Balance, Present, Receiver, Tally};
+use arrakis_store_fs::admin::inspect::{Elsewhere, Look, look, receivers};
+use arrakis_store_fs::source::{self, Survey};
 use arrakis_store_fs::{Layout, is_drainer_running};
 use serde::Serialize;
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl SpoolStatus {
             full,
             leased_elsewhere: elsewhere,
             receivers: receivers(layout),
-            transcripts: transcript::survey(layout).unwrap_or_default(),
+            transcripts: source::survey(layout).unwrap_or_default(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The feed of commits.
 
 use super::{Arrivals, EventStoreFixture, START, failed, record_one};
-use crate::audit::EventStatus;
-use crate::clock::Clock;
-use crate::store::{EventStore, FIRST_RETRY_DELAY, FeedCursor};
+use crate::base::clock::Clock;
+use crate::record::audit::EventStatus;
+use crate::record::store::{EventStore, FIRST_RETRY_DELAY, FeedCursor};
 
 /// Everything that is stored, and everything that happens to it later.
 pub async fn the_feed_shows_every_commit_and_every_change_of_state(

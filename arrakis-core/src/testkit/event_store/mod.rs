@@ -1,4 +1,4 @@
-//! The conformance suite of [`EventStore`] and [`EventReader`](crate::store::EventReader).
+//! The conformance suite of [`EventStore`] and [`EventReader`](crate::record::store::EventReader).
 
 mod feed;
 mod read;
@@ -50,12 +50,12 @@ pub use work::{
     only_legal_transitions_happen_and_each_leaves_a_trail, pruning_keeps_the_ledger,
 };
 
-use crate::audit::EventStatus;
-use crate::clock::{Clock, ManualClock, Timestamp};
-use crate::envelope::{Envelope, Source};
-use crate::id::uuid_v7;
-use crate::ingest::{Reception, admit};
-use crate::store::{
+use crate::base::clock::{Clock, ManualClock, Timestamp};
+use crate::base::envelope::{Envelope, Source};
+use crate::base::id::uuid_v7;
+use crate::record::audit::EventStatus;
+use crate::record::ingest::{Reception, admit};
+use crate::record::store::{
     Admission, Arrival, DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, Page, Verdict,
 };
 
@@ -204,7 +204,7 @@ fn normalized(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::record::store::MemoryStore;
 
     struct Fixture {
         clock: Arc<ManualClock>,
@@ -228,7 +228,7 @@ mod tests {
     }
 
     impl crate::testkit::archive::ArchiveFixture for Fixture {
-        fn archive(&self) -> Arc<dyn crate::store::Archive> {
+        fn archive(&self) -> Arc<dyn crate::record::store::Archive> {
             Arc::<MemoryStore>::clone(&self.store)
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{Arrivals, EventStoreFixture, all, failed, hook};
-use crate::audit::EventStatus;
-use crate::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, Page};
+use crate::record::audit::EventStatus;
+use crate::record::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, Page};
 
 /// A list read in parts is the list.
 pub async fn lists_are_newest_first_and_continue_without_gap(fixture: &impl EventStoreFixture) {

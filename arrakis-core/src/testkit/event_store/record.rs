@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Arrivals, EventStoreFixture, hook, normalized, record_one, status_of};
-use crate::audit::EventStatus;
-use crate::store::{Admission, AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, Verdict};
+use crate::record::audit::EventStatus;
+use crate::record::store::{
+    Admission, AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, Verdict,
+};
 
 /// The first arrival: its row, its answer, its changes, all there when `record` returns.
 pub async fn the_first_arrival_is_admitted_with_its_changes(fixture: &impl EventStoreFixture) {
@@ -172,7 +174,7 @@ pub async fn changes_merge_in_any_order(fixture: &impl EventStoreFixture) {
                 arrival.request_id =
                     format!("{session}-{}", arrival.request_id).parse().expect("id");
                 arrival.event_id = arrivals.event_id();
-                let verdict = crate::ingest::judge(&arrival);
+                let verdict = crate::record::ingest::judge(&arrival);
                 (arrival, verdict)
             })
             .collect();

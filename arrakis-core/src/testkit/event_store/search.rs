@@ -15,13 +15,13 @@ use made::{AT, any_filter, made, session};
 
 use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::clock::{SystemClock, Timestamp};
-use crate::conversation::{Role, ToolStatus};
-use crate::ingest::judge;
-use crate::store::{
+use crate::base::clock::{SystemClock, Timestamp};
+use crate::record::ingest::judge;
+use crate::record::store::{
     Arrival, DEFAULT_WORKSPACE, EventStore, HitKind, MemoryStore, SearchCursor, SearchFilter,
     SearchHit, SearchPage,
 };
+use crate::session::conversation::{Role, ToolStatus};
 use crate::testkit::sessions::{Session, generated};
 
 /// Prompts, answers, thinking, inputs and outputs, each with the place where it says so.

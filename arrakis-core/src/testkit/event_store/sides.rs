@@ -2,8 +2,8 @@
 
 use super::transcript::{line, slice};
 use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::conversation::{Gap, KnownToolUse, TwoSides};
-use crate::store::{ConversationDetail, DEFAULT_WORKSPACE, EventStore, Page};
+use crate::record::store::{ConversationDetail, DEFAULT_WORKSPACE, EventStore, Page};
+use crate::session::conversation::{Gap, KnownToolUse, TwoSides};
 
 /// A list counts what only hooks or only transcripts have told of, as one conversation shows it.
 pub async fn what_only_one_side_has_told_of_is_counted(fixture: &impl EventStoreFixture) {

@@ -2,12 +2,12 @@
 
 use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::conversation::{Block, MessageOrigin, Role, ToolStatus};
-use crate::store::{
+use crate::record::store::{
     ConversationDetail, DEFAULT_WORKSPACE, EventStore, HitKind, Page, SearchFilter,
 };
+use crate::session::conversation::{Block, MessageOrigin, Role, ToolStatus};
+use crate::session::usage::Usd;
 use crate::testkit::sessions::{generated, record_shuffled};
-use crate::usage::Usd;
 
 /// A slice of the session `s` with these lines.
 pub(super) fn slice(lines: &[String]) -> String {

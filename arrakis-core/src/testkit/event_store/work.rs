@@ -5,9 +5,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{Arrivals, EventStoreFixture, START, failed, hook, normalized, record_one, status_of};
-use crate::audit::EventStatus;
-use crate::clock::Clock;
-use crate::store::{
+use crate::base::clock::Clock;
+use crate::record::audit::EventStatus;
+use crate::record::store::{
     Admission, AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, FIRST_RETRY_DELAY,
 };
 

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::{START_MILLIS, Session};
-use crate::clock::Timestamp;
+use crate::base::clock::Timestamp;
 
 /// A session that nobody has had: with every kind of event, parallel tools, subagents, results that come
 /// before their tools or never, prompts that wait or are withdrawn, lines that are broken, without time or id,

@@ -10,12 +10,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use arrakis_core::clock::Timestamp;
-use arrakis_core::conversation::{Message, Role};
-use arrakis_core::digest::Digest;
-use arrakis_core::event::key_argument;
-use arrakis_core::price;
-use arrakis_core::store::{ConversationDetail, EventSummary};
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::record::store::{ConversationDetail, EventSummary};
+use arrakis_core::session::conversation::{Message, Role};
+use arrakis_core::session::hook::key_argument;
+use arrakis_core::session::price;
 
 use self::harmless::{code, fenced, html, markdown, plain};
 use super::select::Selected;

@@ -5,9 +5,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
 
-use crate::clock::Timestamp;
-use crate::conversation::{Role, ToolStatus};
-use crate::store::SearchFilter;
+use crate::base::clock::Timestamp;
+use crate::record::store::SearchFilter;
+use crate::session::conversation::{Role, ToolStatus};
 use crate::testkit::sessions::Session;
 
 const WORDS: [&str; 8] =

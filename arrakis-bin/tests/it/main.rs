@@ -1,0 +1,25 @@
+//! The real programs and their commands.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![cfg(feature = "full")]
+
+mod cli_lists;
+#[cfg(target_os = "linux")]
+mod configuration;
+mod conservation;
+mod end_to_end;
+mod export;
+mod export_formats;
+mod hook;
+mod install;
+mod logs;
+mod postgres;
+mod queue;
+mod reading;
+mod receivers;
+mod reconcile;
+mod search;
+#[cfg(target_os = "linux")]
+mod spool;
+mod support;
+mod transcripts;

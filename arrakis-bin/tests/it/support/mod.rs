@@ -1,0 +1,55 @@
+//! What the tests of commands share: a context whose output can be read.
+
+pub(crate) mod world;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use arrakis_bin::cli::Context;
+use arrakis_bin::cli::output::Terminal;
+use arrakis_core::base::clock::{ManualClock, Timestamp};
+
+/// A writer whose text can be read by whoever holds a clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// What was written so far; it is forgotten.
+    pub(crate) fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A context and the two ends of its output.
+pub(crate) struct Bench {
+    pub(crate) context: Context,
+    pub(crate) out: Captured,
+    pub(crate) err: Captured,
+}
+
+/// A context at noon of 24 November 2026, without a terminal.
+pub(crate) fn bench(home: &Path) -> Bench {
+    let (out, err) = (Captured::default(), Captured::default());
+    let noon: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+    let context = Context {
+        home: home.to_owned(),
+        json: false,
+        terminal: Terminal::NONE,
+        clock: Arc::new(ManualClock::new(noon)),
+        out: Box::new(out.clone()),
+        err: Box::new(err.clone()),
+    };
+    Bench { context, out, err }
+}

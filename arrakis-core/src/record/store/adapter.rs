@@ -1,0 +1,273 @@
+//! What stores on a database share: decisions and forms that do not depend on which one it is.
+
+mod blocks;
+
+pub use blocks::{blocks_from_json, blocks_to_json};
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    Admission, AdmissionKind, Arrival, EventDetail, EventSummary, ID_CONFLICT, StoreError,
+    Transition, Verdict,
+};
+use crate::base::dead_letter::{DeadLetter, DeadLetterDetail, Failure};
+use crate::base::digest::Digest;
+use crate::base::envelope::Header;
+use crate::base::error::BoxError;
+use crate::record::audit::EventStatus;
+use crate::session::conversation::{AnswerIds, Changes, Conversation, Message, Subagent, ToolUse};
+
+/// The changes of several events, merged with each other, so that each value is loaded and written once
+/// however many events touch it. Values are borrowed from the events and copied only where two have to
+/// be joined.
+#[derive(Debug, Default)]
+pub struct Merged<'a> {
+    /// Conversations by their ids.
+    pub conversations: BTreeMap<Uuid, Cow<'a, Conversation>>,
+    /// Messages by their ids, each with its workspace.
+    pub messages: BTreeMap<Uuid, (&'a str, Cow<'a, Message>)>,
+    /// Tool uses by their ids, each with its workspace.
+    pub tool_uses: BTreeMap<Uuid, (&'a str, Cow<'a, ToolUse>)>,
+    /// Subagents by their ids, each with its workspace.
+    pub subagents: BTreeMap<Uuid, (&'a str, Cow<'a, Subagent>)>,
+}
+
+impl<'a> Merged<'a> {
+    /// Joins the changes of one event of `workspace` to the others'.
+    pub fn add(&mut self, workspace: &'a str, changes: &'a Changes) {
+        for value in &changes.conversations {
+            self.conversations
+                .entry(value.id)
+                .and_modify(|mine| mine.to_mut().merge(value.clone()))
+                .or_insert(Cow::Borrowed(value));
+        }
+        join(&mut self.messages, workspace, &changes.messages, |one| one.id, Message::merge);
+        join(&mut self.tool_uses, workspace, &changes.tool_uses, |one| one.id, ToolUse::merge);
+        join(&mut self.subagents, workspace, &changes.subagents, |one| one.id, Subagent::merge);
+    }
+}
+
+fn join<'a, T: Clone>(
+    all: &mut BTreeMap<Uuid, (&'a str, Cow<'a, T>)>,
+    workspace: &'a str,
+    came: &'a [T],
+    id: fn(&T) -> Uuid,
+    merge: fn(&mut T, T),
+) {
+    for value in came {
+        all.entry(id(value))
+            .and_modify(|(_, mine)| merge(mine.to_mut(), value.clone()))
+            .or_insert((workspace, Cow::Borrowed(value)));
+    }
+}
+
+/// What is to be written of a value that is stored already and came again: nothing where what is stored
+/// says it all.
+pub fn joined<T: Clone + PartialEq>(
+    stored: T,
+    came: T,
+    merge: impl FnOnce(&mut T, T),
+) -> Option<T> {
+    let mut value = stored.clone();
+    merge(&mut value, came);
+    (value != stored).then_some(value)
+}
+
+/// What the ledger answers a repeat, as JSON: `request_ids.answer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerAnswer {
+    /// The state when the ledger was last written; the audit row's own counts while there is one.
+    pub status: EventStatus,
+    conversation_id: Option<Uuid>,
+    message_id: Option<Uuid>,
+    tool_use_id: Option<Uuid>,
+}
+
+impl LedgerAnswer {
+    /// The answer of an event in this state, about these.
+    #[must_use]
+    pub fn new(status: EventStatus, ids: AnswerIds) -> Self {
+        let AnswerIds { conversation_id, message_id, tool_use_id } = ids;
+        Self { status, conversation_id, message_id, tool_use_id }
+    }
+
+    /// What the event was about.
+    #[must_use]
+    pub fn ids(self) -> AnswerIds {
+        AnswerIds {
+            conversation_id: self.conversation_id,
+            message_id: self.message_id,
+            tool_use_id: self.tool_use_id,
+        }
+    }
+}
+
+/// What has been decided about an arrival, as its audit row tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The state.
+    pub status: EventStatus,
+    /// What the event is about.
+    pub answer: AnswerIds,
+    /// The code and the message of what is wrong.
+    pub error: Option<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The row that it repeats.
+    pub duplicate_of: Option<Uuid>,
+}
+
+impl Outcome {
+    /// What becomes of the first arrival of a request id.
+    #[must_use]
+    pub fn of(verdict: &Verdict) -> Self {
+        let (answer, error) = match verdict {
+            Verdict::Apply(changes) => (changes.answer, None),
+            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
+                let error = (Cow::Owned(code.clone()), Cow::Owned(message.clone()));
+                (AnswerIds::default(), Some(error))
+            }
+        };
+        Self { status: verdict.status(), answer, error, duplicate_of: None }
+    }
+}
+
+/// What the ledger has on a request id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// The audit row of the first arrival.
+    pub event_id: Uuid,
+    /// The first arrival's digest.
+    pub digest: Digest,
+    /// The first arrival's current state.
+    pub status: EventStatus,
+    /// What the first arrival was about.
+    pub answer: AnswerIds,
+}
+
+impl LedgerEntry {
+    /// The entry of an arrival that takes its request id.
+    #[must_use]
+    pub fn of(arrival: &Arrival, outcome: &Outcome) -> Self {
+        let Arrival { event_id, digest, .. } = *arrival;
+        Self { event_id, digest, status: outcome.status, answer: outcome.answer }
+    }
+
+    /// What a sender is told.
+    #[must_use]
+    pub fn admission(&self, kind: AdmissionKind) -> Admission {
+        let Self { event_id, digest, status, answer } = *self;
+        Admission { kind, event_id, digest, status, answer }
+    }
+
+    /// What becomes of another arrival under the same id, with this digest.
+    #[must_use]
+    pub fn repeated(&self, digest: Digest) -> (Admission, Outcome) {
+        if digest == self.digest {
+            let outcome = Outcome {
+                status: EventStatus::Duplicate,
+                answer: self.answer,
+                error: None,
+                duplicate_of: Some(self.event_id),
+            };
+            return (self.admission(AdmissionKind::Duplicate), outcome);
+        }
+        let (code, message) = ID_CONFLICT;
+        let outcome = Outcome {
+            status: EventStatus::Invalid,
+            answer: AnswerIds::default(),
+            error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
+            duplicate_of: None,
+        };
+        (self.admission(AdmissionKind::Conflict), outcome)
+    }
+}
+
+/// A failure as the trail of an audit row tells it; [`failures`] reads it back.
+#[must_use]
+pub fn failure_text(code: Option<&str>, message: Option<&str>) -> String {
+    format!("{}: {}", code.unwrap_or("unknown"), message.unwrap_or_default())
+}
+
+/// Every failure of an audit row: each time that it left `ERROR`, for another try or for good, its trail
+/// says why.
+#[must_use]
+pub fn failures(trail: &[Transition]) -> Vec<Failure> {
+    let told = |one: &&Transition| {
+        one.from == EventStatus::Error
+            && matches!(one.to, EventStatus::PendingRetry | EventStatus::Failed)
+    };
+    (1..)
+        .zip(trail.iter().filter(told))
+        .map(|(round, one)| {
+            let (code, message) = one.reason.split_once(": ").unwrap_or(("unknown", &one.reason));
+            Failure { at: one.at, round, code: code.to_owned(), message: message.to_owned() }
+        })
+        .collect()
+}
+
+/// An audit row in `FAILED`, as a list of dead letters shows it.
+#[must_use]
+pub fn dead_letter(row: &EventSummary, trail: &[Transition]) -> DeadLetter {
+    DeadLetter {
+        request_id: row.request_id.clone(),
+        event_type: Some(row.event_type.clone()),
+        session_id: row.session_id.clone(),
+        failure: failures(trail).pop(),
+    }
+}
+
+/// An audit row in `FAILED`, as a dead letter, whole.
+#[must_use]
+pub fn dead_letter_detail(row: EventDetail) -> DeadLetterDetail {
+    DeadLetterDetail {
+        letter: dead_letter(&row.summary, &row.transitions),
+        header: header(&row.summary),
+        history: failures(&row.transitions),
+        payload: row.body.unwrap_or_default(),
+    }
+}
+
+/// The envelope's header, which the row keeps in its metadata less what has a column.
+fn header(row: &EventSummary) -> Option<Header> {
+    let mut header = row.metadata.clone();
+    header.insert("requestId".to_owned(), row.request_id.as_str().into());
+    header.insert("eventType".to_owned(), row.event_type.as_str().into());
+    if let Some(session_id) = &row.session_id {
+        header.insert("sessionId".to_owned(), session_id.as_str().into());
+    }
+    serde_json::from_value(header.into()).ok()
+}
+
+/// One failure of a group for each of its callers, all of whom may try again.
+pub fn share(error: StoreError) -> impl Fn() -> StoreError {
+    let (what, source): (String, Arc<dyn std::error::Error + Send + Sync>) = match error {
+        StoreError::Unavailable { what, source } => (what, source.into()),
+        other => ("record events".to_owned(), Arc::new(other)),
+    };
+    move || StoreError::Unavailable {
+        what: what.clone(),
+        source: Box::new(Shared(Arc::clone(&source))) as BoxError,
+    }
+}
+
+/// An error that several owners have.
+#[derive(Debug)]
+struct Shared(Arc<dyn std::error::Error + Send + Sync>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

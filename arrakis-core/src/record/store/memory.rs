@@ -1,0 +1,567 @@
+//! A store in memory: for embedding where nothing must survive the process, and the yardstick of the
+//! conformance suites.
+
+mod archive;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
+    EventFilter, EventKey, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
+    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, StoreError,
+    Transition, Verdict,
+};
+use crate::base::clock::{Clock, Timestamp};
+use crate::base::digest::Digest;
+use crate::base::id::RequestId;
+use crate::record::audit::EventStatus;
+use crate::record::key::ApiKey;
+use crate::session::conversation::{
+    AnswerIds, Changes, Conversation, Message, MessageCounts, MessageOrigin, Seen, Subagent,
+    ToolUse, TwoSides,
+};
+use crate::session::search::{Subject, payload_words, query_words};
+
+/// Keeps events in memory.
+#[derive(Debug)]
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Audit rows by their id, which sorts by time of receipt.
+    rows: BTreeMap<Uuid, Row>,
+    ledger: HashMap<RequestId, Entry>,
+    conversations: HashMap<Uuid, Conversation>,
+    messages: HashMap<Uuid, Message>,
+    tool_uses: HashMap<Uuid, ToolUse>,
+    subagents: HashMap<Uuid, Subagent>,
+    keys: BTreeMap<String, ApiKey>,
+    claims: u64,
+    /// Row ids in the order in which the rows were stored or changed their state.
+    feed: Vec<Uuid>,
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    arrival: Arrival,
+    status: EventStatus,
+    processing_time_ms: u64,
+    answer: AnswerIds,
+    error: Option<(String, String)>,
+    retry_count: u32,
+    retry_after: Option<Timestamp>,
+    claim: Option<(String, Timestamp)>,
+    transitions: Vec<Transition>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    event_id: Uuid,
+    digest: Digest,
+    status: EventStatus,
+    answer: AnswerIds,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    fn record(&mut self, arrival: Arrival, verdict: Verdict, now: Timestamp) -> Admission {
+        let known = self.ledger.get(&arrival.request_id).cloned();
+        let Some(first) = known else { return self.admit(arrival, verdict, now) };
+        // The row may have been pruned; then its state is the one that the ledger remembers.
+        let status = self.rows.get(&first.event_id).map_or(first.status, |row| row.status);
+        let kind = if first.digest == arrival.digest {
+            let mut arrival = arrival;
+            arrival.body = bytes::Bytes::new();
+            arrival.metadata =
+                [("duplicateOf".to_owned(), json!(first.event_id))].into_iter().collect();
+            self.insert(arrival, EventStatus::Duplicate, first.answer, None, now);
+            AdmissionKind::Duplicate
+        } else {
+            let (code, message) = super::ID_CONFLICT;
+            let error = (code.to_owned(), message.to_owned());
+            self.insert(arrival, EventStatus::Invalid, AnswerIds::default(), Some(error), now);
+            AdmissionKind::Conflict
+        };
+        let Entry { event_id, digest, answer, .. } = first;
+        Admission { kind, event_id, digest, status, answer }
+    }
+
+    fn admit(&mut self, arrival: Arrival, verdict: Verdict, now: Timestamp) -> Admission {
+        let status = verdict.status();
+        let (answer, error) = match verdict {
+            Verdict::Apply(changes) => (self.apply(changes), None),
+            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
+                (AnswerIds::default(), Some((code, message)))
+            }
+        };
+        let (event_id, digest) = (arrival.event_id, arrival.digest);
+        if arrival.in_ledger {
+            let entry = Entry { event_id, digest, status, answer };
+            self.ledger.insert(arrival.request_id.clone(), entry);
+        }
+        self.insert(arrival, status, answer, error, now);
+        Admission { kind: AdmissionKind::New, event_id, digest, status, answer }
+    }
+
+    fn insert(
+        &mut self,
+        arrival: Arrival,
+        status: EventStatus,
+        answer: AnswerIds,
+        error: Option<(String, String)>,
+        now: Timestamp,
+    ) {
+        let waits = status == EventStatus::Error;
+        let row = Row {
+            processing_time_ms: millis(now.since(arrival.received_at)),
+            arrival,
+            status,
+            answer,
+            error,
+            retry_count: 0,
+            retry_after: waits.then(|| now.plus(FIRST_RETRY_DELAY)),
+            claim: None,
+            transitions: Vec::new(),
+        };
+        self.feed.push(row.arrival.event_id);
+        self.rows.insert(row.arrival.event_id, row);
+    }
+
+    fn apply(&mut self, changes: Changes) -> AnswerIds {
+        merge_all(&mut self.conversations, changes.conversations, |c| c.id, Conversation::merge);
+        merge_all(&mut self.messages, changes.messages, |m| m.id, Message::merge);
+        merge_all(&mut self.tool_uses, changes.tool_uses, |t| t.id, ToolUse::merge);
+        merge_all(&mut self.subagents, changes.subagents, |s| s.id, Subagent::merge);
+        changes.answer
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = Subject<'_>> {
+        let model = |id| self.messages.get(&id)?.model.as_deref();
+        let tool_uses = self.tool_uses.values().map(move |tool_use| Subject::ToolUse {
+            tool_use,
+            model: tool_use.message_id.and_then(model),
+        });
+        self.messages.values().map(Subject::Message).chain(tool_uses)
+    }
+
+    fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
+        let id = conversation.id;
+        let count = |counts: fn(MessageOrigin) -> bool| {
+            let mine = self.messages.values().filter(|m| m.conversation_id == id);
+            mine.filter(|message| counts(message.origin)).count() as u64
+        };
+        let used = |counts: fn(&Seen) -> bool| {
+            let mine = self.tool_uses.values().filter(|t| t.conversation_id == id);
+            mine.filter(|tool_use| counts(&tool_use.seen)).count() as u64
+        };
+        let counts = MessageCounts {
+            lines: count(MessageOrigin::is_line),
+            hooks: count(|origin| origin.is_provisional() && origin != MessageOrigin::Enqueued),
+            waiting: count(|origin| origin == MessageOrigin::Enqueued),
+        };
+        ConversationSummary {
+            conversation: conversation.clone(),
+            messages: counts.shown(),
+            tool_uses: used(|_| true),
+            sides: TwoSides {
+                transcript_messages: counts.lines,
+                tool_uses_without_hook: used(|seen| !seen.hook),
+                tool_uses_without_transcript: used(|seen| !seen.transcript),
+            },
+        }
+    }
+}
+
+impl Row {
+    fn move_to(&mut self, to: EventStatus, at: Timestamp, actor: &str, reason: &str) {
+        debug_assert!(self.status.may_become(to), "{} to {to}", self.status);
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        self.transitions.push(Transition { from: self.status, to, at, actor, reason });
+        self.status = to;
+    }
+
+    fn is_due(&self, now: Timestamp, stalled: Timestamp) -> bool {
+        match self.status {
+            EventStatus::Pending => true,
+            EventStatus::Error | EventStatus::PendingRetry => {
+                self.retry_after.is_none_or(|due| due <= now)
+            }
+            EventStatus::Processing => self.claim.as_ref().is_some_and(|(_, at)| *at < stalled),
+            _ => false,
+        }
+    }
+
+    fn summary(&self) -> EventSummary {
+        let (code, message) = self.error.clone().unzip();
+        EventSummary {
+            id: self.arrival.event_id,
+            workspace: self.arrival.workspace.clone(),
+            request_id: self.arrival.request_id.clone(),
+            event_type: self.arrival.event_type.clone(),
+            session_id: self.arrival.session_id.clone(),
+            received_at: self.arrival.received_at,
+            status: self.status,
+            processing_time_ms: Some(self.processing_time_ms),
+            answer: self.answer,
+            error_code: code,
+            error_message: message,
+            retry_count: self.retry_count,
+            retry_after: self.retry_after,
+            metadata: self.arrival.metadata.clone(),
+        }
+    }
+
+    fn matches(&self, filter: &EventFilter) -> bool {
+        fn fits<T: PartialEq>(wanted: Option<&T>, is: &T) -> bool {
+            wanted.is_none_or(|wanted| wanted == is)
+        }
+        fits(filter.workspace.as_ref(), &self.arrival.workspace)
+            && fits(filter.status.as_ref(), &self.status)
+            && fits(filter.event_type.as_ref(), &self.arrival.event_type)
+            && fits(filter.request_id.as_ref(), &self.arrival.request_id)
+            && filter
+                .session_id
+                .as_ref()
+                .is_none_or(|id| Some(id) == self.arrival.session_id.as_ref())
+            && filter.text.as_ref().is_none_or(|text| {
+                self.status != EventStatus::Duplicate
+                    && holds(&payload_words(&self.arrival.body), &query_words(text))
+            })
+    }
+}
+
+#[async_trait]
+impl EventStore for MemoryStore {
+    async fn record(&self, batch: Vec<(Arrival, Verdict)>) -> Result<Vec<Admission>, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        Ok(batch.into_iter().map(|(a, verdict)| state.record(a, verdict, now)).collect())
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        stalled: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let mut state = self.state();
+        let mut claims = state.claims;
+        let mut taken = Vec::new();
+        for row in state.rows.values_mut().filter(|r| r.is_due(now, stalled)).take(limit) {
+            match row.status {
+                EventStatus::Processing => {
+                    row.move_to(EventStatus::Pending, now, "rescue", "its worker has stalled");
+                }
+                EventStatus::Error => {
+                    row.move_to(EventStatus::PendingRetry, now, "retry", "it is due");
+                }
+                _ => {}
+            }
+            row.move_to(EventStatus::Processing, now, "worker", "claimed");
+            claims += 1;
+            row.claim = Some((claims.to_string(), now));
+            taken.push(Claim {
+                arrival: row.arrival.clone(),
+                retry_count: row.retry_count,
+                token: claims.to_string(),
+            });
+        }
+        state.claims = claims;
+        state.feed.extend(taken.iter().map(|claim| claim.arrival.event_id));
+        Ok(taken)
+    }
+
+    async fn complete(
+        &self,
+        claim: Claim,
+        verdict: Verdict,
+        retry_at: Option<Timestamp>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let id = claim.arrival.event_id;
+        let held =
+            |row: &&mut Row| row.claim.as_ref().is_some_and(|(token, _)| *token == claim.token);
+        if state.rows.get_mut(&id).filter(held).is_none() {
+            return Ok(false);
+        }
+        let status = verdict.status();
+        let (answer, error) = match verdict {
+            Verdict::Apply(changes) => (state.apply(changes), None),
+            Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
+                (AnswerIds::default(), Some((code, message)))
+            }
+        };
+        let Some(row) = state.rows.get_mut(&id) else { return Ok(false) };
+        row.claim = None;
+        row.answer = answer;
+        row.retry_count += 1;
+        row.retry_after = None;
+        let reason = error.as_ref().map_or("applied", |(code, _)| code.as_str()).to_owned();
+        row.error = error;
+        row.move_to(status, now, "worker", &reason);
+        if status == EventStatus::Error {
+            row.retry_after = retry_at;
+            let next = retry_at.map_or(EventStatus::Failed, |_| EventStatus::PendingRetry);
+            row.move_to(
+                next,
+                now,
+                "worker",
+                if retry_at.is_some() { "retry" } else { "out of retries" },
+            );
+        }
+        let (request_id, status, answer) = (row.arrival.request_id.clone(), row.status, row.answer);
+        state.feed.push(id);
+        if let Some(entry) = state.ledger.get_mut(&request_id).filter(|e| e.event_id == id) {
+            (entry.status, entry.answer) = (status, answer);
+        }
+        Ok(true)
+    }
+
+    async fn transition(
+        &self,
+        event_id: Uuid,
+        to: EventStatus,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let row = state.rows.get_mut(&event_id);
+        let row = row.ok_or_else(|| StoreError::NotFound(format!("event {event_id}")))?;
+        if !row.status.may_become(to) {
+            return Err(StoreError::IllegalTransition { from: row.status, to });
+        }
+        row.move_to(to, now, actor, reason);
+        row.claim = None;
+        row.retry_after = None;
+        state.feed.push(event_id);
+        Ok(())
+    }
+
+    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        let settled = |row: &Row| {
+            use EventStatus::{Duplicate, Failed, Invalid, Success};
+            row.arrival.received_at < before
+                && matches!(row.status, Success | Duplicate | Invalid | Failed)
+        };
+        let old: Vec<Uuid> =
+            state.rows.iter().filter(|(_, r)| settled(r)).map(|(id, _)| *id).take(limit).collect();
+        for id in &old {
+            state.rows.remove(id);
+        }
+        Ok(old.len() as u64)
+    }
+
+    async fn index(&self, _limit: usize) -> Result<usize, StoreError> {
+        Ok(0) // a search reads the texts themselves
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl EventReader for MemoryStore {
+    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+        let state = self.state();
+        let id = match &key {
+            EventKey::Id(id) => Some(*id),
+            EventKey::Request(id) => {
+                state.ledger.get(id).map(|entry| entry.event_id).or_else(|| {
+                    state
+                        .rows
+                        .values()
+                        .find(|r| r.arrival.request_id == *id)
+                        .map(|r| r.arrival.event_id)
+                })
+            }
+        };
+        Ok(id.and_then(|id| state.rows.get(&id)).map(|row| EventDetail {
+            summary: row.summary(),
+            body: (row.status != EventStatus::Duplicate).then(|| row.arrival.body.clone()),
+            headers: row.arrival.headers.clone(),
+            ip_address: row.arrival.ip_address,
+            transitions: row.transitions.clone(),
+        }))
+    }
+
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError> {
+        let state = self.state();
+        let rows = state.rows.iter().rev();
+        let rows = rows.filter(|(id, row)| {
+            page.after.is_none_or(|after| **id < after) && row.matches(&filter)
+        });
+        Ok(rows.take(page.limit).map(|(_, row)| row.summary()).collect())
+    }
+
+    async fn conversation(
+        &self,
+        workspace: &str,
+        key: &str,
+    ) -> Result<Option<ConversationDetail>, StoreError> {
+        let state = self.state();
+        let found = state
+            .conversations
+            .values()
+            .find(|c| c.workspace == workspace && (c.session_id == key || c.id.to_string() == key));
+        let Some(conversation) = found.cloned() else { return Ok(None) };
+        let id = conversation.id;
+        let mine = |conversation_id: &Uuid| *conversation_id == id;
+        let messages = state.messages.values().filter(|m| mine(&m.conversation_id)).cloned();
+        let tool_uses = state.tool_uses.values().filter(|t| mine(&t.conversation_id)).cloned();
+        let subagents = state.subagents.values().filter(|s| mine(&s.conversation_id)).cloned();
+        let events = state.rows.values().filter(|row| {
+            row.answer.conversation_id == Some(id) && row.status != EventStatus::Duplicate
+        });
+        let events = events.map(Row::summary).collect();
+        Ok(Some(ConversationDetail::new(
+            conversation,
+            messages.collect(),
+            tool_uses.collect(),
+            subagents.collect(),
+            events,
+        )))
+    }
+
+    async fn conversations(
+        &self,
+        workspace: &str,
+        page: Page,
+    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        let state = self.state();
+        let mut all: Vec<_> =
+            state.conversations.values().filter(|c| c.workspace == workspace).collect();
+        all.sort_by_key(|c| std::cmp::Reverse((c.last_event_at, c.id)));
+        let start = match page.after {
+            Some(after) => all.iter().position(|c| c.id == after).map_or(all.len(), |at| at + 1),
+            None => 0,
+        };
+        Ok(all[start..].iter().take(page.limit).map(|c| state.summary_of(c)).collect())
+    }
+
+    async fn search(
+        &self,
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError> {
+        let state = self.state();
+        let said: HashSet<String> =
+            state.messages.values().flat_map(|message| Subject::Message(message).says()).collect();
+        let mut hits: Vec<SearchHit> = state
+            .subjects()
+            .filter(|subject| !subject.said_elsewhere().is_some_and(|text| said.contains(&text)))
+            .filter_map(|subject| {
+                filter.hit(subject, state.conversations.get(&subject.conversation_id())?)
+            })
+            .filter(|hit| after.is_none_or(|after| hit.cursor() < after))
+            .collect();
+        hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));
+        Ok(SearchPage::of(hits, limit))
+    }
+
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {
+        let state = self.state();
+        let end = state.feed.len();
+        let start = match &after {
+            None => end,
+            Some(FeedCursor(text)) => text.parse().map_err(|error| StoreError::Data {
+                what: format!("continue the feed from {text:?}"),
+                source: Box::new(error),
+            })?,
+        };
+        let next = start.saturating_add(limit).clamp(start.min(end), end);
+        let ids = state.feed.get(start..next).unwrap_or_default();
+        Ok(FeedPage {
+            events: ids.iter().filter_map(|id| state.rows.get(id)).map(Row::summary).collect(),
+            cursor: FeedCursor(next.to_string()),
+            more: next < end,
+        })
+    }
+
+    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError> {
+        let mut counts = BTreeMap::new();
+        for row in self.state().rows.values() {
+            *counts.entry(row.status).or_default() += 1;
+        }
+        Ok(counts)
+    }
+}
+
+#[async_trait]
+impl KeyStore for MemoryStore {
+    async fn create_key(&self, key: ApiKey) -> Result<(), StoreError> {
+        self.state().keys.insert(key.id.clone(), key);
+        Ok(())
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, StoreError> {
+        Ok(self.state().keys.get(id).cloned())
+    }
+
+    async fn keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        let mut keys: Vec<_> = self.state().keys.values().cloned().collect();
+        keys.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        Ok(keys)
+    }
+
+    async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let Some(key) = state.keys.get_mut(id) else { return Ok(false) };
+        key.revoked_at.get_or_insert(now);
+        Ok(true)
+    }
+}
+
+/// Whether a text with these words is found by a search for those.
+fn holds(words: &BTreeSet<String>, wanted: &BTreeSet<String>) -> bool {
+    !wanted.is_empty() && wanted.is_subset(words)
+}
+
+fn merge_all<T>(
+    all: &mut HashMap<Uuid, T>,
+    changes: Vec<T>,
+    id: impl Fn(&T) -> Uuid,
+    merge: impl Fn(&mut T, T),
+) {
+    for change in changes {
+        match all.entry(id(&change)) {
+            std::collections::hash_map::Entry::Occupied(mut mine) => merge(mine.get_mut(), change),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(change);
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,316 @@
+//! What a search asks for, and what it finds.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::base::clock::Timestamp;
+use crate::base::id;
+use crate::session::conversation::{Conversation, Role, ToolStatus};
+use crate::session::search::subject::{model_marks, thread};
+use crate::session::search::{Mark, Snippet, Subject, query_words};
+
+/// Which messages and tool uses to find. Every given field must match; what a field asks that a message
+/// cannot have (a tool) finds tool uses only, and the reverse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchFilter {
+    /// The workspace.
+    pub workspace: String,
+    /// Text whose words ([`query_words`]) it holds, all of them; text without a word finds nothing.
+    pub text: Option<String>,
+    /// The session.
+    pub session_id: Option<String>,
+    /// The directory that the conversation was last in: this one, or one below it.
+    pub project: Option<String>,
+    /// Not before this.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// Who speaks.
+    pub role: Option<Role>,
+    /// The tool, by its whole name.
+    pub tool_name: Option<String>,
+    /// How far the tool use has come.
+    pub outcome: Option<ToolStatus>,
+    /// Words of the model's name, such as `opus` or `claude-opus-5-5`.
+    pub model: Option<String>,
+    /// Whether it is in a subagent's thread.
+    pub is_subagent: Option<bool>,
+}
+
+impl SearchFilter {
+    /// Everything in a workspace.
+    #[must_use]
+    pub fn new(workspace: &str) -> Self {
+        Self {
+            workspace: workspace.to_owned(),
+            text: None,
+            session_id: None,
+            project: None,
+            since: None,
+            until: None,
+            role: None,
+            tool_name: None,
+            outcome: None,
+            model: None,
+            is_subagent: None,
+        }
+    }
+
+    /// What an index must hold ([`Subject::terms`]) of all that is found, as far as a text has it by
+    /// itself; none where nothing can be found.
+    #[must_use]
+    pub fn terms(&self) -> Option<BTreeSet<String>> {
+        let is_message = self.role.is_some();
+        let is_tool_use = self.tool_name.is_some() || self.outcome.is_some();
+        if is_message && is_tool_use {
+            return None;
+        }
+        let mut terms = self.words();
+        if terms.is_empty() && self.text.is_some() {
+            return None;
+        }
+        if let Some(model) = &self.model {
+            let marks = BTreeSet::from_iter(model_marks(model));
+            if marks.is_empty() {
+                return None;
+            }
+            terms.extend(marks);
+        }
+        terms.extend(self.role.map(|role| Mark::Role.word(role.as_str())));
+        terms.extend(self.tool_name.as_ref().map(|tool| Mark::Tool.word(tool)));
+        terms.extend(self.outcome.map(|outcome| Mark::Outcome.word(outcome.as_str())));
+        terms.extend(self.is_subagent.map(|is| Mark::Thread.word(thread(is))));
+        match &self.session_id {
+            Some(session) => {
+                let conversation = id::conversation_id(&self.workspace, session);
+                terms.insert(Mark::Conversation.word(&conversation.to_string()));
+            }
+            None => {
+                terms.insert(Mark::Workspace.word(&self.workspace));
+            }
+        }
+        Some(terms)
+    }
+
+    /// Whether a conversation is of the project asked for, if one is.
+    #[must_use]
+    pub fn admits_project(&self, conversation: &Conversation) -> bool {
+        let Some(project) = &self.project else { return true };
+        let path = conversation.project_path.as_ref().map(|path| path.value.as_str());
+        path.and_then(|path| path.strip_prefix(directory(project)))
+            .is_some_and(|below| below.is_empty() || below.starts_with(['/', '\\']))
+    }
+
+    /// The directory asked for, without what ends it.
+    #[must_use]
+    pub fn directory(&self) -> Option<&str> {
+        self.project.as_deref().map(directory)
+    }
+
+    /// What is found where `subject` of `conversation` is what is asked for. An index may be behind, so
+    /// what it finds is looked at once more.
+    #[must_use]
+    pub fn hit(&self, subject: Subject<'_>, conversation: &Conversation) -> Option<SearchHit> {
+        let terms = self.terms()?;
+        let at = subject.at();
+        let fits = conversation.workspace == self.workspace
+            && self.session_id.as_ref().is_none_or(|id| *id == conversation.session_id)
+            && self.since.is_none_or(|since| since <= at)
+            && self.until.is_none_or(|until| at < until)
+            && self.admits_project(conversation)
+            && terms.is_subset(&subject.terms(&conversation.workspace));
+        fits.then(|| SearchHit {
+            id: subject.id(),
+            conversation_id: conversation.id,
+            session_id: conversation.session_id.clone(),
+            title: conversation.title.as_ref().map(|title| title.value.clone()),
+            project_path: conversation.project_path.as_ref().map(|path| path.value.clone()),
+            at,
+            agent_id: subject.agent_id().map(str::to_owned),
+            model: subject.model().map(str::to_owned),
+            what: match subject {
+                Subject::Message(message) => HitKind::Message { role: message.role },
+                Subject::ToolUse { tool_use, .. } => HitKind::ToolUse {
+                    tool_name: tool_use.tool_name.clone(),
+                    outcome: tool_use.status(),
+                },
+            },
+            snippet: Snippet::of(&subject.texts(), &self.words()),
+        })
+    }
+
+    fn words(&self) -> BTreeSet<String> {
+        self.text.as_deref().map(query_words).unwrap_or_default()
+    }
+}
+
+fn directory(path: &str) -> &str {
+    path.trim_end_matches(['/', '\\'])
+}
+
+/// A message or a tool use that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchHit {
+    /// The id of the message or the tool use.
+    pub id: Uuid,
+    /// What it is.
+    #[serde(flatten)]
+    pub what: HitKind,
+    /// When it was said or asked for.
+    pub at: Timestamp,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The conversation's session.
+    pub session_id: String,
+    /// The conversation's title.
+    pub title: Option<String>,
+    /// The directory that the conversation was last in.
+    pub project_path: Option<String>,
+    /// The subagent whose thread it belongs to.
+    pub agent_id: Option<String>,
+    /// The model that wrote it, or asked for it.
+    pub model: Option<String>,
+    /// What is around the first match.
+    pub snippet: Snippet,
+}
+
+impl SearchHit {
+    /// The place of this hit: a search goes on behind it.
+    #[must_use]
+    pub fn cursor(&self) -> SearchCursor {
+        SearchCursor { at: self.at, id: self.id }
+    }
+}
+
+/// What was found, and what only this kind has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum HitKind {
+    /// A message.
+    Message {
+        /// Who speaks.
+        role: Role,
+    },
+    /// A tool use.
+    ToolUse {
+        /// The tool.
+        tool_name: String,
+        /// How far it has come.
+        outcome: ToolStatus,
+    },
+}
+
+/// A place among everything that can be found: a time, and an id where several have the same. It stays
+/// where it is, whatever is stored meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SearchCursor {
+    /// The time.
+    pub at: Timestamp,
+    /// The message or the tool use.
+    pub id: Uuid,
+}
+
+/// The text is no cursor of a search.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is no cursor of a search: take it from the page before")]
+pub struct InvalidSearchCursor;
+
+impl fmt::Display for SearchCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.at.as_micros(), self.id.simple())
+    }
+}
+
+impl FromStr for SearchCursor {
+    type Err = InvalidSearchCursor;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSearchCursor> {
+        let (at, id) = text.split_once('.').ok_or(InvalidSearchCursor)?;
+        let at = at.parse().map_err(|_| InvalidSearchCursor)?;
+        let id = id.parse().map_err(|_| InvalidSearchCursor)?;
+        Ok(Self { at: Timestamp::from_micros(at), id })
+    }
+}
+
+impl Serialize for SearchCursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SearchCursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A part of what a search finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchPage {
+    /// What was found, newest first.
+    pub hits: Vec<SearchHit>,
+    /// Where to go on, if there is more.
+    pub next: Option<SearchCursor>,
+}
+
+impl SearchPage {
+    /// The first `limit` of `hits`, which are in order.
+    #[must_use]
+    pub fn of(mut hits: Vec<SearchHit>, limit: usize) -> Self {
+        let more = hits.len() > limit;
+        hits.truncate(limit);
+        let next = hits.last().filter(|_| more).map(SearchHit::cursor);
+        Self { hits, next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::conversation::{Stamp, Stamped};
+
+    #[test]
+    fn a_cursor_comes_back_from_its_text() {
+        for at in [-5, 0, 1_764_000_000_123_456] {
+            let cursor = SearchCursor { at: Timestamp::from_micros(at), id: Uuid::max() };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        for text in ["", ".", "1", "x.y", "1.ffff"] {
+            assert_eq!(text.parse::<SearchCursor>(), Err(InvalidSearchCursor), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_project_is_a_directory_or_one_below() {
+        let stamp = Stamp { at: Timestamp::EPOCH, request_id: "r".parse().unwrap() };
+        let mut conversation = Conversation::new("main", "s", &stamp);
+        let mut filter = SearchFilter::new("main");
+        assert!(filter.admits_project(&conversation));
+        filter.project = Some("/a/b/".to_owned());
+        assert!(!filter.admits_project(&conversation), "it is not known where it is");
+        for (path, is_below) in [("/a/b", true), ("/a/b/c", true), ("/a/bc", false), ("/a", false)]
+        {
+            conversation.project_path = Some(Stamped::new(&stamp, path.to_owned()));
+            assert_eq!(filter.admits_project(&conversation), is_below, "{path}");
+        }
+        filter.project = Some("/".to_owned());
+        assert!(filter.admits_project(&conversation));
+    }
+
+    #[test]
+    fn what_contradicts_itself_or_has_no_word_finds_nothing() {
+        let all = SearchFilter::new("main");
+        assert!(all.terms().is_some());
+        let text = SearchFilter { text: Some("-- ,".to_owned()), ..all.clone() };
+        let model = SearchFilter { model: Some("-".to_owned()), ..all.clone() };
+        let both =
+            SearchFilter { role: Some(Role::User), tool_name: Some("Bash".to_owned()), ..all };
+        assert_eq!([text, model, both].map(|filter| filter.terms()), [None, None, None]);
+    }
+}

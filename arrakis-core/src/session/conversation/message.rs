@@ -1,0 +1,316 @@
+//! Messages, and the blocks that they are made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Stamp, Stamped};
+use crate::base::clock::Timestamp;
+use crate::base::id::RequestId;
+use crate::base::limits::MESSAGE_MAX_BLOCKS;
+use crate::session::usage::Usage;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The client itself, such as an error of the API.
+    System,
+}
+
+impl Role {
+    /// The name in lower case, as it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::System => "system",
+        }
+    }
+}
+
+/// Where a message was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageOrigin {
+    /// `UserPromptSubmit`; provisional, the transcript has the prompt too, unless it was withdrawn.
+    Prompt,
+    /// The last words that `Stop` or `SubagentStop` carries; provisional as well.
+    Stop,
+    /// `StopFailure`; provisional as well.
+    Failure,
+    /// The transcript says that the prompt was put into the queue; provisional as well. Clients 2.1.20 to
+    /// 2.1.49 leave no other trace of a prompt that was handed over within a turn.
+    Enqueued,
+    /// The transcript says that the person took the prompt back out of the queue: the model never got it,
+    /// though `UserPromptSubmit` has told of it. Nobody is shown it.
+    Withdrawn,
+    /// The transcript.
+    Transcript,
+    /// The transcript, and the prompt waited in the queue while the model worked.
+    Queued,
+}
+
+impl MessageOrigin {
+    /// Whether the transcript has, or will have, the same message under another id.
+    #[must_use]
+    pub fn is_provisional(self) -> bool {
+        matches!(self, Self::Prompt | Self::Stop | Self::Failure | Self::Enqueued)
+    }
+
+    /// Whether a line of the transcript is the message.
+    #[must_use]
+    pub fn is_line(self) -> bool {
+        matches!(self, Self::Transcript | Self::Queued)
+    }
+
+    /// Whether the person sent it while the model worked, so that it had to wait.
+    #[must_use]
+    pub fn has_waited(self) -> bool {
+        matches!(self, Self::Enqueued | Self::Queued)
+    }
+}
+
+/// Where a block stands in its message. A transcript has one line for each block that came from the API,
+/// so this begins with the line's time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlockKey {
+    /// When the line was written.
+    pub at: Timestamp,
+    /// The number of the line's blocks in the API's message (`apiBlockIndex`); 0 where it has none.
+    pub index: u32,
+    /// Names the line.
+    pub line: RequestId,
+    /// The number of the block in the line.
+    pub n: u32,
+}
+
+/// A part of a message.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Block {
+    /// Words.
+    Text {
+        /// The words.
+        text: String,
+    },
+    /// The model's thinking; empty where it was left out.
+    Thinking {
+        /// The words.
+        text: String,
+    },
+    /// The wish to use a tool.
+    ToolUse {
+        /// Claude Code's tool use id.
+        tool_use_id: String,
+    },
+    /// An image.
+    Image {
+        /// Its media type, such as `image/png`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        media_type: Option<String>,
+    },
+    /// Anything else.
+    Other {
+        /// Its type, as the transcript says.
+        kind: String,
+    },
+}
+
+/// The blocks of a message, in order: a keyed set of which the first [`MESSAGE_MAX_BLOCKS`] are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Entry>", into = "Vec<Entry>")]
+pub struct Blocks(BTreeMap<BlockKey, Block>);
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    key: BlockKey,
+    #[serde(flatten)]
+    block: Block,
+}
+
+impl From<Vec<Entry>> for Blocks {
+    fn from(entries: Vec<Entry>) -> Self {
+        entries.into_iter().map(|Entry { key, block }| (key, block)).collect()
+    }
+}
+
+impl From<Blocks> for Vec<Entry> {
+    fn from(blocks: Blocks) -> Self {
+        blocks.0.into_iter().map(|(key, block)| Entry { key, block }).collect()
+    }
+}
+
+impl FromIterator<(BlockKey, Block)> for Blocks {
+    fn from_iter<I: IntoIterator<Item = (BlockKey, Block)>>(all: I) -> Self {
+        let mut blocks = Self::default();
+        for (key, block) in all {
+            blocks.add(key, block);
+        }
+        blocks
+    }
+}
+
+impl Blocks {
+    /// What stands between the texts of two blocks.
+    pub const SEPARATOR: &'static str = "\n\n";
+
+    /// The blocks, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&BlockKey, &Block)> {
+        self.0.iter()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The texts.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.values().filter_map(|block| match block {
+            Block::Text { text } => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    fn add(&mut self, key: BlockKey, block: Block) {
+        // The same place says the same; where it does not (a line was redacted by other rules), the
+        // greater stays.
+        let place = self.0.entry(key).or_insert_with(|| block.clone());
+        if block > *place {
+            *place = block;
+        }
+        if self.0.len() > MESSAGE_MAX_BLOCKS {
+            self.0.pop_last();
+        }
+    }
+
+    /// The words of the message that these are.
+    fn content(&self) -> Option<Stamped<String>> {
+        let (first, _) = self.0.first_key_value()?;
+        let stamp = Stamp { at: first.at, request_id: first.line.clone() };
+        let texts: Vec<&str> = self.texts().collect();
+        Some(Stamped { stamp, value: texts.join(Self::SEPARATOR) })
+    }
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// [`message_id`](crate::base::id::message_id).
+    pub id: Uuid,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// Who speaks.
+    pub role: Role,
+    /// Where it was read from.
+    pub origin: MessageOrigin,
+    /// The words. Those of the blocks where there are any, stamped by the first; else those of the
+    /// earliest event that carries them. A message that only uses tools has none.
+    pub content: Stamped<String>,
+    /// What it is made of, as the transcript says.
+    #[serde(default, skip_serializing_if = "Blocks::is_empty")]
+    pub blocks: Blocks,
+    /// The model that wrote it.
+    pub model: Option<String>,
+    /// What it took, where it came from the API.
+    pub usage: Option<Usage>,
+    /// The subagent whose thread it belongs to; none is the main thread.
+    pub agent_id: Option<String>,
+    /// The prompt that it belongs to.
+    pub prompt_id: Option<String>,
+    /// When the person sent it, where the transcript says that beside the time of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<Timestamp>,
+}
+
+impl Message {
+    /// A message with these words.
+    #[must_use]
+    pub fn new(
+        id: Uuid,
+        conversation_id: Uuid,
+        role: Role,
+        origin: MessageOrigin,
+        content: Stamped<String>,
+    ) -> Self {
+        Self {
+            id,
+            conversation_id,
+            role,
+            origin,
+            content,
+            blocks: Blocks::default(),
+            model: None,
+            usage: None,
+            agent_id: None,
+            prompt_id: None,
+            sent_at: None,
+        }
+    }
+
+    /// The message with these blocks, and their words.
+    #[must_use]
+    pub fn with_blocks(mut self, blocks: Blocks) -> Self {
+        if let Some(content) = blocks.content() {
+            (self.content, self.blocks) = (content, blocks);
+        }
+        self
+    }
+
+    /// The same message, whose content is what its blocks say and whose blocks are not too many: for one
+    /// that somebody else has written.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn made_consistent(mut self) -> Self {
+        let mut blocks = Blocks::default();
+        for (key, block) in std::mem::take(&mut self.blocks).0 {
+            blocks.add(key, block);
+        }
+        self.with_blocks(blocks)
+    }
+
+    /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.
+    pub fn merge(&mut self, other: Self) {
+        if other.conversation_id != self.conversation_id {
+            return; // an id belongs to one conversation: this one was made up
+        }
+        self.role = self.role.max(other.role);
+        self.origin = self.origin.max(other.origin);
+        match (self.blocks.is_empty(), other.blocks.is_empty()) {
+            (true, false) => (self.content, self.blocks) = (other.content, other.blocks),
+            (true, true) if other.content < self.content => self.content = other.content,
+            (false, false) if self.blocks != other.blocks => {
+                for (key, block) in other.blocks.0 {
+                    self.blocks.add(key, block);
+                }
+                if let Some(content) = self.blocks.content() {
+                    self.content = content;
+                }
+            }
+            _ => {}
+        }
+        self.model = self.model.take().max(other.model);
+        self.usage = match (self.usage, other.usage) {
+            (Some(mine), Some(other)) => Some(mine.max(other)),
+            (mine, other) => mine.or(other),
+        };
+        self.agent_id = self.agent_id.take().max(other.agent_id);
+        self.prompt_id = self.prompt_id.take().max(other.prompt_id);
+        self.sent_at = self.sent_at.max(other.sent_at);
+    }
+}

@@ -1,0 +1,179 @@
+//! Tool uses and their results.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Json, Stamp, Stamped, keep_first};
+
+/// How far a tool use has come. Each later one outranks `Running`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolStatus {
+    /// No result is known.
+    Running,
+    /// It was not permitted.
+    Denied,
+    /// It failed or was interrupted.
+    Failed,
+    /// It succeeded.
+    Succeeded,
+}
+
+impl ToolStatus {
+    /// The name in lower case, as it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+            Self::Succeeded => "succeeded",
+        }
+    }
+}
+
+/// How much a tool result is worth; the highest rank wins, then the earliest stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultRank {
+    /// From a `PostToolBatch`, which repeats results as plain text.
+    Batch,
+    /// From the transcript, which does not say how long it took.
+    Transcript,
+    /// From the tool's own event.
+    Own,
+}
+
+/// The result of a tool use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolResult {
+    /// How much it is worth against another result of the same tool use.
+    pub rank: ResultRank,
+    /// The event or the line that carries it.
+    pub stamp: Stamp,
+    /// How the tool use ended.
+    pub status: ToolStatus,
+    /// What it gave back; the error's text where it failed.
+    pub response: Option<Json>,
+    /// How long it took, in milliseconds, where that is said; [`ToolUse::duration_ms`] tells more.
+    pub duration_ms: Option<u64>,
+}
+
+impl ToolResult {
+    fn is_better_than(&self, other: &Self) -> bool {
+        match self.rank.cmp(&other.rank) {
+            Ordering::Equal => self < other, // the earliest; of two that one stamp says, the lesser
+            order => order.is_gt(),
+        }
+    }
+}
+
+/// The name of a tool that is not known.
+pub const UNKNOWN_TOOL: &str = "unknown";
+
+/// Who has told of a tool use. What only one of them knows was missed by the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// An event of a hook.
+    pub hook: bool,
+    /// The transcript.
+    pub transcript: bool,
+}
+
+impl Seen {
+    /// Only hooks have.
+    pub const BY_HOOK: Self = Self { hook: true, transcript: false };
+}
+
+/// One use of a tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolUse {
+    /// [`tool_use_id`](crate::base::id::tool_use_id).
+    pub id: Uuid,
+    /// The conversation.
+    pub conversation_id: Uuid,
+    /// The assistant message that asked for it, where one is known.
+    pub message_id: Option<Uuid>,
+    /// Claude Code's tool use id.
+    pub tool_use_id: Option<String>,
+    /// The tool; [`UNKNOWN_TOOL`] while only its result is known.
+    pub tool_name: String,
+    /// What it was called with, as the earliest event or line says.
+    pub parameters: Option<Stamped<Json>>,
+    /// The earliest event or line about it.
+    pub first: Stamp,
+    /// Its result, where one is known.
+    pub result: Option<ToolResult>,
+    /// The subagent whose thread it belongs to; none is the main thread.
+    pub agent_id: Option<String>,
+    /// The prompt that it belongs to.
+    pub prompt_id: Option<String>,
+    /// Who has told of it.
+    pub seen: Seen,
+}
+
+impl ToolUse {
+    /// A tool use of which nothing is known but that `first` is about it.
+    #[must_use]
+    pub fn new(id: Uuid, conversation_id: Uuid, first: &Stamp) -> Self {
+        Self {
+            id,
+            conversation_id,
+            message_id: None,
+            tool_use_id: None,
+            tool_name: UNKNOWN_TOOL.to_owned(),
+            parameters: None,
+            first: first.clone(),
+            result: None,
+            agent_id: None,
+            prompt_id: None,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Joins what `other` knows of the same tool use into this.
+    pub fn merge(&mut self, other: Self) {
+        if other.conversation_id != self.conversation_id {
+            return; // an id belongs to one conversation: this one was made up
+        }
+        if self.tool_name == UNKNOWN_TOOL
+            || (other.tool_name != UNKNOWN_TOOL && other.tool_name > self.tool_name)
+        {
+            self.tool_name = other.tool_name;
+        }
+        if other.first < self.first {
+            self.first = other.first;
+        }
+        keep_first(&mut self.parameters, other.parameters);
+        self.message_id = self.message_id.max(other.message_id);
+        self.tool_use_id = self.tool_use_id.take().max(other.tool_use_id);
+        self.agent_id = self.agent_id.take().max(other.agent_id);
+        self.prompt_id = self.prompt_id.take().max(other.prompt_id);
+        self.seen.hook |= other.seen.hook;
+        self.seen.transcript |= other.seen.transcript;
+        self.result = match (self.result.take(), other.result) {
+            (Some(a), Some(b)) => Some(if b.is_better_than(&a) { b } else { a }),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// How long it took, in milliseconds: as its result says, else, where both stand in the transcript,
+    /// from the wish to the result. What was denied took no time.
+    #[must_use]
+    pub fn duration_ms(&self) -> Option<u64> {
+        let result = self.result.as_ref()?;
+        let told = result.rank == ResultRank::Transcript && result.status != ToolStatus::Denied;
+        let passed = || u64::try_from(result.stamp.at.since(self.first.at).as_millis()).ok();
+        result.duration_ms.or_else(|| passed().filter(|_| told && self.message_id.is_some()))
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn status(&self) -> ToolStatus {
+        self.result.as_ref().map_or(ToolStatus::Running, |result| result.status)
+    }
+}

@@ -1,0 +1,59 @@
+//! A field of a payload that is not looked into before it is needed.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+#[cfg(feature = "runtime")]
+use crate::session::conversation::Json;
+
+/// A field, not looked into until it is needed: a tool's input may have megabytes. What cannot be read as
+/// what it should be counts as absent.
+#[derive(Debug, Deserialize, Default, Clone, Copy)]
+#[serde(transparent)]
+pub(crate) struct Field<'a>(#[serde(borrow)] pub(crate) Option<&'a RawValue>);
+
+impl<'a> Field<'a> {
+    /// The field as a `T`.
+    pub(crate) fn read<T: Deserialize<'a>>(self) -> Option<T> {
+        serde_json::from_str(self.0?.get()).ok()
+    }
+
+    /// The field as a `T`, where it is an object: a list of values would do for a struct as well.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn object<T: Deserialize<'a>>(self) -> Option<T> {
+        object(self.0?.get().as_bytes()).ok()
+    }
+
+    /// The field as text that is not empty.
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
+        /// `Cow` itself would always be owned.
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+        let Text(text) = self.read()?;
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// The field as it stands.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn json(self) -> Option<Json> {
+        self.0.map(Json::from)
+    }
+
+    /// Whether the field is there, and is neither null nor false.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn is_set(self) -> bool {
+        self.0.is_some_and(|raw| !matches!(raw.get(), "null" | "false"))
+    }
+}
+
+/// Reads a JSON object, and nothing else, as a `T`.
+pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+    let value = serde_json::from_slice(json)?;
+    if json.trim_ascii_start().starts_with(b"{") {
+        Ok(value)
+    } else {
+        Err(serde::de::Error::custom("this is no object"))
+    }
+}

@@ -1,0 +1,221 @@
+//! From one event to what it changes.
+//!
+//! Pure: no clock, no randomness, no database. What an event changes depends on nothing but itself,
+//! and its changes merge with those of other events in any order.
+//!
+//! | event | what it changes, beside touching its conversation |
+//! |---|---|
+//! | `SessionStart` | the conversation is alive; its model |
+//! | `PostModelSwitch` | the model |
+//! | `UserPromptSubmit` | a message of the person, or of the client (`speaker.rs`), provisional; the person's first one gives the title |
+//! | `PreToolUse` | a tool use, running |
+//! | `PostToolUse`, `PostToolUseFailure`, `PermissionDenied` | its result |
+//! | `PostToolBatch` | a result for every tool use of the batch, worth less than its own |
+//! | `Stop`, `SubagentStop` | an assistant message, provisional |
+//! | `StopFailure` | a system message with the error, provisional |
+//! | `SubagentStart`, `SubagentStop` | a subagent |
+//! | `SessionEnd` | the end, and its reason |
+//! | `Transcript` | what its lines say, see below |
+//! | `Snapshot` | what its values say, and nothing by itself |
+//! | all others | nothing: they are on the timeline |
+//!
+//! What a line of a transcript is, is decided by lists (`transcript/line_type.rs`). A line of the conversation has
+//! an id and a time; one that has not changes nothing, and neither does a type that is not known.
+//!
+//! | line of a transcript | what it changes, beside touching its conversation |
+//! |---|---|
+//! | `assistant` | blocks and usage of the message with the API's id; a tool use for each wish to use one |
+//! | `user` with a prompt | a user message; the person's first one in the main thread gives the title |
+//! | `user` with results | the results of tool uses, worth more than a batch's and less than their own |
+//! | `user` that the client wrote, `system`, an API error | a system message |
+//! | `attachment` with a `queued_command` | a user message that has waited in the queue, or a system message |
+//! | `queue-operation`: `enqueue` | a user message that waits in the queue, provisional |
+//! | `queue-operation`: `popAll` | a user message that was withdrawn: nobody is shown it |
+//! | `cost-state` | what the client says that the session costs |
+//! | all others | nothing, and they do not touch it |
+//!
+//! A prompt that several of these tell of is several messages; which of them are shown is decided when they are
+//! read (`conversation/prompts.rs`).
+
+mod hook;
+mod original;
+mod snapshot;
+mod speaker;
+mod transcript;
+
+use serde_json::Value;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::{conversation_id, message_id};
+use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
+use crate::record::ingest::Form;
+use crate::record::store::Arrival;
+use crate::session::conversation::{
+    Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
+};
+use crate::session::hook::summary;
+use crate::session::snapshot::SNAPSHOT_EVENT;
+use crate::session::transcript::TRANSCRIPT_EVENT;
+
+/// Why an event cannot be projected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProjectionError {
+    /// The event is not what it should be, and never will be.
+    #[error("{message}")]
+    Invalid {
+        /// A stable word.
+        code: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+    /// The event could not be understood by this version.
+    #[error("{message}")]
+    Failed {
+        /// A stable word.
+        code: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+}
+
+impl ProjectionError {
+    fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid { code, message: message.into() }
+    }
+}
+
+/// What the event of `arrival` changes, and what it says in one line ([`summary`]).
+///
+/// # Errors
+///
+/// The event is invalid, or cannot be understood.
+pub fn project(arrival: &Arrival) -> Result<(Changes, String), ProjectionError> {
+    match form(arrival) {
+        Form::Envelope | Form::Raw if arrival.event_type == TRANSCRIPT_EVENT => {
+            let told = summary(TRANSCRIPT_EVENT, &arrival.body);
+            Ok((transcript::project(arrival)?, told))
+        }
+        Form::Envelope if arrival.event_type == SNAPSHOT_EVENT => {
+            Ok((snapshot::project(arrival)?, String::new()))
+        }
+        Form::Envelope => hook::project(arrival, false),
+        Form::Raw => hook::project(arrival, true),
+        Form::Original => Ok((original::project(arrival)?, String::new())),
+    }
+}
+
+fn form(arrival: &Arrival) -> Form {
+    let form = arrival.metadata.get("form").cloned().unwrap_or(Value::Null);
+    serde_json::from_value(form).unwrap_or(Form::Envelope)
+}
+
+/// Why a body cannot be read.
+fn not_an_object(error: serde_json::Error) -> ProjectionError {
+    // The deserializer's own limit is about this version, not about the event.
+    if error.to_string().starts_with("recursion limit") {
+        return ProjectionError::Failed {
+            code: "too_deep",
+            message: "the payload nests deeper than 128 levels".to_owned(),
+        };
+    }
+    match error.classify() {
+        serde_json::error::Category::Data => ProjectionError::invalid(
+            "not_an_object",
+            format!("the payload is not a JSON object of the expected form: {error}"),
+        ),
+        _ => ProjectionError::invalid("not_json", format!("the payload is not JSON: {error}")),
+    }
+}
+
+fn missing_event(field: &str) -> ProjectionError {
+    let message = format!("the payload has no {field}, or one that is not text");
+    ProjectionError::invalid("missing_event", message)
+}
+
+/// An identifier or a name as it is kept: cut, and without U+0000, which no identifier has and not every
+/// column can hold.
+fn name(text: &str) -> String {
+    cut(text, INDEXED_TEXT_MAX_BYTES).replace('\0', "\u{fffd}")
+}
+
+/// The session that an event must name, unless it came in an envelope: then it may have none, and
+/// belongs to no conversation.
+fn session(arrival: &Arrival, required: bool) -> Result<Option<&str>, ProjectionError> {
+    let session = arrival.session_id.as_deref().filter(|id| !id.is_empty());
+    if session.is_none() && required {
+        return Err(ProjectionError::invalid(
+            "missing_session",
+            "the payload names no session, or one with an id over 512 bytes",
+        ));
+    }
+    Ok(session)
+}
+
+/// Collects the changes of one event.
+struct Projector<'a> {
+    stamp: Stamp,
+    conversation: Conversation,
+    agent_id: Option<&'a str>,
+    prompt_id: Option<&'a str>,
+    changes: Changes,
+}
+
+impl<'a> Projector<'a> {
+    fn new(arrival: &Arrival, session_id: &str, at: Option<Timestamp>) -> Self {
+        let captured_at = arrival.metadata.get("capturedAt").and_then(Value::as_str);
+        let captured_at = captured_at.and_then(|text| text.parse().ok());
+        let at = at.or(captured_at).unwrap_or(arrival.received_at);
+        let stamp = Stamp { at, request_id: arrival.request_id.clone() };
+        let conversation = Conversation::new(&arrival.workspace, session_id, &stamp);
+        debug_assert_eq!(conversation.id, conversation_id(&arrival.workspace, session_id));
+        Self { stamp, conversation, agent_id: None, prompt_id: None, changes: Changes::default() }
+    }
+
+    fn in_thread(mut self, agent_id: Option<&'a str>, prompt_id: Option<&'a str>) -> Self {
+        (self.agent_id, self.prompt_id) = (agent_id, prompt_id);
+        self
+    }
+
+    fn stamped<T>(&self, value: T) -> Stamped<T> {
+        Stamped::new(&self.stamp, value)
+    }
+
+    /// A prompt: a message, a sign of life, and the title if it is the person's first. Two prompts may have one
+    /// prompt id, so it does not name the message.
+    fn prompt(&mut self, text: &str) {
+        self.conversation.alive = Some(self.stamp.clone());
+        let role = if speaker::is_of_client(text) { Role::System } else { Role::User };
+        if role == Role::User {
+            self.conversation.title = title(text).map(|title| self.stamped(title));
+        }
+        self.message_of_this_event(role, MessageOrigin::Prompt, text);
+    }
+
+    /// A message that no id names but the event's own.
+    fn message_of_this_event(&mut self, role: Role, origin: MessageOrigin, text: &str) {
+        let id = message_id(self.conversation.id, "request", self.stamp.request_id.as_str());
+        self.changes.answer.message_id = Some(id);
+        let content = self.stamped(text.to_owned());
+        let message = Message::new(id, self.conversation.id, role, origin, content);
+        self.changes.messages.push(Message {
+            agent_id: self.agent_id.map(str::to_owned),
+            prompt_id: self.prompt_id.map(str::to_owned),
+            ..message
+        });
+    }
+
+    fn finish(self) -> Changes {
+        let mut changes = Changes { answer: self.changes.answer, ..Changes::default() };
+        changes.answer.conversation_id = Some(self.conversation.id);
+        changes.absorb(self.changes);
+        changes.conversations.push(self.conversation);
+        changes
+    }
+}
+
+/// The title that a prompt gives: its first line, cut.
+fn title(prompt: &str) -> Option<String> {
+    let first_line = prompt.trim().lines().next().filter(|line| !line.is_empty())?;
+    Some(cut(first_line, INDEXED_TEXT_MAX_BYTES).to_owned())
+}

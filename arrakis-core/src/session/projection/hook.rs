@@ -1,0 +1,203 @@
+//! Events in the hook's own form: the JSON that Claude Code writes.
+
+use super::{ProjectionError, Projector, missing_event, name, not_an_object, session};
+use crate::base::id::tool_use_id;
+use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
+use crate::record::store::Arrival;
+use crate::session::conversation::{
+    Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
+    ToolUse,
+};
+use crate::session::hook::{Event, Field, HookEvent, ToolCall, object};
+
+pub(super) fn project(
+    arrival: &Arrival,
+    session_required: bool,
+) -> Result<(Changes, String), ProjectionError> {
+    let read = HookEvent::read(&arrival.body).map_err(not_an_object)?;
+    let told = read.summary();
+    let HookEvent { common, event } = read;
+    if event.event_type().is_empty() {
+        return Err(missing_event("hook_event_name"));
+    }
+    let Some(session_id) = session(arrival, session_required)? else {
+        return Ok((Changes::default(), told));
+    };
+
+    let (agent_id, prompt_id) = (given(common.agent_id), given(common.prompt_id));
+    let agent_id = agent_id.as_deref().map(name);
+    let mut projector = Projector::new(arrival, session_id, None)
+        .in_thread(agent_id.as_deref(), prompt_id.as_deref());
+    let stamp = projector.stamp.clone();
+    let stamped = |text: Option<String>| given(text).map(|text| Stamped::new(&stamp, text));
+    projector.conversation.project_path = stamped(common.cwd);
+    projector.conversation.transcript_path = stamped(common.transcript_path);
+
+    match event {
+        Event::SessionStart(e) => {
+            projector.conversation.alive = Some(stamp.clone());
+            projector.conversation.model = stamped(e.model);
+        }
+        Event::PostModelSwitch(e) => projector.conversation.model = stamped(e.to_model),
+        Event::UserPromptSubmit(e) => match given(e.prompt) {
+            Some(prompt) => projector.prompt(&prompt),
+            None => projector.conversation.alive = Some(stamp.clone()),
+        },
+        Event::PreToolUse(e) => {
+            projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, None);
+        }
+        Event::PostToolUse(e) => {
+            let started = e.tool_name.as_deref().is_some_and(starts_subagents);
+            let started = e.tool_response.as_ref().filter(|_| started).and_then(subagent_of);
+            if let (Some((agent, kind)), Some(id)) = (started, &e.tool_use_id) {
+                projector.subagent(&agent, kind, Some(id.clone()));
+            }
+            let result = (ToolStatus::Succeeded, e.tool_response, e.duration_ms);
+            projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
+        }
+        Event::PostToolUseFailure(e) => {
+            let result = (ToolStatus::Failed, e.error, e.duration_ms);
+            projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
+        }
+        Event::PermissionDenied(e) => {
+            let reason = e.reason.and_then(|reason| Json::of(&reason).ok());
+            let result = (ToolStatus::Denied, reason, None);
+            projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
+        }
+        Event::PostToolBatch(e) => {
+            e.tool_calls
+                .unwrap_or_default()
+                .into_iter()
+                .for_each(|call| projector.batch_call(call));
+        }
+        Event::Stop(e) => {
+            if let Some(words) = given(e.last_assistant_message) {
+                projector.message_of_this_event(Role::Assistant, MessageOrigin::Stop, &words);
+            }
+        }
+        Event::StopFailure(e) => {
+            if let Some(words) = given(e.last_assistant_message).or_else(|| given(e.error)) {
+                projector.message_of_this_event(Role::System, MessageOrigin::Failure, &words);
+            }
+        }
+        Event::SubagentStart(_) => {
+            if let Some(agent) = &agent_id {
+                projector.subagent(agent, given(common.agent_type), None);
+            }
+        }
+        // Compaction ends with one that no subagent has stopped: it names no type.
+        Event::SubagentStop(e) if common.agent_type.as_deref() != Some("") => {
+            if let Some(agent) = &agent_id {
+                let at = stamp.at;
+                projector.subagent(agent, given(common.agent_type), None).stopped_at = Some(at);
+            }
+            if let Some(words) = given(e.last_assistant_message) {
+                projector.message_of_this_event(Role::Assistant, MessageOrigin::Stop, &words);
+            }
+        }
+        Event::SessionEnd(e) => {
+            let reason = given(e.reason).unwrap_or_else(|| "other".to_owned());
+            projector.conversation.ended = Some(projector.stamped(reason));
+        }
+        _ => {}
+    }
+    Ok((projector.finish(), told))
+}
+
+/// The text, unless it is empty.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// Whether a tool of this name starts subagents.
+fn starts_subagents(tool: &str) -> bool {
+    matches!(tool, "Agent" | "Task")
+}
+
+/// The id and the type of the subagent that a tool's result is of.
+pub(super) fn subagent_of(result: &Json) -> Option<(String, Option<String>)> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Started<'a> {
+        #[serde(borrow, default)]
+        agent_id: Field<'a>,
+        #[serde(borrow, default)]
+        agent_type: Field<'a>,
+    }
+    let result: Started<'_> = object(result.as_str().as_bytes()).ok()?;
+    let agent_id = result.agent_id.text()?;
+    Some((name(&agent_id), result.agent_type.text().map(|text| name(&text))))
+}
+
+impl Projector<'_> {
+    /// Notes that this event is about a subagent.
+    fn subagent(
+        &mut self,
+        agent_id: &str,
+        agent_type: Option<String>,
+        tool_use_id: Option<String>,
+    ) -> &mut Subagent {
+        let subagent = Subagent::new(self.conversation.id, agent_id, self.stamp.at);
+        let agent_type = agent_type.as_deref().map(name);
+        let tool_use_id = tool_use_id.as_deref().map(name);
+        self.changes.subagents.push(Subagent { agent_type, tool_use_id, ..subagent });
+        let last = self.changes.subagents.len() - 1;
+        &mut self.changes.subagents[last]
+    }
+
+    /// A tool's own event.
+    fn tool_use(
+        &mut self,
+        id: Option<String>,
+        tool: Option<String>,
+        input: Option<Json>,
+        result: Option<(ToolStatus, Option<Json>, Option<u64>)>,
+    ) {
+        let result = result.map(|(status, response, duration_ms)| ToolResult {
+            rank: ResultRank::Own,
+            stamp: self.stamp.clone(),
+            status,
+            response,
+            duration_ms,
+        });
+        let id = self.add_tool_use(id, tool, input, result);
+        self.changes.answer.tool_use_id = Some(id);
+    }
+
+    /// One call of a batch. A batch repeats the results that the tools' own events carry. A tool that
+    /// has none of its own did not run: it was denied or is not known, and the batch says why.
+    fn batch_call(&mut self, call: ToolCall) {
+        let result = ToolResult {
+            rank: ResultRank::Batch,
+            stamp: self.stamp.clone(),
+            status: ToolStatus::Denied,
+            response: call.tool_response,
+            duration_ms: None,
+        };
+        self.add_tool_use(call.tool_use_id, call.tool_name, call.tool_input, Some(result));
+    }
+
+    fn add_tool_use(
+        &mut self,
+        given_id: Option<String>,
+        tool: Option<String>,
+        input: Option<Json>,
+        result: Option<ToolResult>,
+    ) -> uuid::Uuid {
+        let given_id = given(given_id);
+        let key = given_id.as_deref().unwrap_or(self.stamp.request_id.as_str());
+        let id = tool_use_id(self.conversation.id, key);
+        let mut tool_use = ToolUse::new(id, self.conversation.id, &self.stamp);
+        if let Some(tool) = given(tool) {
+            tool_use.tool_name = cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned();
+        }
+        tool_use.parameters = input.map(|input| self.stamped(input));
+        tool_use.result = result;
+        tool_use.agent_id = self.agent_id.map(str::to_owned);
+        tool_use.prompt_id = self.prompt_id.map(str::to_owned);
+        tool_use.tool_use_id = given_id;
+        tool_use.seen.hook = true;
+        self.changes.tool_uses.push(tool_use);
+        id
+    }
+}

@@ -1,0 +1,359 @@
+//! Slices of transcripts.
+//!
+//! What is read from a line is stamped by the line, with its time and id, and depends on nothing that
+//! another slice with the same line may not have.
+
+mod content;
+mod line;
+mod prompt;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use self::content::{Part, parts};
+use self::line::{ApiMessage, Line};
+use super::{ProjectionError, name, not_an_object, session};
+use crate::base::clock::Timestamp;
+use crate::base::digest::Digest;
+use crate::base::id::{self, conversation_id, message_id, tool_use_id};
+use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
+use crate::record::store::Arrival;
+use crate::session::conversation::{
+    Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role,
+    Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
+};
+use crate::session::hook::{Field, object};
+use crate::session::transcript::line_type::LineType;
+
+#[derive(Deserialize)]
+struct Slice<'a> {
+    #[serde(borrow, default)]
+    transcript_path: Field<'a>,
+    #[serde(borrow, default)]
+    agent_id: Field<'a>,
+    #[serde(borrow, default)]
+    agent_type: Field<'a>,
+    #[serde(borrow, default)]
+    agent_tool_use_id: Field<'a>,
+    #[serde(borrow, default)]
+    lines: Field<'a>,
+}
+
+pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
+    let slice: Slice<'_> = object(&arrival.body).map_err(not_an_object)?;
+    let Some(session_id) = session(arrival, false)? else { return Ok(Changes::default()) };
+    let mut reader = Reader {
+        workspace: &arrival.workspace,
+        session_id,
+        conversation_id: conversation_id(&arrival.workspace, session_id),
+        agent: slice.agent_id.text().map(|agent_id| Agent {
+            id: name(&agent_id),
+            agent_type: slice.agent_type.text().map(|text| name(&text)),
+            tool_use_id: slice.agent_tool_use_id.text().map(|text| name(&text)),
+        }),
+        path: slice.transcript_path.text().map(String::from),
+        conversation: None,
+        messages: BTreeMap::new(),
+        tool_uses: BTreeMap::new(),
+        subagents: BTreeMap::new(),
+    };
+    for raw in slice.lines.read::<Vec<&RawValue>>().unwrap_or_default() {
+        if let Some(line) = Line::read(raw) {
+            reader.line(&line);
+        }
+    }
+    Ok(reader.finish())
+}
+
+/// The subagent whose transcript a slice is of.
+struct Agent {
+    id: String,
+    agent_type: Option<String>,
+    tool_use_id: Option<String>,
+}
+
+/// Collects the changes of lines.
+struct Reader<'a> {
+    workspace: &'a str,
+    session_id: &'a str,
+    conversation_id: Uuid,
+    agent: Option<Agent>,
+    path: Option<String>,
+    conversation: Option<Conversation>,
+    messages: BTreeMap<Uuid, Message>,
+    tool_uses: BTreeMap<Uuid, ToolUse>,
+    subagents: BTreeMap<Uuid, Subagent>,
+}
+
+/// Where a line stands: its stamp and its thread.
+#[derive(Clone)]
+struct Place {
+    stamp: Stamp,
+    agent_id: Option<String>,
+    prompt_id: Option<String>,
+}
+
+impl Reader<'_> {
+    fn line(&mut self, line: &Line<'_>) {
+        let named = line.named();
+        let line_type = LineType::of(&named);
+        if line_type == LineType::CostState {
+            return self.cost(line);
+        }
+        let Some(at) = named.written_at() else { return };
+        let place = self.place(line, at);
+        match line_type {
+            LineType::User => self.user(line, &place),
+            LineType::Assistant => self.assistant(line, &place),
+            LineType::System => {
+                let blocks = self.blocks(0, parts(line.content), &place);
+                self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                if let Some(prompt) = line.blocked_prompt() {
+                    self.blocked(prompt, &place);
+                }
+            }
+            LineType::QueuedCommand => return self.queued_command(line, place),
+            LineType::Enqueue => self.waiting(line, MessageOrigin::Enqueued, &place),
+            LineType::PopAll => self.waiting(line, MessageOrigin::Withdrawn, &place),
+            LineType::CostState
+            | LineType::Title
+            | LineType::Other
+            | LineType::Unknown(_)
+            | LineType::Incomplete(_) => return,
+        }
+        self.touch(line, &place);
+    }
+
+    fn place(&self, line: &Line<'_>, at: Timestamp) -> Place {
+        // Lines of the queue have no id.
+        let digest = || id::slice_id(&["line", &Digest::of(line.raw).to_string()]);
+        let request_id = line.named().id().unwrap_or_else(digest);
+        // A subagent has a transcript of its own; in older ones its lines stand among the others.
+        let agent_id = line.agent_id.text().map(|text| name(&text));
+        let agent_id = agent_id.or_else(|| self.agent.as_ref().map(|agent| agent.id.clone()));
+        let in_sidechain = line.is_sidechain.read() == Some(true);
+        Place {
+            stamp: Stamp { at, request_id },
+            agent_id: agent_id.or_else(|| in_sidechain.then(|| "sidechain".to_owned())),
+            prompt_id: line.prompt_id.text().map(String::from),
+        }
+    }
+
+    /// Notes when something was, and what every line tells of its conversation and thread.
+    fn touch(&mut self, line: &Line<'_>, place: &Place) {
+        let stamp = &place.stamp;
+        let stamped = |text: Option<String>| text.map(|text| Stamped::new(stamp, text));
+        let told = |field: Field<'_>| stamped(field.text().map(String::from));
+        let mut conversation = Conversation::new(self.workspace, self.session_id, stamp);
+        if let Some(agent_id) = &place.agent_id {
+            let mut subagent = Subagent::new(self.conversation_id, agent_id, stamp.at);
+            subagent.agent_type = line.attribution_agent.text().map(|text| name(&text));
+            if let Some(agent) = self.agent.as_ref().filter(|agent| agent.id == *agent_id) {
+                subagent.agent_type = agent.agent_type.clone().max(subagent.agent_type);
+                subagent.tool_use_id.clone_from(&agent.tool_use_id);
+            }
+            self.add_subagent(subagent);
+        } else {
+            conversation.project_path = told(line.cwd);
+            conversation.git_branch = told(line.git_branch);
+            conversation.version = told(line.version);
+        }
+        if self.agent.is_none() {
+            conversation.transcript_path = stamped(self.path.clone());
+        }
+        self.add_conversation(conversation);
+    }
+
+    /// What the client says that the session costs. The line has neither time nor id.
+    fn cost(&mut self, line: &Line<'_>) {
+        let Some((at, cost)) = line.named().started_at().zip(line.cost()) else { return };
+        // The stamp is not kept: the conversation takes only the time from it.
+        let stamp = Stamp { at, request_id: id::slice_id(&["cost"]) };
+        let conversation = Conversation::new(self.workspace, self.session_id, &stamp);
+        self.add_conversation(Conversation { client_cost: Some(cost), ..conversation });
+    }
+
+    fn assistant(&mut self, line: &Line<'_>, place: &Place) {
+        let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
+        let parts = parts(message.content);
+        let model = message.model.text();
+        if model.as_deref() == Some("<synthetic>") || line.is_api_error_message.read() == Some(true)
+        {
+            // The client itself speaks, of an error of the API.
+            let blocks = self.blocks(0, parts, place);
+            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
+        }
+        let model = model.map(|model| name(&model));
+        let api_id = message.id.text();
+        let id = match &api_id {
+            Some(api_id) => message_id(self.conversation_id, "api", api_id),
+            None => message_id(self.conversation_id, "line", place.stamp.request_id.as_str()),
+        };
+        for part in &parts {
+            if let Part::ToolUse(wish) = part {
+                let tool_use = ToolUse {
+                    message_id: Some(id),
+                    parameters: wish.input.json().map(|json| Stamped::new(&place.stamp, json)),
+                    ..self.tool_use(&wish.id, place)
+                };
+                let tool = wish.name.text();
+                let tool = tool.map(|tool| cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned());
+                let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
+                self.add_tool_use(ToolUse { tool_name, ..tool_use });
+            }
+        }
+        if let (Some(model), None) = (&model, &place.agent_id) {
+            let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
+            conversation.model = Some(Stamped::new(&place.stamp, model.clone()));
+            self.add_conversation(conversation);
+        }
+        let index = line.api_block_index.read().unwrap_or(0);
+        let blocks = self.blocks(index, parts, place);
+        if api_id.is_none() && blocks.is_empty() {
+            return;
+        }
+        let content = Stamped::new(&place.stamp, String::new());
+        let origin = MessageOrigin::Transcript;
+        let empty = Message::new(id, self.conversation_id, Role::Assistant, origin, content);
+        self.add_message(
+            Message {
+                model,
+                usage: message.usage(),
+                agent_id: place.agent_id.clone(),
+                prompt_id: place.prompt_id.clone(),
+                ..empty
+            }
+            .with_blocks(blocks),
+        );
+    }
+
+    fn tool_result(
+        &mut self,
+        line: &Line<'_>,
+        result: &content::ToolResult<'_>,
+        structure: Option<Json>,
+        place: &Place,
+    ) {
+        let started = structure.as_ref().and_then(super::hook::subagent_of);
+        if let Some((agent_id, agent_type)) = started {
+            let subagent = Subagent::new(self.conversation_id, &agent_id, place.stamp.at);
+            let tool_use_id = Some(name(&result.id));
+            self.add_subagent(Subagent { agent_type, tool_use_id, ..subagent });
+        }
+        let status = if line.denies() || result.says_denied() {
+            ToolStatus::Denied
+        } else if result.is_error.read() == Some(true) {
+            ToolStatus::Failed
+        } else {
+            ToolStatus::Succeeded
+        };
+        let found = ToolResult {
+            rank: ResultRank::Transcript,
+            stamp: place.stamp.clone(),
+            status,
+            response: structure.or_else(|| result.content.json()),
+            duration_ms: None,
+        };
+        let tool_use = self.tool_use(&result.id, place);
+        self.add_tool_use(ToolUse { result: Some(found), ..tool_use });
+    }
+
+    /// A tool use that the transcript names.
+    fn tool_use(&self, key: &str, place: &Place) -> ToolUse {
+        let id = tool_use_id(self.conversation_id, key);
+        let mut tool_use = ToolUse::new(id, self.conversation_id, &place.stamp);
+        tool_use.tool_use_id = Some(key.to_owned());
+        tool_use.agent_id.clone_from(&place.agent_id);
+        tool_use.prompt_id.clone_from(&place.prompt_id);
+        tool_use.seen.transcript = true;
+        tool_use
+    }
+
+    /// The parts of a line that are blocks of its message.
+    fn blocks(&self, index: u32, parts: Vec<Part<'_>>, place: &Place) -> Blocks {
+        let block = |(n, part): (u32, Part<'_>)| {
+            let Stamp { at, request_id } = place.stamp.clone();
+            Some((BlockKey { at, index, line: request_id, n }, part.into_block()?))
+        };
+        (0..).zip(parts).filter_map(block).collect()
+    }
+
+    /// A message of these blocks; none where there are none.
+    fn message(&mut self, role: Role, origin: MessageOrigin, blocks: Blocks, place: &Place) {
+        if !blocks.is_empty() {
+            let message = self.message_of(role, origin, blocks, place);
+            self.add_message(message);
+        }
+    }
+
+    /// The message that the line is.
+    fn message_of(
+        &self,
+        role: Role,
+        origin: MessageOrigin,
+        blocks: Blocks,
+        place: &Place,
+    ) -> Message {
+        let id = message_id(self.conversation_id, "line", place.stamp.request_id.as_str());
+        let content = Stamped::new(&place.stamp, String::new());
+        let empty = Message::new(id, self.conversation_id, role, origin, content);
+        let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
+        Message { agent_id, prompt_id, ..empty }.with_blocks(blocks)
+    }
+
+    fn add_conversation(&mut self, came: Conversation) {
+        match &mut self.conversation {
+            Some(mine) => mine.merge(came),
+            None => self.conversation = Some(came),
+        }
+    }
+
+    fn add_message(&mut self, came: Message) {
+        add(&mut self.messages, came.id, came, Message::merge);
+    }
+
+    fn add_tool_use(&mut self, came: ToolUse) {
+        add(&mut self.tool_uses, came.id, came, ToolUse::merge);
+    }
+
+    fn add_subagent(&mut self, came: Subagent) {
+        add(&mut self.subagents, came.id, came, Subagent::merge);
+    }
+
+    fn finish(self) -> Changes {
+        let mut changes = Changes {
+            conversations: self.conversation.into_iter().collect(),
+            messages: self.messages.into_values().collect(),
+            tool_uses: self.tool_uses.into_values().collect(),
+            subagents: self.subagents.into_values().collect(),
+            ..Changes::default()
+        };
+        changes.answer.conversation_id = Some(self.conversation_id);
+        changes
+    }
+}
+
+fn add<T>(all: &mut BTreeMap<Uuid, T>, id: Uuid, came: T, merge: fn(&mut T, T)) {
+    match all.get_mut(&id) {
+        Some(mine) => merge(mine, came),
+        None => {
+            all.insert(id, came);
+        }
+    }
+}
+
+impl Part<'_> {
+    fn into_block(self) -> Option<Block> {
+        match self {
+            Self::Text(text) => (!text.is_empty()).then(|| Block::Text { text: text.into_owned() }),
+            Self::Thinking(text) => Some(Block::Thinking { text: text.into_owned() }),
+            Self::ToolUse(wish) => Some(Block::ToolUse { tool_use_id: wish.id.into_owned() }),
+            Self::ToolResult(_) => None,
+            Self::Image(media_type) => Some(Block::Image { media_type }),
+            Self::Other(kind) => Some(Block::Other { kind: name(&kind) }),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Lines with prompts: what the person says, and what the client says in their name.
+
+use super::content::{self, Part, is_command, parts};
+use super::line::{ApiMessage, Line, QueuedCommand};
+use super::{Place, Reader};
+use crate::base::clock::Timestamp;
+use crate::base::id;
+use crate::session::conversation::{
+    Blocks, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
+};
+use crate::session::projection::{speaker, title};
+
+impl Reader<'_> {
+    /// What stands in the person's name, and the results of tools.
+    pub(super) fn user(&mut self, line: &Line<'_>, place: &Place) {
+        let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
+        let parts = parts(message.content);
+        let results = parts.iter().filter(|part| matches!(part, Part::ToolResult(_))).count();
+        for part in &parts {
+            if let Part::ToolResult(result) = part {
+                // What the tool itself gave back stands beside the line's result.
+                let structure = line.tool_use_result.json().filter(|_| results == 1);
+                self.tool_result(line, result, structure, place);
+            }
+        }
+        let is_main_thread = place.agent_id.is_none();
+        let is_of_person = line.is_of_person(content::texts(&parts), is_main_thread);
+        let blocks = self.blocks(0, parts, place);
+        if !is_of_person {
+            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
+        }
+        let origin = match line.prompt_source.text().as_deref() {
+            Some("queued") => MessageOrigin::Queued,
+            _ => MessageOrigin::Transcript,
+        };
+        self.prompt(origin, line.sent_at(), blocks, place);
+    }
+
+    /// A prompt that was handed over within a turn. It stands where it was sent.
+    pub(super) fn queued_command(&mut self, line: &Line<'_>, mut place: Place) {
+        let Some(command) = line.attachment.object::<QueuedCommand<'_>>() else { return };
+        place.stamp.at = command.sent_at().unwrap_or(place.stamp.at);
+        let parts = parts(command.prompt);
+        let is_of_person = command.is_of_person(content::texts(&parts));
+        let blocks = self.blocks(0, parts, &place);
+        if is_of_person {
+            self.prompt(MessageOrigin::Queued, None, blocks, &place);
+        } else {
+            self.message(Role::System, MessageOrigin::Queued, blocks, &place);
+        }
+        self.touch(line, &place);
+    }
+
+    /// A prompt that was put into the queue, or taken out of it.
+    pub(super) fn waiting(&mut self, line: &Line<'_>, origin: MessageOrigin, place: &Place) {
+        let parts = parts(line.content);
+        // A command that waits becomes a turn of its own, maybe in another session, and leaves its line there.
+        let is_other = |text: &str| speaker::is_of_client(text) || is_command(text);
+        if !content::texts(&parts).any(is_other) {
+            let blocks = self.blocks(0, parts, place);
+            self.message(Role::User, origin, blocks, place);
+        }
+    }
+
+    /// A prompt that a hook has kept from the model: what `UserPromptSubmit` told was never said.
+    pub(super) fn blocked(&mut self, prompt: String, place: &Place) {
+        // The line itself is a message of the client.
+        let request_id = id::slice_id(&["blocked", place.stamp.request_id.as_str()]);
+        let stamp = Stamp { request_id, ..place.stamp.clone() };
+        let place = Place { stamp, prompt_id: None, ..place.clone() };
+        let blocks = self.blocks(0, vec![Part::Text(prompt.into())], &place);
+        self.message(Role::User, MessageOrigin::Withdrawn, blocks, &place);
+    }
+
+    /// What the person says in the main thread, or the main thread to a subagent.
+    fn prompt(
+        &mut self,
+        origin: MessageOrigin,
+        sent_at: Option<Timestamp>,
+        blocks: Blocks,
+        place: &Place,
+    ) {
+        if blocks.is_empty() {
+            return;
+        }
+        if place.agent_id.is_none() {
+            let text = blocks.texts().next().and_then(title);
+            let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
+            conversation.alive = Some(place.stamp.clone());
+            conversation.title = text.map(|title| Stamped::new(&place.stamp, title));
+            self.add_conversation(conversation);
+        }
+        let message = self.message_of(Role::User, origin, blocks, place);
+        self.add_message(Message { sent_at, ..message });
+    }
+}

@@ -1,0 +1,184 @@
+//! Which words of a text can be searched for; every store indexes and asks by these.
+//!
+//! A word is a run of letters and digits, in lower case: `src/main.rs` has the words `src`, `main`
+//! and `rs`. A search finds what holds all of its words, wherever they stand.
+//!
+//! What a search asks for besides words is a word too, as far as it can be: a [`Mark`]. So one index
+//! answers all of it. A [`Subject`] is what conversations are searched for.
+
+mod mark;
+mod snippet;
+pub(crate) mod subject;
+
+use std::collections::BTreeSet;
+
+pub use mark::Mark;
+pub use snippet::{SNIPPET_MAX_CHARS, Snippet, SnippetPart};
+pub use subject::Subject;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
+
+/// Longest word, in bytes; longer ones are found by their beginning. Nobody types what is longer, but
+/// payloads hold encoded files.
+pub const WORD_MAX_BYTES: usize = 64;
+
+/// The words of a text, as far as it is searched.
+#[must_use]
+pub fn words(text: &str) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    add_words(text, &mut words);
+    words
+}
+
+/// Most words of one search; further ones are left out.
+pub const QUERY_WORDS_MAX: usize = 32;
+
+/// The words that a search asks for, the first ones of `text`; none finds nothing.
+#[must_use]
+pub fn query_words(text: &str) -> BTreeSet<String> {
+    let mut wanted = BTreeSet::new();
+    for (_, run) in runs(text) {
+        if wanted.len() == QUERY_WORDS_MAX {
+            break;
+        }
+        wanted.insert(word(run));
+    }
+    wanted
+}
+
+/// The words of a payload: those of its strings where it is JSON, else of its text.
+#[must_use]
+pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
+    let mut strings = Strings { words: BTreeSet::new(), left: SEARCHED_TEXT_MAX_BYTES };
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    let read = (&mut strings).deserialize(&mut json).and_then(|()| json.end());
+    match read {
+        Ok(()) => strings.words,
+        Err(_) => words(&String::from_utf8_lossy(payload)),
+    }
+}
+
+fn add_words(text: &str, words: &mut BTreeSet<String>) {
+    words.extend(runs(text).map(|(_, run)| word(run)));
+}
+
+/// The runs of letters and digits in what of a text is searched, each with its place.
+fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = cut(text, SEARCHED_TEXT_MAX_BYTES);
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let start = done + text[done..].find(char::is_alphanumeric)?;
+        let run = &text[start..];
+        let length = run.find(|c: char| !c.is_alphanumeric()).unwrap_or(run.len());
+        done = start + length;
+        Some((start, &run[..length]))
+    })
+}
+
+fn word(run: &str) -> String {
+    // Lowering may lengthen a word, so it is cut again afterwards.
+    let mut word = cut(run, WORD_MAX_BYTES).to_lowercase();
+    word.truncate(word.floor_char_boundary(WORD_MAX_BYTES));
+    word
+}
+
+/// Collects the words of every string in a JSON text, keys left out, until enough text was seen.
+struct Strings {
+    words: BTreeSet<String>,
+    left: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Strings {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Strings {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("JSON")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let text = cut(text, self.left);
+        self.left -= text.len();
+        add_words(text, &mut self.words);
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.words.insert(number.to_string());
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.words.insert(number.unsigned_abs().to_string());
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(&mut *self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key::<serde::de::IgnoredAny>()?.is_some() {
+            map.next_value_seed(&mut *self)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(words: BTreeSet<String>) -> String {
+        Vec::from_iter(words).join(" ")
+    }
+
+    #[test]
+    fn words_are_runs_of_letters_and_digits_in_lower_case() {
+        assert_eq!(list(words("Fix src/main.rs: ÄRGER, don't!")), "don fix main rs src t ärger");
+        assert_eq!(words(&"x".repeat(1000)).first().map(String::len), Some(WORD_MAX_BYTES));
+        assert!(words("-- ,;").is_empty());
+    }
+
+    #[test]
+    fn a_search_asks_for_a_limited_number_of_words() {
+        let text = (0..100).map(|n| format!("w{n} ")).collect::<String>();
+        assert_eq!(query_words(&text).len(), QUERY_WORDS_MAX);
+        assert_eq!(list(query_words("Two two TWO words")), "two words");
+    }
+
+    #[test]
+    fn a_payload_is_searched_by_its_strings_and_numbers() {
+        let payload = br#"{"key":"one\ntwo","list":[3,{"deep":"four"}],"x":true}"#;
+        assert_eq!(list(payload_words(payload)), "3 four one two");
+        assert_eq!(list(payload_words(b"{\"broken\": \"json")), "broken json");
+    }
+
+    #[test]
+    fn no_more_text_is_searched_than_the_limit() {
+        let payload = format!(r#"["{}","late"]"#, "x ".repeat(SEARCHED_TEXT_MAX_BYTES));
+        assert_eq!(list(payload_words(payload.as_bytes())), "x");
+    }
+}

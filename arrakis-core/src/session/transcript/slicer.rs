@@ -1,0 +1,410 @@
+//! From lines to slices.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::line_type::{LineType, Named, count_line_type};
+use super::{TRANSCRIPT_EVENT, thinking};
+use crate::base::clock::Timestamp;
+use crate::base::digest::{Digest, DigestBuilder};
+use crate::base::envelope::Removed;
+use crate::base::envelope::{Envelope, Source};
+use crate::base::id::{self, RequestId};
+use crate::base::limits::{
+    SLICE_MAX_BYTES, SLICE_MAX_LINES, TRANSCRIPT_LINE_MAX_BYTES, UNKNOWN_LINE_MAX_BYTES,
+    UNKNOWN_LINES_MAX_BYTES, UNREADABLE_TEXT_MAX_BYTES, cut,
+};
+use crate::session::hook::object;
+use crate::session::redact::{Redacted, Redactor};
+
+/// Names a transcript.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranscriptFile {
+    /// The session that it belongs to; for a subagent's transcript, that of its parent.
+    pub session_id: String,
+    /// Where it is, as the events name it.
+    pub path: String,
+    /// The session's working directory, where it is known.
+    pub cwd: Option<String>,
+    /// The subagent whose transcript it is; none is the session's own.
+    pub agent: Option<TranscriptAgent>,
+    /// What tells this file from another that was or will be at its path, such as device and inode. It
+    /// is part of the request ids.
+    pub identity: String,
+}
+
+/// A subagent that has a transcript of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TranscriptAgent {
+    /// Its id.
+    pub id: String,
+    /// Its type, as the file beside the transcript says.
+    pub agent_type: Option<String>,
+    /// Claude Code's id of the tool use that started it, as the file beside the transcript says.
+    pub tool_use_id: Option<String>,
+}
+
+/// What becomes of the lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SliceConfig {
+    /// Whether the model's thinking is sent. Without it, only that there was some is sent, and no text of
+    /// lines that may hold it: those that cannot be read or are of unknown types.
+    pub thinking: bool,
+}
+
+impl Default for SliceConfig {
+    fn default() -> Self {
+        Self { thinking: true }
+    }
+}
+
+/// A line that was not read whole because it has more than
+/// [`TRANSCRIPT_LINE_MAX_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongLine<'a> {
+    /// How long it is, its newline included.
+    pub bytes: u64,
+    /// The digest of all of it, its newline included.
+    pub digest: Digest,
+    /// Its beginning.
+    pub head: &'a [u8],
+}
+
+/// A part of a transcript.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Names it. The same lines, cut and redacted in the same way, have the same id.
+    pub request_id: RequestId,
+    /// Where it begins in the file, in bytes.
+    pub start: u64,
+    /// Where it ends in the file, in bytes.
+    pub end: u64,
+    /// The digest of the file's bytes from start to end, where no line was too long; such a line counts
+    /// as the 32 bytes of its own digest.
+    pub digest: Digest,
+    /// The payload of its event.
+    pub payload: Vec<u8>,
+    /// How many lines are in it.
+    pub lines: usize,
+    /// How many lines were left out because their type holds nothing of the conversation, by type.
+    pub skipped: BTreeMap<String, u64>,
+    /// How many lines are of types that this version does not know, or lack what every line of their type
+    /// has, by type. The payload has those that are short.
+    pub unknown: BTreeMap<String, u64>,
+    /// The lines that could not be read.
+    pub unreadable: Vec<Unreadable>,
+    /// What redaction has removed from what is in it.
+    pub removed: Removed,
+}
+
+impl Slice {
+    /// Whether there is nothing in it that anybody could want: it need not be sent.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines == 0 && self.unreadable.is_empty()
+    }
+
+    /// The event that carries it.
+    #[must_use]
+    pub fn into_envelope(
+        self,
+        captured_at: Timestamp,
+        destination: impl Into<String>,
+        source: Source,
+    ) -> Envelope {
+        let Self { request_id, payload, removed, .. } = self;
+        let mut envelope = Envelope::new(request_id, captured_at, destination, source, payload);
+        envelope.header.redacted = removed;
+        envelope
+    }
+}
+
+/// Makes slices of the lines of a transcript, in memory that does not depend on how long it is.
+///
+/// A slice is full with [`SLICE_MAX_BYTES`] or [`SLICE_MAX_LINES`]; a line is never divided.
+#[derive(Debug)]
+pub struct Slicer<'a> {
+    file: &'a TranscriptFile,
+    config: SliceConfig,
+    redactor: &'a Redactor,
+    start: u64,
+    part: Part,
+}
+
+/// The slice that is being filled.
+#[derive(Debug, Default)]
+struct Part {
+    /// How long the taken lines are in the file.
+    taken: u64,
+    /// How long the kept lines are.
+    bytes: usize,
+    digest: DigestBuilder,
+    lines: Vec<Box<RawValue>>,
+    skipped: BTreeMap<String, u64>,
+    unknown: BTreeMap<String, u64>,
+    /// How long the kept lines of unknown types are.
+    unknown_bytes: usize,
+    unreadable: Vec<Unreadable>,
+    removed: Removed,
+}
+
+/// A line that could not be read, as a slice names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// Where it begins in the file, in bytes.
+    pub offset: u64,
+    /// How long it is, its newline included.
+    pub bytes: u64,
+    /// Why: `not_json`, `not_utf8` or `too_long`.
+    pub reason: &'static str,
+    /// The digest of all of it, its newline included.
+    pub digest: Digest,
+    /// Its beginning, redacted.
+    pub text: String,
+}
+
+/// What becomes of a line.
+enum Line {
+    Kept(Kept),
+    /// Of the conversation, but lacking something.
+    Incomplete(String, Kept),
+    Skipped(String),
+    /// Of a type that is not known; the line where it may be kept.
+    Unknown(String, Option<Kept>),
+    Unreadable(&'static str),
+    Blank,
+}
+
+/// A line as it is kept, and what redaction has removed from it.
+struct Kept {
+    json: Box<RawValue>,
+    removed: Removed,
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.json.get().len()
+    }
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    hook_event_name: &'static str,
+    session_id: &'a str,
+    transcript_path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_tool_use_id: Option<&'a str>,
+    start: u64,
+    end: u64,
+    lines: &'a [Box<RawValue>],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    skipped: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unknown: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unreadable: &'a [Unreadable],
+}
+
+impl<'a> Slicer<'a> {
+    /// A slicer of the lines of `file` from the offset `start` on, where a line begins.
+    #[must_use]
+    pub fn new(
+        file: &'a TranscriptFile,
+        start: u64,
+        config: SliceConfig,
+        redactor: &'a Redactor,
+    ) -> Self {
+        Self { file, config, redactor, start, part: Part::default() }
+    }
+
+    /// Takes the next line, with its newline if it has one. Returns the slice before it, where that is
+    /// full.
+    #[must_use = "the slice holds the lines before this one"]
+    pub fn push(&mut self, line: &[u8]) -> Option<Slice> {
+        let (bytes, digest) = (line.len() as u64, || Digest::of(line));
+        let what = if line.len() > TRANSCRIPT_LINE_MAX_BYTES {
+            Line::Unreadable("too_long")
+        } else {
+            self.read(line)
+        };
+        let full = self.make_room(&what);
+        self.part.digest.update(line);
+        self.take(what, bytes, digest, line);
+        full
+    }
+
+    /// Takes the next line where it is too long to be read whole. Returns the slice before it, where
+    /// that is full.
+    #[must_use = "the slice holds the lines before this one"]
+    pub fn push_long(&mut self, line: LongLine<'_>) -> Option<Slice> {
+        let what = Line::Unreadable("too_long");
+        let full = self.make_room(&what);
+        self.part.digest.update(line.digest.as_bytes());
+        self.take(what, line.bytes, || line.digest, line.head);
+        full
+    }
+
+    /// The slice of the lines that are left; none where no line came since the last slice.
+    #[must_use]
+    pub fn finish(mut self) -> Option<Slice> {
+        self.close()
+    }
+
+    fn read(&self, line: &[u8]) -> Line {
+        if line.trim_ascii().is_empty() {
+            return Line::Blank;
+        }
+        let Ok(named) = object::<Named<'_>>(line) else {
+            return Line::Unreadable("not_json"); // or JSON that is no object
+        };
+        // The client's requests are repeated in long lines: what is left out is not redacted first.
+        if LineType::of(&named) == LineType::Other {
+            return Line::Skipped(named.line_type.text().unwrap_or_default().into_owned());
+        }
+        let Redacted { text: redacted, removed } = self.redactor.redact(line);
+        let Ok(named) = object::<Named<'_>>(&redacted) else {
+            return Line::Unreadable("not_json");
+        };
+        let line_type = LineType::of(&named);
+        if let LineType::Unknown(name) = &line_type {
+            // It may be the model's thinking, in a form that is not known; without a type it is of no
+            // transcript.
+            let may_be_sent = self.config.thinking && named.line_type.text().is_some();
+            if !may_be_sent || redacted.len() > UNKNOWN_LINE_MAX_BYTES {
+                return Line::Unknown(name.clone(), None);
+            }
+        }
+        let text = match std::str::from_utf8(&redacted) {
+            Ok(text) if self.config.thinking => Cow::Borrowed(text),
+            Ok(text) => thinking::left_out(text),
+            Err(_) => return Line::Unreadable("not_utf8"),
+        };
+        let kept = text.trim().to_owned();
+        if kept.len() > TRANSCRIPT_LINE_MAX_BYTES {
+            return Line::Unreadable("too_long"); // redacted, it is longer than it was
+        }
+        let Ok(json) = RawValue::from_string(kept) else { return Line::Unreadable("not_json") };
+        let kept = Kept { json, removed };
+        match line_type {
+            LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
+            LineType::Incomplete(name) => Line::Incomplete(name, kept),
+            _ => Line::Kept(kept),
+        }
+    }
+
+    /// Ends the slice before a line that does not fit into it.
+    fn make_room(&mut self, line: &Line) -> Option<Slice> {
+        let more = match line {
+            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
+            Line::Unknown(_, Some(kept)) if self.part.has_room_for_unknown(kept) => kept.len(),
+            Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
+            Line::Unknown(..) | Line::Skipped(_) | Line::Blank => return None,
+        };
+        let lines = self.part.lines.len() + self.part.unreadable.len();
+        let fits = self.part.bytes + more <= SLICE_MAX_BYTES && lines < SLICE_MAX_LINES;
+        if fits || lines == 0 { None } else { self.close() }
+    }
+
+    fn take(&mut self, what: Line, bytes: u64, digest: impl Fn() -> Digest, line: &[u8]) {
+        let offset = self.start + self.part.taken;
+        self.part.taken += bytes;
+        match what {
+            Line::Kept(kept) => self.part.keep(kept),
+            Line::Incomplete(name, kept) => {
+                count_line_type(&mut self.part.unknown, &name, 1);
+                self.part.keep(kept);
+            }
+            Line::Unknown(name, kept) => {
+                count_line_type(&mut self.part.unknown, &name, 1);
+                if let Some(kept) = kept.filter(|kept| self.part.has_room_for_unknown(kept)) {
+                    self.part.unknown_bytes += kept.len();
+                    self.part.keep(kept);
+                }
+            }
+            Line::Unreadable(reason) => {
+                // More than is shown is looked at, so that no secret stands half in what is shown.
+                let head = &line[..line.len().min(SLICE_MAX_BYTES)];
+                let Redacted { text, removed } = self.redactor.redact(head.trim_ascii());
+                let text = String::from_utf8_lossy(&text);
+                // What it is part of cannot be told: it may be thinking.
+                let max = if self.config.thinking { UNREADABLE_TEXT_MAX_BYTES } else { 0 };
+                let text = cut(&text, max).to_owned();
+                if !text.is_empty() {
+                    self.part.removed.add(&removed);
+                }
+                self.part.bytes += text.len();
+                let digest = digest();
+                self.part.unreadable.push(Unreadable { offset, bytes, reason, digest, text });
+            }
+            Line::Skipped(line_type) => count_line_type(&mut self.part.skipped, &line_type, 1),
+            Line::Blank => {}
+        }
+    }
+
+    fn close(&mut self) -> Option<Slice> {
+        let part = std::mem::take(&mut self.part);
+        if part.taken == 0 {
+            return None;
+        }
+        let (start, end) = (self.start, self.start + part.taken);
+        self.start = end;
+        let agent = self.file.agent.as_ref();
+        let payload = Payload {
+            hook_event_name: TRANSCRIPT_EVENT,
+            session_id: &self.file.session_id,
+            transcript_path: &self.file.path,
+            cwd: self.file.cwd.as_deref(),
+            agent_id: agent.map(|agent| agent.id.as_str()),
+            agent_type: agent.and_then(|agent| agent.agent_type.as_deref()),
+            agent_tool_use_id: agent.and_then(|agent| agent.tool_use_id.as_deref()),
+            start,
+            end,
+            lines: &part.lines,
+            skipped: &part.skipped,
+            unknown: &part.unknown,
+            unreadable: &part.unreadable,
+        };
+        let payload = serde_json::to_vec(&payload).unwrap_or_default();
+        let digest = part.digest.finish();
+        // The payload's digest is part of the id: a line that is redacted by other rules than before
+        // makes another event, not one that contradicts the first.
+        let request_id = id::slice_id(&[
+            &self.file.identity,
+            &digest.to_string(),
+            &Digest::of(&payload).to_string(),
+        ]);
+        Some(Slice {
+            request_id,
+            start,
+            end,
+            digest,
+            payload,
+            lines: part.lines.len(),
+            skipped: part.skipped,
+            unknown: part.unknown,
+            unreadable: part.unreadable,
+            removed: part.removed,
+        })
+    }
+}
+
+impl Part {
+    fn keep(&mut self, kept: Kept) {
+        self.bytes += kept.len();
+        self.removed.add(&kept.removed);
+        self.lines.push(kept.json);
+    }
+
+    fn has_room_for_unknown(&self, kept: &Kept) -> bool {
+        self.unknown_bytes + kept.len() <= UNKNOWN_LINES_MAX_BYTES
+    }
+}

@@ -1,0 +1,20 @@
+//! The domain through its public interface, with queues and stores in memory and paused time.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod breaker;
+mod drain;
+mod events;
+mod herd;
+mod lines;
+mod outage;
+mod projection;
+mod prompts;
+mod redact;
+mod redact_labelled;
+mod redact_rules;
+mod retry;
+mod sessions;
+mod snapshot;
+mod suspects;
+mod transcript;

@@ -1,0 +1,145 @@
+//! The projection over real sessions: in any order and however often each event comes, a session is the
+//! same conversation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::envelope::{Envelope, Source};
+use arrakis_core::base::id::uuid_v7;
+use arrakis_core::record::ingest::{Reception, admit};
+use arrakis_core::record::store::{Arrival, Verdict};
+use arrakis_core::session::conversation::{Changes, MessageOrigin, Role, ToolStatus};
+use proptest::prelude::*;
+
+/// The real payloads in order, by session.
+fn sessions() -> BTreeMap<String, Vec<Arrival>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/hooks");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    let mut sessions = BTreeMap::<String, Vec<Arrival>>::new();
+    for (n, file) in (0..).zip(files) {
+        let arrival = arrival(n, &std::fs::read(&file).unwrap());
+        sessions.entry(arrival.session_id.clone().unwrap()).or_default().push(arrival);
+    }
+    sessions
+}
+
+fn arrival(n: i64, payload: &[u8]) -> Arrival {
+    let at = Timestamp::from_millis(1_800_000_000_000 + n);
+    let payload = payload.strip_suffix(b"\n").unwrap_or(payload).to_vec();
+    let id = format!("e{n}").parse().unwrap();
+    let envelope = Envelope::new(id, at, "http://h/", Source::default(), payload);
+    let reception = Reception {
+        event_id: uuid_v7(at, [0; 10]),
+        received_at: at,
+        workspace: "main".to_owned(),
+        headers: BTreeMap::new(),
+        ip_address: None,
+    };
+    admit(envelope.into(), reception).0
+}
+
+/// What arrivals add up to, in the order given; the parts sorted, so that they compare.
+fn project<'a>(arrivals: impl IntoIterator<Item = &'a Arrival>) -> Changes {
+    let mut all = Changes::default();
+    for arrival in arrivals {
+        match arrakis_core::record::ingest::judge(arrival) {
+            Verdict::Apply(changes) => all.absorb(changes),
+            other => panic!("{other:?}"),
+        }
+    }
+    all.conversations.sort_by_key(|one| one.id);
+    all.messages.sort_by_key(|one| one.id);
+    all.tool_uses.sort_by_key(|one| one.id);
+    all.subagents.sort_by_key(|one| one.id);
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_order_and_any_repetition_give_the_same_conversation(
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        keys in prop::collection::vec(any::<u64>(), 100),
+    ) {
+        for arrivals in sessions().values() {
+            let expected = project(arrivals);
+            let mut shuffled: Vec<&Arrival> = arrivals.iter().collect();
+            shuffled.extend(picks.iter().map(|pick| pick.get(arrivals)));
+            let mut order: Vec<usize> = (0..shuffled.len()).collect();
+            order.sort_by_key(|n| keys[n % keys.len()].rotate_left(*n as u32));
+            let found = project(order.into_iter().map(|n| shuffled[n]));
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
+
+#[test]
+fn real_sessions_add_up_to_what_happened() {
+    let sessions = sessions();
+    let read = |id: &str| project(&sessions[id]);
+
+    let agents = read("8493f639-8381-4545-8901-e884c944734a");
+    assert_eq!(agents.conversations.len(), 1);
+    assert_eq!(agents.conversations[0].title.as_ref().unwrap().value, "@@play agents3");
+    assert!(agents.conversations[0].ended_at().is_some());
+    assert_eq!(agents.tool_uses.len(), 6, "three agents, and a command in each");
+    assert!(agents.tool_uses.iter().all(|tool| tool.status() == ToolStatus::Succeeded));
+    let threads = agents.tool_uses.iter().filter(|tool| tool.agent_id.is_some()).count();
+    assert_eq!(threads, 3);
+
+    let denied = read("197da2db-70e2-4ded-ac56-746139ffd59b");
+    let [tool] = &denied.tool_uses[..] else { panic!("one tool use") };
+    assert_eq!(tool.status(), ToolStatus::Denied);
+    let why = tool.result.as_ref().unwrap().response.as_ref().unwrap();
+    assert!(why.as_str().contains("requires approval"));
+
+    let parallel = read("06cbac0f-1500-4dcb-9802-eff884472760");
+    let failed = parallel.tool_uses.iter().filter(|tool| tool.status() == ToolStatus::Failed);
+    assert_eq!(failed.count(), 1);
+    assert!(parallel.tool_uses.iter().all(|t| t.result.as_ref().unwrap().duration_ms.is_some()));
+
+    // A session that was resumed: the first end is undone, the last one counts.
+    let resumed = read("c88ceccb-c292-4918-b8a9-07e8857680da");
+    let conversation = &resumed.conversations[0];
+    assert_eq!(conversation.ended_at(), Some(conversation.last_event_at));
+    let prompts = resumed.messages.iter().filter(|m| m.origin == MessageOrigin::Prompt).count();
+    assert_eq!(prompts, 2);
+}
+
+#[test]
+fn single_events_do_what_they_say() {
+    let one = |payload: &str| project(&[arrival(1, payload.as_bytes())]);
+    let post = one(
+        r#"{"session_id":"s","hook_event_name":"PostToolUse","tool_name":"Read","tool_use_id":"t",
+        "tool_input":{"n":1.50},"tool_response":{"big":1e400},"duration_ms":12}"#,
+    );
+    let tool = &post.tool_uses[0];
+    assert_eq!(tool.parameters.as_ref().unwrap().value.as_str(), r#"{"n":1.50}"#);
+    assert_eq!(
+        tool.result.as_ref().unwrap().response.as_ref().unwrap().as_str(),
+        r#"{"big":1e400}"#
+    );
+
+    let running = one(r#"{"session_id":"s","hook_event_name":"PreToolUse","tool_use_id":"t"}"#);
+    assert_eq!(running.tool_uses[0].status(), ToolStatus::Running);
+
+    let failure = one(r#"{"session_id":"s","hook_event_name":"StopFailure","error":"server_error",
+        "last_assistant_message":"API Error: 500"}"#);
+    assert_eq!(
+        (failure.messages[0].role, &*failure.messages[0].content.value),
+        (Role::System, "API Error: 500")
+    );
+
+    let unknown = one(r#"{"session_id":"s","hook_event_name":"FromTheFuture","tool_input":7}"#);
+    assert_eq!((unknown.conversations.len(), unknown.messages.len()), (1, 0));
+    let nameless = one(r#"{"hook_event_name":"Setup"}"#);
+    assert_eq!(nameless, Changes::default());
+    // Fields of another type than today's are as good as absent.
+    let odd = one(
+        r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":{"text":"x"},"cwd":[]}"#,
+    );
+    assert!(odd.messages.is_empty());
+}

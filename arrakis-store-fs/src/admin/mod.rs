@@ -1,0 +1,9 @@
+//! What people do to a spool: look at it, try events again, verify, repair, export and import.
+
+pub mod action;
+pub mod entry;
+mod ids;
+pub mod inspect;
+pub mod repair;
+pub mod transfer;
+pub mod verify;

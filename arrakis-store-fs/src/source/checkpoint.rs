@@ -1,0 +1,359 @@
+//! How far each transcript was read.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::digest::Digest;
+use arrakis_core::session::transcript::{TranscriptAgent, TranscriptFile, count_line_type};
+use serde::{Deserialize, Serialize};
+
+use crate::spool::durability::{FileSystem, create_directories, write_durably};
+use crate::spool::layout::Layout;
+use crate::spool::lock;
+
+/// Longest note, in bytes: three paths of the longest kind, of characters that JSON writes as six, and the
+/// rest.
+const NOTE_MAX_BYTES: usize = 128 * 1024;
+
+/// The ending of a note's file name.
+const SUFFIX: &str = ".json";
+
+/// The ending of a lock's file name.
+const LOCK: &str = "lock";
+
+/// After how long a temporary file or a lock is taken for one that a crash has left.
+const LEFT_BEHIND: Duration = Duration::from_secs(3600);
+
+/// What is known about one transcript.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// Where it is, as the events name it.
+    pub path: String,
+    /// The session that it belongs to.
+    pub session_id: String,
+    /// The session's working directory, where it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// The subagent whose it is; none for a session's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// That subagent's type, where an event told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Where its slices go: a URL without credentials.
+    pub destination: String,
+    /// Whether it was named to `arrakis import` alone: then it may lie anywhere, and is not followed there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+    /// Which file was read; none before anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<FileIdentity>,
+    /// All before this byte is in the spool, or was.
+    #[serde(default)]
+    pub offset: u64,
+    /// How many lines before the offset are of types that the version which read them did not know, by type.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unknown: BTreeMap<String, u64>,
+    /// What the file was like when it was read last to the end of its last whole line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seen: Option<Seen>,
+    /// What a reading is about to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) intent: Option<Intent>,
+    /// Since when there is no such file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Timestamp>,
+    /// Why it could not be read the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// Tells a file from others at its path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FileIdentity {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// The digest of its first line, or of the beginning of that. It stays the same in a copy, so it
+    /// stands for the file in the ids of slices.
+    pub(super) first: Digest,
+    /// How many bytes before the offset `last` is the digest of.
+    pub(super) last_bytes: u64,
+    pub(super) last: Digest,
+}
+
+/// What tells a file that has changed, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Seen {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// When it was modified, in seconds since 1970 and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Seen {
+    pub(super) fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
+/// What a reading is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Intent {
+    /// It does not go beyond this byte.
+    pub(super) end: u64,
+    /// When its slices were captured.
+    pub(super) at: Timestamp,
+}
+
+impl Note {
+    /// The note of a file that was never read.
+    #[must_use]
+    pub fn new(file: &TranscriptFile, destination: &str) -> Self {
+        let agent = file.agent.as_ref();
+        Self {
+            path: file.path.clone(),
+            session_id: file.session_id.clone(),
+            cwd: file.cwd.clone(),
+            agent_id: agent.map(|agent| agent.id.clone()),
+            agent_type: agent.and_then(|agent| agent.agent_type.clone()),
+            destination: destination.to_owned(),
+            imported: false,
+            file: None,
+            offset: 0,
+            unknown: BTreeMap::new(),
+            seen: None,
+            intent: None,
+            missing_since: None,
+            trouble: None,
+        }
+    }
+
+    /// The transcript as the events of its slices name it.
+    pub(super) fn transcript(&self) -> TranscriptFile {
+        let agent = |id: &String| TranscriptAgent {
+            id: id.clone(),
+            agent_type: self.agent_type.clone(),
+            tool_use_id: None,
+        };
+        TranscriptFile {
+            session_id: self.session_id.clone(),
+            path: self.path.clone(),
+            cwd: self.cwd.clone(),
+            agent: self.agent_id.as_ref().map(agent),
+            identity: String::new(),
+        }
+    }
+
+    /// Has the next reading begin with the first line.
+    pub(super) fn rewind(&mut self) {
+        (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
+        self.unknown.clear();
+    }
+
+    /// Counts lines of unknown types; they stand before the offset that is saved with the counts, so reading
+    /// them again after a crash counts them once.
+    pub(super) fn count_unknown(&mut self, lines: &BTreeMap<String, u64>) {
+        for (line_type, lines) in lines {
+            count_line_type(&mut self.unknown, line_type, *lines);
+        }
+    }
+
+    /// Whether there is nothing at the path that was not read, for this destination.
+    pub(super) fn is_done(&self, destination: &str) -> bool {
+        let is_done = |found: fs::Metadata| {
+            (found.is_file() && found.len() == 0) || self.seen == Some(Seen::of(&found))
+        };
+        let is_current = self.trouble.is_none() && self.destination == destination;
+        is_current && fs::metadata(&self.path).is_ok_and(is_done)
+    }
+}
+
+/// The notes of a spool.
+#[derive(Debug)]
+pub(super) struct Notes {
+    layout: Layout,
+    fs: Arc<dyn FileSystem>,
+    written: AtomicU64,
+}
+
+impl Notes {
+    pub(super) fn new(layout: Layout, fs: Arc<dyn FileSystem>) -> Self {
+        Self { layout, fs, written: AtomicU64::new(0) }
+    }
+
+    /// The note of the transcript at `path`. One that cannot be read counts as none: the file is read
+    /// again from its beginning.
+    pub(super) fn load(&self, path: &str) -> io::Result<Option<Note>> {
+        let found = read(&self.file_of(path))?;
+        Ok(found.filter(|note| note.path == path))
+    }
+
+    /// Makes a note durable, in place of the one before.
+    pub(super) fn save(&self, note: &Note) -> io::Result<()> {
+        let target = self.file_of(&note.path);
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        // Not in `tmp/`, where a file that a crash leaves would be taken for an event.
+        let temporary = target.with_extension(format!("{}-{number}", std::process::id()));
+        let bytes = serde_json::to_vec(note)?;
+        if bytes.len() > NOTE_MAX_BYTES {
+            return Err(io::Error::other(format!("it has more than {NOTE_MAX_BYTES} bytes")));
+        }
+        let write = || write_durably(&*self.fs, &temporary, &target, &[&bytes]);
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_directories(&*self.fs, [&*self.layout.transcripts()])?;
+                write()
+            }
+            // A process of the same number has died here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.fs.remove(&temporary)?;
+                write()
+            }
+            written => written,
+        }
+    }
+
+    /// Has nobody else read the transcript at `path` until what it returns is dropped: two readings at
+    /// once would push the same slices, and one hide from the other that they are in the spool. `None`
+    /// where somebody is at it and it shall not `wait` for that.
+    pub(super) fn hold(&self, path: &str, wait: bool) -> io::Result<Option<Held>> {
+        let path = self.file_of(path).with_extension(LOCK);
+        loop {
+            let lock = if wait { lock::lock(&path).map(Some) } else { lock::try_lock(&path) };
+            match lock {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_directories(&*self.fs, [&*self.layout.transcripts()])?;
+                }
+                // It waited for one that was removed when it was let go.
+                Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
+                lock => return Ok(lock?.map(|file| Held { path, _file: file })),
+            }
+        }
+    }
+
+    pub(super) fn forget(&self, note: &Note) -> io::Result<()> {
+        self.fs.remove(&self.file_of(&note.path))
+    }
+
+    /// All notes that can be read; removes what crashes have left.
+    pub(super) fn all(&self) -> io::Result<Vec<Note>> {
+        for path in paths(&self.layout)?.iter().filter(|path| !is_note(path)) {
+            let modified = path.metadata().and_then(|found| found.modified());
+            let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+            let is_old = age.is_some_and(|age| age > LEFT_BEHIND);
+            // A long reading holds its lock for longer.
+            if is_old && let Ok(Some(_held)) = lock::try_lock(path) {
+                self.fs.remove(path).ok(); // it is tried again next time
+            }
+        }
+        all(&self.layout)
+    }
+
+    fn file_of(&self, path: &str) -> PathBuf {
+        let mut name = Digest::of(path.as_bytes()).to_string();
+        name.replace_range(.."sha256:".len(), "");
+        name.truncate(32);
+        self.layout.transcripts().join(name + SUFFIX)
+    }
+}
+
+/// A transcript that is being read; no longer when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // While it is locked, so that nobody has a lock on a file that is gone.
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+/// How the transcripts are that a spool knows of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Survey {
+    /// How many files are followed.
+    pub files: u64,
+    /// How many bytes of them were not read yet.
+    pub unread_bytes: u64,
+    /// How many are gone.
+    pub missing: u64,
+    /// Those that could not be read, and why.
+    pub troubles: Vec<(String, String)>,
+    /// How many of their lines are of types that the version which read them did not know, by type.
+    pub unknown_lines: BTreeMap<String, u64>,
+}
+
+/// Looks at the transcripts that a spool knows of. It reads the notes, and of the files only the size.
+///
+/// # Errors
+///
+/// The notes cannot be listed.
+pub fn survey(layout: &Layout) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    for note in all(layout)? {
+        match fs::metadata(&note.path) {
+            Ok(found) => {
+                survey.files += 1;
+                survey.unread_bytes += found.len().saturating_sub(note.offset);
+            }
+            Err(_) => survey.missing += 1,
+        }
+        for (line_type, lines) in &note.unknown {
+            count_line_type(&mut survey.unknown_lines, line_type, *lines);
+        }
+        survey.troubles.extend(note.trouble.map(|trouble| (note.path, trouble)));
+    }
+    Ok(survey)
+}
+
+fn all(layout: &Layout) -> io::Result<Vec<Note>> {
+    let paths = paths(layout)?.into_iter();
+    Ok(paths.filter(|path| is_note(path)).filter_map(|path| read(&path).ok().flatten()).collect())
+}
+
+fn is_note(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
+}
+
+/// The files in the directory of the notes, which may not be there.
+fn paths(layout: &Layout) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(layout.transcripts()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => Ok(entries?.flatten().map(|entry| entry.path()).collect()),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Note>> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?.take(NOTE_MAX_BYTES as u64).read_to_end(&mut bytes)?,
+    };
+    let note = serde_json::from_slice(&bytes);
+    if let Err(error) = &note {
+        tracing::warn!(target: "arrakis::queue", path = %path.display(), %error,
+            "it cannot be told how far a transcript was read; it is read again from its beginning");
+    }
+    Ok(note.ok())
+}

@@ -1,0 +1,266 @@
+//! The feed and the search index beyond what every store does: late commits, several servers.
+
+use std::time::Duration;
+
+use crate::common::{Home, record_one};
+use arrakis_core::record::store::{
+    EventFilter, EventReader, EventStore, FeedCursor, Page, SearchFilter,
+};
+use arrakis_core::testkit::event_store::hook;
+use arrakis_store_pg::PgStore;
+use diesel::QueryableByName;
+use diesel::sql_types::Text;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+
+async fn follow(store: &PgStore, cursor: FeedCursor) -> (FeedCursor, Vec<String>) {
+    let page = store.feed(Some(cursor), 100).await.unwrap();
+    (page.cursor, page.events.into_iter().map(|event| event.request_id.to_string()).collect())
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_long_is_not_skipped() {
+    let mut home = Home::new().await;
+    let other = home.again().await;
+    record_one(&home.store, home.arrivals.prompt("late", "s")).await;
+    let cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    // It takes its number first and commits last.
+    let mut late = home.database.connect().await;
+    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
+        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    late.batch_execute(slow).await.unwrap();
+    record_one(&other, home.arrivals.prompt("a", "s")).await;
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["a"]);
+    record_one(&other, home.arrivals.prompt("b", "s")).await;
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["b"]);
+    late.batch_execute("COMMIT").await.unwrap();
+    let (cursor, seen) = follow(&home.store, cursor).await;
+    assert_eq!(seen, ["late"]);
+    assert!(follow(&home.store, cursor).await.1.is_empty());
+}
+
+#[tokio::test]
+async fn a_page_that_ends_in_the_middle_does_not_skip_what_commits_meanwhile() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("late", "s")).await;
+    let mut cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    let mut late = home.database.connect().await;
+    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
+        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    late.batch_execute(slow).await.unwrap();
+    for n in 0..10 {
+        record_one(&home.store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
+    }
+    let page = home.store.feed(Some(cursor), 1).await.unwrap();
+    assert!(page.more);
+    late.batch_execute("COMMIT").await.unwrap();
+    cursor = page.cursor;
+    let mut seen: Vec<_> =
+        page.events.into_iter().map(|event| event.request_id.to_string()).collect();
+    loop {
+        let page = home.store.feed(Some(cursor), 1).await.unwrap();
+        if page.events.is_empty() {
+            break;
+        }
+        cursor = page.cursor;
+        seen.extend(page.events.into_iter().map(|event| event.request_id.to_string()));
+    }
+    seen.sort();
+    let expected: Vec<_> =
+        std::iter::once("late".to_owned()).chain((0..10).map(|n| format!("r{n}"))).collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
+    let mut home = Home::new().await;
+    let other = home.again().await;
+    for n in 0..20 {
+        let store = if n % 2 == 0 { &home.store } else { &other };
+        record_one(store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
+    }
+    let (one, two) = tokio::join!(home.store.index(100), other.index(100));
+    let taken = (one.unwrap(), two.unwrap());
+    assert_eq!(taken.0 + taken.1, 20, "{taken:?}");
+    let filter = EventFilter { text: Some("prompt".to_owned()), ..Default::default() };
+    let found = other.events(filter.clone(), Page::first(100)).await.unwrap();
+    assert_eq!(found.len(), 20);
+
+    let pruned =
+        home.store.prune(crate::common::start().plus(Duration::from_secs(9)), 100).await.unwrap();
+    assert_eq!(pruned, 20);
+    assert!(other.events(filter, Page::first(100)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn old_commits_go_once_they_are_indexed() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("old", "s")).await;
+    home.clock.advance(Duration::from_secs(25 * 3600));
+    let mut conn = home.database.connect().await;
+    let old = "SELECT count(*)::text AS \"QUERY PLAN\" FROM commits WHERE at < '2025-11-25'";
+    // Transactions of the other tests' databases keep what is younger than they are.
+    for n in 0.. {
+        record_one(&home.store, home.arrivals.prompt(&format!("new-{n}"), "s")).await;
+        home.store.index(10).await.unwrap();
+        if lines(&mut conn, old).await == ["0"] {
+            break;
+        }
+        assert!(n < 10_000, "old commits stay");
+    }
+    let left = "SELECT count(*)::text AS \"QUERY PLAN\" FROM commits";
+    assert_ne!(lines(&mut conn, left).await, ["0"], "young ones stay");
+}
+
+#[tokio::test]
+async fn positions_of_another_server_are_forgotten_by_the_next_migration() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("a", "s")).await;
+    // What a dump from a server that had more transactions brings.
+    home.database
+        .run_sql(
+            "UPDATE commits SET xid = '999999999999';
+             UPDATE search_position SET position = '999999999998:999999999999:'",
+        )
+        .await;
+    let cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    assert!(follow(&home.store, cursor.clone()).await.1.is_empty());
+    arrakis_store_pg::migrate(home.database.url()).await.unwrap();
+    record_one(&home.store, home.arrivals.prompt("b", "s")).await;
+    assert_eq!(follow(&home.store, cursor).await.1, ["b"]);
+    assert_eq!(home.store.index(10).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+    let mut home = Home::new().await;
+    let tool = |n: u32| {
+        format!(r#","tool_name":"Bash","tool_use_id":"t{n}","tool_input":{{"command":"needle"}}"#)
+    };
+    let batch =
+        (0..70).map(|n| home.arrivals.next(&format!("e{n}"), hook("s", "PreToolUse", &tool(n))));
+    home.store.record(batch.collect()).await.unwrap();
+    record_one(&home.store, home.arrivals.prompt("needle", "s")).await;
+    while home.store.index(10).await.unwrap() == 10 {}
+    let found = async |store: &PgStore| {
+        let text = Some("needle".to_owned());
+        let filter = SearchFilter { text, ..SearchFilter::new("main") };
+        store.search(filter, None, 100).await.unwrap().hits.len()
+    };
+    assert_eq!(found(&home.store).await, 71);
+    home.database
+        .run_sql(concat!(
+            include_str!("../../migrations/2026-11-26-100000_search/down.sql"),
+            include_str!("../../migrations/2026-11-26-100000_search/up.sql")
+        ))
+        .await;
+    assert_eq!(found(&home.store).await, 0);
+    record_one(&home.store, home.arrivals.prompt("another-needle", "s")).await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(found(&home.store).await, 1, "what is new comes first");
+    let mut parts = 0;
+    while home.store.index(1).await.unwrap() == 1 {
+        parts += 1;
+    }
+    assert!(parts > 3, "it goes in parts: {parts}");
+    assert_eq!(found(&home.store).await, 72);
+}
+
+#[tokio::test]
+async fn a_commit_of_very_many_texts_is_indexed_in_parts_that_last() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("a", "s")).await;
+    let tool = r#","tool_name":"Bash","tool_use_id":"t","tool_input":"prompt""#;
+    record_one(&home.store, home.arrivals.next("b", hook("s", "PreToolUse", tool))).await;
+    home.store.index(10).await.unwrap();
+    // Of what is now written in one commit, a part is refused.
+    let copies = |table: &str| {
+        format!(
+            "CREATE TABLE made AS TABLE {table};
+             UPDATE made SET timestamp = timestamp - interval '1 hour';
+             INSERT INTO {table} SELECT (jsonb_populate_record(made,
+                 jsonb_build_object('id', gen_random_uuid()))).* FROM made, generate_series(1, 2500);
+             DROP TABLE made;"
+        )
+    };
+    home.database.run_sql(&[copies("messages"), copies("tool_uses")].concat()).await;
+    home.database
+        .run_sql(
+            "INSERT INTO commits (events, messages, tool_uses, at) SELECT '{}',
+                 (SELECT array_agg(id) FROM messages), (SELECT array_agg(id) FROM tool_uses), now();
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF (SELECT count(*) FROM subject_search) > 4500 THEN RAISE 'enough'; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuse BEFORE UPDATE ON search_position FOR EACH ROW EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    home.store.index(1).await.unwrap_err();
+    let mut conn = home.database.connect().await;
+    let indexed = "SELECT count(*)::text AS \"QUERY PLAN\" FROM subject_search";
+    let part: u32 = lines(&mut conn, indexed).await[0].parse().unwrap();
+    assert!((1000..=4500).contains(&part), "{part}");
+    home.database.run_sql("DROP TRIGGER refuse ON search_position").await;
+    record_one(&home.store, home.arrivals.prompt("c", "s")).await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(lines(&mut conn, indexed).await, ["5002"], "all of it, and nothing else");
+    assert_eq!(home.store.index(9).await.unwrap(), 1);
+    assert_eq!(home.store.index(9).await.unwrap(), 0);
+    assert_eq!(lines(&mut conn, indexed).await, ["5003"]);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
+    let mut home = Home::new().await;
+    for batch in 0..2 {
+        let tool = format!(r#","tool_name":"Bash","tool_use_id":"t{batch}","tool_input":"prompt""#);
+        for n in 0..3 {
+            let (id, session) = (format!("{batch}-{n}"), format!("s{n}"));
+            record_one(&home.store, home.arrivals.prompt(&id, &session)).await;
+        }
+        let (id, payload) = (format!("{batch}-t"), hook("s3", "PreToolUse", &tool));
+        record_one(&home.store, home.arrivals.next(&id, payload)).await;
+        if batch == 0 {
+            home.store.index(10).await.unwrap();
+        }
+        home.database
+            .run_sql(
+                "UPDATE messages SET metadata = '{}' WHERE content LIKE '%-0';
+                 UPDATE tool_uses SET metadata = '{}';
+                 UPDATE conversations SET metadata = '1' WHERE session_id = 's1'",
+            )
+            .await;
+        home.store.index(10).await.unwrap();
+        let filter = SearchFilter { text: Some("prompt".to_owned()), ..SearchFilter::new("main") };
+        let page = home.store.search(filter, None, 100).await.unwrap();
+        assert_eq!(page.hits.len(), batch + 1, "of each batch one can be read, with what it needs");
+        home.database.run_sql("UPDATE conversations SET metadata = '{}'").await;
+    }
+}
+
+#[tokio::test]
+async fn a_search_asks_the_index_bucket_by_bucket() {
+    let home = Home::new().await;
+    let mut conn = home.database.connect().await;
+    conn.batch_execute("SET enable_seqscan = off").await.unwrap();
+    let query = "EXPLAIN SELECT subject_id FROM subject_search \
+        WHERE words @@ ANY ('{\"''1:a'' & ''1:b''\",\"''0:a''\"}'::text[]::tsquery[]) \
+        ORDER BY at DESC, subject_id DESC LIMIT 9";
+    let plan = lines(&mut conn, query).await.join("\n");
+    assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+    let query = "EXPLAIN SELECT said FROM unnest('{x}'::text[]) AS v (said) WHERE EXISTS \
+        (SELECT 1 FROM subject_search WHERE words @@ quote_literal(v.said)::tsquery)";
+    let plan = lines(&mut conn, query).await.join("\n");
+    assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+}
+
+async fn lines(conn: &mut AsyncPgConnection, sql: &str) -> Vec<String> {
+    #[derive(QueryableByName)]
+    struct Line {
+        #[diesel(sql_type = Text, column_name = "QUERY PLAN")]
+        text: String,
+    }
+    let rows: Vec<Line> = diesel::sql_query(sql).load(conn).await.unwrap();
+    rows.into_iter().map(|row| row.text).collect()
+}

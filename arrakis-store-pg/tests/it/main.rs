@@ -1,0 +1,13 @@
+//! The Postgres store against a real server.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod common;
+mod conformance;
+mod crash;
+mod feed;
+mod monitoring;
+mod record;
+mod schema;
+mod sessions;
+mod trouble;

@@ -1,0 +1,12 @@
+//! The SQLite store in temporary folders.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+mod common;
+mod conformance;
+mod feed;
+mod record;
+mod schema;
+mod search;
+mod sessions;
+mod work;

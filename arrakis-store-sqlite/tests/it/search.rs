@@ -1,0 +1,291 @@
+//! Search: what is indexed when, how much at a time, and what is found of it.
+
+use crate::common::{Home, arrival, at, count, says, with_body};
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{
+    Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, Verdict,
+};
+use arrakis_core::session::conversation::{Stamp, Stamped};
+use arrakis_store_sqlite::SqliteStore;
+use diesel::connection::SimpleConnection;
+
+fn payload(request_id: &str, seconds: i64, text: &str) -> Arrival {
+    let body = serde_json::json!({"session_id": "s", "hook_event_name": "Stop", "text": text});
+    with_body(arrival(request_id, seconds), body.to_string())
+}
+
+async fn record(store: &SqliteStore, event: &Arrival, message: &str) {
+    store.record(vec![(event.clone(), says(event, message))]).await.unwrap();
+}
+
+async fn find(store: &SqliteStore, filter: EventFilter) -> String {
+    let found = store.events(filter, Page::first(100)).await.unwrap();
+    Vec::from_iter(found.iter().map(|event| event.request_id.as_str())).join(" ")
+}
+
+fn text(text: &str) -> EventFilter {
+    EventFilter { text: Some(text.to_owned()), ..EventFilter::default() }
+}
+
+async fn messages(store: &SqliteStore, text: &str) -> Vec<SearchHit> {
+    let filter = SearchFilter { text: Some(text.to_owned()), ..SearchFilter::new("main") };
+    store.search(filter, None, 100).await.unwrap().hits
+}
+
+#[tokio::test]
+async fn what_is_pruned_is_no_longer_found() {
+    let home = Home::new();
+    record(&home.store, &payload("old", 0, "a needle"), "hello").await;
+    record(&home.store, &payload("new", 9, "a needle"), "hello").await;
+    home.store.index(10).await.unwrap();
+    assert_eq!(find(&home.store, text("needle")).await, "new old");
+    assert_eq!(home.store.prune(at(5), 10).await.unwrap(), 1);
+    assert_eq!(find(&home.store, text("needle")).await, "new");
+    let mut conn = home.beside();
+    assert_eq!(count(&mut conn, "event_keys"), 1);
+    assert_eq!(count(&mut conn, "event_words"), 1);
+    conn.batch_execute("INSERT INTO event_words (event_words) VALUES ('integrity-check')").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_pruned_before_it_is_indexed_leaves_nothing() {
+    let home = Home::new();
+    record(&home.store, &payload("old", 0, "a needle"), "hello").await;
+    home.store.prune(at(5), 10).await.unwrap();
+    assert_eq!(home.store.index(10).await.unwrap(), 1);
+    assert_eq!(count(&mut home.beside(), "event_keys"), 0);
+    assert_eq!(messages(&home.store, "hello").await.len(), 1, "messages stay");
+}
+
+#[tokio::test]
+async fn a_message_that_changed_is_found_by_its_new_words_only() {
+    let home = Home::new();
+    let event = arrival("e", 9);
+    let verdict = says(&event, "the old words");
+    let Verdict::Apply(mut changes) = verdict.clone() else { panic!("it is applied") };
+    home.store.record(vec![(event, verdict)]).await.unwrap();
+    home.store.index(10).await.unwrap();
+    // What an earlier event says of a message counts, whenever it arrives.
+    let earlier = arrival("earlier", 0);
+    let stamp = Stamp { at: at(0), request_id: earlier.request_id.clone() };
+    changes.messages[0].content = Stamped::new(&stamp, "the new words".to_owned());
+    home.store.record(vec![(earlier, Verdict::Apply(changes))]).await.unwrap();
+    let stored = messages(&home.store, "words").await.remove(0).snippet.text();
+    assert_eq!(stored, "the new words", "it is found by what is indexed and read as it is");
+    home.store.index(10).await.unwrap();
+    assert!(messages(&home.store, "old").await.is_empty());
+    assert_eq!(messages(&home.store, "new words").await.len(), 1);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 1);
+}
+
+#[tokio::test]
+async fn commits_are_indexed_as_many_as_asked_for() {
+    let home = Home::new();
+    for n in 0..5 {
+        record(&home.store, &payload(&format!("e{n}"), n, "needle"), "hello").await;
+    }
+    assert_eq!(home.store.index(0).await.unwrap(), 0);
+    assert_eq!(home.store.index(2).await.unwrap(), 2);
+    assert_eq!(find(&home.store, text("needle")).await, "e1 e0");
+    assert_eq!(home.store.index(2).await.unwrap(), 2);
+    assert_eq!(home.store.index(2).await.unwrap(), 1);
+    assert_eq!(home.store.index(2).await.unwrap(), 0);
+    assert_eq!(find(&home.store, text("needle")).await, "e4 e3 e2 e1 e0");
+}
+
+#[tokio::test]
+async fn one_commit_of_many_large_payloads_is_indexed_whole() {
+    let home = Home::new();
+    let filler = "x".repeat(100_000);
+    let event = |n: i64| payload(&format!("e{n}"), n, &format!("needle n{n} {filler}"));
+    let events: Vec<Arrival> = (0..40).map(event).collect();
+    let batch = events.iter().map(|event| (event.clone(), says(event, "hello"))).collect();
+    home.store.record(batch).await.unwrap();
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(home.store.index(1).await.unwrap(), 0);
+    assert_eq!(find(&home.store, text("needle n7")).await, "e7");
+    assert_eq!(find(&home.store, text("needle")).await.split(' ').count(), 40);
+    assert_eq!(messages(&home.store, "hello").await.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_index_each_text_once() {
+    let home = Home::new();
+    let other = home.again();
+    for n in 0..30 {
+        record(&home.store, &payload(&format!("e{n}"), n, "needle"), "hello").await;
+    }
+    let both = tokio::join!(home.store.index(100), other.index(100));
+    assert!(both.0.unwrap() + both.1.unwrap() <= 30, "none is counted twice");
+    while home.store.index(100).await.unwrap() > 0 {}
+    assert_eq!(find(&other, text("needle")).await.split(' ').count(), 30);
+    assert_eq!(count(&mut home.beside(), "event_words"), 30);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 30);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
+    let home = Home::new();
+    for (n, session) in (0..).zip(["bad", "good", "sad", "good"]) {
+        let event =
+            Arrival { session_id: Some(session.to_owned()), ..arrival(&format!("e{n}"), n) };
+        record(&home.store, &event, &format!("needle {session}")).await;
+        home.beside()
+            .batch_execute(
+                "UPDATE messages SET metadata = '{}' WHERE content = 'needle bad';
+                 UPDATE conversations SET metadata = '1' WHERE session_id = 'sad'",
+            )
+            .unwrap();
+        home.store.index(10).await.unwrap();
+    }
+    assert_eq!(messages(&home.store, "needle").await.len(), 2);
+    let damage = "UPDATE messages SET metadata = '{}' WHERE id = (SELECT min(id) FROM messages \
+        WHERE content = 'needle good')";
+    home.beside().batch_execute(damage).unwrap();
+    assert_eq!(messages(&home.store, "needle").await.len(), 1);
+}
+
+#[tokio::test]
+async fn every_filter_narrows_a_search() {
+    let home = Home::new();
+    let mut other = payload("b", 1, "needle");
+    other.session_id = Some("t\0two".to_owned());
+    other.event_type = "Other".to_owned();
+    other.workspace = "elsewhere".to_owned();
+    let (code, message) = ("odd".to_owned(), "it is odd".to_owned());
+    let batch = vec![
+        (payload("a", 0, "needle"), says(&payload("a", 0, ""), "needle")),
+        (other.clone(), Verdict::Invalid { code, message }),
+    ];
+    home.store.record(batch).await.unwrap();
+    home.store.index(10).await.unwrap();
+    assert_eq!(find(&home.store, text("needle")).await, "b a");
+    let filters = [
+        EventFilter { workspace: Some("elsewhere".to_owned()), ..text("needle") },
+        EventFilter { event_type: Some("Other".to_owned()), ..text("needle") },
+        EventFilter { session_id: other.session_id.clone(), ..text("needle") },
+        EventFilter { request_id: Some(other.request_id.clone()), ..text("needle") },
+        EventFilter { status: Some(EventStatus::Invalid), ..text("needle") },
+    ];
+    for filter in filters {
+        assert_eq!(find(&home.store, filter.clone()).await, "b", "{filter:?}");
+        let without = EventFilter { text: Some("hay".to_owned()), ..filter };
+        assert_eq!(find(&home.store, without).await, "");
+    }
+    let crossed = EventFilter {
+        session_id: Some("s".to_owned()),
+        event_type: Some("Other".to_owned()),
+        ..text("needle")
+    };
+    assert_eq!(find(&home.store, crossed).await, "");
+    // A row's state may change after it was indexed.
+    home.store.transition(other.event_id, EventStatus::Pending, "me", "please").await.unwrap();
+    let pending = EventFilter { status: Some(EventStatus::Pending), ..text("needle") };
+    assert_eq!(find(&home.store, pending).await, "b");
+}
+
+#[tokio::test]
+async fn pages_of_one_millisecond_have_no_gap() {
+    let home = Home::new();
+    let events: Vec<Arrival> =
+        (0..50).map(|n| payload(&format!("e{n}"), n / 20, "needle")).collect();
+    for event in &events {
+        record(&home.store, event, "needle").await;
+    }
+    home.store.index(100).await.unwrap();
+    let (mut found, mut page) = (Vec::new(), Page::first(7));
+    loop {
+        let part = home.store.events(text("needle"), page).await.unwrap();
+        let Some(last) = part.last() else { break };
+        page.after = Some(last.id);
+        found.extend(part.into_iter().map(|event| event.id));
+    }
+    let mut expected: Vec<_> = events.iter().map(|event| event.event_id).collect();
+    expected.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(found, expected);
+
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let filter = SearchFilter { text: Some("needle".to_owned()), ..SearchFilter::new("main") };
+        let part = home.store.search(filter, after, 7).await.unwrap();
+        found.extend(part.hits.into_iter().map(|hit| hit.cursor()));
+        after = part.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 50);
+    assert!(found.is_sorted_by(|a, b| a > b), "newest first, each once");
+}
+
+#[tokio::test]
+async fn messages_of_any_time_are_found_in_its_order() {
+    let home = Home::new();
+    let years = [-60_000, -300, -1, 0, 1, 300, 1000, 60_000];
+    for (n, year) in years.into_iter().enumerate() {
+        let event = Arrival { received_at: at(year * 31_556_952), ..arrival(&format!("e{n}"), 0) };
+        record(&home.store, &event, &format!("needle n{n}")).await;
+    }
+    home.store.index(100).await.unwrap();
+    let found = messages(&home.store, "needle").await;
+    let found: Vec<_> = found.into_iter().map(|hit| hit.snippet.text()).collect();
+    let expected: Vec<_> = (0..years.len()).rev().map(|n| format!("needle n{n}")).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn words_are_those_of_the_search_and_not_of_the_index() {
+    let home = Home::new();
+    let texts =
+        ["Ärger İn 東京2", "don't NEAR(a b)", "a\0b x\u{1f41b}y ½ ª", "arger in 東京 and or not"];
+    for (n, text) in (0..).zip(texts) {
+        record(&home.store, &payload(&format!("e{n}"), n, text), "hello").await;
+    }
+    home.store.index(10).await.unwrap();
+    for (asked, expected) in [
+        ("ärger", "e0"),
+        ("ÄRGER", "e0"),
+        ("arger", "e3"),
+        ("İn", "e0"),
+        ("東京2", "e0"),
+        ("東京", "e3"),
+        ("near(b", "e1"),
+        ("a NOT b", ""),
+        ("a OR b", ""),
+        ("and OR not", "e3"),
+        ("b a", "e2 e1"),
+        ("x", "e2"),
+        ("½", "e2"),
+        ("near*", "e1"),
+        ("nea*", ""),
+        ("words:near", ""),
+        ("§w", ""),
+        ("\"", ""),
+    ] {
+        assert_eq!(find(&home.store, text(asked)).await, expected, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+    let home = Home::new();
+    for n in 0..700 {
+        record(&home.store, &payload(&format!("e{n}"), n, "x"), &format!("needle n{n}")).await;
+    }
+    while home.store.index(100).await.unwrap() == 100 {}
+    let mut conn = home.beside();
+    conn.batch_execute(include_str!("../../migrations/2026-11-26-100000_search/down.sql")).unwrap();
+    conn.batch_execute(include_str!("../../migrations/2026-11-26-100000_search/up.sql")).unwrap();
+    assert!(messages(&home.store, "needle").await.is_empty());
+    record(&home.store, &payload("new", 900, "x"), "needle new").await;
+    assert_eq!(home.store.index(1).await.unwrap(), 1);
+    assert_eq!(messages(&home.store, "needle").await.len(), 1, "what is new comes first");
+    let mut steps = 0;
+    while home.store.index(1).await.unwrap() == 1 {
+        steps += 1;
+    }
+    assert!(steps > 2, "it goes in parts: {steps}");
+    assert_eq!(messages(&home.store, "needle n3").await.len(), 1);
+    assert_eq!(count(&mut conn, "subject_keys"), 701);
+    assert_eq!(count(&mut conn, "index_backlog"), 0);
+}
