@@ -17,9 +17,9 @@ use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
-use arrakis_store_fs::queue::receivers;
 use arrakis_store_fs::source::{Follower, ShipConfig, Shipper};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_fs::spool::receivers;
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, SpoolLimits};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
@@ -230,7 +230,7 @@ impl Delivery {
 /// What reads transcripts into the spool of `layout`.
 #[must_use]
 pub fn shipper(layout: &Layout, config: &Config) -> Shipper {
-    Shipper::new(layout.clone(), Arc::new(SystemClock), ship_config(config))
+    Shipper::new(layout.clone(), ship_config(config))
 }
 
 /// How transcripts are read.
@@ -243,9 +243,14 @@ pub fn ship_config(config: &Config) -> ShipConfig {
         slices: SliceConfig { thinking: config.transcripts.thinking },
         redactor: config.redactor.clone(),
         source: machine(&process_env),
-        max_files: config.spool.max_files,
-        max_bytes: config.spool.max_bytes,
+        limits: limits(config),
     }
+}
+
+/// What the spool may hold.
+#[must_use]
+pub fn limits(config: &Config) -> SpoolLimits {
+    SpoolLimits { max_files: config.spool.max_files, max_bytes: config.spool.max_bytes }
 }
 
 /// A drainer of the spool of `layout`, and its queue. It tells receivers what `reporter` knows of the
@@ -261,12 +266,8 @@ pub fn drainer(
     reporter: Arc<dyn SpoolReporter>,
     follower: Arc<Follower>,
 ) -> anyhow::Result<(Arc<FsQueue>, Drainer)> {
-    let queue_config = FsQueueConfig {
-        max_files: config.spool.max_files,
-        max_bytes: config.spool.max_bytes,
-        ..FsQueueConfig::default()
-    };
-    let queue = Arc::new(FsQueue::open(layout.clone(), Arc::new(SystemClock), queue_config)?);
+    let queue_config = FsQueueConfig { limits: limits(config), ..FsQueueConfig::default() };
+    let queue = Arc::new(FsQueue::open(layout.clone(), queue_config)?);
     let http = HttpConfig { timeout: config.timeout, ..HttpConfig::default() };
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
     let transport = HttpTransport::new(http, endpoints).with_reporter(reporter);

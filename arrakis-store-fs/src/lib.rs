@@ -16,7 +16,11 @@ pub mod queue;
 pub mod source;
 
 #[cfg(feature = "queue")]
-pub use queue::{FsQueue, FsQueueConfig, is_idle};
+pub use queue::{FsQueue, FsQueueConfig};
+pub use spool::capacity::SpoolLimits;
+pub use spool::dir::SpoolDir;
+#[cfg(feature = "queue")]
+pub use spool::is_idle;
 pub use spool::layout::Layout;
 pub use spool::lock::{DrainerLock, is_drainer_running};
 pub use spool::{Spool, SpoolError};

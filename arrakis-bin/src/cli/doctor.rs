@@ -312,7 +312,7 @@ fn accept_counts(spools: &[Layout], context: &mut Context) -> anyhow::Result<Exi
     let mut accepted = Vec::new();
     for layout in spools {
         let Some(present) = SpoolStatus::of(layout).map(|spool| spool.present) else { continue };
-        let before = counters::accept(layout, &present)
+        let before = counters::accept(&layout.clone().into(), &present)
             .with_context(|| format!("cannot accept the counts of {}", layout.home().display()))?;
         accepted.push(serde_json::json!({ "home": layout.home(), "before": before }));
         if !context.json {

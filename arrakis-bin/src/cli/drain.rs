@@ -10,9 +10,8 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::delivery::drain::{DrainReport, Until};
 use arrakis_core::delivery::layers::breaker::BreakerHandle;
 use arrakis_core::delivery::queue::Queue;
-use arrakis_store_fs::queue::receivers;
 use arrakis_store_fs::source::Follower;
-use arrakis_store_fs::spool::is_leased;
+use arrakis_store_fs::spool::{is_leased, receivers};
 use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -224,9 +223,9 @@ async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &Cancellat
             () = done.cancelled() => if !changes.has_changed().unwrap_or_default() { return },
         }
         changes.mark_unchanged();
-        let (home, snapshot, since) = (home.clone(), breaker.snapshot(), before.clone());
+        let (dir, snapshot, since) = (home.clone().into(), breaker.snapshot(), before.clone());
         let saved = snapshot.clone();
-        let saving = tokio::task::spawn_blocking(move || receivers::save(&home, &saved, &since));
+        let saving = tokio::task::spawn_blocking(move || receivers::save(&dir, &saved, &since));
         match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
             Ok(()) => before = snapshot,
             Err(error) if !std::mem::replace(&mut warned, true) => {

@@ -12,7 +12,7 @@ use arrakis_core::base::envelope::{Envelope, TruncationReason};
 use arrakis_core::base::limits::PAYLOAD_MAX_BYTES;
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::spool::counters;
-use arrakis_store_fs::spool::layout::decode;
+use arrakis_store_fs::spool::format::decode;
 use serde_json::{Value, json};
 
 fn read(path: &Path) -> Envelope {

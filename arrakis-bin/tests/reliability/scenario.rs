@@ -10,7 +10,7 @@ use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::digest::Digest;
 use arrakis_store_fs::spool::layout::EntryName;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, SpoolDir};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use tempfile::TempDir;
@@ -103,7 +103,9 @@ pub(crate) fn redrive(world: &World) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (layout, clock) = (Layout::new(world.home()), Arc::new(SystemClock));
-        let queue = FsQueue::open(layout, clock, FsQueueConfig::default()).unwrap();
+        let queue =
+            FsQueue::open(SpoolDir::new(layout).with_clock(clock), FsQueueConfig::default())
+                .unwrap();
         let letters = queue.list(None, usize::MAX).await.unwrap();
         let ids: Vec<_> = letters.into_iter().map(|letter| letter.request_id).collect();
         queue.redrive(&ids).await.unwrap();

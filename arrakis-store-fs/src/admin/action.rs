@@ -4,17 +4,16 @@
 //! disk, and whoever else takes that file at the same time wins or loses as a whole: nothing is done
 //! twice and nothing is lost.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
-use arrakis_core::base::clock::Timestamp;
-
 use crate::admin::entry::{Entry, Found, State, about};
 use crate::spool::counters::{self, Exit, Tallying};
-use crate::spool::durability::{FileSystem, RealFileSystem};
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::{remove_tree, rename_new};
+use crate::spool::format::Unreadable;
 use crate::spool::history;
-use crate::spool::layout::{EntryName, Layout, Unreadable};
+use crate::spool::layout::EntryName;
 use crate::spool::quarantine::reason_path;
 
 /// What came of an action on one entry.
@@ -37,10 +36,11 @@ pub enum Action {
 /// # Errors
 ///
 /// The file cannot be read or renamed.
-pub fn retry(layout: &Layout, entry: &Entry, now: Timestamp) -> io::Result<Action> {
+pub fn retry(dir: &SpoolDir, entry: &Entry) -> io::Result<Action> {
+    let now = dir.now();
     let Some(name) = &entry.named else {
         return match entry.state {
-            State::Quarantined => restore(layout, entry),
+            State::Quarantined => restore(dir, entry),
             State::Processing => Ok(Action::Leased),
             State::Pending | State::Failed => {
                 Ok(Action::Kept("its name is not one of an event; repair the spool first".into()))
@@ -48,27 +48,28 @@ pub fn retry(layout: &Layout, entry: &Entry, now: Timestamp) -> io::Result<Actio
         };
     };
     let due = match entry.state {
-        State::Quarantined => return restore(layout, entry),
+        State::Quarantined => return restore(dir, entry),
         State::Processing => return Ok(Action::Leased),
         State::Pending if name.is_due(now) => return Ok(Action::Done),
         State::Pending => EntryName { due: now, ..name.clone() },
         State::Failed => EntryName { due: now, rounds: 0, ..name.clone() },
     };
     if entry.state == State::Failed {
-        begin_anew(&entry.path);
+        begin_anew(dir, &entry.path);
     }
-    moved(&entry.path, fs::rename(&entry.path, layout.pending().join(due.to_string())))
+    let target = dir.layout.pending().join(due.to_string());
+    moved(&entry.path, dir.fs.rename(&entry.path, &target))
 }
 
 /// Takes the mark of age from an event that comes back, or it would be given up again at once.
-fn begin_anew(path: &Path) {
-    RealFileSystem.set_modified(path, 0).ok();
+fn begin_anew(dir: &SpoolDir, path: &Path) {
+    dir.fs.set_modified(path, 0).ok();
 }
 
 /// Gives entries up for good, and counts them.
 #[derive(Debug)]
 pub struct Discarder<'a> {
-    layout: &'a Layout,
+    dir: &'a SpoolDir,
     tallying: Option<Tallying<'a>>,
     done: u64,
 }
@@ -79,8 +80,8 @@ impl<'a> Discarder<'a> {
 
     /// Gives up entries of this spool.
     #[must_use]
-    pub fn new(layout: &'a Layout) -> Self {
-        Self { layout, tallying: None, done: 0 }
+    pub fn new(dir: &'a SpoolDir) -> Self {
+        Self { dir, tallying: None, done: 0 }
     }
 
     /// Gives an entry up, with its history. What a drainer has leased is left to it.
@@ -92,11 +93,12 @@ impl<'a> Discarder<'a> {
         if entry.state == State::Processing {
             return Ok(Action::Leased);
         }
-        let tallying = self.tallying.get_or_insert_with(|| Tallying::new(self.layout));
-        let removed = tallying.leave(Exit::Discarded, || match fs::remove_file(&entry.path) {
+        let dir = self.dir;
+        let tallying = self.tallying.get_or_insert_with(|| Tallying::new(&dir.layout));
+        let removed = tallying.leave(Exit::Discarded, || match dir.fs.remove(&entry.path) {
             // A directory may bear the name of an event, too.
             Err(_) if entry.path.symlink_metadata().is_ok_and(|found| found.is_dir()) => {
-                fs::remove_dir_all(&entry.path)
+                remove_tree(&*dir.fs, &entry.path)
             }
             removed => removed,
         });
@@ -104,15 +106,15 @@ impl<'a> Discarder<'a> {
         if self.done.is_multiple_of(Self::BATCH) {
             self.tallying = None;
             // A drainer does it otherwise.
-            counters::fold_if_long(self.layout).ok();
+            counters::fold_if_long(dir).ok();
         }
         let action = moved(&entry.path, removed)?;
         if action == Action::Done {
             match (entry.state, &entry.named) {
                 (State::Quarantined, _) => {
-                    fs::remove_file(reason_path(&entry.path)).ok();
+                    dir.fs.remove(&reason_path(&entry.path)).ok();
                 }
-                (_, Some(name)) => history::remove(self.layout, &name.request_id),
+                (_, Some(name)) => history::remove(dir, &name.request_id),
                 (_, None) => {}
             }
         }
@@ -121,39 +123,19 @@ impl<'a> Discarder<'a> {
 }
 
 /// Puts what reads well again back among those that wait.
-fn restore(layout: &Layout, entry: &Entry) -> io::Result<Action> {
+fn restore(dir: &SpoolDir, entry: &Entry) -> io::Result<Action> {
     let envelope = match entry.read()? {
         Found::Whole(envelope) => envelope,
         Found::Unreadable(Unreadable(reason)) => return Ok(Action::Kept(reason)),
         Found::Gone => return Ok(Action::Gone),
     };
-    let target = layout.pending().join(EntryName::of(&envelope.header).to_string());
-    begin_anew(&entry.path);
-    let action = moved(&entry.path, rename_new(&entry.path, &target))?;
+    let target = dir.layout.pending().join(EntryName::of(&envelope.header).to_string());
+    begin_anew(dir, &entry.path);
+    let action = moved(&entry.path, rename_new(&*dir.fs, &entry.path, &target))?;
     if action == Action::Done {
-        fs::remove_file(reason_path(&entry.path)).ok();
+        dir.fs.remove(&reason_path(&entry.path)).ok();
     }
     Ok(action)
-}
-
-/// Renames a regular file to a name that nobody has.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from),
-        // A file system without links: the look and the rename are two steps there.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
-            ) =>
-        {
-            if to.symlink_metadata().is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(from, to)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn moved(path: &Path, result: io::Result<()>) -> io::Result<Action> {

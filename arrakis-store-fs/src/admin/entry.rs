@@ -17,12 +17,10 @@ use arrakis_core::base::envelope::{Envelope, Header};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
-use crate::queue::claim;
+use crate::spool::file;
+use crate::spool::format::{HEADER_MAX_BYTES, Unreadable, decode_header};
 use crate::spool::history;
-use crate::spool::layout::{
-    EVENT_SUFFIX, EntryName, HEADER_MAX_BYTES, Layout, REASON_SUFFIX, Unreadable, decode_header,
-    destination_tag,
-};
+use crate::spool::layout::{EVENT_SUFFIX, EntryName, Layout, REASON_SUFFIX, destination_tag};
 use crate::spool::quarantine::reason_path;
 
 /// Where an entry is.
@@ -145,7 +143,7 @@ impl Entry {
     ///
     /// The file cannot be read.
     pub fn header(&self) -> io::Result<Found<Header>> {
-        Found::of(claim::open(&self.path).and_then(|opened| match opened {
+        Found::of(file::open(&self.path).and_then(|opened| match opened {
             Ok(mut file) => read_header(&mut file),
             Err(reason) => Ok(Err(reason)),
         }))
@@ -157,7 +155,7 @@ impl Entry {
     ///
     /// The file cannot be read.
     pub fn read(&self) -> io::Result<Found<Envelope>> {
-        Found::of(claim::read(&self.path))
+        Found::of(file::read(&self.path))
     }
 
     /// The bytes of the file, unless it is no regular file or longer than an event may be.
@@ -166,7 +164,7 @@ impl Entry {
     ///
     /// The file cannot be read.
     pub fn bytes(&self) -> io::Result<Found<Bytes>> {
-        Found::of(claim::read_bytes(&self.path))
+        Found::of(file::read_bytes(&self.path))
     }
 
     /// The first `max` bytes of the file, whatever it is.
@@ -175,7 +173,7 @@ impl Entry {
     ///
     /// The file cannot be read.
     pub fn head(&self, max: u64) -> io::Result<Found<Bytes>> {
-        Found::of(claim::open(&self.path).and_then(|opened| match opened {
+        Found::of(file::open(&self.path).and_then(|opened| match opened {
             Ok(file) => {
                 let mut bytes = Vec::new();
                 file.take(max).read_to_end(&mut bytes)?;
@@ -199,7 +197,7 @@ impl Entry {
     pub fn reason(&self) -> Option<String> {
         const MAX_BYTES: u64 = 4096;
         let mut reason = Vec::new();
-        let file = claim::open(&reason_path(&self.path)).ok()?.ok()?;
+        let file = file::open(&reason_path(&self.path)).ok()?.ok()?;
         file.take(MAX_BYTES).read_to_end(&mut reason).ok()?;
         Some(String::from_utf8_lossy(&reason).trim().to_owned())
     }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrakis_core::base::clock::Timestamp;
@@ -17,9 +17,9 @@ use arrakis_core::base::conservation::{Balance, Present, Receiver, Tally};
 use uuid::Uuid;
 
 use crate::spool::counters::{self, Counters};
-use crate::spool::is_event;
-use crate::spool::layout::{EntryName, Layout, REASON_SUFFIX};
+use crate::spool::layout::{EntryName, Layout};
 use crate::spool::owner::{other_machine, this_machine};
+use crate::spool::{count_events, count_quarantined, is_event};
 
 /// How often a look is taken before it is content with a spool that moves.
 const LOOKS: u32 = 3;
@@ -94,7 +94,7 @@ pub fn look(layout: &Layout) -> io::Result<Look> {
 /// What the drainers of a spool know of their receivers; nothing where that cannot be read.
 #[must_use]
 pub fn receivers(layout: &Layout) -> Vec<Receiver> {
-    crate::queue::receivers::load(layout).receivers.into_iter().map(Into::into).collect()
+    crate::spool::receivers::load(layout).receivers.into_iter().map(Into::into).collect()
 }
 
 struct Glance {
@@ -124,10 +124,8 @@ impl Glance {
         }
         let owners = owners(layout)?;
         present.processing = leased(&owners);
-        present.failed = count(&layout.failed(), is_event)?;
-        present.quarantined = count(&layout.quarantine(), |entry| {
-            !entry.file_name().as_encoded_bytes().ends_with(REASON_SUFFIX.as_bytes())
-        })?;
+        present.failed = count_events(&layout.failed())?;
+        present.quarantined = count_quarantined(layout)?;
         let after = counters::read(layout)?;
         let still = began.is_some() && changes(layout, &owners) == began && before == after;
         let moved = if still {
@@ -177,7 +175,7 @@ fn owners(layout: &Layout) -> io::Result<Vec<PathBuf>> {
 
 fn leased(owners: &[PathBuf]) -> u64 {
     // An owner that goes meanwhile has nothing left to count.
-    owners.iter().map(|owner| count(owner, is_event).unwrap_or(0)).sum()
+    owners.iter().map(|owner| count_events(owner).unwrap_or(0)).sum()
 }
 
 fn elsewhere(layout: &Layout) -> io::Result<Vec<Elsewhere>> {
@@ -185,14 +183,10 @@ fn elsewhere(layout: &Layout) -> io::Result<Vec<Elsewhere>> {
     let mut elsewhere = Vec::new();
     for owner in owners(layout)? {
         if let Some(machine) = other_machine(&owner, &here) {
-            elsewhere.push(Elsewhere { machine, events: count(&owner, is_event).unwrap_or(0) });
+            elsewhere.push(Elsewhere { machine, events: count_events(&owner).unwrap_or(0) });
         }
     }
     Ok(elsewhere)
-}
-
-fn count(directory: &Path, wanted: impl Fn(&DirEntry) -> bool) -> io::Result<u64> {
-    Ok(fs::read_dir(directory)?.flatten().filter(wanted).count() as u64)
 }
 
 /// When the event of a file was captured: before its first lost round the due time; then what its id

@@ -8,15 +8,16 @@ use std::time::Duration;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 
-use crate::admin::action::rename_new;
 use crate::admin::entry::{Entry, Filter, State, entries};
 use crate::admin::ids::Ids;
 use crate::admin::verify::{Check, Finding, Kind, Step, check};
-use crate::queue::FsQueueConfig;
-use crate::queue::claim;
-use crate::spool::durability::{FileSystem, RealFileSystem};
+use crate::spool::capacity::SpoolLimits;
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::rename_new;
+use crate::spool::file;
+use crate::spool::format::Unreadable;
 use crate::spool::history;
-use crate::spool::layout::{EntryName, Layout, REASON_SUFFIX, Unreadable};
+use crate::spool::layout::{EntryName, REASON_SUFFIX};
 use crate::spool::owner::reap;
 use crate::spool::quarantine::{quarantine, reason_path, write_reason};
 use crate::spool::{Spool, SpoolError, survey};
@@ -25,14 +26,14 @@ use crate::spool::{Spool, SpoolError, survey};
 const LEFT_AFTER: Duration = Duration::from_secs(3600);
 
 /// Brings a spool in order, beside whatever drainers are at work, and tells each thing that it found
-/// and what it did about it. Done twice, the second time finds nothing but what it could not mend.
+/// and what it did about it. Done twice, the second time finds nothing but what it could not repair.
 ///
 /// * Directories that are missing are made.
 /// * What a writer has left in `tmp/` becomes an event if it is whole, else it goes to quarantine.
 /// * The events of dead drainers are given back.
 /// * Damaged entries go to quarantine; events with a wrong name get the right one.
 /// * Histories without an event go, and reasons without an entry; entries without a reason get one.
-/// * The flag that refuses new events goes if there is room below the limits of `config`.
+/// * The flag that refuses new events goes if there is room below `limits`.
 ///
 /// With a filter that sets anything, only the entries that match are looked at.
 ///
@@ -40,43 +41,43 @@ const LEFT_AFTER: Duration = Duration::from_secs(3600);
 ///
 /// The directories cannot be made.
 pub fn repair(
-    layout: &Layout,
+    dir: &SpoolDir,
     filter: &Filter,
-    now: Timestamp,
-    config: FsQueueConfig,
+    limits: SpoolLimits,
     mut tell: impl FnMut(Step),
 ) -> Result<(), SpoolError> {
+    let layout = &dir.layout;
     let missing: Vec<_> = layout.directories().into_iter().filter(|path| !path.is_dir()).collect();
-    Spool::new(layout.clone()).create()?;
+    Spool::new(dir.clone()).create()?;
     for directory in missing {
         let finding = Finding::new(Kind::MissingDirectory, directory, "was not there");
-        tell(Step::Finding(finding.mended("made")));
+        tell(Step::Finding(finding.remedied("made")));
     }
-    let mut mender = Mender { layout, now, tell: &mut tell };
+    let mut repairer = Repairer { dir, now: dir.now(), tell: &mut tell };
     if !filter.is_everything() {
-        mender.entries(filter);
+        repairer.entries(filter);
     } else {
-        mender.try_each(Kind::Unfinished, &layout.tmp(), Mender::unfinished);
-        mender.orphans();
-        mender.entries(filter);
-        mender.try_each(Kind::LostReason, &layout.quarantine(), Mender::reasons);
-        mender.try_each(Kind::LostHistory, &layout.attempts(), Mender::histories);
-        mender.try_each(Kind::StaleFlag, &layout.full(), |mender| mender.flag(config));
+        repairer.try_each(Kind::Unfinished, &layout.tmp(), Repairer::unfinished);
+        repairer.orphans();
+        repairer.entries(filter);
+        repairer.try_each(Kind::LostReason, &layout.quarantine(), Repairer::reasons);
+        repairer.try_each(Kind::LostHistory, &layout.attempts(), Repairer::histories);
+        repairer.try_each(Kind::StaleFlag, &layout.full(), |repairer| repairer.flag(limits));
     }
     for directory in [layout.pending(), layout.failed(), layout.quarantine()] {
         // What a power loss undoes now is found again.
-        RealFileSystem.sync_directory(&directory).ok();
+        dir.fs.sync_directory(&directory).ok();
     }
     Ok(())
 }
 
-struct Mender<'a> {
-    layout: &'a Layout,
+struct Repairer<'a> {
+    dir: &'a SpoolDir,
     now: Timestamp,
     tell: &'a mut dyn FnMut(Step),
 }
 
-impl Mender<'_> {
+impl Repairer<'_> {
     fn found(&mut self, finding: Finding) {
         (self.tell)(Step::Finding(finding));
     }
@@ -94,9 +95,9 @@ impl Mender<'_> {
     }
 
     /// Tells what became of a file.
-    fn tell_mended(&mut self, finding: Finding, mended: io::Result<&str>) {
-        match mended {
-            Ok(remedy) => self.found(finding.mended(remedy)),
+    fn report(&mut self, finding: Finding, repaired: io::Result<&str>) {
+        match repaired {
+            Ok(remedy) => self.found(finding.remedied(remedy)),
             Err(error) => {
                 let problem = format!("{}; it cannot be mended: {error}", finding.problem);
                 self.found(Finding { problem, ..finding });
@@ -105,27 +106,31 @@ impl Mender<'_> {
     }
 
     fn unfinished(&mut self) -> io::Result<()> {
-        for file in fs::read_dir(self.layout.tmp())? {
-            let path = file?.path();
+        for entry in fs::read_dir(self.dir.layout.tmp())? {
+            let path = entry?.path();
             if !self.is_left(&path) {
                 continue;
             }
             let finding = |problem| Finding::new(Kind::Unfinished, &path, problem);
-            match claim::read(&path) {
+            match file::read(&path) {
                 Ok(Ok(envelope)) => {
                     let name = EntryName::of(&envelope.header).to_string();
-                    let mended = match rename_new(&path, &self.layout.pending().join(name)) {
+                    let repaired = match rename_new(
+                        &*self.dir.fs,
+                        &path,
+                        &self.dir.layout.pending().join(name),
+                    ) {
                         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                             let reason = Unreadable("its event waits already".to_owned());
-                            quarantine(self.layout, &path, &reason).map(|()| "set aside")
+                            quarantine(self.dir, &path, &reason).map(|()| "set aside")
                         }
                         renamed => renamed.map(|()| "put among those that wait"),
                     };
-                    self.tell_mended(finding("is a whole event"), mended);
+                    self.report(finding("is a whole event"), repaired);
                 }
                 Ok(Err(reason)) => {
-                    let mended = quarantine(self.layout, &path, &reason).map(|()| "set aside");
-                    self.tell_mended(finding(reason.0.as_str()), mended);
+                    let repaired = quarantine(self.dir, &path, &reason).map(|()| "set aside");
+                    self.report(finding(reason.0.as_str()), repaired);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.found(finding(error.to_string().as_str())),
@@ -135,14 +140,14 @@ impl Mender<'_> {
     }
 
     fn orphans(&mut self) {
-        let reaped = reap(&RealFileSystem, self.layout, None, |_, _| {});
+        let reaped = reap(self.dir, None, |_, _| {});
         let finding =
-            |problem: String| Finding::new(Kind::Orphaned, self.layout.processing(), problem);
+            |problem: String| Finding::new(Kind::Orphaned, self.dir.layout.processing(), problem);
         match reaped {
             Ok(0) => {}
             Ok(count) => {
                 let finding = finding(format!("held {count} events of drainers that are dead"));
-                self.found(finding.mended("given back"));
+                self.found(finding.remedied("given back"));
             }
             Err(error) => {
                 let finding =
@@ -153,12 +158,14 @@ impl Mender<'_> {
     }
 
     fn entries(&mut self, filter: &Filter) {
-        for entry in entries(self.layout, filter) {
+        for entry in entries(&self.dir.layout, filter) {
             (self.tell)(Step::Entry);
             match entry {
                 Ok(entry) if entry.state == State::Quarantined => {}
                 Ok(entry) => self.entry(&entry),
-                Err(error) => self.found(Finding::new(Kind::Unread, self.layout.queue(), error)),
+                Err(error) => {
+                    self.found(Finding::new(Kind::Unread, self.dir.layout.queue(), error))
+                }
             }
         }
     }
@@ -170,21 +177,20 @@ impl Mender<'_> {
         match check(entry) {
             Ok(Check::Gone | Check::Sound { .. }) => {}
             Ok(Check::Damaged(reason)) if is_ours => {
-                let mended = quarantine(self.layout, &entry.path, &reason);
-                self.tell_mended(finding(Kind::Damaged, reason.0), mended.map(|()| "set aside"));
+                let repaired = quarantine(self.dir, &entry.path, &reason);
+                self.report(finding(Kind::Damaged, reason.0), repaired.map(|()| "set aside"));
             }
             Ok(Check::Misnamed(right)) if is_ours => {
                 let right_path = entry.path.with_file_name(right.to_string());
-                let mended = match rename_new(&entry.path, &right_path) {
+                let repaired = match rename_new(&*self.dir.fs, &entry.path, &right_path) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         let reason = format!("there is another file of its right name, {right}");
-                        quarantine(self.layout, &entry.path, &Unreadable(reason))
-                            .map(|()| "set aside")
+                        quarantine(self.dir, &entry.path, &Unreadable(reason)).map(|()| "set aside")
                     }
                     renamed => renamed.map(|()| "renamed"),
                 };
                 let problem = format!("should be called {right}");
-                self.tell_mended(finding(Kind::Misnamed, problem), mended);
+                self.report(finding(Kind::Misnamed, problem), repaired);
             }
             Ok(Check::Damaged(reason)) => self.found(finding(Kind::Damaged, reason.0)),
             Ok(Check::Misnamed(right)) => {
@@ -195,24 +201,25 @@ impl Mender<'_> {
     }
 
     fn reasons(&mut self) -> io::Result<()> {
-        for file in fs::read_dir(self.layout.quarantine())? {
-            let path = file?.path();
+        for entry in fs::read_dir(self.dir.layout.quarantine())? {
+            let path = entry?.path();
             let name = path.to_string_lossy();
             let is_left = |path: &Path| self.is_left(path);
             match name.strip_suffix(REASON_SUFFIX) {
                 Some(entry) if Path::new(entry).symlink_metadata().is_err() && is_left(&path) => {
                     let finding = Finding::new(Kind::LostReason, &path, "has no entry beside it");
-                    self.tell_mended(finding, fs::remove_file(&path).map(|()| "removed"));
+                    self.report(finding, self.dir.fs.remove(&path).map(|()| "removed"));
                 }
                 None if reason_path(&path).symlink_metadata().is_err() => {
-                    let reason = match claim::read(&path) {
+                    let reason = match file::read(&path) {
                         Ok(Ok(_)) => "why it was set aside is not known; it can be read".to_owned(),
                         Ok(Err(Unreadable(reason))) => reason,
                         Err(error) => error.to_string(),
                     };
                     let finding = Finding::new(Kind::LostReason, &path, "has no reason beside it");
-                    let mended = write_reason(&path, &Unreadable(reason)).map(|()| "written anew");
-                    self.tell_mended(finding, mended);
+                    let repaired =
+                        write_reason(self.dir, &path, &Unreadable(reason)).map(|()| "written anew");
+                    self.report(finding, repaired);
                 }
                 _ => {}
             }
@@ -221,12 +228,13 @@ impl Mender<'_> {
     }
 
     fn histories(&mut self) -> io::Result<()> {
-        let mut histories = fs::read_dir(self.layout.attempts())?.peekable();
+        let mut histories = fs::read_dir(self.dir.layout.attempts())?.peekable();
         if histories.peek().is_none() {
             return Ok(());
         }
         // Twice, because an event that moves may be missed once.
-        let looks = [Ids::of(self.layout, &State::ALL)?, Ids::of(self.layout, &State::ALL)?];
+        let looks =
+            [Ids::of(&self.dir.layout, &State::ALL)?, Ids::of(&self.dir.layout, &State::ALL)?];
         for history in histories {
             let path = history?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -234,23 +242,23 @@ impl Mender<'_> {
             let Some(id) = id else { continue };
             if !looks.iter().any(|ids| ids.contains(&id)) && self.is_left(&path) {
                 let finding = Finding::new(Kind::LostHistory, &path, "belongs to no event here");
-                self.tell_mended(finding, fs::remove_file(&path).map(|()| "removed"));
+                self.report(finding, self.dir.fs.remove(&path).map(|()| "removed"));
             }
         }
         Ok(())
     }
 
-    fn flag(&mut self, config: FsQueueConfig) -> io::Result<()> {
-        let flag = self.layout.full();
+    fn flag(&mut self, limits: SpoolLimits) -> io::Result<()> {
+        let flag = self.dir.layout.full();
         if !flag.exists() {
             return Ok(());
         }
-        let found = survey(self.layout)?;
+        let found = survey(&self.dir.layout)?;
         let files = found.pending + found.processing;
-        if files < config.max_files && found.pending_bytes < config.max_bytes {
+        if !limits.are_reached(files, found.pending_bytes) {
             let finding =
                 Finding::new(Kind::StaleFlag, &flag, "refuses events though there is room");
-            self.tell_mended(finding, fs::remove_file(&flag).map(|()| "removed"));
+            self.report(finding, self.dir.fs.remove(&flag).map(|()| "removed"));
         }
         Ok(())
     }

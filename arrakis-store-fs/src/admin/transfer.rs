@@ -34,10 +34,13 @@ use serde_json::value::RawValue;
 
 use crate::admin::entry::{Entry, Found, State};
 use crate::admin::ids::Ids;
+use crate::spool::capacity::check_not_full;
 use crate::spool::counters::Tallying;
-use crate::spool::durability::{FileSystem, RealFileSystem, write_durably};
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::replace_durably;
+use crate::spool::format::{FILE_MAX_BYTES, Unreadable, decode, split};
 use crate::spool::history;
-use crate::spool::layout::{EntryName, FILE_MAX_BYTES, Layout, Unreadable, decode, split};
+use crate::spool::layout::{EntryName, Layout};
 use crate::spool::quarantine::{free_name, write_reason};
 use crate::spool::{Spool, SpoolError};
 
@@ -150,7 +153,7 @@ fn as_text(payload: &[u8]) -> io::Result<Option<&str>> {
 /// Takes exported lines into a spool.
 #[derive(Debug)]
 pub struct Importer {
-    layout: Layout,
+    dir: SpoolDir,
     known: Ids,
     /// Files that a line of this import has brought into quarantine.
     set_aside: HashSet<Digest>,
@@ -178,16 +181,17 @@ pub enum ImportError {
 }
 
 impl Importer {
-    /// An importer into the spool of `layout`, which is created where it is missing.
+    /// An importer into the spool in `dir`, which is created where it is missing.
     ///
     /// # Errors
     ///
     /// The spool cannot be created or read.
-    pub fn new(layout: Layout) -> Result<Self, SpoolError> {
-        Spool::new(layout.clone()).create()?;
-        let known = Ids::of(&layout, &[State::Pending, State::Processing, State::Failed])
-            .map_err(|source| SpoolError::Io { path: layout.queue(), source })?;
-        Ok(Self { layout, known, set_aside: HashSet::new() })
+    pub fn new(dir: impl Into<SpoolDir>) -> Result<Self, SpoolError> {
+        let dir = dir.into();
+        Spool::new(dir.clone()).create()?;
+        let known = Ids::of(&dir.layout, &[State::Pending, State::Processing, State::Failed])
+            .map_err(|source| SpoolError::Io { path: dir.layout.queue(), source })?;
+        Ok(Self { dir, known, set_aside: HashSet::new() })
     }
 
     /// Takes one line in. What was leased where it comes from waits here.
@@ -201,9 +205,7 @@ impl Importer {
             let version = line.arrakis_spool;
             return Err(bad(format!("it was written by another version (format {version})")));
         }
-        if self.layout.full().exists() {
-            return Err(SpoolError::Full(self.layout.queue()).into());
-        }
+        check_not_full(&self.dir.layout)?;
         match line.state.parse().map_err(bad)? {
             State::Quarantined => self.take_quarantined(&line),
             State::Pending | State::Processing => self.take_event(&line, State::Pending),
@@ -229,7 +231,7 @@ impl Importer {
                 new.push(envelope);
             }
         }
-        let spool = Spool::new(self.layout.clone());
+        let spool = Spool::new(self.dir.clone());
         let capture = |part: &[&Envelope]| {
             part.iter().try_for_each(|envelope| spool.capture(envelope).map(drop))
         };
@@ -266,12 +268,12 @@ impl Importer {
             None => own,
         };
         let directory = match state {
-            State::Failed => self.layout.failed(),
-            _ => self.layout.pending(),
+            State::Failed => self.dir.layout.failed(),
+            _ => self.dir.layout.pending(),
         };
         // Before the event, so that whoever delivers it finds its history.
-        history::replace(&self.layout, id, &line.history)
-            .map_err(|source| SpoolError::Io { path: self.layout.attempts(), source })?;
+        history::replace(&self.dir, id, &line.history)
+            .map_err(|source| SpoolError::Io { path: self.dir.layout.attempts(), source })?;
         self.write(&directory.join(name.to_string()), &file)?;
         self.known.insert(id);
         Ok(Imported::New(state))
@@ -289,17 +291,17 @@ impl Importer {
         }
         let there = Entry {
             state: State::Quarantined,
-            path: self.layout.quarantine().join(name),
+            path: self.dir.layout.quarantine().join(name),
             named: None,
         };
         let is_there = matches!(there.bytes(), Ok(Found::Whole(bytes)) if *bytes == file);
         if is_there || !self.set_aside.insert(Digest::of(&file)) {
             return Ok(Imported::Known);
         }
-        let target = free_name(&self.layout.quarantine(), name);
+        let target = free_name(&self.dir.layout.quarantine(), name);
         self.write(&target, &file)?;
         let reason = line.reason.as_deref().unwrap_or("it was in quarantine where it comes from");
-        write_reason(&target, &Unreadable(reason.to_owned()))
+        write_reason(&self.dir, &target, &Unreadable(reason.to_owned()))
             .map_err(|source| SpoolError::Io { path: target, source })?;
         Ok(Imported::New(State::Quarantined))
     }
@@ -307,8 +309,8 @@ impl Importer {
     /// Writes a file durably, and counts it as one that came in.
     fn write(&self, target: &Path, file: &[u8]) -> Result<(), SpoolError> {
         let temporary = self.temporary();
-        let written = Tallying::new(&self.layout).capture(
-            || write_durably(&RealFileSystem, &temporary, target, &[file]),
+        let written = Tallying::new(&self.dir.layout).capture(
+            || replace_durably(&*self.dir.fs, &temporary, target, file),
             // After a failure the file may have appeared all the same.
             |_| target.exists(),
         );
@@ -319,10 +321,8 @@ impl Importer {
     fn temporary(&self) -> PathBuf {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = self.layout.tmp().join(format!("import.{process}.{count}"));
-        // What a process of the same id has left there was never told to anybody.
-        RealFileSystem.remove(&path).ok();
-        path
+        // What a process of the same id has left there was never acknowledged to anybody.
+        self.dir.layout.tmp().join(format!("import.{process}.{count}"))
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 
 use crate::admin::entry::{Entry, Filter, Found, State, entries};
 use crate::spool::Survey;
-use crate::spool::layout::{EntryName, FILE_MAX_BYTES, Layout, Unreadable};
+use crate::spool::format::{FILE_MAX_BYTES, Unreadable};
+use crate::spool::layout::{EntryName, Layout};
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,7 +63,7 @@ impl Finding {
         Self { kind, path: path.into(), problem: problem.to_string(), remedy: None }
     }
 
-    pub(crate) fn mended(self, remedy: impl ToString) -> Self {
+    pub(crate) fn remedied(self, remedy: impl ToString) -> Self {
         Self { remedy: Some(remedy.to_string()), ..self }
     }
 }

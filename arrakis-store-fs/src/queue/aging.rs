@@ -9,16 +9,17 @@ use std::collections::HashSet;
 use std::fs::{self, File, ReadDir};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use arrakis_core::base::limits::PENDING_MAX_AGE;
 use arrakis_core::delivery::queue::Aged;
 use parking_lot::Mutex;
 
-use crate::queue::Inner;
-use crate::spool::RESERVE_BYTES;
-use crate::spool::layout::{EntryName, Layout, OBSERVED_EPOCH};
+use crate::queue::watch::Watch;
+use crate::spool::capacity::{Fill, restore_reserve};
+use crate::spool::dir::SpoolDir;
+use crate::spool::layout::{EntryName, OBSERVED_EPOCH};
 use crate::spool::lock::{is_at, try_lock};
 
 /// Entries that one call looks at: half of what a watch can be told of at once, since marking a file
@@ -34,16 +35,12 @@ const PASS_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest observed time that marks can tell, in seconds: twelve years.
 const OBSERVED_MAX: i64 = 400_000_000;
 
-/// What is known about what waits.
-#[derive(Debug)]
-pub(crate) struct Census {
+/// How long events have waited, and which expired ones may come back.
+#[derive(Debug, Default)]
+pub(crate) struct Aging {
     observer: Mutex<Option<Observer>>,
     /// The tags of destinations that something was delivered to.
     reached: Mutex<HashSet<String>>,
-    files: AtomicI64,
-    bytes: AtomicI64,
-    /// Whether the spool refuses new events because of what was counted here.
-    full: AtomicBool,
 }
 
 /// What the one drainer that looks after the spool knows.
@@ -75,17 +72,7 @@ struct Revival {
     left: bool,
 }
 
-impl Census {
-    pub(crate) fn new(layout: &Layout) -> Self {
-        Self {
-            observer: Mutex::default(),
-            reached: Mutex::default(),
-            files: AtomicI64::new(i64::MAX),
-            bytes: AtomicI64::new(i64::MAX),
-            full: AtomicBool::new(layout.full().exists()),
-        }
-    }
-
+impl Aging {
     /// Something was delivered to the destination with this tag.
     pub(crate) fn reached(&self, tag: &str) {
         let mut reached = self.reached.lock();
@@ -94,74 +81,30 @@ impl Census {
         }
     }
 
-    /// An event has left, so a spool that was full may have room again.
-    pub(crate) fn left(&self, inner: &Inner, bytes: u64) {
-        let files = self.files.fetch_sub(1, Ordering::Relaxed);
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let bytes = self.bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes;
-        if self.full.load(Ordering::Relaxed) && !is_full(inner, files - 1, bytes) {
-            self.mark(inner, false).ok();
-        }
-    }
-
-    /// So much waits: the spool refuses new events, or takes them again.
-    pub(crate) fn counted(&self, inner: &Inner, files: u64, bytes: u64) -> io::Result<()> {
-        let [files, bytes] = [files, bytes].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-        self.files.store(files, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
-        let full = is_full(inner, files, bytes);
-        if full && !inner.layout.full().exists() {
-            tracing::error!(target: "arrakis::queue", files, bytes,
-                "the spool is full and refuses new events until its receiver is back");
-        }
-        self.mark(inner, full)
-    }
-
-    fn mark(&self, inner: &Inner, full: bool) -> io::Result<()> {
-        let flag = inner.layout.full();
-        self.full.store(full, Ordering::Relaxed);
-        match (full, flag.exists()) {
-            (true, false) => inner.fs.write(&flag, b""),
-            (false, true) => inner.fs.remove(&flag),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn is_full(inner: &Inner, files: i64, bytes: i64) -> bool {
-    let reaches = |count: i64, max: u64| u64::try_from(count).is_ok_and(|count| count >= max);
-    reaches(files, inner.config.max_files) || reaches(bytes, inner.config.max_bytes)
-}
-
-impl Inner {
-    pub(crate) fn age(&self, by: Duration) -> io::Result<Aged> {
-        if !self.layout.queue().exists() {
+    /// So much time has passed: counts, expires and revives what waits, where no other drainer does.
+    pub(crate) fn age(
+        &self,
+        dir: &SpoolDir,
+        fill: &Fill,
+        watch: &Watch,
+        by: Duration,
+    ) -> io::Result<Aged> {
+        if !dir.layout.queue().exists() {
             return Ok(Aged::default());
         }
-        let mut observer = self.census.observer.lock();
-        if observer.as_ref().is_none_or(|known| !is_at(&known.file, &self.layout.observed())) {
-            *observer = try_lock(&self.layout.observed())?.map(Observer::new);
+        let mut observer = self.observer.lock();
+        let path = dir.layout.observed();
+        if observer.as_ref().is_none_or(|known| !is_at(&known.file, &path)) {
+            *observer = try_lock(&path)?.map(Observer::new);
         }
         let Some(observer) = observer.as_mut() else {
             return Ok(Aged::default()); // another drainer looks after it
         };
-        self.restore_reserve();
+        restore_reserve(dir);
         observer.watch(by)?;
-        let expired = observer.expire(self)?;
-        let revived = observer.revive(self)?;
+        let expired = observer.expire(dir, fill)?;
+        let revived = observer.revive(dir, watch, &self.reached)?;
         Ok(Aged { expired, revived })
-    }
-
-    /// Sets space aside again that was given up, once there is twice as much.
-    fn restore_reserve(&self) {
-        let size = fs::metadata(self.layout.reserve()).map_or(0, |found| found.len());
-        let free = || self.fs.free_bytes(&self.layout.queue()).unwrap_or(0);
-        if size != RESERVE_BYTES as u64
-            && free() >= 2 * RESERVE_BYTES as u64
-            && let Err(error) = self.spool.reserve()
-        {
-            tracing::warn!(target: "arrakis::queue", %error, "cannot set space aside for a full disk");
-        }
     }
 }
 
@@ -187,7 +130,7 @@ impl Observer {
 
     /// Goes on through `pending/`: counts, marks what is new, and gives up what has waited for too
     /// long; returns how much that was.
-    fn expire(&mut self, inner: &Inner) -> io::Result<u64> {
+    fn expire(&mut self, dir: &SpoolDir, fill: &Fill) -> io::Result<u64> {
         if self.pass.is_none() {
             if self.passed.is_some_and(|(at, observed, entries)| {
                 let since = (self.observed - observed).max(at.elapsed());
@@ -195,7 +138,7 @@ impl Observer {
             }) {
                 return Ok(0);
             }
-            let entries = fs::read_dir(inner.layout.pending())?;
+            let entries = fs::read_dir(dir.layout.pending())?;
             self.pass = Some(Pass { entries, files: 0, bytes: 0 });
         }
         let mut expired = 0;
@@ -205,7 +148,7 @@ impl Observer {
                 let (files, bytes) = (pass.files, pass.bytes);
                 self.passed = Some((Instant::now(), self.observed, files));
                 self.pass = None;
-                inner.census.counted(inner, files, bytes)?;
+                fill.counted(dir, files, bytes)?;
                 break;
             };
             let entry = entry?;
@@ -219,9 +162,9 @@ impl Observer {
             let seen = found.mtime() - OBSERVED_EPOCH;
             if !(0..OBSERVED_MAX).contains(&seen) || seen > observed {
                 // Without a mark it is only younger.
-                inner.fs.set_modified(&entry.path(), OBSERVED_EPOCH.saturating_add(observed)).ok();
+                dir.fs.set_modified(&entry.path(), OBSERVED_EPOCH.saturating_add(observed)).ok();
             } else if observed - seen >= PENDING_MAX_AGE.as_secs().cast_signed() {
-                expired += u64::from(give_up(inner, &entry.path(), name)?);
+                expired += u64::from(give_up(dir, &entry.path(), name)?);
             }
         }
         self.may_revive |= expired > 0;
@@ -230,12 +173,17 @@ impl Observer {
 
     /// Goes on through `failed/`: gives back what has expired and whose receiver is back; returns how
     /// much that was.
-    fn revive(&mut self, inner: &Inner) -> io::Result<u64> {
-        let mut reached = inner.census.reached.lock();
+    fn revive(
+        &mut self,
+        dir: &SpoolDir,
+        watch: &Watch,
+        reached: &Mutex<HashSet<String>>,
+    ) -> io::Result<u64> {
+        let mut reached = reached.lock();
         if self.revival.is_none() && self.may_revive && !reached.is_empty() {
             let (tags, left) = (std::mem::take(&mut *reached), false);
             self.revival =
-                Some(Revival { entries: fs::read_dir(inner.layout.failed())?, tags, left });
+                Some(Revival { entries: fs::read_dir(dir.layout.failed())?, tags, left });
         } else if !self.may_revive {
             reached.clear();
         }
@@ -253,10 +201,10 @@ impl Observer {
             let named = name.to_str().and_then(EntryName::parse);
             let Some(name) = named.filter(EntryName::is_expired) else { continue };
             if revival.tags.contains(&name.tag) {
-                let name = EntryName { due: inner.clock.now(), ..name };
+                let name = EntryName { due: dir.now(), ..name };
                 // Its time begins anew, with a mark of its own.
-                inner.fs.set_modified(&entry.path(), 0).ok();
-                let returned = moved(inner.put_back(&entry.path(), &name.to_string()));
+                dir.fs.set_modified(&entry.path(), 0).ok();
+                let returned = moved(watch.put_back(dir, &entry.path(), &name.to_string()));
                 revival.left |= returned.is_err();
                 revived += u64::from(returned?);
             } else {
@@ -267,10 +215,10 @@ impl Observer {
     }
 }
 
-fn give_up(inner: &Inner, path: &std::path::Path, name: EntryName) -> io::Result<bool> {
+fn give_up(dir: &SpoolDir, path: &Path, name: EntryName) -> io::Result<bool> {
     let request_id = name.request_id.clone();
-    let target = inner.layout.failed().join(name.expired().to_string());
-    let given_up = moved(inner.fs.rename(path, &target))?;
+    let target = dir.layout.failed().join(name.expired().to_string());
+    let given_up = moved(dir.fs.rename(path, &target))?;
     if given_up {
         tracing::error!(target: "arrakis::queue", %request_id, code = arrakis_core::delivery::queue::EXPIRED,
             "an event has waited too long; it is kept as a dead letter until its receiver is back");

@@ -1,4 +1,4 @@
-//! Events that were put off though they have lost no round.
+//! Events that were deferred without losing a round.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::spool::layout::is_due;
 
-/// When the events are due that this process has put off. Their names cannot say it: the time in the name of
+/// When the events are due that this process has deferred. Their names cannot say it: the time in the name of
 /// an event that has lost no round is when it was captured, by whatever clock.
 #[derive(Debug, Default)]
-pub(crate) struct PutOff(Mutex<HashMap<RequestId, Timestamp>>);
+pub(crate) struct Deferrals(Mutex<HashMap<RequestId, Timestamp>>);
 
-impl PutOff {
+impl Deferrals {
     pub(crate) fn insert(&self, id: &RequestId, due: Timestamp) {
         let mut known = self.known();
         if known.len() >= SUSPECTS_MAX {
@@ -32,7 +32,7 @@ impl PutOff {
         self.known().remove(id);
     }
 
-    /// Has all of them due.
+    /// Makes all of them due.
     pub(crate) fn clear(&self) {
         self.known().clear();
     }

@@ -2,16 +2,21 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::delivery::queue::{Lane, Lease, LeaseRequest, Leased};
+use parking_lot::Mutex;
 
-use crate::queue::claim::claim;
-use crate::queue::{Inner, find};
-use crate::spool::layout::{EVENT_SUFFIX, EntryName, Unreadable, destination_tag};
+use crate::queue::claim::Claims;
+use crate::queue::deferral::Deferrals;
+use crate::queue::watch::Watch;
+use crate::spool::dir::SpoolDir;
+use crate::spool::find;
+use crate::spool::format::Unreadable;
+use crate::spool::layout::{EVENT_SUFFIX, EntryName, Layout, destination_tag};
 use crate::spool::quarantine::quarantine;
 
 /// Entries of one request that may fail before it is given up: a few bad ones keep nothing from the
@@ -56,86 +61,92 @@ impl Rest {
     }
 }
 
-impl Inner {
-    pub(crate) fn lease(&self, request: &LeaseRequest) -> io::Result<Leased> {
-        self.mend()?;
-        if !self.layout.queue().exists() {
-            return Ok(Leased::default());
-        }
-        let mut lessee = Lessee {
-            inner: self,
-            directory: self.owner.directory(),
-            closed: request.closed.iter().map(|d| destination_tag(d)).collect(),
-            now: self.clock.now(),
-            room_events: request.events,
-            room_bytes: request.bytes,
-            leases: Vec::new(),
-            failures: Vec::new(),
-        };
-        let mut next_due = None;
-        match &request.lane {
-            Lane::Fresh => {
-                while lessee.has_room() {
-                    let Some(name) = self.watch.next() else { break };
-                    lessee.offer(&name);
-                }
-            }
-            Lane::Any => {
-                let mut scan = self.scan.lock();
-                next_due = self.scan(&mut scan, &mut lessee)?;
-            }
-            Lane::One(id) => {
-                if let Some(name) = find(&self.layout.pending(), id)? {
-                    lessee.take(&name)?;
-                }
-            }
-        }
-        lessee.into_leased(next_due)
-    }
+/// What a request is filled from and with.
+#[derive(Clone, Copy)]
+pub(super) struct Lessor<'a> {
+    pub(super) dir: &'a SpoolDir,
+    /// Where this process keeps what it has leased.
+    pub(super) directory: &'a Path,
+    pub(super) watch: &'a Watch,
+    pub(super) claims: &'a Claims,
+    pub(super) deferrals: &'a Deferrals,
+}
 
+/// Fills a request.
+pub(super) fn lease(
+    lessor: Lessor<'_>,
+    scan: &Mutex<Scan>,
+    request: &LeaseRequest,
+) -> io::Result<Leased> {
+    let mut lessee = Lessee {
+        lessor,
+        closed: request.closed.iter().map(|d| destination_tag(d)).collect(),
+        now: lessor.dir.now(),
+        room_events: request.events,
+        room_bytes: request.bytes,
+        leases: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut next_due = None;
+    match &request.lane {
+        Lane::Fresh => {
+            while lessee.has_room() {
+                let Some(name) = lessor.watch.next() else { break };
+                lessee.offer(&name);
+            }
+        }
+        Lane::Any => next_due = scan.lock().run(&lessor.dir.layout, &mut lessee)?,
+        Lane::One(id) => {
+            if let Some(name) = find(&lessor.dir.layout.pending(), id)? {
+                lessee.take(&name)?;
+            }
+        }
+    }
+    lessee.into_leased(next_due)
+}
+
+impl Scan {
     /// Goes on through `pending/` until there is no room left or a whole pass was made; returns the
     /// earliest due time that a whole pass has met.
-    fn scan(&self, scan: &mut Scan, lessee: &mut Lessee<'_>) -> io::Result<Option<Timestamp>> {
-        if let Some(until) = scan.rest.as_ref().and_then(|rest| rest.until(lessee)) {
+    fn run(&mut self, layout: &Layout, lessee: &mut Lessee<'_>) -> io::Result<Option<Timestamp>> {
+        if let Some(until) = self.rest.as_ref().and_then(|rest| rest.until(lessee)) {
             return Ok(Some(until));
         }
-        scan.rest = None;
+        self.rest = None;
         let mut pass = None;
         loop {
-            if scan.entries.is_none() {
+            if self.entries.is_none() {
                 if let Some(began) = pass {
-                    scan.rest = scan.rest_after(began, lessee);
-                    return Ok(scan.next_due);
+                    self.rest = self.rest_after(began, lessee);
+                    return Ok(self.next_due);
                 }
-                let entries = Some(fs::read_dir(self.layout.pending())?);
-                *scan = Scan { entries, ..Scan::default() };
+                let entries = Some(fs::read_dir(layout.pending())?);
+                *self = Self { entries, ..Self::default() };
                 pass = Some(Instant::now());
             }
             while lessee.has_room() {
-                let Some(entry) = scan.entries.as_mut().and_then(Iterator::next) else {
-                    scan.entries = None;
+                let Some(entry) = self.entries.as_mut().and_then(Iterator::next) else {
+                    self.entries = None;
                     break;
                 };
-                scan.looked_at += 1;
+                self.looked_at += 1;
                 let name = entry?.file_name();
                 let Some(name) = name.to_str() else {
                     if name.as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes()) {
-                        lessee.set_aside(self.layout.pending().join(&name));
+                        lessee.set_aside(layout.pending().join(&name));
                     }
                     continue;
                 };
                 if let Offer::Later(due) = lessee.offer(name) {
-                    scan.next_due = Some(scan.next_due.map_or(due, |next| next.min(due)));
+                    self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
                 }
             }
             if !lessee.has_room() {
-                return Ok(scan.next_due);
+                return Ok(self.next_due);
             }
         }
     }
-}
 
-impl Scan {
     fn rest_after(&self, began: Instant, lessee: &Lessee<'_>) -> Option<Rest> {
         let in_vain = lessee.leases.is_empty() && lessee.failures.is_empty();
         (in_vain && self.looked_at >= LONG_PASS).then(|| Rest {
@@ -148,9 +159,7 @@ impl Scan {
 
 /// A lease request that is being filled.
 struct Lessee<'a> {
-    inner: &'a Inner,
-    /// Where what it takes is kept.
-    directory: PathBuf,
+    lessor: Lessor<'a>,
     closed: Vec<String>,
     now: Timestamp,
     room_events: usize,
@@ -178,7 +187,7 @@ impl Lessee<'_> {
     fn offer(&mut self, name: &str) -> Offer {
         let Some(entry) = EntryName::parse(name) else {
             if name.ends_with(EVENT_SUFFIX) {
-                self.set_aside(self.inner.layout.pending().join(name));
+                self.set_aside(self.lessor.dir.layout.pending().join(name));
             }
             return Offer::Done;
         };
@@ -188,7 +197,7 @@ impl Lessee<'_> {
         if !entry.is_due(self.now) {
             return Offer::Later(entry.due);
         }
-        if let Some(due) = self.inner.put_off.until(&entry.request_id, self.now) {
+        if let Some(due) = self.lessor.deferrals.until(&entry.request_id, self.now) {
             return Offer::Later(due);
         }
         let taken = self.take(name);
@@ -197,14 +206,14 @@ impl Lessee<'_> {
     }
 
     fn take(&mut self, name: &str) -> io::Result<()> {
-        let inner = self.inner;
-        let held = self.directory.join(name);
-        let Some(envelope) = claim(inner, &held, name)? else { return Ok(()) };
+        let Lessor { dir, watch, claims, .. } = self.lessor;
+        let held = self.lessor.directory.join(name);
+        let Some(envelope) = claims.claim(dir, watch, &held, name)? else { return Ok(()) };
         let size = envelope.payload.len();
         if size > self.room_bytes && !self.leases.is_empty() {
             self.room_bytes = 0;
-            inner.leased().remove(envelope.request_id());
-            return inner.put_back(&held, name);
+            claims.release(envelope.request_id());
+            return watch.put_back(dir, &held, name);
         }
         self.room_events = self.room_events.saturating_sub(1);
         self.room_bytes = self.room_bytes.saturating_sub(size);
@@ -216,7 +225,7 @@ impl Lessee<'_> {
 
     fn set_aside(&mut self, path: PathBuf) {
         let reason = Unreadable("its name is not one of an event".to_owned());
-        self.failures.extend(quarantine(&self.inner.layout, &path, &reason).err());
+        self.failures.extend(quarantine(self.lessor.dir, &path, &reason).err());
     }
 
     fn into_leased(mut self, next_due: Option<Timestamp>) -> io::Result<Leased> {

@@ -15,7 +15,8 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::spool::layout::{EntryName, Layout};
+use crate::spool::dir::SpoolDir;
+use crate::spool::layout::EntryName;
 
 /// Most names that are remembered as fresh. Beyond it they are left to the scan of the directory.
 const FRESH_MAX: usize = 10_000;
@@ -28,7 +29,6 @@ const RECENT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Watch {
     shared: Arc<Shared>,
-    poke: PathBuf,
     pending: PathBuf,
     wanted: bool,
     poll: Duration,
@@ -69,18 +69,18 @@ struct State {
 }
 
 impl Watch {
-    /// A watch for events that are captured after `now`, or a little before.
-    pub(crate) fn new(layout: &Layout, wanted: bool, poll: Duration, now: Timestamp) -> Self {
+    /// A watch for events that are captured from now on, or a little before.
+    pub(crate) fn new(dir: &SpoolDir, wanted: bool, poll: Duration) -> Self {
         let shared = Arc::<Shared>::default();
-        let (poke, pending) = (layout.poke(), layout.pending());
-        let watch = Self { shared, poke, pending, wanted, poll, watched: Mutex::default() };
-        watch.mend();
-        watch.shared.state().newest = now.minus(RECENT);
+        let pending = dir.layout.pending();
+        let watch = Self { shared, pending, wanted, poll, watched: Mutex::default() };
+        watch.renew();
+        watch.shared.state().newest = dir.now().minus(RECENT);
         watch
     }
 
     /// Watches `pending/` anew if it is another directory than before.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn renew(&self) {
         let directory = fs::metadata(&self.pending).map(|found| (found.dev(), found.ino())).ok();
         let mut watched = self.watched.lock();
         let lost = std::mem::take(&mut self.shared.state().lost);
@@ -157,8 +157,14 @@ impl Watch {
         self.shared.state().fresh.pop_front()
     }
 
+    /// Moves a file into `pending/` under this name, without taking it for a new event.
+    pub(crate) fn put_back(&self, dir: &SpoolDir, from: &Path, name: &str) -> io::Result<()> {
+        self.expect_own(name);
+        dir.fs.rename(from, &self.pending.join(name))
+    }
+
     /// Announces that this process is about to put `name` into `pending/`.
-    pub(crate) fn expect_own(&self, name: &str) {
+    fn expect_own(&self, name: &str) {
         if self.is_watching() {
             let mut state = self.shared.state();
             if state.own.len() < FRESH_MAX {
@@ -168,12 +174,13 @@ impl Watch {
     }
 
     /// Waits until something new was heard of; `None` if there may be something that was not.
-    pub(crate) async fn wait(&self) -> Option<Wake> {
+    pub(crate) async fn wait(&self, dir: &SpoolDir) -> Option<Wake> {
+        let poke = dir.layout.poke();
         loop {
             if self.shared.state().lost {
-                self.mend();
+                self.renew();
             }
-            if fs::remove_file(&self.poke).is_ok() {
+            if poke.exists() && dir.fs.remove(&poke).is_ok() {
                 return Some(Wake::Poked);
             }
             let others = std::mem::take(&mut self.shared.state().others);

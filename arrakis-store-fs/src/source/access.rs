@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use arrakis_core::base::limits::SUBAGENTS_MAX;
 use arrakis_core::session::transcript::{TranscriptAgent, TranscriptFile};
 
-use crate::queue::claim;
+use crate::spool::file;
 
 /// Longest `.meta.json` of a subagent that is read, in bytes; a real one has a few hundred.
 const META_MAX_BYTES: u64 = 64 * 1024;
@@ -41,7 +41,7 @@ pub(super) fn meta(transcript: &str, folders: &[PathBuf]) -> Option<serde_json::
 
 /// Opens a regular file.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    claim::open(path)?.map_err(io::Error::other)
+    file::open(path)?.map_err(io::Error::other)
 }
 
 /// Where a path leads, if a transcript may be there that nobody has asked for: an event can name any

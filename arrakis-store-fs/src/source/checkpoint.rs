@@ -14,7 +14,8 @@ use arrakis_core::base::digest::Digest;
 use arrakis_core::session::transcript::{TranscriptAgent, TranscriptFile, count_line_type};
 use serde::{Deserialize, Serialize};
 
-use crate::spool::durability::{FileSystem, create_directories, write_durably};
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::{FileSystem, create_directories, replace_durably};
 use crate::spool::layout::Layout;
 use crate::spool::lock;
 
@@ -188,14 +189,13 @@ impl Note {
 /// The notes of a spool.
 #[derive(Debug)]
 pub(super) struct Notes {
-    layout: Layout,
-    fs: Arc<dyn FileSystem>,
+    dir: SpoolDir,
     written: AtomicU64,
 }
 
 impl Notes {
-    pub(super) fn new(layout: Layout, fs: Arc<dyn FileSystem>) -> Self {
-        Self { layout, fs, written: AtomicU64::new(0) }
+    pub(super) fn new(dir: SpoolDir) -> Self {
+        Self { dir, written: AtomicU64::new(0) }
     }
 
     /// The note of the transcript at `path`. One that cannot be read counts as none: the file is read
@@ -215,15 +215,10 @@ impl Notes {
         if bytes.len() > NOTE_MAX_BYTES {
             return Err(io::Error::other(format!("it has more than {NOTE_MAX_BYTES} bytes")));
         }
-        let write = || write_durably(&*self.fs, &temporary, &target, &[&bytes]);
+        let write = || replace_durably(&*self.dir.fs, &temporary, &target, &bytes);
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_directories(&*self.fs, [&*self.layout.transcripts()])?;
-                write()
-            }
-            // A process of the same number has died here.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.fs.remove(&temporary)?;
+                create_directories(&*self.dir.fs, [&*self.dir.layout.transcripts()])?;
                 write()
             }
             written => written,
@@ -239,38 +234,41 @@ impl Notes {
             let lock = if wait { lock::lock(&path).map(Some) } else { lock::try_lock(&path) };
             match lock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    create_directories(&*self.fs, [&*self.layout.transcripts()])?;
+                    create_directories(&*self.dir.fs, [&*self.dir.layout.transcripts()])?;
                 }
                 // It waited for one that was removed when it was let go.
                 Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
-                lock => return Ok(lock?.map(|file| Held { path, _file: file })),
+                lock => {
+                    let fs = Arc::clone(&self.dir.fs);
+                    return Ok(lock?.map(|file| Held { path, fs, _file: file }));
+                }
             }
         }
     }
 
     pub(super) fn forget(&self, note: &Note) -> io::Result<()> {
-        self.fs.remove(&self.file_of(&note.path))
+        self.dir.fs.remove(&self.file_of(&note.path))
     }
 
     /// All notes that can be read; removes what crashes have left.
     pub(super) fn all(&self) -> io::Result<Vec<Note>> {
-        for path in paths(&self.layout)?.iter().filter(|path| !is_note(path)) {
+        for path in paths(&self.dir.layout)?.iter().filter(|path| !is_note(path)) {
             let modified = path.metadata().and_then(|found| found.modified());
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
             let is_old = age.is_some_and(|age| age > LEFT_BEHIND);
             // A long reading holds its lock for longer.
             if is_old && let Ok(Some(_held)) = lock::try_lock(path) {
-                self.fs.remove(path).ok(); // it is tried again next time
+                self.dir.fs.remove(path).ok(); // it is tried again next time
             }
         }
-        all(&self.layout)
+        all(&self.dir.layout)
     }
 
     fn file_of(&self, path: &str) -> PathBuf {
         let mut name = Digest::of(path.as_bytes()).to_string();
         name.replace_range(.."sha256:".len(), "");
         name.truncate(32);
-        self.layout.transcripts().join(name + SUFFIX)
+        self.dir.layout.transcripts().join(name + SUFFIX)
     }
 }
 
@@ -278,13 +276,14 @@ impl Notes {
 #[derive(Debug)]
 pub(super) struct Held {
     path: PathBuf,
+    fs: Arc<dyn FileSystem>,
     _file: File,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // While it is locked, so that nobody has a lock on a file that is gone.
-        fs::remove_file(&self.path).ok();
+        self.fs.remove(&self.path).ok();
     }
 }
 

@@ -8,8 +8,7 @@ use arrakis_core::base::limits::{PATH_MAX_BYTES, SESSION_ID_MAX_BYTES};
 use arrakis_core::session::transcript::{TranscriptAgent, TranscriptFile};
 use serde::Deserialize;
 
-use super::access::agent_of;
-use crate::queue::claim;
+use super::access::{agent_of, open};
 
 /// How deep folders are looked through: Claude Code's own tree has four levels.
 const DEPTH_MAX: usize = 16;
@@ -80,7 +79,7 @@ pub fn identify(path: &Path) -> io::Result<TranscriptFile> {
     }
     let text = path.to_str().ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
     let mut head = Vec::new();
-    let file = claim::open(&path.canonicalize()?)?.map_err(io::Error::other)?;
+    let file = open(&path.canonicalize()?)?;
     file.take(SEARCHED_BYTES).read_to_end(&mut head)?;
     let mut said = Said::default();
     for line in head.split(|byte| *byte == b'\n') {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arrakis_core::base::clock::{Clock, Timestamp};
+use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::limits::{TRANSCRIPT_CHECKPOINT_BYTES, TRANSCRIPT_NOTE_MAX_AGE};
@@ -19,9 +19,8 @@ use parking_lot::{Mutex, MutexGuard};
 use super::access::{allowed, followed, meta, open, subagents};
 use super::checkpoint::{FileIdentity, Intent, Note, Notes, Seen};
 use super::reader::{Last, Line, Lines, first_line};
-use crate::queue::push;
-use crate::spool::durability::{FileSystem, RealFileSystem};
-use crate::spool::layout::Layout;
+use crate::spool::capacity::SpoolLimits;
+use crate::spool::dir::SpoolDir;
 use crate::spool::{Spool, SpoolError, survey};
 
 /// How long it is relied on how much was in the spool: in this time hooks do not fill the half of it that
@@ -41,10 +40,8 @@ pub struct ShipConfig {
     pub redactor: Redactor,
     /// The machine and the user, for the events.
     pub source: Source,
-    /// How many events the spool holds before it refuses new ones; transcripts take half of that.
-    pub max_files: u64,
-    /// How many bytes it holds before; likewise.
-    pub max_bytes: u64,
+    /// What the spool holds before it refuses new events; transcripts take half of that.
+    pub limits: SpoolLimits,
 }
 
 /// What came of reading a transcript.
@@ -96,10 +93,9 @@ pub enum ShipError {
 /// Reads transcripts into a spool.
 #[derive(Debug)]
 pub struct Shipper {
-    layout: Layout,
+    dir: SpoolDir,
     spool: Spool,
     notes: Notes,
-    clock: Arc<dyn Clock>,
     config: Mutex<Arc<ShipConfig>>,
     room: Mutex<Room>,
     stopped: AtomicBool,
@@ -108,25 +104,14 @@ pub struct Shipper {
 }
 
 impl Shipper {
-    /// A shipper into the spool of `layout`.
+    /// A shipper into the spool in `dir`.
     #[must_use]
-    pub fn new(layout: Layout, clock: Arc<dyn Clock>, config: ShipConfig) -> Self {
-        Self::on(layout, Arc::new(RealFileSystem), clock, config)
-    }
-
-    /// The same; what changes the spool goes through `fs`.
-    #[must_use]
-    pub fn on(
-        layout: Layout,
-        fs: Arc<dyn FileSystem>,
-        clock: Arc<dyn Clock>,
-        config: ShipConfig,
-    ) -> Self {
+    pub fn new(dir: impl Into<SpoolDir>, config: ShipConfig) -> Self {
+        let dir = dir.into();
         Self {
-            spool: Spool::with_file_system(layout.clone(), Arc::clone(&fs)).without_reserve(),
-            notes: Notes::new(layout.clone(), fs),
-            layout,
-            clock,
+            spool: Spool::new(dir.clone()).without_reserve(),
+            notes: Notes::new(dir.clone()),
+            dir,
             config: Mutex::new(Arc::new(config)),
             room: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -270,8 +255,7 @@ impl Shipper {
         };
         self.tell(&note, &reading, trouble.as_deref());
         let is_gone = reading.is_missing || (trouble.is_some() && !Path::new(&note.path).exists());
-        note.missing_since =
-            is_gone.then(|| note.missing_since.unwrap_or_else(|| self.clock.now()));
+        note.missing_since = is_gone.then(|| note.missing_since.unwrap_or_else(|| self.dir.now()));
         (reading.trouble, note.trouble) = (trouble.clone(), trouble);
         // What is noted now, on the way, may be an intent.
         let noted = self.load(&note.path).ok().flatten();
@@ -311,7 +295,7 @@ impl Shipper {
 
     /// Forgets a transcript that has been gone for long; says whether it was.
     fn forget_old(&self, note: &Note) -> bool {
-        let now = self.clock.now();
+        let now = self.dir.now();
         let is_old = |since: Timestamp| now.since(since) > TRANSCRIPT_NOTE_MAX_AGE;
         let is_gone = note.missing_since.is_some_and(is_old) && !Path::new(&note.path).exists();
         is_gone && self.notes.forget(note).is_ok()
@@ -341,14 +325,14 @@ impl Shipper {
             return Ok(());
         }
         // A spool that is not there yet is empty.
-        let found = survey(&self.layout).unwrap_or_default();
+        let found = survey(&self.dir.layout).unwrap_or_default();
         let files = found.pending + found.processing;
         *room = Room {
             counted: Some(Instant::now()),
-            files: (config.max_files / 2).saturating_sub(files),
-            bytes: (config.max_bytes / 2).saturating_sub(found.pending_bytes),
+            files: (config.limits.max_files / 2).saturating_sub(files),
+            bytes: (config.limits.max_bytes / 2).saturating_sub(found.pending_bytes),
         };
-        if room.take(bytes) { Ok(()) } else { Err(ShipError::HalfFull(self.layout.queue())) }
+        if room.take(bytes) { Ok(()) } else { Err(ShipError::HalfFull(self.dir.layout.queue())) }
     }
 
     fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
@@ -360,7 +344,7 @@ impl Shipper {
     }
 
     fn note_error(&self, transcript: &str, source: io::Error) -> ShipError {
-        let folder = self.layout.transcripts();
+        let folder = self.dir.layout.transcripts();
         ShipError::Note { transcript: transcript.to_owned(), folder, source }
     }
 }
@@ -442,7 +426,7 @@ impl Pass<'_> {
             // Where the file ends before the intent, that is of a file that was.
             note.intent = note.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
             let had_intent = note.intent.is_some();
-            let fresh = || Intent { end: length, at: self.shipper.clock.now() };
+            let fresh = || Intent { end: length, at: self.shipper.dir.now() };
             let intent = note.intent.unwrap_or_else(fresh);
             let passed = self.pass(note, &opened, intent, &mut last);
             if !matches!(passed, Err(Failure::Spool(_))) {
@@ -538,7 +522,7 @@ impl Pass<'_> {
             let mut envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
             envelope.header.redacted = slice.removed.clone();
             self.shipper.take_room(self.config, envelope.payload.len() as u64)?;
-            push(&self.shipper.spool, &envelope)?;
+            self.shipper.spool.push(&envelope)?;
             self.reading.slices += 1;
             tell(note, &slice);
         }

@@ -22,8 +22,15 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeSpec;
 
-/// The calls that change a spool on its way through capture, lease, settlement and inheritance. What only
-/// looks goes to the machine's own file system.
+/// Every call that changes a spool, so that tests can let each of them fail, or take the power away between
+/// two.
+///
+/// Three things go to the machine's own file system:
+///
+/// * reading: what a reader does about a failure does not depend on which call failed;
+/// * lock files, `observed` among them: a lock means something while its process lives, and a crash may take the
+///   file or its last seconds;
+/// * the records that are appended to `tally`: see [`counters`](crate::spool::counters) for what their loss means.
 pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     /// Creates a file that is not there yet, 0600.
     ///
@@ -73,6 +80,21 @@ pub trait FileSystem: fmt::Debug + Send + Sync + 'static {
     ///
     /// As the operating system says.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Appends to a file, 0600, and makes the content durable. A file that is not there is created, which is
+    /// durable only once its directory is synced.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says; a part of `bytes` may be there.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+
+    /// Gives a regular file a second name, unless somebody has that name.
+    ///
+    /// # Errors
+    ///
+    /// As the operating system says.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Sets when a file was last modified, in seconds since 1970. A link is not followed.
     ///
@@ -147,6 +169,16 @@ impl FileSystem for RealFileSystem {
         Write::write_all(&mut file, bytes)
     }
 
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        Write::write_all(&mut file, bytes)?;
+        file.sync_data()
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
     fn set_modified(&self, path: &Path, seconds: i64) -> io::Result<()> {
         let (omit, modified) = (TimeSpec::UTIME_OMIT, TimeSpec::new(seconds, 0));
         Ok(utimensat(AT_FDCWD, path, &omit, &modified, UtimensatFlags::NoFollowSymlink)?)
@@ -196,6 +228,63 @@ pub fn write_durably(
         return Err(error);
     }
     fs.sync_directory(target.parent().unwrap_or(target))
+}
+
+/// Replaces the file at `target` durably, by way of `temporary`: a name in the same file system that nobody else
+/// uses meanwhile. What a crash has left there is overwritten.
+///
+/// # Errors
+///
+/// The file may be the old or the new one, and never a part of either.
+pub fn replace_durably(
+    fs: &dyn FileSystem,
+    temporary: &Path,
+    target: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let write = || write_durably(fs, temporary, target, &[bytes]);
+    match write() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs.remove(temporary)?;
+            write()
+        }
+        written => written,
+    }
+}
+
+/// Renames a regular file, unless somebody has the new name.
+#[cfg(feature = "queue")]
+pub(crate) fn rename_new(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
+    match fs.hard_link(from, to) {
+        Ok(()) => fs.remove(from),
+        // A file system without links: the look and the rename are two steps there.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            if to.symlink_metadata().is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs.rename(from, to)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a directory with all that is in it. Links are removed, not followed.
+#[cfg(feature = "queue")]
+pub(crate) fn remove_tree(fs: &dyn FileSystem, directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(fs, &entry.path())?;
+        } else {
+            fs.remove(&entry.path())?;
+        }
+    }
+    fs.remove_directory(directory)
 }
 
 /// Creates the directories, parents first, each durable before anything is put into it. Parents of

@@ -3,15 +3,16 @@
 //! The file never moves, so that no crash can part it from its event. A line is durable before the
 //! event moves on: a dead letter has its whole history after a power loss too.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::dead_letter::Failure;
 use arrakis_core::base::id::RequestId;
 
+use crate::spool::dir::SpoolDir;
 use crate::spool::layout::{EntryName, Layout};
 
 /// What of a history is read, in bytes: a thousand redrives with all their rounds.
@@ -24,25 +25,34 @@ pub(crate) fn path(layout: &Layout, id: &RequestId) -> PathBuf {
     layout.attempts().join(format!("{id}{SUFFIX}"))
 }
 
-pub(crate) fn append(layout: &Layout, id: &RequestId, failure: &Failure) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.read(true).append(true).create(true).mode(0o600).open(path(layout, id))?;
-    let length = file.metadata()?.len();
+pub(crate) fn append(dir: &SpoolDir, id: &RequestId, failure: &Failure) -> io::Result<()> {
+    let path = path(&dir.layout, id);
+    let last = last_byte(&path)?;
     let mut line = Vec::new();
     // A line that a crash or a full disk has torn must not take this one with it.
-    let mut last = [b'\n'];
-    if length > 0 && file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n'] {
+    if last.is_some_and(|last| last != b'\n') {
         line.push(b'\n');
     }
     serde_json::to_writer(&mut line, failure)?;
     line.push(b'\n');
-    file.write_all(&line)?;
-    file.sync_data()?;
-    if length == 0 {
-        File::open(layout.attempts())?.sync_all()?;
+    dir.fs.append(&path, &line)?;
+    if last.is_none() {
+        dir.fs.sync_directory(&dir.layout.attempts())?;
     }
     Ok(())
+}
+
+/// The last byte of a file; `None` where it is empty or not there.
+fn last_byte(path: &Path) -> io::Result<Option<u8>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut last = [0];
+    match file.metadata()?.len() {
+        0 => Ok(None),
+        length => file.read_exact_at(&mut last, length - 1).map(|()| Some(last[0])),
+    }
 }
 
 /// The failures, oldest first. A line that was torn is passed over.
@@ -57,9 +67,9 @@ pub(crate) fn read(layout: &Layout, id: &RequestId) -> Vec<Failure> {
 }
 
 /// Writes the whole history of an event that comes from elsewhere, in place of any other.
-pub(crate) fn replace(layout: &Layout, id: &RequestId, history: &[Failure]) -> io::Result<()> {
-    remove(layout, id);
-    history.iter().try_for_each(|failure| append(layout, id, failure))
+pub(crate) fn replace(dir: &SpoolDir, id: &RequestId, history: &[Failure]) -> io::Result<()> {
+    remove(dir, id);
+    history.iter().try_for_each(|failure| append(dir, id, failure))
 }
 
 /// The failure of an event that has expired: it is told by the name, and costs no file.
@@ -70,6 +80,6 @@ pub(crate) fn expiry(path: &Path, name: &EntryName) -> Option<Failure> {
 }
 
 /// Forgets the history of an event that is gone. Most have none.
-pub(crate) fn remove(layout: &Layout, id: &RequestId) {
-    fs::remove_file(path(layout, id)).ok();
+pub(crate) fn remove(dir: &SpoolDir, id: &RequestId) {
+    dir.fs.remove(&path(&dir.layout, id)).ok();
 }

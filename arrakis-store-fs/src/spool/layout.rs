@@ -1,4 +1,4 @@
-//! The directory tree, the names in it, and the format of a spool file.
+//! The directory tree, and the names in it.
 //!
 //! ```text
 //! <home>
@@ -12,7 +12,7 @@
 //!     failed/             dead letters
 //!     quarantine/         entries that could not be read, each with a `.reason`
 //!     attempts/           the rounds that an event lost, one JSON line each, by request id
-//!     transcripts/        how far each transcript was read, one file each; see `transcript`
+//!     transcripts/        how far each transcript was read, one file each; see `source`
 //!     tally, tally.<n>    what became of events, a letter a step; see `counters`
 //!     counters.json       the counts that were folded, and the spool's id
 //!     observed            how many seconds drainers have watched pass; held by the one that does
@@ -24,7 +24,8 @@
 //!     receivers.lock      taken while that is written
 //! ```
 //!
-//! Directories are 0700 and files 0600. An event is one file:
+//! Directories are 0700 and files 0600. An event is one file (see [`format`](super::format)) under a name that
+//! tells what is due, and for whom, without reading:
 //!
 //! ```text
 //! 1764000000000-00-5f2a9c01-019abc….event
@@ -33,13 +34,9 @@
 //!               └ rounds lost
 //! ```
 //!
-//! so that a listing tells what is due, and for whom, without reading. The file holds one line of
-//! JSON, then the payload bytes. The line holds the envelope's header, the payload's `length`, and as
-//! its last field `check`, the first sixteen hexadecimal digits of the SHA-256 of all that stands before
-//! it. (Files of the first version have no `check`; their line ends with `length`.) The content is
-//! written once; every later step is a rename. With no round lost the due time is the time of capture, and
-//! the event is due whatever the clock says. The end of all times that fit into a name is the due time
-//! of an event that waited for too long and is in `failed/` until its receiver is back.
+//! Every step after the first is a rename. With no round lost the due time is the time of capture, and the
+//! event is due whatever the clock says. The largest due time that fits into a name marks an event that waited
+//! for too long and is in `failed/` until its receiver is back.
 //!
 //! When an event was first seen by a drainer is kept as its file's time of modification, in seconds of
 //! the time that drainers have watched pass (`observed`) after [`OBSERVED_EPOCH`]: it costs no file, and no
@@ -50,11 +47,9 @@ use std::path::{Path, PathBuf};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
-use arrakis_core::base::envelope::{Envelope, Header};
+use arrakis_core::base::envelope::Header;
 use arrakis_core::base::id::RequestId;
-use arrakis_core::base::limits::{DUE_HORIZON, PAYLOAD_MAX_BYTES};
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use arrakis_core::base::limits::DUE_HORIZON;
 
 /// The ending of every event's file name.
 pub const EVENT_SUFFIX: &str = ".event";
@@ -62,22 +57,12 @@ pub const EVENT_SUFFIX: &str = ".event";
 /// The ending of the file that says why an entry is in quarantine.
 pub const REASON_SUFFIX: &str = ".reason";
 
-/// Longest header line, in bytes: a generous multiple of what its fields can hold.
-pub const HEADER_MAX_BYTES: usize = 64 * 1024;
-
-/// Longest event file, in bytes.
-pub const FILE_MAX_BYTES: u64 = (HEADER_MAX_BYTES + PAYLOAD_MAX_BYTES + 1) as u64;
-
 /// Which time of modification, in seconds since 1970, stands for the first second that a drainer has
 /// watched: in 1973, where no clock shows.
 pub const OBSERVED_EPOCH: i64 = 100_000_000;
 
 /// The latest due time that fits into a name.
 const MAX_DUE_MS: i64 = 9_999_999_999_999;
-
-/// What stands before the check at the end of a header line, and how many digits it has.
-const CHECK_FIELD: &[u8] = b",\"check\":\"";
-const CHECK_DIGITS: usize = 16;
 
 /// The paths of one home.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -322,128 +307,21 @@ pub fn destination_tag(destination: &str) -> String {
     digest.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The header line, as it is written.
-#[derive(Serialize, Deserialize)]
-struct HeaderLine<H> {
-    #[serde(flatten)]
-    header: H,
-    length: u64,
-}
-
-/// The line that stands before the payload, with its newline.
-///
-/// # Errors
-///
-/// The header is longer than [`HEADER_MAX_BYTES`], or the payload than [`PAYLOAD_MAX_BYTES`].
-pub fn encode_header(envelope: &Envelope) -> Result<Vec<u8>, Unreadable> {
-    let length = envelope.payload.len();
-    if length > PAYLOAD_MAX_BYTES {
-        let problem = format!("its payload has {length} bytes, more than {PAYLOAD_MAX_BYTES}");
-        return Err(Unreadable(problem));
-    }
-    let line = HeaderLine { header: &envelope.header, length: envelope.payload.len() as u64 };
-    let mut line = serde_json::to_vec(&line).map_err(|error| Unreadable(error.to_string()))?;
-    line.pop(); // the closing brace
-    let check = check_of(&line);
-    line.extend_from_slice(CHECK_FIELD);
-    line.extend_from_slice(check.as_bytes());
-    line.extend_from_slice(b"\"}\n");
-    if line.len() > HEADER_MAX_BYTES {
-        return Err(Unreadable(format!("its header has more than {HEADER_MAX_BYTES} bytes")));
-    }
-    Ok(line)
-}
-
-/// The digits that stand for `bytes` in a header line.
-fn check_of(bytes: &[u8]) -> String {
-    let mut digits = Digest::of(bytes).to_string();
-    digits.truncate(CHECK_DIGITS);
-    digits
-}
-
-/// Whether a header line is as it was written. Lines of the first version end with the length and
-/// have no check.
-fn is_intact(line: &[u8]) -> bool {
-    let at = line.len().saturating_sub(CHECK_FIELD.len() + CHECK_DIGITS + 2);
-    let (covered, check) = line.split_at(at);
-    let digits = check.strip_prefix(CHECK_FIELD).and_then(|rest| rest.strip_suffix(b"\"}"));
-    if let Some(digits) = digits {
-        return digits == check_of(covered).as_bytes();
-    }
-    let rest = line.strip_suffix(b"}").unwrap_or_default();
-    let length = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    length > 0 && rest[..rest.len() - length].ends_with(b",\"length\":")
-}
-
-/// Why a file is not an event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unreadable(pub String);
-
-/// Reads an event from the bytes of its file.
-///
-/// # Errors
-///
-/// The bytes are not a whole, undamaged event.
-pub fn decode(file: &Bytes) -> Result<Envelope, Unreadable> {
-    let (header, length) = decode_header(file)?;
-    let (_, payload) = split(file);
-    if payload.len() as u64 != length {
-        let is = payload.len();
-        return Err(Unreadable(format!("its payload has {is} bytes instead of {length}")));
-    }
-    let envelope = Envelope { header, payload };
-    if !envelope.is_intact() {
-        return Err(Unreadable("its payload does not match its digest".to_owned()));
-    }
-    Ok(envelope)
-}
-
-/// The header line without its newline, and the payload. A file without a newline is all header.
-pub(crate) fn split(file: &Bytes) -> (Bytes, Bytes) {
-    let end = memchr_newline(file).unwrap_or(file.len());
-    (file.slice(..end), file.slice((end + 1).min(file.len())..))
-}
-
-/// Reads the header, and the length that the payload should have.
-pub(crate) fn decode_header(file: &[u8]) -> Result<(Header, u64), Unreadable> {
-    let end = memchr_newline(file).ok_or_else(|| Unreadable("it has no header line".to_owned()))?;
-    let line: HeaderLine<Header> = serde_json::from_slice(&file[..end])
-        .map_err(|error| Unreadable(format!("its header cannot be read: {error}")))?;
-    if line.header.version > arrakis_core::base::envelope::ENVELOPE_VERSION {
-        let version = line.header.version;
-        return Err(Unreadable(format!("it was written by a newer version (format {version})")));
-    }
-    if !is_intact(&file[..end]) {
-        return Err(Unreadable("its header does not match its check".to_owned()));
-    }
-    Ok((line.header, line.length))
-}
-
-fn memchr_newline(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().take(HEADER_MAX_BYTES).position(|byte| *byte == b'\n')
-}
-
 #[cfg(test)]
 mod tests {
-    use arrakis_core::base::envelope::Source;
+    use arrakis_core::base::envelope::{Envelope, Source};
 
     use super::*;
 
-    fn envelope() -> Envelope {
+    fn name() -> EntryName {
         let id = "019abc-x:y.z".parse().unwrap();
-        Envelope::new(id, Timestamp::from_millis(1), "http://h/", Source::default(), &b"a\nb\n"[..])
-    }
-
-    fn file(envelope: &Envelope) -> Vec<u8> {
-        let mut file = encode_header(envelope).unwrap();
-        file.extend_from_slice(&envelope.payload);
-        file
+        let at = Timestamp::from_millis(1);
+        EntryName::of(&Envelope::new(id, at, "http://h/", Source::default(), &b"{}"[..]).header)
     }
 
     #[test]
     fn names_read_back() {
-        let name = EntryName { rounds: 3, ..EntryName::of(&envelope().header) };
+        let name = EntryName { rounds: 3, ..name() };
         let text = name.to_string();
         assert!(text.starts_with("0000000000001-03-"), "{text}");
         assert_eq!(EntryName::parse(&text), Some(name));
@@ -454,38 +332,8 @@ mod tests {
     }
 
     #[test]
-    fn files_read_back() {
-        let envelope = envelope();
-        assert_eq!(decode(&file(&envelope).into()), Ok(envelope));
-    }
-
-    #[test]
-    fn any_damage_is_noticed() {
-        let whole = file(&envelope());
-        for length in 0..whole.len() {
-            assert!(decode(&whole[..length].to_vec().into()).is_err(), "cut at {length}");
-        }
-        assert!(decode(&[&whole[..], b"x"].concat().into()).is_err(), "something appended");
-        for bit in 0..whole.len() * 8 {
-            let mut damaged = whole.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&damaged.into()).is_err(), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn files_of_the_first_version_are_read() {
-        let whole = file(&envelope());
-        let text = String::from_utf8(whole).unwrap();
-        let (before, after) = text.split_once(",\"check\":\"").unwrap();
-        let first = format!("{before}{}", &after[CHECK_DIGITS + 1..]);
-        assert!(first.starts_with(&format!("{before}}}\n")));
-        assert_eq!(decode(&first.into_bytes().into()), Ok(envelope()));
-    }
-
-    #[test]
     fn an_event_that_waited_too_long_keeps_its_rounds_and_is_due_if_it_comes_back() {
-        let name = EntryName { rounds: 3, ..EntryName::of(&envelope().header) };
+        let name = EntryName { rounds: 3, ..name() };
         assert!(!name.is_expired());
         let expired = EntryName::parse(&name.expired().to_string()).unwrap();
         assert!(expired.is_expired() && expired.is_due(Timestamp::from_millis(1)));

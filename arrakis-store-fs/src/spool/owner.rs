@@ -15,14 +15,13 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use arrakis_core::base::clock::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
-use crate::spool::durability::FileSystem;
-use crate::spool::layout::{EVENT_SUFFIX, Layout};
+use crate::spool::dir::SpoolDir;
+use crate::spool::layout::EVENT_SUFFIX;
 use crate::spool::lock::{is_at, try_lock};
 
 const LOCK: &str = "lock";
@@ -35,8 +34,7 @@ const ATTEMPTS: u32 = 5;
 /// This process's own directory, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Owner {
-    layout: Layout,
-    fs: Arc<dyn FileSystem>,
+    dir: SpoolDir,
     machine: String,
     held: Mutex<Held>,
     /// Directories of other machines that were reported.
@@ -61,14 +59,10 @@ struct OwnerFile {
 
 impl Owner {
     /// Takes over the directory of a dead owner, or makes one.
-    pub(crate) fn new(
-        layout: &Layout,
-        fs: Arc<dyn FileSystem>,
-        now: Timestamp,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(dir: SpoolDir) -> io::Result<Self> {
         let machine = this_machine();
-        let held = Mutex::new(hold(layout, &*fs, &machine, now)?);
-        Ok(Self { layout: layout.clone(), fs, machine, held, reported: Mutex::default() })
+        let held = Mutex::new(hold(&dir, &machine)?);
+        Ok(Self { dir, machine, held, reported: Mutex::default() })
     }
 
     /// Where this process keeps what it has leased.
@@ -77,10 +71,10 @@ impl Owner {
     }
 
     /// Makes a new directory if somebody has removed this process's own.
-    pub(crate) fn renew(&self, now: Timestamp) -> io::Result<()> {
+    pub(crate) fn renew(&self) -> io::Result<()> {
         let mut held = self.held();
         if !is_at(&held.lock, &held.directory.join(LOCK)) {
-            *held = hold(&self.layout, &*self.fs, &self.machine, now)?;
+            *held = hold(&self.dir, &self.machine)?;
         }
         Ok(())
     }
@@ -89,7 +83,7 @@ impl Owner {
     /// now stays for the next time, and keeps nothing else from its place.
     pub(crate) fn reap(&self) -> io::Result<u64> {
         let own = Some(self.directory());
-        reap(&*self.fs, &self.layout, own, |directory, machine| self.report(directory, &machine))
+        reap(&self.dir, own, |directory, machine| self.report(directory, &machine))
     }
 
     fn report(&self, directory: PathBuf, machine: &str) {
@@ -109,21 +103,20 @@ impl Owner {
 impl Drop for Owner {
     fn drop(&mut self) {
         // As far as it works: what stays is reaped by the next drainer.
-        put_back(&*self.fs, &self.directory(), &self.layout).ok();
+        put_back(&self.dir, &self.directory()).ok();
     }
 }
 
 /// Puts the events of dead owners back into `pending/`; returns how many. What another machine has is
 /// only told.
 pub(crate) fn reap(
-    fs: &dyn FileSystem,
-    layout: &Layout,
+    dir: &SpoolDir,
     own: Option<PathBuf>,
     elsewhere: impl Fn(PathBuf, String),
 ) -> io::Result<u64> {
     let machine = this_machine();
     let mut reaped = 0;
-    for entry in fs::read_dir(layout.processing())? {
+    for entry in fs::read_dir(dir.layout.processing())? {
         let directory = entry?.path();
         if Some(&directory) == own.as_ref() || !directory.is_dir() {
             continue;
@@ -134,14 +127,14 @@ pub(crate) fn reap(
         }
         // Half-made ones that never had a lock are empty, and their maker, if there is one, makes
         // another.
-        if is_hidden(&directory) && fs.remove_directory(&directory).is_ok() {
+        if is_hidden(&directory) && dir.fs.remove_directory(&directory).is_ok() {
             continue;
         }
         let Ok(Some(_lock)) = try_lock(&directory.join(LOCK)) else { continue };
-        match put_back(fs, &directory, layout) {
+        match put_back(dir, &directory) {
             Ok(events) => {
                 reaped += events;
-                remove(fs, &directory);
+                remove(dir, &directory);
             }
             Err(error) => tracing::warn!(target: "arrakis::queue", %error,
                 directory = %directory.display(), "cannot take over from a dead drainer yet"),
@@ -150,40 +143,41 @@ pub(crate) fn reap(
     Ok(reaped)
 }
 
-fn hold(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<Held> {
-    let held = match take_over(layout, fs, machine)? {
+fn hold(dir: &SpoolDir, machine: &str) -> io::Result<Held> {
+    let held = match take_over(dir, machine)? {
         Some(held) => {
-            sign(&held, fs, machine, now)?;
+            sign(&held, dir, machine)?;
             held
         }
-        None => make(layout, fs, machine, now)?,
+        None => make(dir, machine)?,
     };
     // Durable before an event is moved into it, whoever made it.
-    fs.sync_directory(&layout.processing())?;
+    dir.fs.sync_directory(&dir.layout.processing())?;
     Ok(held)
 }
 
 /// Says whose a directory is that was another's.
-fn sign(held: &Held, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<()> {
+fn sign(held: &Held, dir: &SpoolDir, machine: &str) -> io::Result<()> {
     // A full disk must neither keep this process from starting nor leave half of a file.
     let (new, file) = (held.directory.join(NEW_OWNER), held.directory.join(OWNER));
-    let written = fs.write(&new, &owner_file(machine, now)?).and_then(|()| fs.rename(&new, &file));
+    let owner = owner_file(machine, dir.now())?;
+    let written = dir.fs.write(&new, &owner).and_then(|()| dir.fs.rename(&new, &file));
     if written.is_err() {
-        fs.remove(&new).ok();
+        dir.fs.remove(&new).ok();
     }
     Ok(())
 }
 
 /// Takes the first directory whose owner is dead and whose events can be put back.
-fn take_over(layout: &Layout, fs: &dyn FileSystem, machine: &str) -> io::Result<Option<Held>> {
-    for entry in fs::read_dir(layout.processing())? {
+fn take_over(dir: &SpoolDir, machine: &str) -> io::Result<Option<Held>> {
+    for entry in fs::read_dir(dir.layout.processing())? {
         let directory = entry?.path();
         let is_candidate = !is_hidden(&directory) && directory.join(LOCK).is_file();
         if !is_candidate || other_machine(&directory, machine).is_some() {
             continue;
         }
         if let Ok(Some(lock)) = try_lock(&directory.join(LOCK))
-            && put_back(fs, &directory, layout).is_ok()
+            && put_back(dir, &directory).is_ok()
         {
             return Ok(Some(Held { directory, lock }));
         }
@@ -191,7 +185,8 @@ fn take_over(layout: &Layout, fs: &dyn FileSystem, machine: &str) -> io::Result<
     Ok(None)
 }
 
-fn make(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> io::Result<Held> {
+fn make(dir: &SpoolDir, machine: &str) -> io::Result<Held> {
+    let (layout, fs, now) = (&dir.layout, &*dir.fs, dir.now());
     let mut attempt = 0;
     loop {
         let name = unique_name(now);
@@ -211,7 +206,7 @@ fn make(layout: &Layout, fs: &dyn FileSystem, machine: &str, now: Timestamp) -> 
                 attempt += 1;
             }
             Err(error) => {
-                remove(fs, &hidden);
+                remove(dir, &hidden);
                 return Err(error);
             }
             made => return made,
@@ -226,27 +221,28 @@ fn owner_file(machine: &str, since: Timestamp) -> io::Result<Vec<u8>> {
 
 /// Moves every event of an owner's directory to `pending/`, durably: the directory may be removed
 /// next.
-fn put_back(fs: &dyn FileSystem, directory: &Path, layout: &Layout) -> io::Result<u64> {
+fn put_back(dir: &SpoolDir, directory: &Path) -> io::Result<u64> {
+    let pending = dir.layout.pending();
     let mut moved = 0;
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         if name.as_encoded_bytes().ends_with(EVENT_SUFFIX.as_bytes()) {
-            fs.rename(&directory.join(&name), &layout.pending().join(&name))?;
+            dir.fs.rename(&directory.join(&name), &pending.join(&name))?;
             moved += 1;
         }
     }
     if moved > 0 {
-        fs.sync_directory(&layout.pending())?;
+        dir.fs.sync_directory(&pending)?;
     }
     Ok(moved)
 }
 
 /// Removes an owner's directory, unless something is left in it.
-fn remove(fs: &dyn FileSystem, directory: &Path) {
+fn remove(dir: &SpoolDir, directory: &Path) {
     for file in [NEW_OWNER, OWNER, LOCK] {
-        fs.remove(&directory.join(file)).ok();
+        dir.fs.remove(&directory.join(file)).ok();
     }
-    fs.remove_directory(directory).ok();
+    dir.fs.remove_directory(directory).ok();
 }
 
 fn is_hidden(directory: &Path) -> bool {

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use arrakis_core::base::digest::Digest;
 
-use crate::spool::layout::{Layout, REASON_SUFFIX, Unreadable};
+use crate::spool::dir::SpoolDir;
+use crate::spool::format::Unreadable;
+use crate::spool::layout::REASON_SUFFIX;
 
 /// Longest name in quarantine, in bytes: file systems allow 255, and a number and
 /// [`REASON_SUFFIX`] must fit behind it.
@@ -19,16 +19,16 @@ const NAME_MAX_BYTES: usize = 230;
 /// Moves `path` into quarantine. Somebody else may have been quicker.
 ///
 /// The reason is worth less than the queue's progress: on a full disk the entry is moved without.
-pub(crate) fn quarantine(layout: &Layout, path: &Path, reason: &Unreadable) -> io::Result<()> {
+pub(crate) fn quarantine(dir: &SpoolDir, path: &Path, reason: &Unreadable) -> io::Result<()> {
     let name = path.file_name().unwrap_or_else(|| OsStr::new("unnamed"));
-    let target = free_name(&layout.quarantine(), name);
-    match fs::rename(path, &target) {
+    let target = free_name(&dir.layout.quarantine(), name);
+    match dir.fs.rename(path, &target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !exists(path) => return Ok(()),
         renamed => renamed?,
     }
     tracing::error!(target: "arrakis::queue", file = %target.display(), %reason,
         "a spool file cannot be read; it is kept in quarantine");
-    if let Err(error) = write_reason(&target, reason) {
+    if let Err(error) = write_reason(dir, &target, reason) {
         tracing::warn!(target: "arrakis::queue", file = %target.display(), %error,
             "cannot write the reason beside a file in quarantine");
     }
@@ -36,10 +36,8 @@ pub(crate) fn quarantine(layout: &Layout, path: &Path, reason: &Unreadable) -> i
 }
 
 /// Writes why an entry is in quarantine.
-pub(crate) fn write_reason(entry: &Path, reason: &Unreadable) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    writeln!(options.open(reason_path(entry))?, "{reason}")
+pub(crate) fn write_reason(dir: &SpoolDir, entry: &Path, reason: &Unreadable) -> io::Result<()> {
+    dir.fs.write(&reason_path(entry), format!("{reason}\n").as_bytes())
 }
 
 /// Where it is said why an entry is in quarantine.

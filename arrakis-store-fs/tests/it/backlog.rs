@@ -9,8 +9,9 @@ use arrakis_core::base::limits::PENDING_MAX_AGE;
 use arrakis_core::delivery::queue::{Aged, Depth, Disposition, Lane, LeaseRequest, Queue, Wake};
 use arrakis_core::testkit::queue::{DESTINATION, envelope};
 use arrakis_store_fs::spool::durability::RealFileSystem;
-use arrakis_store_fs::spool::layout::{EntryName, encode_header};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolError};
+use arrakis_store_fs::spool::format::encode_header;
+use arrakis_store_fs::spool::layout::EntryName;
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolError, SpoolLimits};
 
 use crate::support::{any, entries, home, ids, lease_all, open, open_on, settle};
 
@@ -33,7 +34,8 @@ fn fill(layout: &Layout, count: usize, destination: &str) {
 }
 
 fn with_limits(layout: &Layout, max_files: u64, max_bytes: u64) -> FsQueue {
-    let config = FsQueueConfig { max_files, max_bytes, ..FsQueueConfig::default() };
+    let config =
+        FsQueueConfig { limits: SpoolLimits { max_files, max_bytes }, ..FsQueueConfig::default() };
     open_on(layout, Arc::new(RealFileSystem), config)
 }
 

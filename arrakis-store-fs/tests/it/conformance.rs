@@ -8,7 +8,7 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue};
 use arrakis_core::testkit::dead_letters::DeadLettersFixture;
 use arrakis_core::testkit::queue::{QueueFixture, envelope};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, SpoolDir};
 use async_trait::async_trait;
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ impl Fixture {
     fn queue(&self) -> FsQueue {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
         let layout = Layout::new(self.home.path().join("home"));
-        FsQueue::open(layout, clock, FsQueueConfig::default()).unwrap()
+        FsQueue::open(SpoolDir::new(layout).with_clock(clock), FsQueueConfig::default()).unwrap()
     }
 }
 

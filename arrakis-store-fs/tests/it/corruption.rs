@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::delivery::queue::{Disposition, Queue};
 use arrakis_core::testkit::queue::envelope;
-use arrakis_store_fs::spool::layout::{EntryName, encode_header};
+use arrakis_store_fs::spool::format::encode_header;
+use arrakis_store_fs::spool::layout::EntryName;
 use arrakis_store_fs::{Layout, Spool};
 use nix::sys::stat::Mode;
 

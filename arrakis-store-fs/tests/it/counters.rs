@@ -16,7 +16,7 @@ use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queu
 use arrakis_core::testkit::queue::envelope;
 use arrakis_store_fs::admin::inspect::{Elsewhere, Look, look};
 use arrakis_store_fs::spool::counters;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolDir};
 use tempfile::TempDir;
 
 struct Home {
@@ -32,8 +32,12 @@ impl Home {
     }
 
     fn queue(&self) -> FsQueue {
+        FsQueue::open(self.dir(), FsQueueConfig::default()).unwrap()
+    }
+
+    fn dir(&self) -> SpoolDir {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        FsQueue::open(self.layout.clone(), clock, FsQueueConfig::default()).unwrap()
+        SpoolDir::new(self.layout.clone()).with_clock(clock)
     }
 
     fn capture(&self, id: &str) -> PathBuf {
@@ -130,7 +134,7 @@ async fn an_event_that_is_gone_and_one_that_nobody_captured_are_told_until_accep
     fs::remove_file(&first).unwrap();
     assert_eq!(home.look().balance, Balance::Missing { events: 1 });
     let present = home.look().present;
-    assert_eq!(counters::accept(&home.layout, &present).unwrap(), Balance::Missing { events: 1 });
+    assert_eq!(counters::accept(&home.dir(), &present).unwrap(), Balance::Missing { events: 1 });
     let Look { balance, tally, .. } = home.look();
     assert_eq!((balance, tally.lost), (Balance::Even, 1));
 
@@ -139,7 +143,7 @@ async fn an_event_that_is_gone_and_one_that_nobody_captured_are_told_until_accep
     fs::copy(&path, home.layout.pending().join(path.file_name().unwrap())).unwrap();
     assert_eq!(home.look().balance, Balance::Surplus { events: 1 });
     let present = home.look().present;
-    assert_eq!(counters::accept(&home.layout, &present).unwrap(), Balance::Surplus { events: 1 });
+    assert_eq!(counters::accept(&home.dir(), &present).unwrap(), Balance::Surplus { events: 1 });
     let Look { balance, tally, .. } = home.look();
     assert_eq!((balance, tally.found), (Balance::Even, 1));
     drop(queue);
@@ -159,7 +163,7 @@ fn a_capture_that_was_killed_leaves_a_range_wherever_it_was() {
         }
         assert_eq!(home.look().balance, Balance::Within { events: 1 });
         assert_eq!((home.tally().captured, home.tally().unsure_captured), (1, 1));
-        counters::accept(&home.layout, &home.look().present).unwrap();
+        counters::accept(&home.dir(), &home.look().present).unwrap();
         assert_eq!(home.look().balance, Balance::Even);
         assert_eq!(home.tally().found, u64::from(event_is_there));
         home.capture("later");
@@ -204,7 +208,7 @@ fn zeros_that_a_power_loss_left_widen_the_range() {
     home.capture("b");
     fs::write(home.layout.tally(), b"+c\0\0").unwrap();
     assert_eq!(home.look().balance, Balance::Within { events: 4 });
-    counters::accept(&home.layout, &home.look().present).unwrap();
+    counters::accept(&home.dir(), &home.look().present).unwrap();
     assert_eq!(home.look().balance, Balance::Even);
 }
 
@@ -225,7 +229,7 @@ async fn folding_while_many_processes_append_counts_each_letter_once() {
         }
         let mut seen = 0;
         while written.load(Ordering::Relaxed) < writers * each {
-            counters::open(&home.layout).unwrap();
+            counters::open(&home.dir()).unwrap();
             let now = home.tally().refused;
             assert!(now >= seen, "{now} after {seen}: a reader saw counts twice or not at all");
             seen = now;
@@ -252,7 +256,7 @@ async fn a_crash_at_any_step_of_folding_neither_loses_nor_doubles() {
     counters::count_refused(&home.layout).unwrap();
     assert_eq!(home.tally().refused, 70_001);
     let unfolded = fs::read(number(1)).unwrap();
-    counters::open(&home.layout).unwrap();
+    counters::open(&home.dir()).unwrap();
     assert_eq!(home.tally().refused, 70_001);
     assert!(!number(1).exists());
 
@@ -260,7 +264,7 @@ async fn a_crash_at_any_step_of_folding_neither_loses_nor_doubles() {
     fs::write(number(1), unfolded).unwrap();
     assert_eq!(home.tally().refused, 70_001);
     home.write_letters(&vec![b'r'; 70_000]);
-    counters::open(&home.layout).unwrap();
+    counters::open(&home.dir()).unwrap();
     assert_eq!(home.tally().refused, 140_001);
     assert!(!number(1).exists() && !number(2).exists());
 }
@@ -272,12 +276,12 @@ async fn what_a_slow_writer_still_holds_is_not_folded_under_it() {
     home.write_letters(&vec![b'r'; 70_000]);
     let slow = OpenOptions::new().read(true).append(true).open(home.layout.tally()).unwrap();
     slow.lock_shared().unwrap();
-    counters::open(&home.layout).unwrap();
+    counters::open(&home.dir()).unwrap();
     counters::count_refused(&home.layout).unwrap();
     (&slow).write_all(b"r").unwrap();
     assert_eq!(home.tally().refused, 70_002);
     drop(slow);
-    counters::open(&home.layout).unwrap();
+    counters::open(&home.dir()).unwrap();
     assert_eq!(home.tally().refused, 70_002);
     assert!(!home.layout.queue().join("tally.1").exists(), "it is folded now");
 }
@@ -296,7 +300,7 @@ async fn what_redaction_removed_is_summed_by_rule_through_folding() {
     let expected = BTreeMap::from([("github-token".to_owned(), 2), ("my_rule___1_".to_owned(), 1)]);
     assert_eq!(redacted(), expected);
     home.write_letters(&vec![b'r'; 70_000]);
-    counters::open(&home.layout).unwrap();
+    counters::open(&home.dir()).unwrap();
     assert_eq!(redacted(), expected, "folded");
     sent.header.request_id = "c".parse().unwrap();
     spool.capture(&sent).unwrap();

@@ -19,7 +19,7 @@ use arrakis_store_fs::admin::repair::repair;
 use arrakis_store_fs::admin::transfer::{Exporter, ImportError, Imported, Importer, read_line};
 use arrakis_store_fs::admin::verify::{Finding, Kind, Step, verify};
 use arrakis_store_fs::spool::layout::EntryName;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolDir, SpoolLimits};
 use tempfile::TempDir;
 
 struct Home {
@@ -38,8 +38,17 @@ impl Home {
     }
 
     fn queue(&self) -> FsQueue {
+        FsQueue::open(self.dir(), FsQueueConfig::default()).unwrap()
+    }
+
+    fn dir(&self) -> SpoolDir {
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
-        FsQueue::open(self.layout.clone(), clock, FsQueueConfig::default()).unwrap()
+        SpoolDir::new(self.layout.clone()).with_clock(clock)
+    }
+
+    /// The spool as it is seen at another time.
+    fn dir_at(&self, now: Timestamp) -> SpoolDir {
+        self.dir().with_clock(Arc::new(ManualClock::new(now)))
     }
 
     fn capture(&self, id: &str, payload: &[u8]) -> PathBuf {
@@ -105,8 +114,8 @@ impl Home {
         let tomorrow =
             Timestamp::from(std::time::SystemTime::now()).plus(Duration::from_secs(24 * 3600));
         findings(|tell| {
-            let (all, config) = Default::default();
-            repair(&self.layout, &all, tomorrow, config, tell).unwrap();
+            let (all, limits) = Default::default();
+            repair(&self.dir_at(tomorrow), &all, limits, tell).unwrap();
         })
     }
 }
@@ -211,14 +220,13 @@ async fn retry_makes_what_waits_and_what_failed_due_at_once() {
     home.capture("leased", b"{}");
     let queue = home.queue();
     let held = lease(&queue, "leased").await.unwrap();
-    let now = home.clock.now();
     for (id, expected) in [
         ("waits", Action::Done),
         ("dead", Action::Done),
         ("fresh", Action::Done),
         ("leased", Action::Leased),
     ] {
-        assert_eq!(retry(&home.layout, &home.entry(id), now).unwrap(), expected, "{id}");
+        assert_eq!(retry(&home.dir(), &home.entry(id)).unwrap(), expected, "{id}");
     }
     assert_eq!(home.entry("waits").named.unwrap().rounds, 2);
     assert_eq!(home.entry("dead").named.unwrap().rounds, 0, "all rounds are before it");
@@ -248,7 +256,7 @@ async fn what_had_waited_for_too_long_gets_its_time_anew() {
     assert_eq!(imported(&other, &exported(&home)), [Imported::New(State::Failed)]);
     assert_eq!(other.entry("old").history(&other.layout).len(), 1);
 
-    assert_eq!(retry(&home.layout, &expired, home.clock.now()).unwrap(), Action::Done);
+    assert_eq!(retry(&home.dir(), &expired).unwrap(), Action::Done);
     assert_eq!(queue.age(Duration::from_secs(1)).await.unwrap().expired, 0);
     assert_eq!(home.in_state(State::Pending), ["old"]);
 }
@@ -268,12 +276,12 @@ async fn an_entry_that_was_met_and_is_gone_is_passed_over() {
         queue.settle(vec![(lease, Disposition::Delivered)]).await.unwrap();
     }
     for entry in &met {
-        assert_eq!(discard(&home.layout, entry).unwrap(), Action::Gone);
+        assert_eq!(discard(&home, entry).unwrap(), Action::Gone);
         assert_eq!(entry.read().unwrap(), Found::Gone);
         let line = Exporter::default().line(&home.layout, entry);
         assert_eq!(line.unwrap(), Found::Gone);
         if entry.id() != "fresh" {
-            assert_eq!(retry(&home.layout, entry, home.clock.now()).unwrap(), Action::Gone);
+            assert_eq!(retry(&home.dir(), entry).unwrap(), Action::Gone);
         }
     }
     assert_eq!(home.entries(&Filter::default()), []);
@@ -295,7 +303,7 @@ async fn discard_takes_the_entry_and_everything_about_it() {
     symlink("/nowhere", home.layout.quarantine().join("link.event")).unwrap();
     for entry in home.entries(&Filter::default()) {
         let expected = if entry.id() == "leased" { Action::Leased } else { Action::Done };
-        assert_eq!(discard(&home.layout, &entry).unwrap(), expected, "{entry:?}");
+        assert_eq!(discard(&home, &entry).unwrap(), expected, "{entry:?}");
     }
     assert_eq!(home.ids(&Filter::default()), ["leased"]);
     assert_eq!(fs::read_dir(home.layout.quarantine()).unwrap().count(), 0);
@@ -316,8 +324,8 @@ async fn what_comes_in_and_what_is_given_up_adds_up() {
     for home in [&home, &other] {
         let all = home.entries(&Filter::default());
         for entry in all.iter().filter(|entry| entry.state != State::Pending) {
-            discard(&home.layout, entry).unwrap();
-            assert_eq!(discard(&home.layout, entry).unwrap(), Action::Gone);
+            discard(&home, entry).unwrap();
+            assert_eq!(discard(&home, entry).unwrap(), Action::Gone);
         }
         let look = look(&home.layout).unwrap();
         assert_eq!((look.tally.captured, look.tally.discarded, look.present.pending), (4, 2, 2));
@@ -336,10 +344,9 @@ async fn what_reads_well_again_leaves_quarantine() {
     let damaged = home.layout.quarantine().join("1800000000000-00-00000000-b.event");
     fs::write(&damaged, &whole[..whole.len() - 1]).unwrap();
 
-    let now = home.clock.now();
     let quarantined = Filter { states: [State::Quarantined].into(), ..Filter::default() };
     for entry in home.entries(&quarantined) {
-        let retried = retry(&home.layout, &entry, now).unwrap();
+        let retried = retry(&home.dir(), &entry).unwrap();
         if entry.path == damaged {
             assert!(matches!(retried, Action::Kept(why) if why.contains("1 bytes instead of 2")));
         } else {
@@ -352,7 +359,7 @@ async fn what_reads_well_again_leaves_quarantine() {
     // A second one of the same id does not take the place of the first.
     fs::write(&set_aside, &whole).unwrap();
     let again = home.entries(&quarantined).into_iter().find(|e| e.path == set_aside).unwrap();
-    assert!(matches!(retry(&home.layout, &again, now).unwrap(), Action::Kept(_)));
+    assert!(matches!(retry(&home.dir(), &again).unwrap(), Action::Kept(_)));
     assert!(set_aside.exists());
 }
 
@@ -540,9 +547,8 @@ fn verify_and_repair_can_be_about_some_entries_only() {
         verify(&home.layout, &a, tell);
     });
     assert_eq!(found.len(), 1);
-    let now = home.clock.now();
     let mended = findings(|tell| {
-        repair(&home.layout, &a, now, FsQueueConfig::default(), tell).unwrap();
+        repair(&home.dir(), &a, SpoolLimits::default(), tell).unwrap();
     });
     assert_eq!((mended.len(), &mended[0].path), (1, &found[0].path));
     assert_eq!(home.in_state(State::Pending), ["b"]);
@@ -555,14 +561,14 @@ fn repair_leaves_alone_what_may_be_in_work() {
     fs::write(home.layout.attempts().join("young.jsonl"), b"{}\n").unwrap();
     let now = Timestamp::from(std::time::SystemTime::now());
     let found = findings(|tell| {
-        repair(&home.layout, &Filter::default(), now, FsQueueConfig::default(), tell).unwrap();
+        repair(&home.dir_at(now), &Filter::default(), SpoolLimits::default(), tell).unwrap();
     });
     assert_eq!(found, []);
     assert!(home.layout.tmp().join("young.0").exists());
 }
 
-fn discard(layout: &Layout, entry: &Entry) -> std::io::Result<Action> {
-    Discarder::new(layout).discard(entry)
+fn discard(home: &Home, entry: &Entry) -> std::io::Result<Action> {
+    Discarder::new(&home.dir()).discard(entry)
 }
 
 /// Everything of a spool as lines.

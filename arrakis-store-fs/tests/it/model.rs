@@ -17,7 +17,7 @@ use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::base::dead_letter::Failure;
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue};
 use arrakis_core::testkit::queue::envelope;
-use arrakis_store_fs::spool::layout::decode;
+use arrakis_store_fs::spool::format::decode;
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::support::crash::{CrashFs, Without};
+use crate::support::on;
 
 /// Cases of a usual run.
 const CASES: u64 = 10_000;
@@ -137,7 +138,7 @@ impl<'a> Case<'a> {
         let id = format!("e{}", self.events.len());
         let length = self.rng.random_range(0..300);
         let payload: Vec<u8> = (0..length).map(|_| self.rng.random()).collect();
-        let spool = Spool::with_file_system(self.layout.clone(), Arc::new(self.fs.clone()));
+        let spool = Spool::new(on(self.layout.clone(), Arc::new(self.fs.clone())));
         let promised = spool.capture(&envelope(&id, &payload)).is_ok();
         self.events.insert(id, Event { payload, promised, delivered: 0 });
     }
@@ -147,7 +148,7 @@ impl<'a> Case<'a> {
             let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
             let config = FsQueueConfig { watch: false, ..FsQueueConfig::default() };
             let fs = Arc::new(self.fs.clone());
-            self.queue = FsQueue::open_on(self.layout.clone(), fs, clock, config).ok();
+            self.queue = FsQueue::open(on(self.layout.clone(), fs).with_clock(clock), config).ok();
         }
         self.queue.clone()
     }

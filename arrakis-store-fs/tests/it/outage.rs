@@ -18,8 +18,8 @@ use arrakis_core::delivery::queue::{Depth, Queue};
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::testkit::fakes::TokioClock;
 use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unreachable};
-use arrakis_store_fs::queue::receivers;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
+use arrakis_store_fs::spool::receivers;
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolDir};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
@@ -58,7 +58,9 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
             DeliveryConfig { breaker: breaker.clone(), ..DeliveryConfig::new(jitter.clone()) };
         let stack = delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery);
         let config = FsQueueConfig::default();
-        let queue = FsQueue::open(layout.clone(), Arc::clone(&clock), config).unwrap();
+        let queue =
+            FsQueue::open(SpoolDir::new(layout.clone()).with_clock(Arc::clone(&clock)), config)
+                .unwrap();
         let queue = Arc::new(queue);
         let config = DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter) };
         let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), config);
@@ -77,7 +79,12 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
             retried += report.retried;
             let is_open = breaker.state("http://receiver/") == BreakerState::Open;
             assert_eq!(is_open, events[restart] > 1);
-            receivers::save(&layout, &breaker.snapshot(), &BreakerSnapshot::default()).unwrap();
+            receivers::save(
+                &layout.clone().into(),
+                &breaker.snapshot(),
+                &BreakerSnapshot::default(),
+            )
+            .unwrap();
             drop((drainer, queue));
             sleep(HOUR * 11).await;
         } else {
@@ -98,7 +105,7 @@ async fn what_is_known_about_receivers_is_kept_for_the_owner_alone() {
     assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
     let nothing = BreakerSnapshot::default();
     let known = one("http://a/");
-    receivers::save(&layout, &known, &nothing).unwrap();
+    receivers::save(&layout.clone().into(), &known, &nothing).unwrap();
     assert_eq!(receivers::load(&layout), known);
     let mode = std::fs::metadata(layout.receivers()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -112,7 +119,7 @@ async fn several_processes_keep_what_each_has_learned() {
     Spool::new(layout.clone()).create().unwrap();
     let nothing = BreakerSnapshot::default();
     let both = BreakerSnapshot { receivers: [one("http://a/"), one("http://b/")].map(only).into() };
-    receivers::save(&layout, &both, &nothing).unwrap();
+    receivers::save(&layout.clone().into(), &both, &nothing).unwrap();
 
     // Both begin with that. One finds that the first is back, the other that the second fails in a new way.
     let (mut one_knows, mut other_knows) = (both.clone(), both.clone());
@@ -122,8 +129,8 @@ async fn several_processes_keep_what_each_has_learned() {
     // What goes with the time alone is no news.
     other_knows.receivers[0].recent_attempts = 0;
     other_knows.receivers.push(only(one("http://c/")));
-    receivers::save(&layout, &one_knows, &both).unwrap();
-    receivers::save(&layout, &other_knows, &both).unwrap();
+    receivers::save(&layout.clone().into(), &one_knows, &both).unwrap();
+    receivers::save(&layout.clone().into(), &other_knows, &both).unwrap();
     let kept = receivers::load(&layout).receivers;
     assert_eq!(kept[0], one_knows.receivers[0]);
     assert_eq!(kept[1..], other_knows.receivers[1..]);
@@ -145,13 +152,13 @@ async fn a_broken_file_is_passed_over_and_replaced() {
     for bytes in broken {
         std::fs::write(layout.receivers(), bytes).unwrap();
         assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
-        receivers::save(&layout, &known, &BreakerSnapshot::default()).unwrap();
+        receivers::save(&layout.clone().into(), &known, &BreakerSnapshot::default()).unwrap();
         assert_eq!(receivers::load(&layout), known);
     }
     std::fs::remove_file(layout.receivers()).unwrap();
     std::fs::create_dir(layout.receivers()).unwrap();
     assert_eq!(receivers::load(&layout), BreakerSnapshot::default());
-    assert!(receivers::save(&layout, &known, &BreakerSnapshot::default()).is_err());
+    assert!(receivers::save(&layout.clone().into(), &known, &BreakerSnapshot::default()).is_err());
 }
 
 fn envelope(id: &str) -> Envelope {

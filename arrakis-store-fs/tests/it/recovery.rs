@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::faulty::Faulty;
-use crate::support::home;
+use crate::support::{home, on};
 
 /// Within so long all must work again.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -47,8 +47,8 @@ impl World {
         let fs = Faulty::sound();
         let start = Timestamp::from_millis(1_800_000_000_000);
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(start));
-        let (medium, config) = (Arc::new(fs.clone()), FsQueueConfig::default());
-        let queue = FsQueue::open_on(layout.clone(), medium, Arc::clone(&clock), config).unwrap();
+        let dir = on(layout.clone(), Arc::new(fs.clone())).with_clock(Arc::clone(&clock));
+        let queue = FsQueue::open(dir, FsQueueConfig::default()).unwrap();
         let queue = Arc::new(queue);
         let jitter = Jitter::new(StdRng::seed_from_u64(1));
         let receiver = Arc::<FaultyReceiver>::default();
@@ -63,7 +63,7 @@ impl World {
     /// What a hook does.
     fn capture(&self, id: &str) -> bool {
         let fs = Arc::new(self.fs.clone());
-        Spool::with_file_system(self.layout.clone(), fs).capture(&envelope(id, b"{}")).is_ok()
+        Spool::new(on(self.layout.clone(), fs)).capture(&envelope(id, b"{}")).is_ok()
     }
 
     /// A drainer works while `world` goes on.
@@ -117,8 +117,11 @@ async fn the_events_of_a_dead_drainer_are_delivered_within_five_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn captures_deliveries_and_settlements_work_within_five_seconds_of_space() {
-    for fails in [&["create", "write", "put", "create_directory", "rename"][..], &["remove"], &[""]]
-    {
+    for fails in [
+        &["create", "write", "put", "append", "create_directory", "rename"][..],
+        &["remove"],
+        &[""],
+    ] {
         let world = World::new();
         world
             .run(async {

@@ -11,12 +11,15 @@ use arrakis_core::base::limits::PAYLOAD_MAX_BYTES;
 use arrakis_core::delivery::queue::{Depth, Lane, LeaseRequest, Queue, QueueError};
 use arrakis_core::testkit::queue::envelope;
 use arrakis_store_fs::is_drainer_running;
-use arrakis_store_fs::spool::layout;
-use arrakis_store_fs::{DrainerLock, FsQueue, FsQueueConfig, Layout, Spool, SpoolError};
+use arrakis_store_fs::spool::format::HEADER_MAX_BYTES;
+use arrakis_store_fs::{
+    DrainerLock, FsQueue, FsQueueConfig, Layout, Spool, SpoolDir, SpoolError, SpoolLimits,
+};
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
 use crate::support::faulty::Faulty;
+use crate::support::on;
 
 fn home() -> (TempDir, Layout) {
     let directory = TempDir::new().unwrap();
@@ -30,7 +33,7 @@ fn open(layout: &Layout) -> FsQueue {
 
 fn open_with(layout: &Layout, config: FsQueueConfig) -> FsQueue {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-    FsQueue::open(layout.clone(), clock, config).unwrap()
+    FsQueue::open(SpoolDir::new(layout.clone()).with_clock(clock), config).unwrap()
 }
 
 async fn leased(queue: &FsQueue) -> Vec<String> {
@@ -46,7 +49,7 @@ fn a_capture_is_durable_before_it_is_visible_and_costs_six_calls() {
     let (_guard, layout) = home();
     Spool::new(layout.clone()).create().unwrap();
     let fs = Faulty::sound();
-    let spool = Spool::with_file_system(layout, Arc::new(fs.clone()));
+    let spool = Spool::new(on(layout, Arc::new(fs.clone())));
     spool.capture(&envelope("a", b"{}")).unwrap();
     assert_eq!(
         fs.calls(),
@@ -66,7 +69,7 @@ fn a_capture_is_durable_before_it_is_visible_and_costs_six_calls() {
 fn missing_directories_are_made_durable_before_anything_is_put_into_them() {
     let (_guard, layout) = home();
     let fs = Faulty::sound();
-    Spool::with_file_system(layout, Arc::new(fs.clone())).capture(&envelope("a", b"{}")).unwrap();
+    Spool::new(on(layout, Arc::new(fs.clone()))).capture(&envelope("a", b"{}")).unwrap();
     let calls = fs.calls();
     let position = |call: &str| calls.iter().rposition(|c| c == call).unwrap();
     assert!(position("create_directory queue") < position("sync_directory queue"));
@@ -79,7 +82,7 @@ async fn a_crash_at_any_call_leaves_the_whole_event_or_none() {
         let (_guard, layout) = home();
         Spool::new(layout.clone()).create().unwrap();
         let fs = Faulty::at(at, io::ErrorKind::Other, true);
-        let spool = Spool::with_file_system(layout.clone(), Arc::new(fs));
+        let spool = Spool::new(on(layout.clone(), Arc::new(fs)));
         assert!(spool.capture(&envelope("a", b"{}")).is_err(), "crashed at call {at}");
         let queue = open(&layout);
         let expected: &[&str] = if at == 5 { &["a"] } else { &[] };
@@ -94,7 +97,7 @@ async fn a_failure_of_any_single_call_is_overcome_with_a_new_file() {
         let (_guard, layout) = home();
         Spool::new(layout.clone()).create().unwrap();
         let fs = Faulty::at(at, io::ErrorKind::Other, false);
-        let spool = Spool::with_file_system(layout.clone(), Arc::new(fs.clone()));
+        let spool = Spool::new(on(layout.clone(), Arc::new(fs.clone())));
         spool.capture(&envelope("a", b"{}")).unwrap();
         let creations = fs.calls().iter().filter(|call| *call == "create tmp").count();
         assert_eq!(creations, 2, "failed at call {at}");
@@ -121,15 +124,15 @@ fn a_full_disk_is_overcome_with_the_reserve() {
     plain.create().unwrap();
     plain.reserve().unwrap();
     let reserved = fs::metadata(layout.reserve()).unwrap();
-    assert_eq!(reserved.len(), arrakis_store_fs::spool::RESERVE_BYTES as u64);
+    assert_eq!(reserved.len(), arrakis_store_fs::spool::capacity::RESERVE_BYTES as u64);
 
     let full = Faulty::at(1, io::ErrorKind::StorageFull, false);
-    let spool = Spool::with_file_system(layout.clone(), Arc::new(full));
+    let spool = Spool::new(on(layout.clone(), Arc::new(full)));
     spool.capture(&envelope("a", b"{}")).unwrap();
     assert!(!layout.reserve().exists(), "the reserve was given up");
 
     let still_full = Faulty::at(0, io::ErrorKind::StorageFull, true);
-    let spool = Spool::with_file_system(layout, Arc::new(still_full));
+    let spool = Spool::new(on(layout, Arc::new(still_full)));
     let error = spool.capture(&envelope("b", b"{}")).unwrap_err();
     assert!(matches!(error, SpoolError::Io { .. }), "{error}");
 }
@@ -221,7 +224,13 @@ async fn an_owner_of_another_machine_is_left_alone() {
 #[tokio::test]
 async fn a_full_spool_refuses_and_takes_events_again_when_it_has_room() {
     let (_guard, layout) = home();
-    let queue = open_with(&layout, FsQueueConfig { max_files: 2, ..FsQueueConfig::default() });
+    let queue = open_with(
+        &layout,
+        FsQueueConfig {
+            limits: SpoolLimits { max_files: 2, ..SpoolLimits::default() },
+            ..FsQueueConfig::default()
+        },
+    );
     let spool = Spool::new(layout);
     for id in ["a", "b"] {
         spool.capture(&envelope(id, b"{}")).unwrap();
@@ -262,7 +271,7 @@ fn one_drainer_holds_the_lock() {
 fn a_header_that_is_too_long_is_refused_and_not_written() {
     let (_guard, layout) = home();
     let mut long = envelope("a", b"{}");
-    long.header.destination = "x".repeat(layout::HEADER_MAX_BYTES);
+    long.header.destination = "x".repeat(HEADER_MAX_BYTES);
     let error = Spool::new(layout.clone()).capture(&long).unwrap_err();
     assert!(matches!(error, SpoolError::Format(_)), "{error}");
 }

@@ -15,7 +15,7 @@ use arrakis_core::delivery::queue::{Depth, Disposition, Lane, LeaseRequest, Queu
 use arrakis_core::delivery::transport::{Batch, Loopback, Outcome, Transport, TransportError};
 use arrakis_core::testkit::fakes::TokioClock;
 use arrakis_store_fs::spool::layout::EntryName;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolDir};
 use async_trait::async_trait;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -63,7 +63,10 @@ async fn an_event_at_which_the_receiver_hangs_is_put_off_while_its_neighbours_ar
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new(start));
     // What the system tells of changes comes in its own time.
     let config = FsQueueConfig { watch: false, ..FsQueueConfig::default() };
-    let queue = Arc::new(FsQueue::open(layout.clone(), Arc::clone(&clock), config).unwrap());
+    let queue = Arc::new(
+        FsQueue::open(SpoolDir::new(layout.clone()).with_clock(Arc::clone(&clock)), config)
+            .unwrap(),
+    );
     let receiver = Arc::<Receiver>::default();
     let jitter = Jitter::new(StdRng::seed_from_u64(1));
     let stack =
@@ -113,7 +116,9 @@ async fn an_event_that_was_put_off_is_due_once_a_person_asks() {
     let layout = Layout::new(directory.path().join("home"));
     let start = Timestamp::from_millis(1_800_000_000_000);
     let clock = Arc::new(ManualClock::new(start));
-    let queue = FsQueue::open(layout.clone(), clock, FsQueueConfig::default()).unwrap();
+    let queue =
+        FsQueue::open(SpoolDir::new(layout.clone()).with_clock(clock), FsQueueConfig::default())
+            .unwrap();
     queue.push(envelope(HANGS, start)).await.unwrap();
     let lease = async || {
         let any = LeaseRequest { lane: Lane::Any, events: 9, bytes: 1 << 20, closed: Vec::new() };

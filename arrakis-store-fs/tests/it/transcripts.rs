@@ -22,8 +22,8 @@ use arrakis_store_fs::source::{
     Follower, Found, ReadMode, ShipConfig, ShipError, Shipper, Survey, identify, survey,
 };
 use arrakis_store_fs::spool::durability::{FileSystem, RealFileSystem};
-use arrakis_store_fs::spool::layout::decode;
-use arrakis_store_fs::{Layout, Spool, SpoolError};
+use arrakis_store_fs::spool::format::decode;
+use arrakis_store_fs::{Layout, Spool, SpoolDir, SpoolError, SpoolLimits};
 use nix::sys::stat::Mode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::crash::{CrashFs, Without};
-use crate::support::{any, entries, ids, lease_all, open, settle};
+use crate::support::{any, entries, ids, lease_all, on, open, settle};
 
 /// A folder with transcripts and a spool.
 struct Scene {
@@ -48,8 +48,7 @@ fn config(folder: &Path) -> ShipConfig {
         slices: SliceConfig::default(),
         redactor: Redactor::default(),
         source: Source::default(),
-        max_files: u64::MAX,
-        max_bytes: u64::MAX,
+        limits: SpoolLimits { max_files: u64::MAX, max_bytes: u64::MAX },
     }
 }
 
@@ -61,7 +60,7 @@ impl Scene {
         let folder = directory.path().join("claude");
         fs::create_dir(&folder).unwrap();
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let shipper = Shipper::new(layout.clone(), time, config(&folder));
+        let shipper = Shipper::new(SpoolDir::new(layout.clone()).with_clock(time), config(&folder));
         Self { directory, layout, clock, shipper }
     }
 
@@ -290,7 +289,8 @@ fn a_person_may_have_a_file_outside_imported_which_is_not_followed_there() {
     let path = outside.join("s.jsonl");
     append(&path, line(1).as_bytes());
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
-    let import = Shipper::new(scene.layout.clone(), time, config(&outside));
+    let import =
+        Shipper::new(SpoolDir::new(scene.layout.clone()).with_clock(time), config(&outside));
     let mode = ReadMode { imported: true, asked: true, ..ReadMode::default() };
     let file = identify(&path).unwrap();
     assert_eq!(import.read(&file, DESTINATION, mode, &mut |_| {}).unwrap().slices, 1);
@@ -432,7 +432,7 @@ fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
             }
             let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
             let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-            let shipper = Shipper::on(layout.clone(), fs, time, config(&folder));
+            let shipper = Shipper::new(on(layout.clone(), fs).with_clock(time), config(&folder));
             clock.advance(Duration::from_secs(1));
             disk.fail_after(rng.random_range(1..60));
             shipper.read_session(&transcript(&path), DESTINATION).ok();
@@ -445,7 +445,7 @@ fn no_crash_loses_a_line_or_cuts_a_slice_anew() {
         }
         let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
         let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
-        let shipper = Shipper::on(layout.clone(), fs, time, config(&folder));
+        let shipper = Shipper::new(on(layout.clone(), fs).with_clock(time), config(&folder));
         shipper.read_session(&transcript(&path), DESTINATION).unwrap();
         deliver(true, &mut rng);
         assert_eq!(unknown(&layout), unknown_lines, "seed {seed}");
@@ -554,7 +554,10 @@ async fn a_transcript_is_known_before_its_event_can_be_settled_and_a_disk_that_f
     append(&path, line(1).as_bytes());
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
     let folder = scene.directory.path().join("claude");
-    let later = Shipper::on(scene.layout.clone(), Arc::new(RealFileSystem), time, config(&folder));
+    let later = Shipper::new(
+        on(scene.layout.clone(), Arc::new(RealFileSystem)).with_clock(time),
+        config(&folder),
+    );
     assert_eq!(later.read_known().unwrap(), 1);
 }
 
@@ -576,7 +579,7 @@ fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
     let file = scene.file("s.jsonl");
     let folder = scene.directory.path().join("claude");
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
-    let other = Shipper::new(scene.layout.clone(), time, config(&folder));
+    let other = Shipper::new(SpoolDir::new(scene.layout.clone()).with_clock(time), config(&folder));
     std::thread::scope(|threads| {
         let mut waiting = None;
         let reading = scene.shipper.read(&file, DESTINATION, ReadMode::default(), &mut |_| {
@@ -695,7 +698,10 @@ fn transcripts_take_half_of_the_spool_and_leave_the_reserve_to_events() {
         let scene = Scene::new();
         let spool = Spool::new(scene.layout.clone());
         let folder = scene.directory.path().join("claude");
-        scene.shipper.configure(ShipConfig { max_files, max_bytes, ..config(&folder) });
+        scene.shipper.configure(ShipConfig {
+            limits: SpoolLimits { max_files, max_bytes },
+            ..config(&folder)
+        });
         spool.capture(&slice(0)).unwrap();
         for n in 0..5 {
             scene.append("s.jsonl", line(format!("{n}{}", "x".repeat(200_000))));
@@ -721,7 +727,8 @@ fn transcripts_take_half_of_the_spool_and_leave_the_reserve_to_events() {
     });
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
     let folder = scene.directory.path().join("claude");
-    let shipper = Shipper::on(scene.layout.clone(), Arc::new(full), time, config(&folder));
+    let shipper =
+        Shipper::new(on(scene.layout.clone(), Arc::new(full)).with_clock(time), config(&folder));
     assert!(shipper.read_session(&scene.file("s.jsonl"), DESTINATION).is_err());
     assert!(scene.layout.reserve().exists());
 }
@@ -787,7 +794,8 @@ async fn whoever_catches_up_waits_for_what_is_being_read() {
     });
     let folder = scene.directory.path().join("claude");
     let time: Arc<dyn Clock> = Arc::<ManualClock>::clone(&scene.clock);
-    let shipper = Shipper::on(scene.layout.clone(), Arc::new(slow), time, config(&folder));
+    let shipper =
+        Shipper::new(on(scene.layout.clone(), Arc::new(slow)).with_clock(time), config(&folder));
     let followed = Follower::new(Arc::new(shipper));
     let follower = &followed;
     let path = scene.path("s.jsonl");

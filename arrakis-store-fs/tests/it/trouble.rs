@@ -13,16 +13,16 @@ use arrakis_core::delivery::queue::{
     Depth, Disposition, Lane, LeaseRequest, Queue, QueueError, Wake,
 };
 use arrakis_core::testkit::queue::envelope;
-use arrakis_store_fs::spool::RESERVE_BYTES;
+use arrakis_store_fs::spool::capacity::RESERVE_BYTES;
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolError};
 
 use crate::support::faulty::Faulty;
-use crate::support::{any, entries, failure, home, ids, lease_all, open, open_on, settle};
+use crate::support::{any, entries, failure, home, ids, lease_all, on, open, open_on, settle};
 
 /// Nothing new can be written: no bytes, or no files, are left.
 fn is_full(call: &str, path: &Path) -> io::Result<()> {
     // Names that a directory has room for can be given without space; growing it cannot be assumed.
-    let grows = matches!(call, "create" | "write" | "put" | "create_directory");
+    let grows = matches!(call, "create" | "write" | "put" | "append" | "create_directory");
     let into_history = path.to_string_lossy().contains("attempts");
     if grows || into_history { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
@@ -47,7 +47,7 @@ fn capture(layout: &Layout, id: &str) {
 #[test]
 fn a_spool_that_was_created_by_half_holds_nothing_before_it_lasts() {
     let capture = |layout: &Layout, fs: &Faulty| {
-        Spool::with_file_system(layout.clone(), Arc::new(fs.clone())).capture(&envelope("a", b"{}"))
+        Spool::new(on(layout.clone(), Arc::new(fs.clone()))).capture(&envelope("a", b"{}"))
     };
     let syncs = |fs: &Faulty| {
         let calls = fs.calls().into_iter().filter(|call| call.starts_with("sync_directory"));
@@ -86,7 +86,7 @@ fn a_creation_that_fails_removes_no_directory_that_was_there() {
             }
             _ => Ok(()),
         });
-        Spool::with_file_system(layout.clone(), Arc::new(failing)).create().unwrap_err();
+        Spool::new(on(layout.clone(), Arc::new(failing))).create().unwrap_err();
     }
     assert!(layout.directories().iter().all(|directory| directory.is_dir()));
 }
@@ -225,7 +225,7 @@ async fn a_read_only_disk_is_waited_for() {
     assert!(queue.lease(LeaseRequest { lane: Lane::Fresh, ..any(1) }).await.is_err());
     queue.reap().await.unwrap();
     queue.age(Duration::from_secs(1)).await.unwrap();
-    let spool = Spool::with_file_system(layout.clone(), Arc::new(fs.clone()));
+    let spool = Spool::new(on(layout.clone(), Arc::new(fs.clone())));
     let before = fs.calls().len();
     assert!(matches!(spool.capture(&envelope("b", b"{}")), Err(SpoolError::Io { .. })));
     assert!(fs.calls().len() - before <= 3, "a hook does not try what cannot be");
@@ -246,7 +246,7 @@ async fn the_reserve_is_set_aside_again_when_there_is_space() {
         let fails = call == "write" && !std::mem::replace(&mut written, true);
         if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     });
-    let spool = Spool::with_file_system(layout.clone(), Arc::new(full));
+    let spool = Spool::new(on(layout.clone(), Arc::new(full)));
     spool.capture(&envelope("a", b"{}")).unwrap();
     assert_eq!(reserved(), 0);
 
@@ -265,7 +265,7 @@ async fn the_reserve_is_set_aside_again_when_there_is_space() {
 async fn a_capture_on_a_disk_whose_fsync_fails_is_refused_and_leaves_nothing_behind() {
     let (_guard, layout, fs, queue) = world().await;
     fs.now(|_, call, _| if call == "sync" { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) });
-    let spool = Spool::with_file_system(layout.clone(), Arc::new(fs.clone()));
+    let spool = Spool::new(on(layout.clone(), Arc::new(fs.clone())));
     assert!(spool.capture(&envelope("a", b"{}")).is_err());
     let tried = fs.calls().iter().filter(|call| *call == "create tmp").count();
     assert_eq!(tried, 3, "each time with a new file");

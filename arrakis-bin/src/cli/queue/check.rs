@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use arrakis_store_fs::FsQueueConfig;
+use arrakis_store_fs::SpoolDir;
 use arrakis_store_fs::admin::repair;
 use arrakis_store_fs::admin::verify::{self, Finding, Kind, Step};
 use arrakis_store_fs::spool::Survey;
@@ -18,6 +19,7 @@ use super::super::Context;
 use super::super::output::{self, text};
 use super::progress::Progress;
 use super::{Selection, events, exit, spools};
+use crate::compose::limits;
 use crate::config::{Config, process_env};
 
 /// The arguments of `arrakis queue verify` and `arrakis queue repair`; without any, all is meant.
@@ -121,19 +123,15 @@ pub(super) fn verify(args: &CheckArgs, context: &mut Context) -> anyhow::Result<
 
 pub(super) fn repair(args: &CheckArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let (config, _) = Config::load(&context.home, &process_env);
-    let limits = FsQueueConfig {
-        max_files: config.spool.max_files,
-        max_bytes: config.spool.max_bytes,
-        ..FsQueueConfig::default()
-    };
+    let limits = limits(&config);
     let spools = spools(context);
     let progress = Progress::through("Repairing", &spools);
     let mut report = Report::default();
-    let now = context.clock.now();
-    let filter = args.selection.filter(now);
+    let filter = args.selection.filter(context.clock.now());
     for spool in &spools {
+        let dir = SpoolDir::new(spool.clone()).with_clock(Arc::clone(&context.clock));
         let mut written = Ok(());
-        repair::repair(spool, &filter, now, limits, |step| match step {
+        repair::repair(&dir, &filter, limits, |step| match step {
             Step::Entry => progress.step(1),
             Step::Finding(finding) if written.is_ok() => {
                 written = progress.aside(|| report.add(finding, context));

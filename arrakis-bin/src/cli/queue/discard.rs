@@ -8,9 +8,9 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::bail;
-use arrakis_store_fs::Layout;
 use arrakis_store_fs::admin::action::Discarder;
 use arrakis_store_fs::admin::entry::{Filter, State, entries};
+use arrakis_store_fs::{Layout, SpoolDir};
 use clap::Args;
 use serde::Serialize;
 
@@ -54,7 +54,8 @@ pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<E
     let progress = Progress::new("Discarding");
     let mut tally = Tally::of(&filter);
     for spool in &spools {
-        let mut discarder = Discarder::new(spool);
+        let dir = SpoolDir::new(spool.clone());
+        let mut discarder = Discarder::new(&dir);
         tally.each(&filter, spool, &progress, |entry| discarder.discard(entry));
     }
     drop(progress);

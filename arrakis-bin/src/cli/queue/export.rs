@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use arrakis_store_fs::Layout;
 use arrakis_store_fs::admin::action::{Action, Discarder};
 use arrakis_store_fs::admin::entry::{Entry, Found, State, entries};
 use arrakis_store_fs::admin::transfer::Exporter;
+use arrakis_store_fs::{Layout, SpoolDir};
 use clap::Args;
 use serde::Serialize;
 
@@ -173,7 +173,8 @@ impl Output {
         self.file.get_ref().sync_all()?;
         self.durable = self.written;
         let mut removed = 0;
-        let mut discarder = Discarder::new(spool);
+        let dir = SpoolDir::new(spool.clone());
+        let mut discarder = Discarder::new(&dir);
         for entry in self.batch.drain(..) {
             match discarder.discard(&entry) {
                 Ok(Action::Done) => removed += 1,

@@ -4,11 +4,12 @@
 //! and `drainer`: `running` or `started`, null where there was nothing for it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use arrakis_store_fs::admin::action::retry;
 use arrakis_store_fs::admin::entry::State;
-use arrakis_store_fs::{Layout, Spool, is_drainer_running};
+use arrakis_store_fs::{Layout, Spool, SpoolDir, is_drainer_running};
 use clap::Args;
 use serde::Serialize;
 
@@ -56,7 +57,8 @@ pub(super) fn run(args: &RetryArgs, context: &mut Context) -> anyhow::Result<Exi
     let mut tally = Tally::of(&filter);
     for spool in &spools {
         let before = tally.done;
-        tally.each(&filter, spool, &progress, |entry| retry(spool, entry, now));
+        let dir = SpoolDir::new(spool.clone()).with_clock(Arc::clone(&context.clock));
+        tally.each(&filter, spool, &progress, |entry| retry(&dir, entry));
         if tally.done > before {
             drainer = Some(wake(spool, context)?);
         }

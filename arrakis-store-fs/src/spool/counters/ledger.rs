@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::removals;
-use crate::spool::durability::{RealFileSystem, write_durably};
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::replace_durably;
 use crate::spool::layout::Layout;
 use crate::spool::lock::{lock, try_lock};
 
@@ -137,12 +138,11 @@ impl Ledger {
     }
 
     /// Writes the file anew, durably. The caller holds the lock.
-    fn write(&self, layout: &Layout) -> io::Result<()> {
+    fn write(&self, dir: &SpoolDir) -> io::Result<()> {
         // Not in `tmp/`, where what a crash leaves would be taken for an event. The lock makes it ours.
-        let temporary = layout.counters().with_extension("json.new");
-        found(fs::remove_file(&temporary))?;
-        let json = serde_json::to_vec(self)?;
-        write_durably(&RealFileSystem, &temporary, &layout.counters(), &[&json])
+        let counters = dir.layout.counters();
+        let temporary = counters.with_extension("json.new");
+        replace_durably(&*dir.fs, &temporary, &counters, &serde_json::to_vec(self)?)
     }
 }
 
@@ -183,13 +183,14 @@ pub fn read(layout: &Layout) -> io::Result<Counters> {
 /// # Errors
 ///
 /// A file of the counts cannot be read or written.
-pub fn open(layout: &Layout) -> io::Result<()> {
+pub fn open(dir: &SpoolDir) -> io::Result<()> {
+    let layout = &dir.layout;
     let Some(_lock) = try_lock(&layout.counters_lock())? else { return Ok(()) };
     if Ledger::read(layout)?.is_none() {
-        Ledger { spool_id: Uuid::now_v7(), ..Ledger::default() }.write(layout)?;
+        Ledger { spool_id: Uuid::now_v7(), ..Ledger::default() }.write(dir)?;
     }
     set_room_aside(layout)?;
-    fold(layout)
+    fold(dir)
 }
 
 /// Takes the difference between the counts and what is there as explained, and what is unsure as decided,
@@ -199,7 +200,8 @@ pub fn open(layout: &Layout) -> io::Result<()> {
 /// # Errors
 ///
 /// The counts cannot be read or written.
-pub fn accept(layout: &Layout, present: &Present) -> io::Result<Balance> {
+pub fn accept(dir: &SpoolDir, present: &Present) -> io::Result<Balance> {
+    let layout = &dir.layout;
     // Held for moments only, by a drainer that starts or folds.
     let _lock = lock(&layout.counters_lock())?;
     let tally = read(layout)?.tally;
@@ -212,32 +214,34 @@ pub fn accept(layout: &Layout, present: &Present) -> io::Result<Balance> {
     // Whatever was unsure, it is part of that difference now.
     ledger.letters.captures_failed += tally.unsure_captured;
     ledger.letters.exits_failed += tally.unsure_settled;
-    ledger.write(layout)?;
+    ledger.write(dir)?;
     Ok(tally.balance(present, 0))
 }
 
 /// Folds the tally if it is long, unless somebody else does.
 #[cfg(feature = "queue")]
-pub(crate) fn fold_if_long(layout: &Layout) -> io::Result<()> {
+pub(crate) fn fold_if_long(dir: &SpoolDir) -> io::Result<()> {
+    let layout = &dir.layout;
     if found(fs::metadata(layout.tally()))?.is_none_or(|file| file.len() < FOLD_BYTES) {
         return Ok(());
     }
     let Some(_lock) = try_lock(&layout.counters_lock())? else { return Ok(()) };
-    fold(layout)
+    fold(dir)
 }
 
 /// Folds what is to be folded. The caller holds the lock.
-fn fold(layout: &Layout) -> io::Result<()> {
+fn fold(dir: &SpoolDir) -> io::Result<()> {
+    let layout = &dir.layout;
     let Some(mut ledger) = Ledger::read(layout)? else { return Ok(()) };
     // Left by a crash after it was counted.
-    found(fs::remove_file(layout.folding(ledger.folded)))?;
+    found(dir.fs.remove(&layout.folding(ledger.folded)))?;
     let folding = layout.folding(ledger.folded + 1);
     if found(fs::metadata(&folding))?.is_none() {
         let long = found(fs::metadata(layout.tally()))?.is_some_and(|f| f.len() >= FOLD_BYTES);
         if !long {
             return Ok(());
         }
-        fs::rename(layout.tally(), &folding)?;
+        dir.fs.rename(&layout.tally(), &folding)?;
         set_room_aside(layout)?;
     }
     let file = OpenOptions::new().read(true).write(true).open(&folding)?;
@@ -249,8 +253,8 @@ fn fold(layout: &Layout) -> io::Result<()> {
     }
     ledger.add(&fs::read(&folding)?);
     ledger.folded += 1;
-    ledger.write(layout)?;
-    fs::remove_file(&folding)
+    ledger.write(dir)?;
+    dir.fs.remove(&folding)
 }
 
 /// Has the file system keep room for the letters to come.

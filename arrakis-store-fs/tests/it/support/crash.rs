@@ -9,7 +9,7 @@
 //! * of the changes of names since, any are there and any are not, in whatever order they were made.
 //!   One promise of journalling file systems is kept, since without it no rename is safe: a renamed file
 //!   may have both names, but never none;
-//! * what was written past the model (locks, counts, histories) is there or not.
+//! * what was written past the model (locks, `observed`, the records in `tally`) is there or not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -292,9 +292,11 @@ impl FileSystem for CrashFs {
         disk.call()?;
         RealFileSystem.rename(from, to)?;
         let (from, to) = (disk.name(from)?, disk.name(to)?);
-        let node = disk.names[&from];
-        disk.give(to.clone(), node);
-        disk.take_away(from, Some(to));
+        // The file may have been written past the model.
+        if let Some(node) = disk.names.get(&from).copied() {
+            disk.give(to.clone(), node);
+            disk.take_away(from, Some(to));
+        }
         Ok(())
     }
 
@@ -304,7 +306,11 @@ impl FileSystem for CrashFs {
         RealFileSystem.remove(path)?;
         // Locks are made past the model.
         if let Ok(name) = disk.name(path) {
-            disk.take_away(name, None);
+            // As with a rename, a file that has a second name keeps one of them.
+            let node = disk.names.get(&name).copied();
+            let other = disk.names.iter().find(|(other, at)| Some(**at) == node && **other != name);
+            let other = other.map(|(other, _)| other.clone());
+            disk.take_away(name, other);
         }
         Ok(())
     }
@@ -347,6 +353,41 @@ impl FileSystem for CrashFs {
             Err(_) => disk.add(path, false)?,
         };
         disk.nodes[node].now = bytes.to_vec();
+        Ok(())
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        let called = disk.call();
+        if called.is_err() && (disk.power.is_some() || disk.node(path).is_err()) {
+            return called;
+        }
+        // An append that fails has got somewhere.
+        let done =
+            if called.is_ok() { bytes.len() } else { disk.rng.random_range(0..=bytes.len()) };
+        RealFileSystem.append(path, &bytes[..done])?;
+        let node = match disk.node(path) {
+            Ok(node) => node,
+            Err(_) => disk.add(path, false)?,
+        };
+        let without = disk.without;
+        let content = &mut disk.nodes[node];
+        content.now.extend_from_slice(&bytes[..done]);
+        if called.is_ok() && without != Without::FileSync {
+            content.durable = content.now.clone();
+        }
+        called
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.call()?;
+        RealFileSystem.hard_link(from, to)?;
+        let to = disk.name(to)?;
+        // The file may have been written past the model.
+        if let Ok(node) = disk.node(from) {
+            disk.give(to, node);
+        }
         Ok(())
     }
 

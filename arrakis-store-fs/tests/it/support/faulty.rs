@@ -106,6 +106,16 @@ impl FileSystem for Faulty {
         RealFileSystem.write(path, bytes)
     }
 
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.call("append", path)?;
+        RealFileSystem.append(path, bytes)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call("link", to)?;
+        RealFileSystem.hard_link(from, to)
+    }
+
     fn set_modified(&self, path: &Path, seconds: i64) -> io::Result<()> {
         self.call("set_modified", path)?;
         RealFileSystem.set_modified(path, seconds)

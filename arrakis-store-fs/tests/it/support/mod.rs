@@ -11,7 +11,7 @@ use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::base::dead_letter::Failure;
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue};
 use arrakis_store_fs::spool::durability::{FileSystem, RealFileSystem};
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, SpoolDir};
 use tempfile::TempDir;
 
 /// A home that is not there yet.
@@ -30,11 +30,16 @@ pub(crate) fn open(layout: &Layout) -> FsQueue {
 }
 
 pub(crate) fn open_on(layout: &Layout, fs: Arc<dyn FileSystem>, config: FsQueueConfig) -> FsQueue {
-    FsQueue::open_on(layout.clone(), fs, clock(), config).unwrap()
+    FsQueue::open(on(layout.clone(), fs).with_clock(clock()), config).unwrap()
 }
 
 pub(crate) fn any(events: usize) -> LeaseRequest {
     LeaseRequest { lane: Lane::Any, events, bytes: 1 << 30, closed: Vec::new() }
+}
+
+/// The spool of `layout`, changed through `fs`.
+pub(crate) fn on(layout: Layout, fs: Arc<dyn FileSystem>) -> SpoolDir {
+    SpoolDir::new(layout).with_file_system(fs)
 }
 
 /// Leases everything that can be.

@@ -4,13 +4,14 @@
 //! is passed over. Several processes may write it: each puts only what it has learned itself into what the
 //! others have written, under the lock of `receivers.lock`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 
 use arrakis_core::base::limits::RECEIVERS_MAX;
 use arrakis_core::delivery::layers::breaker::{BreakerSnapshot, ReceiverHealth};
 
-use crate::spool::durability::{RealFileSystem, write_durably};
+use crate::spool::dir::SpoolDir;
+use crate::spool::durability::replace_durably;
 use crate::spool::layout::Layout;
 use crate::spool::lock::lock;
 
@@ -42,21 +43,17 @@ pub fn load(layout: &Layout) -> BreakerSnapshot {
 ///
 /// The file cannot be written; it is as it was.
 pub fn save(
-    layout: &Layout,
+    dir: &SpoolDir,
     snapshot: &BreakerSnapshot,
     before: &BreakerSnapshot,
 ) -> io::Result<()> {
-    let path = layout.receivers();
+    let path = dir.layout.receivers();
     // Where there are no locks, as on some network file systems, the last one wins.
     let _lock = lock(&path.with_extension("lock")).ok();
-    let snapshot = merged(load(layout), snapshot, before);
+    let snapshot = merged(load(&dir.layout), snapshot, before);
     // Not in `tmp/`, where a file that a crash leaves would be taken for an event.
     let temporary = path.with_extension(format!("json.{}", std::process::id()));
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    write_durably(&RealFileSystem, &temporary, &path, &[&serde_json::to_vec(&snapshot)?])
+    replace_durably(&*dir.fs, &temporary, &path, &serde_json::to_vec(&snapshot)?)
 }
 
 fn merged(
