@@ -1,6 +1,7 @@
 //! A receiver that can fall ill.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
@@ -80,8 +81,14 @@ pub fn unreachable() -> TransportError {
     TransportError::Unreachable { destination: "http://receiver/".to_owned(), source }
 }
 
-/// The failure of a receiver that answers this status.
+/// The failure of a receiver that asks to be left alone.
 #[must_use]
-pub fn failed(status: u16) -> TransportError {
-    TransportError::Failed { status, message: "oops".to_owned() }
+pub fn unavailable(retry_after: Option<Duration>) -> TransportError {
+    TransportError::Unavailable { answer: None, retry_after }
+}
+
+/// The failure of a receiver that fails on the request.
+#[must_use]
+pub fn failed() -> TransportError {
+    TransportError::Failed { answer: None, message: "oops".to_owned() }
 }

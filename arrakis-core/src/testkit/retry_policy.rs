@@ -47,11 +47,11 @@ fn attempts() -> impl Iterator<Item = NonZeroU32> {
 }
 
 fn away(retry_after: Option<Duration>) -> TransportError {
-    TransportError::Unavailable { status: 503, retry_after }
+    TransportError::Unavailable { answer: None, retry_after }
 }
 
 fn permanent() -> TransportError {
-    let error = TransportError::Refused { status: 400, message: "no".to_owned() };
+    let error = TransportError::Refused { answer: None, message: "no".to_owned() };
     assert!(!error.is_retryable());
     error
 }

@@ -13,7 +13,7 @@ use arrakis_core::delivery::transport::{
     Batch, Outcome, ServiceTransport, Transport, TransportError, TransportService,
 };
 use arrakis_core::testkit::fakes::TokioClock;
-use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unreachable};
+use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unavailable, unreachable};
 use async_trait::async_trait;
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -89,7 +89,7 @@ fn misconfigured() -> TransportError {
 }
 
 fn refused() -> TransportError {
-    TransportError::Refused { status: 422, message: String::new() }
+    TransportError::Refused { answer: None, message: String::new() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,7 @@ async fn a_failure_while_half_open_opens_it_again() {
         for _ in 0..successes {
             assert_eq!(world.attempt().await, Ok(()));
         }
-        world.receiver.fail(|_| Some(failed(500)));
+        world.receiver.fail(|_| Some(failed()));
         assert_eq!(world.attempt().await, Err("receiver_failed"));
         assert_eq!(world.state(), Open, "after {successes} successes");
         assert_eq!(world.attempt().await, Err("breaker_open"));
@@ -225,8 +225,8 @@ async fn what_the_receiver_is_not_to_blame_for_opens_nothing() {
         assert_eq!(world.state(), Closed);
     }
     let timeout = || TransportError::Timeout { after: Duration::ZERO };
-    let asked = || TransportError::Unavailable { status: 429, retry_after: None };
-    for fault in [|| failed(500), || failed(599), timeout, asked] {
+    let asked = || unavailable(None);
+    for fault in [failed, timeout, asked] {
         let world = World::new();
         world.receiver.fail(move |_| Some(fault()));
         for n in 0..10 {
@@ -273,7 +273,7 @@ async fn an_attempt_that_is_given_up_gives_its_place_back() {
 #[tokio::test(start_paused = true)]
 async fn an_event_that_the_receiver_fails_on_is_one_failure() {
     let world = World::new();
-    world.receiver.fail(|_| Some(failed(500)));
+    world.receiver.fail(|_| Some(failed()));
     let ids: Vec<String> = (0..500).map(|n| format!("e{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     for size in [500, 250, 125, 63, 32, 16, 8, 4, 2, 1, 1, 1] {

@@ -83,7 +83,7 @@ fn away() -> TransportError {
 }
 
 fn failed() -> TransportError {
-    arrakis_core::testkit::receiver::failed(500)
+    arrakis_core::testkit::receiver::failed()
 }
 
 #[tokio::test(start_paused = true)]

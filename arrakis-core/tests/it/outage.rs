@@ -14,7 +14,7 @@ use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
 use arrakis_core::delivery::queue::{Depth, MemoryQueue, Queue};
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::testkit::fakes::TokioClock;
-use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unreachable};
+use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unavailable, unreachable};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
@@ -148,13 +148,13 @@ async fn a_receiver_that_cannot_be_reached_for_two_days_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_asks_to_be_left_alone_for_two_days_costs_nothing() {
-    let report = two_days(|| TransportError::Unavailable { status: 503, retry_after: None }).await;
+    let report = two_days(|| unavailable(None)).await;
     assert_eq!((report.retried, report.dead_lettered), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_answers_500_for_two_days_costs_nothing() {
-    let report = two_days(|| failed(500)).await;
+    let report = two_days(failed).await;
     assert_eq!((report.retried, report.dead_lettered), (0, 0));
 }
 
@@ -164,8 +164,7 @@ async fn what_retry_after_asks_for_is_not_undercut_by_fresh_events() {
     let queue = Arc::new(MemoryQueue::new(Arc::<TokioClock>::clone(&clock)));
     let receiver = Arc::<FaultyReceiver>::default();
     let asked = Duration::from_secs(600);
-    receiver
-        .fail(move |_| Some(TransportError::Unavailable { status: 503, retry_after: Some(asked) }));
+    receiver.fail(move |_| Some(unavailable(Some(asked))));
     let process = Process::start(&receiver, &[Arc::clone(&queue)], &clock, 1);
     let world = async {
         for n in 0..3600 {

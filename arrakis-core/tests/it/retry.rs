@@ -10,7 +10,7 @@ use arrakis_core::delivery::layers::{AttemptPolicy, DeliveryConfig, delivery_sta
 use arrakis_core::delivery::transport::{
     Batch, ServiceTransport, Transport, TransportError, TransportService,
 };
-use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unreachable};
+use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unavailable, unreachable};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep};
@@ -37,12 +37,8 @@ fn one(destination: &str, id: usize) -> Batch {
 
 #[tokio::test(start_paused = true)]
 async fn a_round_is_three_attempts_a_second_apart_and_never_less() {
-    let faults: [fn() -> TransportError; 4] = [
-        unreachable,
-        || failed(500),
-        || TransportError::Unavailable { status: 503, retry_after: None },
-        || TransportError::Unavailable { status: 429, retry_after: Some(Duration::ZERO) },
-    ];
+    let faults: [fn() -> TransportError; 4] =
+        [unreachable, failed, || unavailable(None), || unavailable(Some(Duration::ZERO))];
     for fault in faults {
         let receiver = Arc::<FaultyReceiver>::default();
         receiver.fail(move |_| Some(fault()));
@@ -64,9 +60,7 @@ async fn what_the_receiver_asks_for_comes_before_the_second_and_too_much_ends_th
     for (asked, attempts) in [(3, 3), (5, 3), (6, 1), (3600, 1)] {
         let (receiver, repeating) = world();
         let asked = Duration::from_secs(asked);
-        receiver.fail(move |_| {
-            Some(TransportError::Unavailable { status: 503, retry_after: Some(asked) })
-        });
+        receiver.fail(move |_| Some(unavailable(Some(asked))));
         repeating.deliver(one("http://a/", 0)).await.unwrap_err();
         assert_eq!(receiver.attempts().len(), attempts, "{asked:?}");
         for pair in receiver.attempts().windows(2) {

@@ -107,7 +107,7 @@ struct Receiver {
 impl Receiver {
     /// Answers 500 to requests that hold an event whose id begins so.
     fn fail_on(&self, name: &'static str) {
-        self.inner.fail(move |batch| holds(batch, name).then(|| failed(500)));
+        self.inner.fail(move |batch| holds(batch, name).then(failed));
     }
 
     /// Never answers requests that hold an event whose id begins so.

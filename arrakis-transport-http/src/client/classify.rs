@@ -49,13 +49,17 @@ pub(super) fn reply(
                 Some(reason) => Ok(vec![Outcome::Refused(reason)]),
                 None => Err(misconfigured(status, body)),
             },
-            None => Err(TransportError::Refused { status: status.as_u16(), message: said(body) }),
+            None => {
+                Err(TransportError::Refused { answer: status_text(status), message: said(body) })
+            }
         },
         429 | 502..=504 => Err(TransportError::Unavailable {
-            status: status.as_u16(),
+            answer: status_text(status),
             retry_after: retry_after(headers, SystemTime::now()),
         }),
-        500..=599 => Err(TransportError::Failed { status: status.as_u16(), message: said(body) }),
+        500..=599 => {
+            Err(TransportError::Failed { answer: status_text(status), message: said(body) })
+        }
         _ => Err(misconfigured(status, body)),
     }
 }
@@ -138,6 +142,11 @@ fn refusal(envelope: &Envelope, body: &[u8]) -> Option<Reason> {
     let named = error.request_id.as_deref() == Some(envelope.request_id().as_str());
     (!error.success && named)
         .then_some(Reason { code: error.error.code, message: error.error.message })
+}
+
+/// The status as messages name it.
+fn status_text(status: StatusCode) -> Option<String> {
+    Some(format!("HTTP {}", status.as_u16()))
 }
 
 fn misconfigured(status: StatusCode, body: &[u8]) -> TransportError {
@@ -324,6 +333,17 @@ mod tests {
         ] {
             let error = judge(2, status, "oops").unwrap_err();
             assert_eq!((error.fault(), error.is_retryable()), (fault, retryable), "{status}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_the_receiver_answered() {
+        for (status, text) in [
+            (503, "the receiver is not available (HTTP 503)"),
+            (500, "the receiver failed (HTTP 500): oops"),
+            (413, "the receiver refused the request (HTTP 413): oops"),
+        ] {
+            assert_eq!(judge(2, status, "oops").unwrap_err().to_string(), text);
         }
     }
 

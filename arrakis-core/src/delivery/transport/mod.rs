@@ -143,28 +143,27 @@ pub enum TransportError {
         /// The time allowed.
         after: Duration,
     },
-    /// The receiver, or something before it, asks to be left alone for now (429, 502, 503, 504).
-    #[error("the receiver is not available (HTTP {status})")]
+    /// The receiver, or something before it, asks to be left alone for now.
+    #[error("the receiver is not available{}", in_parentheses(.answer.as_deref()))]
     Unavailable {
-        /// The HTTP status.
-        status: u16,
+        /// The answer as the receiver's protocol names it, such as `HTTP 503`.
+        answer: Option<String>,
         /// How long to wait, if it said so.
         retry_after: Option<Duration>,
     },
-    /// The receiver failed on this request (any other 5xx).
-    #[error("the receiver failed (HTTP {status}): {message}")]
+    /// The receiver failed on this request.
+    #[error("the receiver failed{}: {message}", in_parentheses(.answer.as_deref()))]
     Failed {
-        /// The HTTP status.
-        status: u16,
+        /// The answer as the receiver's protocol names it.
+        answer: Option<String>,
         /// What it said.
         message: String,
     },
-    /// The receiver does not take this request (400, 413, 422), and does not say which event is to
-    /// blame.
-    #[error("the receiver refused the request (HTTP {status}): {message}")]
+    /// The receiver does not take this request, and does not say which event is to blame.
+    #[error("the receiver refused the request{}: {message}", in_parentheses(.answer.as_deref()))]
     Refused {
-        /// The HTTP status.
-        status: u16,
+        /// The answer as the receiver's protocol names it.
+        answer: Option<String>,
         /// What it said.
         message: String,
     },
@@ -233,6 +232,10 @@ impl TransportError {
             Self::BreakerOpen { .. } => "breaker_open",
         }
     }
+}
+
+fn in_parentheses(answer: Option<&str>) -> String {
+    answer.map_or_else(String::new, |answer| format!(" ({answer})"))
 }
 
 impl Retryable for TransportError {
