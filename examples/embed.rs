@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::{Form, Removed};
 use arrakis_core::base::id::{RequestId, uuid_v7};
-use arrakis_core::record::ingest::{Form, Incoming, Reception, admit};
+use arrakis_core::record::ingest::{Incoming, Reception, admit};
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore};
 
 #[tokio::main]
@@ -28,6 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             digest: Digest::of(payload.as_bytes()),
             body: payload.into(),
             header: None,
+            redacted: Removed::default(),
         };
         let reception = Reception {
             event_id: uuid_v7(now, rand::random()),

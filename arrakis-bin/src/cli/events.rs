@@ -226,7 +226,7 @@ fn table(events: &[EventSummary], terminal: Terminal) -> Table {
 /// What a list says about an event beyond its columns: what is amiss, else what the event says.
 fn note(event: &EventSummary) -> String {
     let mut notes = Vec::new();
-    if let Some(first) = event.metadata.get("duplicateOf").and_then(|first| first.as_str()) {
+    if let Some(first) = event.metadata.duplicate_of {
         notes.push(format!("repeats {first}"));
     }
     if event.retry_count > 0 {
@@ -238,7 +238,7 @@ fn note(event: &EventSummary) -> String {
     if let Some(message) = event.error_message.as_ref().or(event.error_code.as_ref()) {
         notes.push(message.clone());
     }
-    if notes.is_empty() { event.told().to_owned() } else { notes.join("; ") }
+    if notes.is_empty() { event.metadata.summary.clone() } else { notes.join("; ") }
 }
 
 fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> io::Result<()> {
@@ -278,7 +278,9 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     section("Changes of state", event.transitions.iter().map(transition).collect())?;
     let headers = event.headers.iter().map(|(name, value)| format!("{name}: {value}"));
     section("Headers", headers.collect())?;
-    let metadata = summary.metadata.iter().map(|(name, value)| format!("{name}: {value}"));
+    let metadata = serde_json::to_value(&summary.metadata)?;
+    let metadata = metadata.as_object().into_iter().flatten();
+    let metadata = metadata.map(|(name, value)| format!("{name}: {value}"));
     section("Metadata", metadata.collect())?;
     match &event.body {
         Some(body) => write_body(body, terminal, out),

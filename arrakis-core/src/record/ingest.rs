@@ -8,18 +8,16 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
-pub use crate::base::envelope::Form;
-use crate::base::envelope::Preview;
-use crate::base::envelope::Removed;
-use crate::base::envelope::{ENVELOPE_VERSION, Envelope, Header, Source, TraceContext};
+use crate::base::envelope::{Envelope, Form, Header, Preview, Removed};
 use crate::base::id::RequestId;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
-use crate::record::store::{Arrival, Verdict};
+use crate::record::arrival::{Arrival, EventMetadata, UNKNOWN_EVENT_TYPE};
+use crate::record::store::Verdict;
 use crate::session::projection::{self, ProjectionError};
 
 /// The circumstances of a request.
@@ -50,6 +48,8 @@ pub struct Incoming {
     pub body: Bytes,
     /// The envelope's header, where it came in one.
     pub header: Option<Header>,
+    /// How many secrets were redacted, by rule.
+    pub redacted: Removed,
 }
 
 impl From<Envelope> for Incoming {
@@ -60,13 +60,11 @@ impl From<Envelope> for Incoming {
             request_id: header.request_id.clone(),
             digest: header.digest,
             body: payload,
+            redacted: header.redacted.clone(),
             header: Some(header),
         }
     }
 }
-
-/// The event type of what names none.
-pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 
 /// Judges an event and puts together what the store records of it.
 ///
@@ -76,10 +74,8 @@ pub const UNKNOWN_EVENT_TYPE: &str = "unknown";
 pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
     let in_envelope = incoming.header.is_some();
     let mut arrival = arrival(incoming, reception);
-    let (verdict, told) = judge_and_tell(&arrival);
-    if !told.is_empty() {
-        arrival.metadata.insert("summary".to_owned(), told.into());
-    }
+    let (verdict, summary) = judge_and_sum_up(&arrival);
+    arrival.metadata.summary = summary;
     arrival.in_ledger = in_envelope || !matches!(verdict, Verdict::Invalid { .. });
     (arrival, verdict)
 }
@@ -87,13 +83,13 @@ pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
 /// What is to become of an arrival.
 #[must_use]
 pub fn judge(arrival: &Arrival) -> Verdict {
-    judge_and_tell(arrival).0
+    judge_and_sum_up(arrival).0
 }
 
-/// What is to become of an arrival, and what it says in one line; nothing where it cannot be applied.
-fn judge_and_tell(arrival: &Arrival) -> (Verdict, String) {
-    let verdict = match projection::project(arrival) {
-        Ok((changes, told)) => return (Verdict::Apply(changes), told),
+/// What is to become of an arrival, and its summary; empty where it cannot be applied.
+fn judge_and_sum_up(arrival: &Arrival) -> (Verdict, String) {
+    let verdict = match projection::project(arrival.input()) {
+        Ok((changes, summary)) => return (Verdict::Apply(changes), summary),
         Err(ProjectionError::Invalid { code, message }) => {
             Verdict::Invalid { code: code.to_owned(), message }
         }
@@ -105,7 +101,7 @@ fn judge_and_tell(arrival: &Arrival) -> (Verdict, String) {
 }
 
 fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
-    let Incoming { form, request_id, digest, body, header } = incoming;
+    let Incoming { form, request_id, digest, body, header, redacted } = incoming;
     let Names { event_type, session_id } = Names::of(form, &body, header.as_ref());
     let event_type = event_type.unwrap_or_else(|| UNKNOWN_EVENT_TYPE.to_owned());
     Arrival {
@@ -120,7 +116,7 @@ fn arrival(incoming: Incoming, reception: Reception) -> Arrival {
         body,
         headers: reception.headers,
         ip_address: reception.ip_address,
-        metadata: metadata(form, header),
+        metadata: EventMetadata::new(form, header, redacted),
     }
 }
 
@@ -152,57 +148,4 @@ impl Names {
             session_id: glance.session_id.or_else(|| header?.session_id.clone()),
         }
     }
-}
-
-/// The envelope that brings a stored event again, to this store or another: the same event, under the same
-/// request id and digest, captured when it was.
-#[must_use]
-pub fn envelope(arrival: Arrival) -> Envelope {
-    let form = arrival.metadata.get("form").cloned().unwrap_or(Value::Null);
-    let form = serde_json::from_value(form).unwrap_or(Form::Envelope);
-    let Arrival { request_id, digest, event_type, session_id, received_at, body, metadata, .. } =
-        arrival;
-    let event_type = Some(event_type).filter(|known| known != UNKNOWN_EVENT_TYPE);
-    let mut fields = metadata;
-    fields.remove("form");
-    let redacted = fields.get("redacted").cloned().unwrap_or(Value::Null);
-    let redacted: Removed = serde_json::from_value(redacted).unwrap_or_default();
-    fields.insert("requestId".to_owned(), request_id.as_str().into());
-    let header = match serde_json::from_value::<Header>(fields.into()) {
-        Ok(header) => header,
-        // What came in no envelope has no header.
-        Err(_) => Header {
-            version: ENVELOPE_VERSION,
-            trace: TraceContext::of(session_id.as_deref(), &request_id),
-            request_id,
-            captured_at: received_at,
-            event_type: None,
-            session_id: None,
-            digest,
-            destination: String::new(),
-            source: Source::default(),
-            truncated: None,
-            redacted,
-            form: None,
-            payload_digest: None,
-        },
-    };
-    let payload_digest = Some(Digest::of(&body)).filter(|of_payload| *of_payload != digest);
-    let form = Some(form).filter(|form| *form != Form::Envelope);
-    let header = Header { digest, event_type, session_id, form, payload_digest, ..header };
-    Envelope { header, payload: body }
-}
-
-/// What the audit row's metadata says beside the [`summary`](crate::session::hook::summary): the form, and the envelope's header less what
-/// has a column.
-fn metadata(form: Form, header: Option<Header>) -> Map<String, Value> {
-    let mut metadata = match header.map(serde_json::to_value) {
-        Some(Ok(Value::Object(header))) => header,
-        _ => Map::new(),
-    };
-    for column in ["requestId", "eventType", "sessionId", "payloadDigest"] {
-        metadata.remove(column);
-    }
-    metadata.insert("form".to_owned(), serde_json::json!(form));
-    metadata
 }

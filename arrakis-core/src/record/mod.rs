@@ -1,6 +1,8 @@
 //! From a received event to what is stored of it: arrivals, the states of an audit row, the stores' traits, and
 //! the jobs that work on stored events.
 
+#[cfg(feature = "runtime")]
+pub mod arrival;
 pub mod audit;
 #[cfg(feature = "runtime")]
 pub mod ingest;

@@ -43,13 +43,10 @@ mod snapshot;
 mod speaker;
 mod transcript;
 
-use serde_json::Value;
-
 use crate::base::clock::Timestamp;
-use crate::base::id::{conversation_id, message_id};
+use crate::base::envelope::Form;
+use crate::base::id::{RequestId, conversation_id, message_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
-use crate::record::ingest::Form;
-use crate::record::store::Arrival;
 use crate::session::conversation::{
     Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
 };
@@ -85,29 +82,43 @@ impl ProjectionError {
     }
 }
 
-/// What the event of `arrival` changes, and what it says in one line ([`summary`]).
+/// What projection reads of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input<'a> {
+    /// The form of the body.
+    pub form: Form,
+    /// The workspace that the event belongs to.
+    pub workspace: &'a str,
+    /// Names the event.
+    pub request_id: &'a RequestId,
+    /// The event type.
+    pub event_type: &'a str,
+    /// The session, where it is known.
+    pub session_id: Option<&'a str>,
+    /// When the event was captured; when it was received, where that is not known.
+    pub at: Timestamp,
+    /// The event itself.
+    pub body: &'a [u8],
+}
+
+/// What an event changes, and what it says in one line ([`summary`]).
 ///
 /// # Errors
 ///
 /// The event is invalid, or cannot be understood.
-pub fn project(arrival: &Arrival) -> Result<(Changes, String), ProjectionError> {
-    match form(arrival) {
-        Form::Envelope | Form::Raw if arrival.event_type == TRANSCRIPT_EVENT => {
-            let told = summary(TRANSCRIPT_EVENT, &arrival.body);
-            Ok((transcript::project(arrival)?, told))
+pub fn project(input: Input<'_>) -> Result<(Changes, String), ProjectionError> {
+    match input.form {
+        Form::Envelope | Form::Raw if input.event_type == TRANSCRIPT_EVENT => {
+            let summary = summary(TRANSCRIPT_EVENT, input.body);
+            Ok((transcript::project(input)?, summary))
         }
-        Form::Envelope if arrival.event_type == SNAPSHOT_EVENT => {
-            Ok((snapshot::project(arrival)?, String::new()))
+        Form::Envelope if input.event_type == SNAPSHOT_EVENT => {
+            Ok((snapshot::project(input)?, String::new()))
         }
-        Form::Envelope => hook::project(arrival, false),
-        Form::Raw => hook::project(arrival, true),
-        Form::Original => Ok((original::project(arrival)?, String::new())),
+        Form::Envelope => hook::project(input, false),
+        Form::Raw => hook::project(input, true),
+        Form::Original => Ok((original::project(input)?, String::new())),
     }
-}
-
-fn form(arrival: &Arrival) -> Form {
-    let form = arrival.metadata.get("form").cloned().unwrap_or(Value::Null);
-    serde_json::from_value(form).unwrap_or(Form::Envelope)
 }
 
 /// Why a body cannot be read.
@@ -141,8 +152,8 @@ fn name(text: &str) -> String {
 
 /// The session that an event must name, unless it came in an envelope: then it may have none, and
 /// belongs to no conversation.
-fn session(arrival: &Arrival, required: bool) -> Result<Option<&str>, ProjectionError> {
-    let session = arrival.session_id.as_deref().filter(|id| !id.is_empty());
+fn session(input: Input<'_>, required: bool) -> Result<Option<&str>, ProjectionError> {
+    let session = input.session_id.filter(|id| !id.is_empty());
     if session.is_none() && required {
         return Err(ProjectionError::invalid(
             "missing_session",
@@ -162,13 +173,12 @@ struct Projector<'a> {
 }
 
 impl<'a> Projector<'a> {
-    fn new(arrival: &Arrival, session_id: &str, at: Option<Timestamp>) -> Self {
-        let captured_at = arrival.metadata.get("capturedAt").and_then(Value::as_str);
-        let captured_at = captured_at.and_then(|text| text.parse().ok());
-        let at = at.or(captured_at).unwrap_or(arrival.received_at);
-        let stamp = Stamp { at, request_id: arrival.request_id.clone() };
-        let conversation = Conversation::new(&arrival.workspace, session_id, &stamp);
-        debug_assert_eq!(conversation.id, conversation_id(&arrival.workspace, session_id));
+    /// The changes of `input`, which happened at `at` where its body says so.
+    fn new(input: Input<'_>, session_id: &str, at: Option<Timestamp>) -> Self {
+        let at = at.unwrap_or(input.at);
+        let stamp = Stamp { at, request_id: input.request_id.clone() };
+        let conversation = Conversation::new(input.workspace, session_id, &stamp);
+        debug_assert_eq!(conversation.id, conversation_id(input.workspace, session_id));
         Self { stamp, conversation, agent_id: None, prompt_id: None, changes: Changes::default() }
     }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::event_store::{Arrivals, EventStoreFixture, hook};
 use super::sessions::generated;
+use crate::base::envelope::{Form, Removed};
 use crate::base::limits::ARCHIVE_PAGE_BYTES;
 use crate::record::audit::EventStatus;
-use crate::record::ingest::{Form, Incoming, Reception, admit, envelope, judge};
+use crate::record::ingest::{Incoming, Reception, admit, judge};
 use crate::record::store::{
     Archive, Arrival, ArrivalFilter, ConversationDetail, DEFAULT_WORKSPACE, Page, Verdict,
 };
@@ -169,7 +170,8 @@ pub async fn what_comes_back_is_the_same_event_elsewhere(fixture: &impl ArchiveF
         // The digest is of what came before secrets were taken out.
         let digest = crate::base::digest::Digest::of(b"before");
         let request_id = like.request_id.clone();
-        let incoming = Incoming { form, request_id, digest, body: body.into(), header: None };
+        let (body, redacted) = (body.into(), Removed::default());
+        let incoming = Incoming { form, request_id, digest, body, header: None, redacted };
         batch.push(admit(incoming, reception(&like)));
     }
     store.record(batch.clone()).await.expect("record");
@@ -180,7 +182,7 @@ pub async fn what_comes_back_is_the_same_event_elsewhere(fixture: &impl ArchiveF
             received_at: first.received_at.plus(std::time::Duration::from_secs(3600)),
             ..reception(&first)
         };
-        let envelope = envelope(stored);
+        let envelope = stored.into_envelope();
         assert!(envelope.is_intact(), "{}", first.request_id);
         let (again, judged) = admit(envelope.into(), reception);
         assert_eq!(

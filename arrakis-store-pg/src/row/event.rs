@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter::Outcome;
+use arrakis_core::record::store::adapter::{Outcome, duplicate_metadata};
 use arrakis_core::record::store::{
     Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
 };
@@ -175,7 +175,7 @@ fn body_columns<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> BodyColumns<
 fn metadata<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> JsonText<'a> {
     match outcome.duplicate_of {
         // What else the envelope says, the first row has.
-        Some(first) => JsonText(format!("{{\"duplicateOf\":\"{first}\"}}").into()),
+        Some(first) => JsonText(duplicate_metadata(first).into()),
         None => row.metadata.clone(),
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter::Outcome;
+use arrakis_core::record::store::adapter::{Outcome, duplicate_metadata};
 use arrakis_core::record::store::{
     Arrival, EventDetail, EventSummary, FIRST_RETRY_DELAY, Transition, Verdict,
 };
@@ -76,9 +76,7 @@ impl Prepared {
         let Outcome { status, answer, error, duplicate_of } = outcome;
         let (metadata, body) = match duplicate_of {
             // What else the envelope says, the first row has.
-            Some(first) => {
-                (Cow::Owned(format!("{{\"duplicateOf\":\"{first}\"}}")), BodyColumns::NONE)
-            }
+            Some(first) => (Cow::Owned(duplicate_metadata(*first)), BodyColumns::NONE),
             None => (
                 Cow::Borrowed(self.metadata.as_str()),
                 BodyColumns::of(&self.arrival.body, self.plain_json),

@@ -10,16 +10,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
-use arrakis_core::base::envelope::Removed;
-use arrakis_core::base::envelope::Truncation;
+use arrakis_core::base::envelope::{Form, Truncation};
 use arrakis_core::base::id::{RequestId, uuid_v7};
 use arrakis_core::base::limits::{
     BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES, PAYLOAD_MAX_BYTES,
 };
+use arrakis_core::record::arrival::{EventMetadata, UNKNOWN_EVENT_TYPE};
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::ingest::{Form, Incoming, Reception, UNKNOWN_EVENT_TYPE, admit};
+use arrakis_core::record::ingest::{Incoming, Reception, admit};
 use arrakis_core::record::key::Scope;
 use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
+use arrakis_core::session::redact::Redacted;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -186,23 +187,22 @@ impl Judged {
             ip_address: metadata.ip_address,
         };
         let id = || metadata.request_id.clone();
-        let mut removed = Removed::default();
-        let mut redacted = || {
-            let redacted = state.redactor.redact(&body);
-            removed = redacted.removed;
-            Bytes::from(redacted.text.into_owned())
+        let redacted = || {
+            let Redacted { text, removed } = state.redactor.redact(&body);
+            (Bytes::from(text.into_owned()), removed)
         };
         let incoming = match parse(&body) {
             Ok(Parsed::Envelope(envelope)) => (*envelope).into(),
             Ok(Parsed::Original { request_id, digest }) => {
                 let (form, request_id) = (Form::Original, request_id.unwrap_or_else(id));
-                Incoming { form, request_id, digest, body: redacted(), header: None }
+                let (body, redacted) = redacted();
+                Incoming { form, request_id, digest, body, header: None, redacted }
             }
             Ok(Parsed::Raw { digest }) => {
-                let (form, body) = (Form::Raw, redacted());
-                Incoming { form, request_id: id(), digest, body, header: None }
+                let (form, (body, redacted)) = (Form::Raw, redacted());
+                Incoming { form, request_id: id(), digest, body, header: None, redacted }
             }
-            Err(error) => return Self::unreadable(&error, id(), redacted(), reception),
+            Err(error) => return Self::unreadable(&error, id(), redacted().0, reception),
         };
         if incoming.body.len() > PAYLOAD_MAX_BYTES {
             return Self::too_long(incoming, reception);
@@ -210,10 +210,7 @@ impl Judged {
         step(&incoming.request_id, "parse");
         step(&incoming.request_id, "read the trace");
         let in_envelope = incoming.header.is_some();
-        let (mut arrival, verdict) = admit(incoming, reception);
-        if !removed.is_empty() {
-            arrival.metadata.insert("redacted".to_owned(), serde_json::json!(removed));
-        }
+        let (arrival, verdict) = admit(incoming, reception);
         step(&arrival.request_id, "validate");
         let refusal = match &verdict {
             Verdict::Invalid { code, message } if !in_envelope => {
@@ -253,7 +250,7 @@ impl Judged {
             body,
             headers: reception.headers,
             ip_address: reception.ip_address,
-            metadata: serde_json::Map::new(),
+            metadata: EventMetadata::default(),
             request_id,
         };
         let verdict =

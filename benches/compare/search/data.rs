@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::id::{self, RequestId, uuid_v7};
-use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, Verdict};
+use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
     Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Stamp, Stamped,
     ToolResult, ToolStatus, ToolUse,
@@ -152,7 +152,7 @@ impl Data {
             body: body.into(),
             headers: std::collections::BTreeMap::new(),
             ip_address: None,
-            metadata: serde_json::Map::new(),
+            metadata: EventMetadata::default(),
         };
         (arrival, Verdict::Apply(changes))
     }

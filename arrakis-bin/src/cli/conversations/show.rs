@@ -366,8 +366,8 @@ impl Reader<'_> {
 
     fn event(&mut self, event: &EventSummary) -> io::Result<()> {
         let name = text::one_line(&event.event_type);
-        let told = text::fit(event.told(), self.room(text::width(&name) + 2)).into_owned();
-        let line = format!("{name}  {told}");
+        let room = self.room(text::width(&name) + 2);
+        let line = format!("{name}  {}", text::fit(&event.metadata.summary, room));
         self.line(event.captured_at(), &self.terminal.paint(output::DIM, line.trim_end()))
     }
 

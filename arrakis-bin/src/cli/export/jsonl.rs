@@ -82,7 +82,7 @@ async fn events(
             if let Verdict::Apply(changes) = ingest::judge(&arrival) {
                 of_part.absorb(changes);
             }
-            event(&ingest::envelope(arrival), sink)?;
+            event(&arrival.into_envelope(), sink)?;
             summary.counts.events += 1;
         }
         said.absorb(of_part);

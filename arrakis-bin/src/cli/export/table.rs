@@ -257,7 +257,7 @@ impl Rows<'_, '_> {
             event.request_id.to_string(),
             event.id.to_string(),
             shown(event.processing_time_ms),
-            event.told().to_owned(),
+            event.metadata.summary.clone(),
             shown(event.error_code.as_ref()),
             shown(event.error_message.as_ref()),
         ])

@@ -1,8 +1,10 @@
 //! What stores on a database share: decisions and forms that do not depend on which one it is.
 
 mod blocks;
+mod metadata;
 
 pub use blocks::{blocks_from_json, blocks_to_json};
+pub use metadata::duplicate_metadata;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Admission, AdmissionKind, Arrival, EventDetail, EventSummary, ID_CONFLICT, StoreError,
-    Transition, Verdict,
+    Admission, AdmissionKind, Arrival, EventDetail, EventMetadata, EventSummary, ID_CONFLICT,
+    StoreError, Transition, Verdict,
 };
 use crate::base::dead_letter::{DeadLetter, DeadLetterDetail, Failure};
 use crate::base::digest::Digest;
@@ -233,15 +235,12 @@ pub fn dead_letter_detail(row: EventDetail) -> DeadLetterDetail {
     }
 }
 
-/// The envelope's header, which the row keeps in its metadata less what has a column.
+/// The header of the envelope in which an event came, if it came in one.
 fn header(row: &EventSummary) -> Option<Header> {
-    let mut header = row.metadata.clone();
-    header.insert("requestId".to_owned(), row.request_id.as_str().into());
-    header.insert("eventType".to_owned(), row.event_type.as_str().into());
-    if let Some(session_id) = &row.session_id {
-        header.insert("sessionId".to_owned(), session_id.as_str().into());
-    }
-    serde_json::from_value(header.into()).ok()
+    let EventMetadata { form, capture, redacted, .. } = row.metadata.clone();
+    let (event_type, session_id) = (Some(row.event_type.clone()), row.session_id.clone());
+    let header = capture?.into_header(row.request_id.clone(), event_type, session_id);
+    Some(Header { form, redacted, ..header })
 }
 
 /// One failure of a group for each of its callers, all of whom may try again.

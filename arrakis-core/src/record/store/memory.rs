@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
-use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
-    EventFilter, EventKey, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
-    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, StoreError,
-    Transition, Verdict,
+    EventFilter, EventKey, EventMetadata, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY,
+    FeedCursor, FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage,
+    StoreError, Transition, Verdict,
 };
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::digest::Digest;
@@ -93,8 +92,7 @@ impl State {
         let kind = if first.digest == arrival.digest {
             let mut arrival = arrival;
             arrival.body = bytes::Bytes::new();
-            arrival.metadata =
-                [("duplicateOf".to_owned(), json!(first.event_id))].into_iter().collect();
+            arrival.metadata = EventMetadata::duplicate_of(first.event_id);
             self.insert(arrival, EventStatus::Duplicate, first.answer, None, now);
             AdmissionKind::Duplicate
         } else {

@@ -18,9 +18,11 @@ pub use memory::MemoryStore;
 pub use search::{HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage};
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use types::{
-    Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
+    Admission, AdmissionKind, Claim, ConversationDetail, ConversationSummary, EventDetail,
     EventFilter, EventKey, EventSummary, FeedCursor, FeedPage, Page, Transition, Verdict,
 };
+
+pub use crate::record::arrival::{Arrival, Capture, EventMetadata};
 
 use crate::base::clock::Timestamp;
 use crate::base::dead_letter::DeadLetterError;

@@ -10,40 +10,12 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
 use crate::base::id::RequestId;
+use crate::record::arrival::{Arrival, EventMetadata};
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
     AnswerIds, Changes, Conversation, Message, Reconciliation, Subagent, ToolUse, TwoSides,
     UsageReport, all_subagents, visible,
 };
-
-/// One request as it was received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    /// The id of its audit row, `UUIDv7`.
-    pub event_id: Uuid,
-    /// Names the event.
-    pub request_id: RequestId,
-    /// The digest that a repeat must have.
-    pub digest: Digest,
-    /// Whether it takes the request id; unset for what its sender must mend and send again.
-    pub in_ledger: bool,
-    /// The workspace of the key that sent it.
-    pub workspace: String,
-    /// The event type, cut; `unknown` where it could not be read.
-    pub event_type: String,
-    /// The session id, where it could be read.
-    pub session_id: Option<String>,
-    /// When the request was received.
-    pub received_at: Timestamp,
-    /// The hook payload (for the original's form: the body).
-    pub body: Bytes,
-    /// The request's headers, selected, secrets replaced.
-    pub headers: BTreeMap<String, String>,
-    /// The client's address.
-    pub ip_address: Option<IpAddr>,
-    /// What else the envelope says.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
-}
 
 /// What is to become of an arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,22 +179,15 @@ pub struct EventSummary {
     pub retry_count: u32,
     /// When it is tried again.
     pub retry_after: Option<Timestamp>,
-    /// What else the envelope says; for a duplicate, the first row's id as `duplicateOf`.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    /// What else is known of it.
+    pub metadata: EventMetadata,
 }
 
 impl EventSummary {
-    /// What the event says, in one line ([`summary`](crate::session::hook::summary)); empty where nothing is told.
-    #[must_use]
-    pub fn told(&self) -> &str {
-        self.metadata.get("summary").and_then(serde_json::Value::as_str).unwrap_or_default()
-    }
-
     /// When the event was captured; when it was received, where that is not known.
     #[must_use]
     pub fn captured_at(&self) -> Timestamp {
-        let captured_at = self.metadata.get("capturedAt").and_then(serde_json::Value::as_str);
-        captured_at.and_then(|text| text.parse().ok()).unwrap_or(self.received_at)
+        self.metadata.captured_at().unwrap_or(self.received_at)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Events in the hook's own form: the JSON that Claude Code writes.
 
-use super::{ProjectionError, Projector, missing_event, name, not_an_object, session};
+use super::{Input, ProjectionError, Projector, missing_event, name, not_an_object, session};
 use crate::base::id::tool_use_id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
-use crate::record::store::Arrival;
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
     ToolUse,
@@ -11,22 +10,22 @@ use crate::session::conversation::{
 use crate::session::hook::{Event, Field, HookEvent, ToolCall, object};
 
 pub(super) fn project(
-    arrival: &Arrival,
+    input: Input<'_>,
     session_required: bool,
 ) -> Result<(Changes, String), ProjectionError> {
-    let read = HookEvent::read(&arrival.body).map_err(not_an_object)?;
-    let told = read.summary();
+    let read = HookEvent::read(input.body).map_err(not_an_object)?;
+    let summary = read.summary();
     let HookEvent { common, event } = read;
     if event.event_type().is_empty() {
         return Err(missing_event("hook_event_name"));
     }
-    let Some(session_id) = session(arrival, session_required)? else {
-        return Ok((Changes::default(), told));
+    let Some(session_id) = session(input, session_required)? else {
+        return Ok((Changes::default(), summary));
     };
 
     let (agent_id, prompt_id) = (given(common.agent_id), given(common.prompt_id));
     let agent_id = agent_id.as_deref().map(name);
-    let mut projector = Projector::new(arrival, session_id, None)
+    let mut projector = Projector::new(input, session_id, None)
         .in_thread(agent_id.as_deref(), prompt_id.as_deref());
     let stamp = projector.stamp.clone();
     let stamped = |text: Option<String>| given(text).map(|text| Stamped::new(&stamp, text));
@@ -101,7 +100,7 @@ pub(super) fn project(
         }
         _ => {}
     }
-    Ok((projector.finish(), told))
+    Ok((projector.finish(), summary))
 }
 
 /// The text, unless it is empty.

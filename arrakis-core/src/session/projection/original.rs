@@ -6,11 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{ProjectionError, Projector, missing_event, not_an_object, session};
+use super::{Input, ProjectionError, Projector, missing_event, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::id::tool_use_id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
-use crate::record::store::Arrival;
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
 };
@@ -47,14 +46,14 @@ struct Original<'a> {
     status: Value,
 }
 
-pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
-    let original: Original<'_> = serde_json::from_slice(&arrival.body).map_err(not_an_object)?;
+pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
+    let original: Original<'_> = serde_json::from_slice(input.body).map_err(not_an_object)?;
     let Some(event) = text(&original.event) else {
         return Err(missing_event("event"));
     };
-    let Some(session_id) = session(arrival, true)? else { return Ok(Changes::default()) };
+    let Some(session_id) = session(input, true)? else { return Ok(Changes::default()) };
 
-    let mut projector = Projector::new(arrival, session_id, timestamp(&original.timestamp));
+    let mut projector = Projector::new(input, session_id, timestamp(&original.timestamp));
     let stamped = |value: &Value| text(value).map(|value| projector.stamped(value.to_owned()));
     let (project_path, model) = (stamped(&original.project_path), stamped(&original.model));
     (projector.conversation.project_path, projector.conversation.model) = (project_path, model);

@@ -2,10 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{ProjectionError, not_an_object, session};
+use super::{Input, ProjectionError, not_an_object, session};
 use crate::base::id::conversation_id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
-use crate::record::store::Arrival;
 use crate::session::conversation::{AnswerIds, Changes, Conversation, Message, Subagent, ToolUse};
 
 #[derive(Deserialize)]
@@ -19,18 +18,18 @@ struct Snapshot {
     subagents: Vec<Subagent>,
 }
 
-pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
-    let Some(session_id) = session(arrival, true)? else { return Ok(Changes::default()) };
+pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
+    let Some(session_id) = session(input, true)? else { return Ok(Changes::default()) };
     let Snapshot { conversation, messages, mut tool_uses, subagents } =
-        serde_json::from_slice(&arrival.body).map_err(not_an_object)?;
+        serde_json::from_slice(input.body).map_err(not_an_object)?;
     // Whatever it says, it must be what an event could have said.
     let messages: Vec<_> = messages.into_iter().map(Message::made_consistent).collect();
     for tool_use in &mut tool_uses {
         tool_use.tool_name = cut(&tool_use.tool_name, INDEXED_TEXT_MAX_BYTES).to_owned();
     }
-    let id = conversation_id(&arrival.workspace, session_id);
+    let id = conversation_id(input.workspace, session_id);
     let is_own = conversation.id == id
-        && conversation.workspace == arrival.workspace
+        && conversation.workspace == input.workspace
         && conversation.session_id == session_id
         && messages.iter().all(|one| one.conversation_id == id)
         && tool_uses.iter().all(|one| one.conversation_id == id)

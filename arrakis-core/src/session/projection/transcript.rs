@@ -15,12 +15,11 @@ use uuid::Uuid;
 
 use self::content::{Part, parts};
 use self::line::{ApiMessage, Line};
-use super::{ProjectionError, name, not_an_object, session};
+use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
 use crate::base::id::{self, conversation_id, message_id, tool_use_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
-use crate::record::store::Arrival;
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role,
     Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
@@ -42,13 +41,13 @@ struct Slice<'a> {
     lines: Field<'a>,
 }
 
-pub(super) fn project(arrival: &Arrival) -> Result<Changes, ProjectionError> {
-    let slice: Slice<'_> = object(&arrival.body).map_err(not_an_object)?;
-    let Some(session_id) = session(arrival, false)? else { return Ok(Changes::default()) };
+pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
+    let slice: Slice<'_> = object(input.body).map_err(not_an_object)?;
+    let Some(session_id) = session(input, false)? else { return Ok(Changes::default()) };
     let mut reader = Reader {
-        workspace: &arrival.workspace,
+        workspace: input.workspace,
         session_id,
-        conversation_id: conversation_id(&arrival.workspace, session_id),
+        conversation_id: conversation_id(input.workspace, session_id),
         agent: slice.agent_id.text().map(|agent_id| Agent {
             id: name(&agent_id),
             agent_type: slice.agent_type.text().map(|text| name(&text)),

@@ -62,7 +62,7 @@ pub async fn a_repeat_gets_the_first_answer_and_leaves_a_duplicate_row(
     let row = store.event(EventKey::Id(repeat_id)).await.expect("event").expect("its own row");
     assert_eq!(row.summary.status, EventStatus::Duplicate);
     assert_eq!(row.body, None);
-    assert_eq!(row.summary.metadata["duplicateOf"], first.event_id.to_string());
+    assert_eq!(row.summary.metadata.duplicate_of, Some(first.event_id));
     let detail = store.conversation(DEFAULT_WORKSPACE, "s").await.expect("conversation");
     assert_eq!(detail.expect("it is there").messages.len(), 1);
 }

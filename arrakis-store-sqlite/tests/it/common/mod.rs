@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use arrakis_core::base::clock::{ManualClock, Timestamp};
 use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::Form;
 use arrakis_core::base::id;
-use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, Verdict};
+use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
     AnswerIds, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
 };
@@ -83,7 +84,7 @@ pub(crate) fn arrival(request_id: &str, seconds: i64) -> Arrival {
             body: Bytes::new(),
             headers: BTreeMap::from([("user-agent".to_owned(), "test \"quoted\"".to_owned())]),
             ip_address: Some("127.0.0.1".parse().unwrap()),
-            metadata: serde_json::json!({"form": "raw"}).as_object().unwrap().clone(),
+            metadata: EventMetadata { form: Some(Form::Raw), ..EventMetadata::default() },
         },
         body,
     )

@@ -232,8 +232,8 @@ impl Document {
     }
 
     fn event(&mut self, event: &EventSummary) {
-        let told = format!("{} {}", event.event_type, event.told());
-        writeln!(self.0, "*{}* · {}\n", plain(&told), time(event.captured_at())).ok();
+        let line = format!("{} {}", event.event_type, event.metadata.summary);
+        writeln!(self.0, "*{}* · {}\n", plain(&line), time(event.captured_at())).ok();
     }
 
     /// Something below a line that opens it. `summary` is HTML, `body` Markdown of ours.
