@@ -9,8 +9,9 @@ use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::id::uuid_v7;
 use arrakis_core::record::ingest::{Reception, admit};
 use arrakis_core::record::store::{Arrival, Verdict};
-use arrakis_core::session::conversation::{Changes, MessageOrigin, Role, ToolStatus};
+use arrakis_core::session::conversation::{Changes, Json, MessageOrigin, Role, ToolStatus};
 use proptest::prelude::*;
+use serde_json::Value;
 
 /// The real payloads in order, by session.
 fn sessions() -> BTreeMap<String, Vec<Arrival>> {
@@ -73,6 +74,41 @@ proptest! {
             let found = project(order.into_iter().map(|n| shuffled[n]));
             prop_assert_eq!(found, expected);
         }
+    }
+}
+
+#[test]
+fn what_a_store_gives_back_with_its_keys_reordered_adds_nothing() {
+    for arrivals in sessions().values() {
+        let stored = project(arrivals);
+        let mut reordered = stored.clone();
+        for tool_use in &mut reordered.tool_uses {
+            let parameters = tool_use.parameters.as_mut().map(|stamped| &mut stamped.value);
+            let response = tool_use.result.as_mut().and_then(|result| result.response.as_mut());
+            for json in parameters.into_iter().chain(response) {
+                *json =
+                    Json::parse(reversed(&serde_json::from_str(json.as_str()).unwrap())).unwrap();
+            }
+        }
+        assert_eq!(reordered, stored);
+        reordered.absorb(stored.clone());
+        assert_eq!(reordered, stored);
+    }
+}
+
+/// A value as text, the fields of each object in the opposite order.
+fn reversed(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Object(object) => {
+            let field = |(key, value)| format!("{} : {}", Value::String(key), reversed(value));
+            let mut fields: Vec<_> =
+                object.iter().map(|(key, value)| (key.clone(), value)).collect();
+            fields.reverse();
+            format!("{{ {} }}", joined(fields.into_iter().map(field).collect()))
+        }
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(reversed).collect())),
+        plain => plain.to_string(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::Envelope;
 use arrakis_core::base::id::RequestId;
+use arrakis_core::base::json::Canonical;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -113,7 +114,10 @@ fn original(body: &Bytes) -> Result<Parsed, WireError> {
     });
     let fields = fields.into_iter().map(|(name, value)| {
         // What a tree cannot hold (a number out of range, deep nesting) stays as it was sent.
-        let value = tree(value).map_or_else(|| value.to_string(), |tree| sorted(tree).to_string());
+        let value = match tree(value) {
+            Some(tree) => Canonical(&tree).to_string(),
+            None => value.to_string(),
+        };
         format!("{}:{value}", Value::String(name))
     });
     let sorted = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
@@ -125,19 +129,6 @@ fn original(body: &Bytes) -> Result<Parsed, WireError> {
 
 fn tree(json: &RawValue) -> Option<Value> {
     serde_json::from_str(json.get()).ok()
-}
-
-/// The value with the keys of every object in order.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(object) => {
-            let ordered: BTreeMap<String, Value> =
-                object.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            Value::Object(ordered.into_iter().collect())
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
-        other => other,
-    }
 }
 
 #[cfg(test)]

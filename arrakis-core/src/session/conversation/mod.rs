@@ -39,6 +39,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
+use crate::base::json::Canonical;
 use crate::session::usage::ClientCost;
 
 /// Orders what writes to one field: events by capture time, then by request id; lines of a transcript by
@@ -89,14 +90,14 @@ impl PartialOrd for Json {
 
 impl Ord for Json {
     fn cmp(&self, other: &Self) -> Ordering {
-        /// The text without spacing, keys in order; as it stands where it is more than can be parsed.
-        fn plain(json: &Json) -> Cow<'_, str> {
-            let value = serde_json::from_str::<serde_json::Value>(&json.0);
-            value.map_or(Cow::Borrowed(&json.0), |value| value.to_string().into())
+        /// The canonical form; the text as it stands where it is more than can be parsed.
+        fn canonical(json: &Json) -> Cow<'_, str> {
+            let value = serde_json::from_str(&json.0);
+            value.map_or(Cow::Borrowed(&json.0), |value| Canonical(&value).to_string().into())
         }
         match self.0.cmp(&other.0) {
             Ordering::Equal => Ordering::Equal,
-            _ => plain(self).cmp(&plain(other)),
+            _ => canonical(self).cmp(&canonical(other)),
         }
     }
 }

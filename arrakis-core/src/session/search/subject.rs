@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{Mark, words};
 use crate::base::clock::Timestamp;
+use crate::base::json::fields;
 use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Block, Json, Message, MessageOrigin, Role, ToolUse, said_by, squeezed,
@@ -195,8 +196,8 @@ fn said(message: &Message, what: &str, text: &str) -> String {
     Mark::Said.word(&format!("{conversation_id} {what} {agent_id:?} {text}"))
 }
 
-/// The strings and whole numbers of JSON, keys left out, a line each. Keys come in their order, because a
-/// store may have changed that, and a long text is searched from its beginning.
+/// The strings and whole numbers of JSON, a line each, without the keys. Fields come in the order of their keys:
+/// a store may reorder them, and a long text is searched from its beginning.
 fn strings_of(json: &Json) -> String {
     let mut text = String::new();
     match serde_json::from_str(json.as_str()) {
@@ -222,7 +223,9 @@ fn add_strings(value: &Value, text: &mut String) {
         }
         Value::Number(number) => add(&number.to_string()),
         Value::Array(values) => values.iter().for_each(|value| add_strings(value, text)),
-        Value::Object(fields) => fields.values().for_each(|value| add_strings(value, text)),
+        Value::Object(object) => {
+            fields(object).into_iter().for_each(|(_, value)| add_strings(value, text));
+        }
         Value::Null | Value::Bool(_) => {}
     }
 }
