@@ -27,7 +27,7 @@ use crate::queue::lease::{Lessor, Scan};
 use crate::queue::settle::{Settling, Unsettled};
 use crate::queue::watch::Watch;
 use crate::spool::capacity::{Fill, SpoolLimits};
-use crate::spool::counters::{self, Tallying};
+use crate::spool::counters::{self, Recorder};
 use crate::spool::dir::SpoolDir;
 use crate::spool::file;
 use crate::spool::layout::EntryName;
@@ -244,7 +244,7 @@ impl Parts {
             deferrals: &self.deferrals,
             aging: &self.aging,
             fill: &self.fill,
-            recorder: Tallying::new(&self.dir.layout),
+            recorder: Recorder::new(&self.dir.layout),
         }
     }
 

@@ -167,8 +167,8 @@ impl Witness for Follower {
         let shipper = Arc::clone(&self.shipper);
         let noted = tokio::task::spawn_blocking(move || {
             named.retain(|Transcript { file, destination }| {
-                // A disk that takes no note must not hold the events up: each reading tries again.
-                let noted = shipper.warn(shipper.note(file, destination));
+                // A disk that takes no checkpoint must not hold the events up: each reading tries again.
+                let noted = shipper.warn(shipper.register(file, destination));
                 noted.is_some() && file.agent.is_none()
             });
             named
