@@ -1,10 +1,10 @@
-//! Looking at a whole spool: what is there, what was counted, and whether the two add up.
+//! Inspecting a whole spool: what is there, what was counted, and whether the two add up.
 //!
-//! The look reads no event and takes no lock, and a name at a time, so that it costs the same memory
-//! whatever is there. A spool at work moves under it. A look that nothing moved under is exact; another is
-//! taken again a few times, and then says by how many events it may be wrong: those that were counted as
-//! coming or leaving during the look, and those that were leased before or after it, which it may have
-//! seen in two places or in none.
+//! An inspection reads no event and takes no lock. It holds one name at a time, so its memory does not depend on the
+//! spool. Drainers and hooks go on meanwhile, so it takes snapshots until nothing moved during one, a few times at
+//! most. A snapshot during which nothing moved is exact. Any other says by how many events it may be wrong: those
+//! that were counted as coming or leaving during it, and those that were leased before or after it, which it may
+//! have seen in two places or in none.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
@@ -21,14 +21,14 @@ use crate::spool::layout::{EntryName, Layout};
 use crate::spool::owner::{other_machine, this_machine};
 use crate::spool::{count_events, count_quarantined, is_event};
 
-/// How often a look is taken before it is content with a spool that moves.
-const LOOKS: u32 = 3;
+/// Most snapshots of one inspection; the last one counts, whether the spool moved or not.
+const SNAPSHOTS: u32 = 3;
 
 /// Changes of a directory this close together may bear the same time: a tick of the kernel is 1 to 10
 /// ms.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What a look has found.
+/// What an inspection found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// Names the spool; `None` until a drainer has opened it.
@@ -58,20 +58,20 @@ pub struct Elsewhere {
     pub events: u64,
 }
 
-/// Looks at the spool of `layout`.
+/// Inspects the spool of `layout`.
 ///
 /// # Errors
 ///
 /// There is none, or it cannot be read.
 pub fn inspect(layout: &Layout) -> io::Result<Inspection> {
-    let mut looks = 0;
+    let mut snapshots = 0;
     let began = Instant::now();
     loop {
-        looks += 1;
+        snapshots += 1;
         let found = Snapshot::take(layout)?;
-        // What has just moved seems to for a tick.
+        // Within a tick of a change a snapshot cannot tell whether there was another.
         let is_too_soon = found.is_fresh && began.elapsed() < TICK;
-        if found.moved == 0 || looks == LOOKS || is_too_soon {
+        if found.moved == 0 || snapshots == SNAPSHOTS || is_too_soon {
             let Snapshot { counted, present, oldest, moved, .. } = found;
             let SpoolCounters { spool_id, counters, redacted } = counted;
             let balance = counters.balance(&present, moved);
@@ -97,6 +97,7 @@ pub fn receivers(layout: &Layout) -> Vec<Receiver> {
     crate::spool::receivers::load(layout).receivers.into_iter().map(Into::into).collect()
 }
 
+/// What is there and what was counted, as of one moment if nothing moved.
 struct Snapshot {
     counted: SpoolCounters,
     present: Present,

@@ -43,10 +43,10 @@ pub struct Checkpoint {
     /// The session's working directory, where it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// The subagent whose it is; none for a session's own.
+    /// Owning subagent; `None` for the session's own transcript.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// That subagent's type, where an event told it.
+    /// That subagent's type, if an event named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
     /// Where its slices go: a URL without credentials.
@@ -162,7 +162,7 @@ impl Checkpoint {
         }
     }
 
-    /// Has the next reading begin with the first line.
+    /// Makes the next reading begin with the first line.
     pub(super) fn rewind(&mut self) {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
         self.unknown.clear();
@@ -225,9 +225,9 @@ impl Checkpoints {
         }
     }
 
-    /// Has nobody else read the transcript at `path` until what it returns is dropped: two readings at
-    /// once would push the same slices, and one hide from the other that they are in the spool. `None`
-    /// where somebody is at it and it shall not `wait` for that.
+    /// Locks the transcript at `path`; dropping the guard releases it. Two readings at once would push the same
+    /// slices, and each could hide from the other that they are in the spool. `None` if another reading holds
+    /// the lock and this one does not `wait`.
     pub(super) fn hold(&self, path: &str, wait: bool) -> io::Result<Option<Held>> {
         let path = self.file_of(path).with_extension(LOCK);
         loop {
@@ -236,7 +236,7 @@ impl Checkpoints {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     create_directories(&*self.dir.fs, [&*self.dir.layout.transcripts()])?;
                 }
-                // It waited for one that was removed when it was let go.
+                // The lock file that it waited for was removed on release.
                 Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
                 lock => {
                     let fs = Arc::clone(&self.dir.fs);
@@ -287,7 +287,7 @@ impl Drop for Held {
     }
 }
 
-/// How the transcripts are that a spool knows of.
+/// The state of the transcripts that a spool knows of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Survey {
@@ -303,7 +303,7 @@ pub struct Survey {
     pub unknown_lines: BTreeMap<String, u64>,
 }
 
-/// Looks at the transcripts that a spool knows of. It reads the checkpoints, and of the files only the size.
+/// Counts the transcripts that a spool knows of. It reads the checkpoints, and only the size of the files.
 ///
 /// # Errors
 ///

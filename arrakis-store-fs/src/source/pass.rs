@@ -116,7 +116,7 @@ impl Pass<'_> {
         let mut slicer =
             Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor);
         let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, intent.end)?;
-        let mut noted = checkpoint.offset;
+        let mut saved = checkpoint.offset;
         let ended = loop {
             if self.shipper.stopped.load(Ordering::Relaxed) {
                 break Ok(());
@@ -129,9 +129,9 @@ impl Pass<'_> {
             };
             if let Some(slice) = slice {
                 self.take(slice, checkpoint, opened, intent, last)?;
-                if checkpoint.offset - noted >= TRANSCRIPT_CHECKPOINT_BYTES {
+                if checkpoint.offset - saved >= TRANSCRIPT_CHECKPOINT_BYTES {
                     self.shipper.save(checkpoint)?;
-                    noted = checkpoint.offset;
+                    saved = checkpoint.offset;
                 }
             }
             last.push(end);

@@ -9,7 +9,7 @@ use arrakis_core::base::digest::{Digest, DigestBuilder};
 use arrakis_core::base::limits::{SLICE_MAX_BYTES, TRANSCRIPT_LINE_MAX_BYTES};
 use arrakis_core::session::transcript::LongLine;
 
-/// How much of a file is looked at to tell it from another: more than a line of one message has in
+/// How much of a file tells it from another: more than a line of one message has in
 /// common with the next.
 const FINGERPRINT_BYTES: usize = 4096;
 

@@ -71,7 +71,7 @@ pub enum ShipError {
     #[error("the spool {} is half full, and the rest of it is for new events; bring its receiver back or \
              raise [spool] max_files and max_bytes", .0.display())]
     HalfFull(PathBuf),
-    /// It cannot be noted how far the file was read.
+    /// The checkpoint cannot be saved.
     #[error("cannot note in {} how far {transcript} was read", .folder.display())]
     Checkpoint {
         /// The transcript.
@@ -92,7 +92,7 @@ pub struct Shipper {
     config: Mutex<Arc<ShipConfig>>,
     pub(super) room: Room,
     pub(super) stopped: AtomicBool,
-    /// Whether it was told that the spool takes nothing.
+    /// Whether the log says already that the spool takes nothing.
     warned: AtomicBool,
 }
 
@@ -112,7 +112,7 @@ impl Shipper {
         }
     }
 
-    /// Reads by other settings from now on.
+    /// Replaces the settings.
     pub fn configure(&self, config: ShipConfig) {
         *self.config.lock() = Arc::new(config);
     }
@@ -123,7 +123,7 @@ impl Shipper {
         self.config.lock().enabled && !self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Has readings end soon, and no new ones begin.
+    /// Stops readings soon, and starts no new ones.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -232,7 +232,7 @@ impl Shipper {
             checkpoint.rewind();
         }
         checkpoint.imported = mode.imported && (known.is_none() || checkpoint.imported);
-        // The receiver of today, not the one that the file was noted for.
+        // The receiver of today, not that of the last reading.
         checkpoint.destination = destination.to_owned();
         let config = Arc::clone(&self.config.lock());
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
@@ -259,10 +259,13 @@ impl Shipper {
         checkpoint.missing_since =
             is_gone.then(|| checkpoint.missing_since.unwrap_or_else(|| self.dir.now()));
         (reading.trouble, checkpoint.trouble) = (trouble.clone(), trouble);
-        // What is noted now, on the way, may be an intent.
-        let noted = self.load(&checkpoint.path).ok().flatten();
-        let saved =
-            if noted.as_ref() == Some(&checkpoint) { Ok(()) } else { self.save(&checkpoint) };
+        // A pass may have saved an intent meanwhile.
+        let saved_before = self.load(&checkpoint.path).ok().flatten();
+        let saved = if saved_before.as_ref() == Some(&checkpoint) {
+            Ok(())
+        } else {
+            self.save(&checkpoint)
+        };
         failure.map_or(saved.map(|()| reading), Err)
     }
 
@@ -275,7 +278,7 @@ impl Shipper {
             }
             Err(error) => error,
         };
-        // That the spool is full is told by whoever has found it so; the file waits.
+        // Whoever finds the spool full logs that; the file waits.
         if !error.is_full() && !self.warned.swap(true, Ordering::Relaxed) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(target: "arrakis::queue", %error, cause,

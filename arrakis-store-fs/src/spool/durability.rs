@@ -258,7 +258,7 @@ pub fn replace_durably(
 pub(crate) fn rename_new(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
     match fs.hard_link(from, to) {
         Ok(()) => fs.remove(from),
-        // A file system without links: the look and the rename are two steps there.
+        // A file system without links: the check and the rename are two steps there.
         Err(error)
             if matches!(
                 error.kind(),

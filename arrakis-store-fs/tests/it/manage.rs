@@ -324,8 +324,8 @@ async fn what_comes_in_and_what_is_given_up_adds_up() {
     for home in [&home, &other] {
         let all = home.entries(&Filter::default());
         for entry in all.iter().filter(|entry| entry.state != State::Pending) {
-            discard(&home, entry).unwrap();
-            assert_eq!(discard(&home, entry).unwrap(), Action::Gone);
+            discard(home, entry).unwrap();
+            assert_eq!(discard(home, entry).unwrap(), Action::Gone);
         }
         let found = inspect(&home.layout).unwrap();
         assert_eq!(

@@ -261,7 +261,7 @@ fn fold(dir: &SpoolDir) -> io::Result<()> {
     dir.fs.remove(&folding)
 }
 
-/// Has the file system keep room for the records to come.
+/// Preallocates room for the records to come.
 fn set_room_aside(layout: &Layout) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.append(true).create(true).mode(0o600).open(layout.tally())?;
