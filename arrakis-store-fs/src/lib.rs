@@ -1,10 +1,14 @@
 //! The spool directory of Arrakis: the only crate that touches it.
 //!
-//! [`Spool`] is what the hook links: synchronous, without a runtime. `FsQueue` (feature
-//! `queue`) is the drainer's side: the filesystem implementation of
-//! `arrakis_core::delivery::queue::Queue`. The format of both is in [`layout`]. People look after a spool with
-//! `entry`, `manage`, `verify`, `repair` and `transfer`. What transcripts have gained is put into it by
-//! `transcript`.
+//! * [`spool`]: the directory, its format and its parts. [`Spool`] captures events into it, synchronously and without
+//!   a runtime: it is what the hook links.
+//! * `queue`: the drainer's side. `FsQueue` is the filesystem implementation of
+//!   `arrakis_core::delivery::queue::Queue`.
+//! * `admin`: what people do to a spool.
+//! * `source`: reads transcripts, and pushes what they have gained like captures.
+//!
+//! `queue`, `admin` and `source` use `spool`. `queue` also lets dead letters be retried and discarded by `admin`; else
+//! none of the three uses another.
 
 pub mod spool;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::conservation::{LastError, SpoolReport, SpoolReporter};
 use arrakis_store_fs::Layout;
-use arrakis_store_fs::admin::inspect::{look, receivers};
+use arrakis_store_fs::admin::inspect::{inspect, receivers};
 use arrakis_transport_http::client::{HttpConfig, HttpTransport};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -85,7 +85,7 @@ impl SpoolReporter for SpoolWatch {
 
 /// A report of the spool of `layout`; `None` while it has no name.
 fn report(layout: &Layout) -> std::io::Result<Option<SpoolReport>> {
-    let found = look(layout)?;
+    let found = inspect(layout)?;
     let Some(spool_id) = found.spool_id else { return Ok(None) };
     let now = SystemClock.now();
     let host = nix::unistd::gethostname().ok();
@@ -96,7 +96,7 @@ fn report(layout: &Layout) -> std::io::Result<Option<SpoolReport>> {
         home: Some(layout.home().display().to_string()),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         observed_at: now,
-        tally: found.tally,
+        counters: found.counters,
         present: found.present,
         balance: found.balance,
         oldest_pending_age_ms: found

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use arrakis_core::base::clock::Clock;
 use arrakis_core::record::key::{ApiKey, Scope};
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_store_fs::spool::durability::{RealFileSystem, replace_durably};
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 use arrakis_transport_http::client::is_local;
 use arrakis_transport_http::server::{ServeConfig, bind};
@@ -165,17 +165,8 @@ fn write_config(layout: &Layout, url: &str, key: Option<&SecretString>) -> anyho
         document["api_key"] = value(key.expose_secret());
     }
     let temporary = layout.home().join(".config.toml.new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .with_context(what)?;
-    file.write_all(document.to_string().as_bytes()).with_context(what)?;
-    file.sync_all().with_context(what)?;
-    std::fs::rename(&temporary, &path).with_context(what)
+    replace_durably(&RealFileSystem, &temporary, &path, document.to_string().as_bytes())
+        .with_context(what)
 }
 
 fn tell(started: &Started<'_>, context: &mut Context) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::support::world::{World, assert_silent, captured, feed, payloads, start};
-use arrakis_core::base::conservation::Tally;
+use arrakis_core::base::conservation::Counters;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::{Envelope, TruncationReason};
 use arrakis_core::base::limits::PAYLOAD_MAX_BYTES;
@@ -48,8 +48,8 @@ fn every_real_payload_is_kept_byte_for_byte() {
     kept.sort();
     sent.sort();
     assert_eq!(kept, sent);
-    let counted = counters::read(&Layout::new(world.home())).unwrap().tally;
-    assert_eq!(counted, Tally { captured: 135, ..Tally::default() });
+    let counted = counters::read(&Layout::new(world.home())).unwrap().counters;
+    assert_eq!(counted, Counters { captured: 135, ..Counters::default() });
     assert_eq!(fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(troubles(&world.home()).is_empty());
 }
@@ -300,8 +300,8 @@ fn a_full_spool_refuses_and_says_so() {
     assert_eq!(world.spooled("pending").len(), 1);
     let trouble = &troubles(&world.home())[0];
     assert_eq!((&trouble["level"], &trouble["captured"]), (&"error".into(), &false.into()));
-    let counted = counters::read(&Layout::new(world.home())).unwrap().tally;
-    assert_eq!(counted, Tally { captured: 1, refused: 1, ..Tally::default() });
+    let counted = counters::read(&Layout::new(world.home())).unwrap().counters;
+    assert_eq!(counted, Counters { captured: 1, refused: 1, ..Counters::default() });
 }
 
 #[test]

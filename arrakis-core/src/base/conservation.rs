@@ -7,7 +7,7 @@
 //!                  + pending + processing + failed + quarantined
 //! ```
 //!
-//! The counts of the first three lines are kept ([`Tally`]), those of the last are had by looking
+//! The counts of the first three lines are kept ([`Counters`]), those of the last are had by looking
 //! ([`Present`]). Events that were refused were never in the spool and stand apart. A process that is
 //! killed between an event's step and its count leaves one count unsure; then the law holds within a
 //! range.
@@ -21,7 +21,7 @@ use crate::base::limits::cut;
 /// Counts since the spool was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Tally {
+pub struct Counters {
     /// Events that were put into the spool.
     pub captured: u64,
     /// Events that a receiver has stored.
@@ -91,7 +91,7 @@ pub enum Balance {
     },
 }
 
-impl Tally {
+impl Counters {
     /// Events that have left the spool for good.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -141,7 +141,7 @@ pub struct SpoolReport {
     pub observed_at: Timestamp,
     /// The counts.
     #[serde(flatten)]
-    pub tally: Tally,
+    pub counters: Counters,
     /// What is there.
     #[serde(flatten)]
     pub present: Present,
@@ -217,8 +217,8 @@ pub trait SpoolReporter: std::fmt::Debug + Send + Sync + 'static {
 mod tests {
     use super::*;
 
-    fn tally(captured: u64, delivered: u64) -> Tally {
-        Tally { captured, delivered, ..Tally::default() }
+    fn counters(captured: u64, delivered: u64) -> Counters {
+        Counters { captured, delivered, ..Counters::default() }
     }
 
     fn pending(pending: u64) -> Present {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_place_counts_once() {
-        let tally = Tally {
+        let counters = Counters {
             captured: 40,
             found: 5,
             delivered: 2,
@@ -235,19 +235,19 @@ mod tests {
             discarded: 4,
             lost: 6,
             refused: 99,
-            ..Tally::default()
+            ..Counters::default()
         };
         let present = Present { pending: 7, processing: 8, failed: 9, quarantined: 6 };
-        assert_eq!(tally.balance(&present, 0), Balance::Even);
+        assert_eq!(counters.balance(&present, 0), Balance::Even);
         let more = Present { quarantined: 7, ..present };
-        assert_eq!(tally.balance(&more, 0), Balance::Surplus { events: 1 });
+        assert_eq!(counters.balance(&more, 0), Balance::Surplus { events: 1 });
         let fewer = Present { failed: 6, ..present };
-        assert_eq!(tally.balance(&fewer, 0), Balance::Missing { events: 3 });
+        assert_eq!(counters.balance(&fewer, 0), Balance::Missing { events: 3 });
     }
 
     #[test]
     fn what_is_unsure_explains_as_much_and_no_more() {
-        let killed = Tally { unsure_captured: 1, unsure_settled: 2, ..tally(10, 5) };
+        let killed = Counters { unsure_captured: 1, unsure_settled: 2, ..counters(10, 5) };
         for (there, expected) in [
             (2, Balance::Missing { events: 1 }),
             (3, Balance::Within { events: 3 }),
@@ -257,9 +257,9 @@ mod tests {
         ] {
             assert_eq!(killed.balance(&pending(there), 0), expected, "{there} are there");
         }
-        assert_eq!(tally(10, 5).balance(&pending(3), 2), Balance::Within { events: 2 });
-        assert_eq!(tally(10, 5).balance(&pending(2), 2), Balance::Missing { events: 1 });
-        let most = tally(u64::MAX, u64::MAX);
+        assert_eq!(counters(10, 5).balance(&pending(3), 2), Balance::Within { events: 2 });
+        assert_eq!(counters(10, 5).balance(&pending(2), 2), Balance::Missing { events: 1 });
+        let most = counters(u64::MAX, u64::MAX);
         assert_eq!(
             most.balance(&pending(u64::MAX), u64::MAX),
             Balance::Within { events: u64::MAX }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
-use crate::base::conservation::{Balance, LastError, Present, SpoolReport, Tally};
+use crate::base::conservation::{Balance, Counters, LastError, Present, SpoolReport};
 use crate::record::store::{HeardSpool, SpoolReports};
 
 /// A store that has heard of no spool.
@@ -46,7 +46,11 @@ fn heard(spool: u128, second: i64) -> HeardSpool {
         home: Some("/home/zoë/.arrakis".to_owned()),
         version: Some("1.2.3".to_owned()),
         observed_at: Timestamp::from_micros(1_700_000_000_000_001),
-        tally: Tally { captured: u64::from(u32::MAX) + 7, delivered: 3, ..Tally::default() },
+        counters: Counters {
+            captured: u64::from(u32::MAX) + 7,
+            delivered: 3,
+            ..Counters::default()
+        },
         present: Present { pending: 4, ..Present::default() },
         balance: Balance::Missing { events: second.unsigned_abs() },
         oldest_pending_age_ms: Some(5),

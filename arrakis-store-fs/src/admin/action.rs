@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::admin::entry::{Entry, Found, State, about};
-use crate::spool::counters::{self, Exit, Tallying};
+use crate::spool::counters::{self, Exit, Recorder};
 use crate::spool::dir::SpoolDir;
 use crate::spool::durability::{remove_tree, rename_new};
 use crate::spool::format::Unreadable;
@@ -70,7 +70,7 @@ fn begin_anew(dir: &SpoolDir, path: &Path) {
 #[derive(Debug)]
 pub struct Discarder<'a> {
     dir: &'a SpoolDir,
-    tallying: Option<Tallying<'a>>,
+    recorder: Option<Recorder<'a>>,
     done: u64,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Discarder<'a> {
     /// Gives up entries of this spool.
     #[must_use]
     pub fn new(dir: &'a SpoolDir) -> Self {
-        Self { dir, tallying: None, done: 0 }
+        Self { dir, recorder: None, done: 0 }
     }
 
     /// Gives an entry up, with its history. What a drainer has leased is left to it.
@@ -94,8 +94,8 @@ impl<'a> Discarder<'a> {
             return Ok(Action::Leased);
         }
         let dir = self.dir;
-        let tallying = self.tallying.get_or_insert_with(|| Tallying::new(&dir.layout));
-        let removed = tallying.leave(Exit::Discarded, || match dir.fs.remove(&entry.path) {
+        let recorder = self.recorder.get_or_insert_with(|| Recorder::new(&dir.layout));
+        let removed = recorder.leave(Exit::Discarded, || match dir.fs.remove(&entry.path) {
             // A directory may bear the name of an event, too.
             Err(_) if entry.path.symlink_metadata().is_ok_and(|found| found.is_dir()) => {
                 remove_tree(&*dir.fs, &entry.path)
@@ -104,7 +104,7 @@ impl<'a> Discarder<'a> {
         });
         self.done += 1;
         if self.done.is_multiple_of(Self::BATCH) {
-            self.tallying = None;
+            self.recorder = None;
             // A drainer does it otherwise.
             counters::fold_if_long(dir).ok();
         }

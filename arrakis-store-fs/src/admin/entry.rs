@@ -37,7 +37,7 @@ pub enum State {
 }
 
 impl State {
-    /// All states, in the order in which they are looked through.
+    /// All states, in the order in which entries are listed.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Failed, Self::Quarantined];
 
     /// The state's word: `pending`, `processing`, `failed` or `quarantined`.
@@ -88,7 +88,7 @@ pub struct Entry {
     pub named: Option<EntryName>,
 }
 
-/// What came of looking at a file.
+/// What came of reading a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<T> {
     /// It is an event.

@@ -1,10 +1,10 @@
-//! Looking at a whole spool: what is there, what was counted, and whether the two add up.
+//! Inspecting a whole spool: what is there, what was counted, and whether the two add up.
 //!
-//! The look reads no event and takes no lock, and a name at a time, so that it costs the same memory
-//! whatever is there. A spool at work moves under it. A look that nothing moved under is exact; another is
-//! taken again a few times, and then says by how many events it may be wrong: those that were counted as
-//! coming or leaving during the look, and those that were leased before or after it, which it may have
-//! seen in two places or in none.
+//! An inspection reads no event and takes no lock. It holds one name at a time, so its memory does not depend on the
+//! spool. Drainers and hooks go on meanwhile, so it takes snapshots until nothing moved during one, a few times at
+//! most. A snapshot during which nothing moved is exact. Any other says by how many events it may be wrong: those
+//! that were counted as coming or leaving during it, and those that were leased before or after it, which it may
+//! have seen in two places or in none.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry};
@@ -13,28 +13,28 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::conservation::{Balance, Present, Receiver, Tally};
+use arrakis_core::base::conservation::{Balance, Counters, Present, Receiver};
 use uuid::Uuid;
 
-use crate::spool::counters::{self, Counters};
+use crate::spool::counters::{self, SpoolCounters};
 use crate::spool::layout::{EntryName, Layout};
 use crate::spool::owner::{other_machine, this_machine};
 use crate::spool::{count_events, count_quarantined, is_event};
 
-/// How often a look is taken before it is content with a spool that moves.
-const LOOKS: u32 = 3;
+/// Most snapshots of one inspection; the last one counts, whether the spool moved or not.
+const SNAPSHOTS: u32 = 3;
 
 /// Changes of a directory this close together may bear the same time: a tick of the kernel is 1 to 10
 /// ms.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What a look has found.
+/// What an inspection found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub struct Inspection {
     /// Names the spool; `None` until a drainer has opened it.
     pub spool_id: Option<Uuid>,
     /// What was counted.
-    pub tally: Tally,
+    pub counters: Counters,
     /// How many secrets redaction has removed from what was captured, by rule.
     pub redacted: BTreeMap<String, u64>,
     /// What is there.
@@ -58,28 +58,28 @@ pub struct Elsewhere {
     pub events: u64,
 }
 
-/// Looks at the spool of `layout`.
+/// Inspects the spool of `layout`.
 ///
 /// # Errors
 ///
 /// There is none, or it cannot be read.
-pub fn look(layout: &Layout) -> io::Result<Look> {
-    let mut looks = 0;
+pub fn inspect(layout: &Layout) -> io::Result<Inspection> {
+    let mut snapshots = 0;
     let began = Instant::now();
     loop {
-        looks += 1;
-        let found = Glance::take(layout)?;
-        // What has just moved seems to for a tick.
+        snapshots += 1;
+        let found = Snapshot::take(layout)?;
+        // Within a tick of a change a snapshot cannot tell whether there was another.
         let is_too_soon = found.is_fresh && began.elapsed() < TICK;
-        if found.moved == 0 || looks == LOOKS || is_too_soon {
-            let Glance { counters, present, oldest, moved, .. } = found;
-            let Counters { spool_id, tally, redacted } = counters;
-            let balance = tally.balance(&present, moved);
+        if found.moved == 0 || snapshots == SNAPSHOTS || is_too_soon {
+            let Snapshot { counted, present, oldest, moved, .. } = found;
+            let SpoolCounters { spool_id, counters, redacted } = counted;
+            let balance = counters.balance(&present, moved);
             let full = layout.full().exists();
             let elsewhere = elsewhere(layout)?;
-            return Ok(Look {
+            return Ok(Inspection {
                 spool_id,
-                tally,
+                counters,
                 redacted,
                 present,
                 balance,
@@ -97,8 +97,9 @@ pub fn receivers(layout: &Layout) -> Vec<Receiver> {
     crate::spool::receivers::load(layout).receivers.into_iter().map(Into::into).collect()
 }
 
-struct Glance {
-    counters: Counters,
+/// What is there and what was counted, as of one moment if nothing moved.
+struct Snapshot {
+    counted: SpoolCounters,
     present: Present,
     oldest: Option<Timestamp>,
     /// How many events may have been seen twice, or not at all.
@@ -107,7 +108,7 @@ struct Glance {
     is_fresh: bool,
 }
 
-impl Glance {
+impl Snapshot {
     fn take(layout: &Layout) -> io::Result<Self> {
         let owners_before = owners(layout)?;
         let began = changes(layout, &owners_before);
@@ -132,19 +133,19 @@ impl Glance {
             0
         } else {
             // At least one: that something moved is known.
-            (steps(&after.tally) - steps(&before.tally).min(steps(&after.tally))
+            (steps(&after.counters) - steps(&before.counters).min(steps(&after.counters))
                 + leased_before
                 + present.processing)
                 .max(1)
         };
-        Ok(Self { counters: after, present, oldest, moved, is_fresh: began.is_none() })
+        Ok(Self { counted: after, present, oldest, moved, is_fresh: began.is_none() })
     }
 }
 
 /// How many events have come and left.
-fn steps(tally: &Tally) -> u64 {
-    let Tally { captured, unsure_captured, unsure_settled, .. } = tally;
-    [captured, unsure_captured, unsure_settled, &tally.settled()].into_iter().sum()
+fn steps(counters: &Counters) -> u64 {
+    let Counters { captured, unsure_captured, unsure_settled, .. } = counters;
+    [captured, unsure_captured, unsure_settled, &counters.settled()].into_iter().sum()
 }
 
 /// When each directory of events was last changed; `None` if one was changed so lately that a further

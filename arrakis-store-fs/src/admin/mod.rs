@@ -1,4 +1,4 @@
-//! What people do to a spool: look at it, try events again, verify, repair, export and import.
+//! What people do to a spool: inspect it, try events again, verify, repair, export and import.
 
 pub mod action;
 pub mod entry;

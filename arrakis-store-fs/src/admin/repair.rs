@@ -35,7 +35,7 @@ const LEFT_AFTER: Duration = Duration::from_secs(3600);
 /// * Histories without an event go, and reasons without an entry; entries without a reason get one.
 /// * The flag that refuses new events goes if there is room below `limits`.
 ///
-/// With a filter that sets anything, only the entries that match are looked at.
+/// With a filter that sets anything, only the entries that match are checked.
 ///
 /// # Errors
 ///
@@ -94,12 +94,12 @@ impl Repairer<'_> {
         }
     }
 
-    /// Tells what became of a file.
+    /// Tells what was found and what was done about it.
     fn report(&mut self, finding: Finding, repaired: io::Result<&str>) {
         match repaired {
             Ok(remedy) => self.found(finding.remedied(remedy)),
             Err(error) => {
-                let problem = format!("{}; it cannot be mended: {error}", finding.problem);
+                let problem = format!("{}; it cannot be repaired: {error}", finding.problem);
                 self.found(Finding { problem, ..finding });
             }
         }
@@ -164,7 +164,7 @@ impl Repairer<'_> {
                 Ok(entry) if entry.state == State::Quarantined => {}
                 Ok(entry) => self.entry(&entry),
                 Err(error) => {
-                    self.found(Finding::new(Kind::Unread, self.dir.layout.queue(), error))
+                    self.found(Finding::new(Kind::Unread, self.dir.layout.queue(), error));
                 }
             }
         }
@@ -233,14 +233,14 @@ impl Repairer<'_> {
             return Ok(());
         }
         // Twice, because an event that moves may be missed once.
-        let looks =
+        let passes =
             [Ids::of(&self.dir.layout, &State::ALL)?, Ids::of(&self.dir.layout, &State::ALL)?];
         for history in histories {
             let path = history?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let id = name.strip_suffix(history::SUFFIX).and_then(|id| id.parse::<RequestId>().ok());
             let Some(id) = id else { continue };
-            if !looks.iter().any(|ids| ids.contains(&id)) && self.is_left(&path) {
+            if !passes.iter().any(|ids| ids.contains(&id)) && self.is_left(&path) {
                 let finding = Finding::new(Kind::LostHistory, &path, "belongs to no event here");
                 self.report(finding, self.dir.fs.remove(&path).map(|()| "removed"));
             }

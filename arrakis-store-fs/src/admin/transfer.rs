@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use crate::admin::entry::{Entry, Found, State};
 use crate::admin::ids::Ids;
 use crate::spool::capacity::check_not_full;
-use crate::spool::counters::Tallying;
+use crate::spool::counters::Recorder;
 use crate::spool::dir::SpoolDir;
 use crate::spool::durability::replace_durably;
 use crate::spool::format::{FILE_MAX_BYTES, Unreadable, decode, split};
@@ -309,7 +309,7 @@ impl Importer {
     /// Writes a file durably, and counts it as one that came in.
     fn write(&self, target: &Path, file: &[u8]) -> Result<(), SpoolError> {
         let temporary = self.temporary();
-        let written = Tallying::new(&self.dir.layout).capture(
+        let written = Recorder::new(&self.dir.layout).capture(
             || replace_durably(&*self.dir.fs, &temporary, target, file),
             // After a failure the file may have appeared all the same.
             |_| target.exists(),

@@ -1,4 +1,4 @@
-//! Looking a whole spool through for damage.
+//! Searching a whole spool for damage.
 
 use std::io;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub enum Kind {
 /// One step on the way through a spool.
 #[derive(Debug)]
 pub enum Step {
-    /// One more entry was looked at.
+    /// One more entry was checked.
     Entry,
     /// Something is not as it should be.
     Finding(Finding),

@@ -1,4 +1,5 @@
-//! Looking after what waits: how much it is, how long it has waited, and what becomes of it then.
+//! Aging: counts what waits and for how long, expires what waited too long, and revives it once its receiver is
+//! back.
 //!
 //! One drainer of a spool does this, the one that has `observed` locked. It goes through `pending/` a
 //! slice at a time, so that a million files cost neither memory nor a long pause, and adds the time that
@@ -22,8 +23,7 @@ use crate::spool::dir::SpoolDir;
 use crate::spool::layout::{EntryName, OBSERVED_EPOCH};
 use crate::spool::lock::{is_at, try_lock};
 
-/// Entries that one call looks at: half of what a watch can be told of at once, since marking a file
-/// tells the watches.
+/// Entries of one call: half of what a watch can queue, since marking a file is an event for the watches.
 const SLICE: usize = 8_000;
 
 /// A pass through fewer than this many entries is repeated with every call.
@@ -43,7 +43,7 @@ pub(crate) struct Aging {
     reached: Mutex<HashSet<String>>,
 }
 
-/// What the one drainer that looks after the spool knows.
+/// What the one drainer that ages the spool knows.
 #[derive(Debug)]
 struct Observer {
     /// `observed`, locked.
@@ -98,7 +98,7 @@ impl Aging {
             *observer = try_lock(&path)?.map(Observer::new);
         }
         let Some(observer) = observer.as_mut() else {
-            return Ok(Aged::default()); // another drainer looks after it
+            return Ok(Aged::default()); // another drainer does
         };
         restore_reserve(dir);
         observer.watch(by)?;

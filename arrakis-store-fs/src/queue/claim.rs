@@ -9,7 +9,7 @@ use arrakis_core::base::id::RequestId;
 use parking_lot::Mutex;
 
 use crate::queue::watch::Watch;
-use crate::spool::counters::{Exit, Tallying};
+use crate::spool::counters::{Exit, Recorder};
 use crate::spool::dir::SpoolDir;
 use crate::spool::file::read;
 use crate::spool::format::Unreadable;
@@ -46,8 +46,8 @@ impl Claims {
         };
         let reason = match read(held).or_else(read_again) {
             Ok(Ok(envelope)) if self.is_leased_already(held, name, &envelope.header) => {
-                let mut tallying = Tallying::new(&dir.layout);
-                if let Err(error) = tallying.leave(Exit::Duplicate, || dir.fs.remove(held)) {
+                let mut recorder = Recorder::new(&dir.layout);
+                if let Err(error) = recorder.leave(Exit::Duplicate, || dir.fs.remove(held)) {
                     watch.put_back(dir, held, name)?;
                     return Err(error);
                 }

@@ -27,7 +27,7 @@ use crate::queue::lease::{Lessor, Scan};
 use crate::queue::settle::{Settling, Unsettled};
 use crate::queue::watch::Watch;
 use crate::spool::capacity::{Fill, SpoolLimits};
-use crate::spool::counters::{self, Tallying};
+use crate::spool::counters::{self, Recorder};
 use crate::spool::dir::SpoolDir;
 use crate::spool::file;
 use crate::spool::layout::EntryName;
@@ -38,10 +38,9 @@ use crate::spool::{Spool, SpoolError, Survey, is_idle, survey};
 /// The settings of an [`FsQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FsQueueConfig {
-    /// Whether the system is asked to tell of changes. Where it is not, as for a shared home whose
-    /// events come from other machines, the spool is looked at.
+    /// Whether to watch the directory. A shared home, whose events come from other machines, is polled instead.
     pub watch: bool,
-    /// How often the spool is looked at where it is not watched.
+    /// How often the directory is polled where it is not watched.
     pub poll: Duration,
     /// What the spool holds before it refuses new events.
     pub limits: SpoolLimits,
@@ -244,7 +243,7 @@ impl Parts {
             deferrals: &self.deferrals,
             aging: &self.aging,
             fill: &self.fill,
-            recorder: Tallying::new(&self.dir.layout),
+            recorder: Recorder::new(&self.dir.layout),
         }
     }
 

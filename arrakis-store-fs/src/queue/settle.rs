@@ -16,7 +16,7 @@ use crate::queue::deferral::Deferrals;
 use crate::queue::medium;
 use crate::queue::watch::Watch;
 use crate::spool::capacity::Fill;
-use crate::spool::counters::{Exit, Tallying};
+use crate::spool::counters::{Exit, Recorder};
 use crate::spool::dir::SpoolDir;
 use crate::spool::history;
 use crate::spool::layout::EntryName;
@@ -31,7 +31,7 @@ pub(super) struct Settling<'a> {
     pub(super) deferrals: &'a Deferrals,
     pub(super) aging: &'a Aging,
     pub(super) fill: &'a Fill,
-    pub(super) recorder: Tallying<'a>,
+    pub(super) recorder: Recorder<'a>,
 }
 
 impl Settling<'_> {

@@ -1,4 +1,4 @@
-//! Hearing of new events: a watch on `pending/`, and a look at it now and then where the watch fails.
+//! Noticing new events: a watch on `pending/`, and polling where the watch fails.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -58,7 +58,7 @@ struct State {
     others: bool,
     /// Names that this process puts into `pending/` itself: they are nothing new.
     own: HashSet<String>,
-    /// When the directory was last modified, at the last look.
+    /// When the directory was last modified, at the last poll.
     seen: Option<SystemTime>,
     /// The capture of the newest event that was heard of.
     newest: Timestamp,
@@ -134,7 +134,7 @@ impl Watch {
         watched.watcher.is_some()
     }
 
-    /// Looks for new events that were not heard of: those that were captured after the newest that
+    /// Searches for new events that were not heard of: those that were captured after the newest that
     /// was. `now` bounds what a clock that was ahead has named the newest.
     pub(crate) fn catch_up(&self, now: Timestamp) -> io::Result<()> {
         let after = self.shared.state().newest.min(now);
@@ -197,7 +197,7 @@ impl Watch {
         }
     }
 
-    /// Looks whether the directory has changed since the last look, where it is not watched.
+    /// Checks whether the directory has changed since the last poll, where it is not watched.
     fn poll(&self) {
         if !self.is_watching() {
             let now = fs::metadata(&self.pending).and_then(|found| found.modified()).ok();

@@ -24,7 +24,7 @@ pub(super) fn subagents(session: &TranscriptFile, folder: &str) -> Vec<Transcrip
     files.take(SUBAGENTS_MAX).collect()
 }
 
-/// The id of the subagent whose transcript the name of a file says it is.
+/// The subagent that the name of a transcript gives.
 pub(super) fn agent_of(path: &str) -> Option<&str> {
     let name = Path::new(path).file_name()?.to_str()?;
     name.strip_prefix("agent-")?.strip_suffix(".jsonl").filter(|id| !id.is_empty())

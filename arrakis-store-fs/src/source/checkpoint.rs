@@ -19,11 +19,11 @@ use crate::spool::durability::{FileSystem, create_directories, replace_durably};
 use crate::spool::layout::Layout;
 use crate::spool::lock;
 
-/// Longest note, in bytes: three paths of the longest kind, of characters that JSON writes as six, and the
+/// Longest checkpoint, in bytes: three paths of the longest kind, of characters that JSON writes as six, and the
 /// rest.
-const NOTE_MAX_BYTES: usize = 128 * 1024;
+const CHECKPOINT_MAX_BYTES: usize = 128 * 1024;
 
-/// The ending of a note's file name.
+/// The ending of a checkpoint's file name.
 const SUFFIX: &str = ".json";
 
 /// The ending of a lock's file name.
@@ -35,7 +35,7 @@ const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 /// What is known about one transcript.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Note {
+pub struct Checkpoint {
     /// Where it is, as the events name it.
     pub path: String,
     /// The session that it belongs to.
@@ -43,10 +43,10 @@ pub struct Note {
     /// The session's working directory, where it was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// The subagent whose it is; none for a session's own.
+    /// Owning subagent; `None` for the session's own transcript.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// That subagent's type, where an event told it.
+    /// That subagent's type, if an event named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
     /// Where its slices go: a URL without credentials.
@@ -56,7 +56,7 @@ pub struct Note {
     pub imported: bool,
     /// Which file was read; none before anything was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) file: Option<FileIdentity>,
+    pub(super) file: Option<Fingerprint>,
     /// All before this byte is in the spool, or was.
     #[serde(default)]
     pub offset: u64,
@@ -80,7 +80,7 @@ pub struct Note {
 /// Tells a file from others at its path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct FileIdentity {
+pub(super) struct Fingerprint {
     pub(super) device: u64,
     pub(super) inode: u64,
     /// The digest of its first line, or of the beginning of that. It stays the same in a copy, so it
@@ -123,8 +123,8 @@ pub(super) struct Intent {
     pub(super) at: Timestamp,
 }
 
-impl Note {
-    /// The note of a file that was never read.
+impl Checkpoint {
+    /// The checkpoint of a file that was never read.
     #[must_use]
     pub fn new(file: &TranscriptFile, destination: &str) -> Self {
         let agent = file.agent.as_ref();
@@ -162,7 +162,7 @@ impl Note {
         }
     }
 
-    /// Has the next reading begin with the first line.
+    /// Makes the next reading begin with the first line.
     pub(super) fn rewind(&mut self) {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
         self.unknown.clear();
@@ -186,34 +186,34 @@ impl Note {
     }
 }
 
-/// The notes of a spool.
+/// The checkpoints of a spool.
 #[derive(Debug)]
-pub(super) struct Notes {
+pub(super) struct Checkpoints {
     dir: SpoolDir,
     written: AtomicU64,
 }
 
-impl Notes {
+impl Checkpoints {
     pub(super) fn new(dir: SpoolDir) -> Self {
         Self { dir, written: AtomicU64::new(0) }
     }
 
-    /// The note of the transcript at `path`. One that cannot be read counts as none: the file is read
+    /// The checkpoint of the transcript at `path`. One that cannot be read counts as none: the file is read
     /// again from its beginning.
-    pub(super) fn load(&self, path: &str) -> io::Result<Option<Note>> {
+    pub(super) fn load(&self, path: &str) -> io::Result<Option<Checkpoint>> {
         let found = read(&self.file_of(path))?;
-        Ok(found.filter(|note| note.path == path))
+        Ok(found.filter(|checkpoint| checkpoint.path == path))
     }
 
-    /// Makes a note durable, in place of the one before.
-    pub(super) fn save(&self, note: &Note) -> io::Result<()> {
-        let target = self.file_of(&note.path);
+    /// Makes a checkpoint durable, in place of the one before.
+    pub(super) fn save(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let target = self.file_of(&checkpoint.path);
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         // Not in `tmp/`, where a file that a crash leaves would be taken for an event.
         let temporary = target.with_extension(format!("{}-{number}", std::process::id()));
-        let bytes = serde_json::to_vec(note)?;
-        if bytes.len() > NOTE_MAX_BYTES {
-            return Err(io::Error::other(format!("it has more than {NOTE_MAX_BYTES} bytes")));
+        let bytes = serde_json::to_vec(checkpoint)?;
+        if bytes.len() > CHECKPOINT_MAX_BYTES {
+            return Err(io::Error::other(format!("it has more than {CHECKPOINT_MAX_BYTES} bytes")));
         }
         let write = || replace_durably(&*self.dir.fs, &temporary, &target, &bytes);
         match write() {
@@ -225,9 +225,9 @@ impl Notes {
         }
     }
 
-    /// Has nobody else read the transcript at `path` until what it returns is dropped: two readings at
-    /// once would push the same slices, and one hide from the other that they are in the spool. `None`
-    /// where somebody is at it and it shall not `wait` for that.
+    /// Locks the transcript at `path`; dropping the guard releases it. Two readings at once would push the same
+    /// slices, and each could hide from the other that they are in the spool. `None` if another reading holds
+    /// the lock and this one does not `wait`.
     pub(super) fn hold(&self, path: &str, wait: bool) -> io::Result<Option<Held>> {
         let path = self.file_of(path).with_extension(LOCK);
         loop {
@@ -236,7 +236,7 @@ impl Notes {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     create_directories(&*self.dir.fs, [&*self.dir.layout.transcripts()])?;
                 }
-                // It waited for one that was removed when it was let go.
+                // The lock file that it waited for was removed on release.
                 Ok(Some(file)) if wait && !lock::is_at(&file, &path) => {}
                 lock => {
                     let fs = Arc::clone(&self.dir.fs);
@@ -246,13 +246,13 @@ impl Notes {
         }
     }
 
-    pub(super) fn forget(&self, note: &Note) -> io::Result<()> {
-        self.dir.fs.remove(&self.file_of(&note.path))
+    pub(super) fn forget(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.dir.fs.remove(&self.file_of(&checkpoint.path))
     }
 
-    /// All notes that can be read; removes what crashes have left.
-    pub(super) fn all(&self) -> io::Result<Vec<Note>> {
-        for path in paths(&self.dir.layout)?.iter().filter(|path| !is_note(path)) {
+    /// All checkpoints that can be read; removes what crashes have left.
+    pub(super) fn all(&self) -> io::Result<Vec<Checkpoint>> {
+        for path in paths(&self.dir.layout)?.iter().filter(|path| !is_checkpoint(path)) {
             let modified = path.metadata().and_then(|found| found.modified());
             let age = modified.ok().and_then(|modified| modified.elapsed().ok());
             let is_old = age.is_some_and(|age| age > LEFT_BEHIND);
@@ -287,7 +287,7 @@ impl Drop for Held {
     }
 }
 
-/// How the transcripts are that a spool knows of.
+/// The state of the transcripts that a spool knows of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Survey {
@@ -303,39 +303,42 @@ pub struct Survey {
     pub unknown_lines: BTreeMap<String, u64>,
 }
 
-/// Looks at the transcripts that a spool knows of. It reads the notes, and of the files only the size.
+/// Counts the transcripts that a spool knows of. It reads the checkpoints, and only the size of the files.
 ///
 /// # Errors
 ///
-/// The notes cannot be listed.
+/// The checkpoints cannot be listed.
 pub fn survey(layout: &Layout) -> io::Result<Survey> {
     let mut survey = Survey::default();
-    for note in all(layout)? {
-        match fs::metadata(&note.path) {
+    for checkpoint in all(layout)? {
+        match fs::metadata(&checkpoint.path) {
             Ok(found) => {
                 survey.files += 1;
-                survey.unread_bytes += found.len().saturating_sub(note.offset);
+                survey.unread_bytes += found.len().saturating_sub(checkpoint.offset);
             }
             Err(_) => survey.missing += 1,
         }
-        for (line_type, lines) in &note.unknown {
+        for (line_type, lines) in &checkpoint.unknown {
             count_line_type(&mut survey.unknown_lines, line_type, *lines);
         }
-        survey.troubles.extend(note.trouble.map(|trouble| (note.path, trouble)));
+        survey.troubles.extend(checkpoint.trouble.map(|trouble| (checkpoint.path, trouble)));
     }
     Ok(survey)
 }
 
-fn all(layout: &Layout) -> io::Result<Vec<Note>> {
+fn all(layout: &Layout) -> io::Result<Vec<Checkpoint>> {
     let paths = paths(layout)?.into_iter();
-    Ok(paths.filter(|path| is_note(path)).filter_map(|path| read(&path).ok().flatten()).collect())
+    Ok(paths
+        .filter(|path| is_checkpoint(path))
+        .filter_map(|path| read(&path).ok().flatten())
+        .collect())
 }
 
-fn is_note(path: &Path) -> bool {
+fn is_checkpoint(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(SUFFIX.as_bytes())
 }
 
-/// The files in the directory of the notes, which may not be there.
+/// The files in the directory of the checkpoints, which may not be there.
 fn paths(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(layout.transcripts()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -343,16 +346,16 @@ fn paths(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Note>> {
+fn read(path: &Path) -> io::Result<Option<Checkpoint>> {
     let mut bytes = Vec::new();
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?.take(NOTE_MAX_BYTES as u64).read_to_end(&mut bytes)?,
+        file => file?.take(CHECKPOINT_MAX_BYTES as u64).read_to_end(&mut bytes)?,
     };
-    let note = serde_json::from_slice(&bytes);
-    if let Err(error) = &note {
+    let checkpoint = serde_json::from_slice(&bytes);
+    if let Err(error) = &checkpoint {
         tracing::warn!(target: "arrakis::queue", path = %path.display(), %error,
             "it cannot be told how far a transcript was read; it is read again from its beginning");
     }
-    Ok(note.ok())
+    Ok(checkpoint.ok())
 }

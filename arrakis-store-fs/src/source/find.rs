@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::access::{agent_of, open};
 
-/// How deep folders are looked through: Claude Code's own tree has four levels.
+/// How deep folders are searched: Claude Code's own tree has four levels.
 const DEPTH_MAX: usize = 16;
 
 /// How much of a file is searched for the session that it belongs to, in bytes.
@@ -65,7 +65,7 @@ impl Found {
     }
 }
 
-/// Finds out whose transcript a file is: by what its first lines say, else by its name.
+/// Finds the session of a transcript: by what its first lines say, else by its name.
 ///
 /// # Errors
 ///

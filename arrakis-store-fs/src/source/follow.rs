@@ -20,13 +20,13 @@ use super::ship::Shipper;
 const DELAYS: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10)];
 
-/// How often all known transcripts are looked at: a turn may take hours.
+/// How often all known transcripts are checked: a turn may take hours.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Most files that are read at once, so that one that is slow holds no other.
 const READINGS_MAX: usize = 4;
 
-/// Most sessions that are remembered as noted; beyond it they are looked up again.
+/// Most sessions that are remembered as registered; beyond it they are looked up again.
 const KNOWN_MAX: usize = 10_000;
 
 /// Follows the transcripts that the events of a drainer name.
@@ -41,7 +41,7 @@ pub struct Follower {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The sessions whose transcript is noted.
+    /// The sessions whose transcript has a checkpoint.
     known: HashSet<String>,
     /// What is to be read, by when; the number tells what is due at the same moment.
     due: BTreeMap<(Instant, u64), Transcript>,
@@ -165,20 +165,20 @@ impl Witness for Follower {
             return;
         }
         let shipper = Arc::clone(&self.shipper);
-        let noted = tokio::task::spawn_blocking(move || {
+        let registered = tokio::task::spawn_blocking(move || {
             named.retain(|Transcript { file, destination }| {
-                // A disk that takes no note must not hold the events up: each reading tries again.
-                let noted = shipper.warn(shipper.note(file, destination));
-                noted.is_some() && file.agent.is_none()
+                // A disk that takes no checkpoint must not hold the events up: each reading tries again.
+                let registered = shipper.warn(shipper.register(file, destination));
+                registered.is_some() && file.agent.is_none()
             });
             named
         });
-        let noted = noted.await.unwrap_or_default();
+        let registered = registered.await.unwrap_or_default();
         let mut state = self.state();
         if state.known.len() >= KNOWN_MAX {
             state.known.clear();
         }
-        state.known.extend(noted.into_iter().map(|transcript| transcript.file.session_id));
+        state.known.extend(registered.into_iter().map(|transcript| transcript.file.session_id));
         drop(state);
         self.changed.notify_one();
     }

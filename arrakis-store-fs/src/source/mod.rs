@@ -1,24 +1,24 @@
 //! Shipping transcripts: what Claude Code's files have gained becomes events in the spool.
 //!
 //! ```text
-//! an event names a transcript   Follower   notes it before the event is settled, and when to read it
+//! an event names a transcript   Follower   registers it before the event is settled, and when to read it
 //!   due, or at a start          Shipper    reads what the file has gained: Lines, then core's Slicer
 //!   a slice is full                        pushes it like a capture
 //! ```
 //!
-//! How far a file was read is a note, one file each in `queue/transcripts/`, replaced as a whole and
-//! durable when it is ([`Note`]). A reading
+//! How far a file was read is its checkpoint, one file each in `queue/transcripts/`, replaced as a whole and
+//! durable when it is ([`Checkpoint`]). A reading
 //!
-//! 1. notes its intent: up to which byte it will go, and the time that its slices will bear;
-//! 2. pushes the slices from the noted offset up to there. Same bytes and bounds make the same slices
+//! 1. saves its intent: up to which byte it will go, and the time that its slices will bear;
+//! 2. pushes the slices from the saved offset up to there. Same bytes and bounds make the same slices
 //!    with the same ids and names;
-//! 3. notes the new offset, also on the way where it is long.
+//! 3. saves the new offset, also on the way where it is long.
 //!
-//! A crash in between has the next reading do the same again, though the file has grown: what is still
-//! in the spool is recognized there, what was delivered by the receiver. One note a reading, instead of
-//! one a slice, is enough for that.
+//! A crash in between makes the next reading do the same again, though the file has grown: what is still
+//! in the spool is recognized there, what was delivered by the receiver. So one checkpoint a reading is enough,
+//! instead of one a slice.
 //!
-//! One reading of a file at a time: each holds a lock beside the note. Whoever finds it taken leaves the
+//! One reading of a file at a time: each holds a lock beside the checkpoint. Whoever finds it taken leaves the
 //! file to the other, or waits. What is made of a line does not depend on how often it comes.
 //!
 //! A file that is shorter than the offset, is another one, or whose first line or last bytes before the
@@ -29,10 +29,12 @@ mod access;
 mod checkpoint;
 mod find;
 mod follow;
+mod pass;
 mod reader;
+mod room;
 mod ship;
 
-pub use checkpoint::{Note, Survey, survey};
+pub use checkpoint::{Checkpoint, Survey, survey};
 pub use find::{Found, identify};
 pub use follow::Follower;
 pub use ship::{ReadMode, Reading, ShipConfig, ShipError, Shipper};

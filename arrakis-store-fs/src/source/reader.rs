@@ -9,9 +9,9 @@ use arrakis_core::base::digest::{Digest, DigestBuilder};
 use arrakis_core::base::limits::{SLICE_MAX_BYTES, TRANSCRIPT_LINE_MAX_BYTES};
 use arrakis_core::session::transcript::LongLine;
 
-/// How much of a file is looked at to tell it from another: more than a line of one message has in
+/// How much of a file tells it from another: more than a line of one message has in
 /// common with the next.
-const IDENTITY_BYTES: usize = 4096;
+const FINGERPRINT_BYTES: usize = 4096;
 
 /// How much of a line that is too long is read at once.
 const STEP_BYTES: u64 = 64 * 1024;
@@ -57,7 +57,7 @@ impl Lines {
         self.line.truncate(SLICE_MAX_BYTES);
         self.end.clear();
         while !self.end.ends_with(b"\n") {
-            self.end.drain(..self.end.len().saturating_sub(IDENTITY_BYTES));
+            self.end.drain(..self.end.len().saturating_sub(FINGERPRINT_BYTES));
             let before = self.end.len();
             let read = (&mut self.input).take(STEP_BYTES).read_until(b'\n', &mut self.end)?;
             if read == 0 || stopped.load(Ordering::Relaxed) {
@@ -78,15 +78,15 @@ pub(super) struct Last(Vec<u8>);
 impl Last {
     /// The `bytes` before `offset` as the file has them now.
     pub(super) fn read(file: &File, offset: u64, bytes: u64) -> io::Result<Self> {
-        let bytes = bytes.min(IDENTITY_BYTES as u64).min(offset);
+        let bytes = bytes.min(FINGERPRINT_BYTES as u64).min(offset);
         let mut last = vec![0; usize::try_from(bytes).unwrap_or_default()];
         file.read_exact_at(&mut last, offset - bytes)?;
         Ok(Self(last))
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(IDENTITY_BYTES)..]);
-        self.0.drain(..self.0.len().saturating_sub(IDENTITY_BYTES));
+        self.0.extend_from_slice(&bytes[bytes.len().saturating_sub(FINGERPRINT_BYTES)..]);
+        self.0.drain(..self.0.len().saturating_sub(FINGERPRINT_BYTES));
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -100,9 +100,9 @@ impl Last {
 
 /// The digest of the first line, or of its beginning; `None` while it is not written whole.
 pub(super) fn first_line(file: &File) -> io::Result<Option<Digest>> {
-    let mut first = Vec::with_capacity(IDENTITY_BYTES);
-    let mut step = [0; IDENTITY_BYTES];
-    while first.len() < IDENTITY_BYTES {
+    let mut first = Vec::with_capacity(FINGERPRINT_BYTES);
+    let mut step = [0; FINGERPRINT_BYTES];
+    while first.len() < FINGERPRINT_BYTES {
         let read = file.read_at(&mut step[first.len()..], first.len() as u64)?;
         if read == 0 {
             break;
@@ -110,10 +110,10 @@ pub(super) fn first_line(file: &File) -> io::Result<Option<Digest>> {
         first.extend_from_slice(&step[first.len()..][..read]);
     }
     let end = first.iter().position(|byte| *byte == b'\n');
-    if end.is_none() && first.len() < IDENTITY_BYTES {
+    if end.is_none() && first.len() < FINGERPRINT_BYTES {
         return Ok(None);
     }
-    first.truncate(end.map_or(IDENTITY_BYTES, |end| end + 1));
+    first.truncate(end.map_or(FINGERPRINT_BYTES, |end| end + 1));
     Ok(Some(Digest::of(&first)))
 }
 
@@ -171,12 +171,15 @@ mod tests {
         assert_eq!(first_line(&found).unwrap(), Some(Digest::of(b"first\n")));
         assert_eq!(first_line(&file(&[b"half"])).unwrap(), None);
         let long = vec![b'x'; 10_000];
-        assert_eq!(first_line(&file(&[&long])).unwrap(), Some(Digest::of(&long[..IDENTITY_BYTES])));
+        assert_eq!(
+            first_line(&file(&[&long])).unwrap(),
+            Some(Digest::of(&long[..FINGERPRINT_BYTES]))
+        );
         let mut last = Last::default();
         last.push(b"first\n");
         last.push(b"second\n");
         assert_eq!(last.digest(), Last::read(&found, 13, last.len()).unwrap().digest());
         last.push(&long);
-        assert_eq!(last.len(), IDENTITY_BYTES as u64);
+        assert_eq!(last.len(), FINGERPRINT_BYTES as u64);
     }
 }

@@ -1,31 +1,24 @@
-//! Reading what a transcript has gained, and pushing it.
+//! Reading what transcripts have gained: which files, and what becomes of failures.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::digest::Digest;
-use arrakis_core::base::envelope::{Envelope, Source};
-use arrakis_core::base::limits::{TRANSCRIPT_CHECKPOINT_BYTES, TRANSCRIPT_NOTE_MAX_AGE};
+use arrakis_core::base::envelope::Source;
+use arrakis_core::base::limits::TRANSCRIPT_NOTE_MAX_AGE;
 use arrakis_core::session::redact::Redactor;
-use arrakis_core::session::transcript::{Slice, SliceConfig, Slicer, TranscriptFile};
-use parking_lot::{Mutex, MutexGuard};
+use arrakis_core::session::transcript::{Slice, SliceConfig, TranscriptFile};
+use parking_lot::Mutex;
 
-use super::access::{allowed, followed, meta, open, subagents};
-use super::checkpoint::{FileIdentity, Intent, Note, Notes, Seen};
-use super::reader::{Last, Line, Lines, first_line};
+use super::access::{allowed, followed, open, subagents};
+use super::checkpoint::{Checkpoint, Checkpoints};
+use super::pass::{Failure, Pass};
+use super::room::Room;
 use crate::spool::capacity::SpoolLimits;
 use crate::spool::dir::SpoolDir;
-use crate::spool::{Spool, SpoolError, survey};
-
-/// How long it is relied on how much was in the spool: in this time hooks do not fill the half of it that
-/// is theirs.
-const ROOM_MAX_AGE: Duration = Duration::from_secs(60);
+use crate::spool::{Spool, SpoolError};
 
 /// The settings of a [`Shipper`].
 #[derive(Debug)]
@@ -78,12 +71,12 @@ pub enum ShipError {
     #[error("the spool {} is half full, and the rest of it is for new events; bring its receiver back or \
              raise [spool] max_files and max_bytes", .0.display())]
     HalfFull(PathBuf),
-    /// It cannot be noted how far the file was read.
+    /// The checkpoint cannot be saved.
     #[error("cannot note in {} how far {transcript} was read", .folder.display())]
-    Note {
+    Checkpoint {
         /// The transcript.
         transcript: String,
-        /// The directory of the notes.
+        /// The directory of the checkpoints.
         folder: PathBuf,
         /// What went wrong.
         source: io::Error,
@@ -93,13 +86,13 @@ pub enum ShipError {
 /// Reads transcripts into a spool.
 #[derive(Debug)]
 pub struct Shipper {
-    dir: SpoolDir,
-    spool: Spool,
-    notes: Notes,
+    pub(super) dir: SpoolDir,
+    pub(super) spool: Spool,
+    checkpoints: Checkpoints,
     config: Mutex<Arc<ShipConfig>>,
-    room: Mutex<Room>,
-    stopped: AtomicBool,
-    /// Whether it was told that the spool takes nothing.
+    pub(super) room: Room,
+    pub(super) stopped: AtomicBool,
+    /// Whether the log says already that the spool takes nothing.
     warned: AtomicBool,
 }
 
@@ -110,27 +103,27 @@ impl Shipper {
         let dir = dir.into();
         Self {
             spool: Spool::new(dir.clone()).without_reserve(),
-            notes: Notes::new(dir.clone()),
+            checkpoints: Checkpoints::new(dir.clone()),
             dir,
             config: Mutex::new(Arc::new(config)),
-            room: Mutex::default(),
+            room: Room::default(),
             stopped: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         }
     }
 
-    /// Reads by other settings from now on.
+    /// Replaces the settings.
     pub fn configure(&self, config: ShipConfig) {
-        *lock(&self.config) = Arc::new(config);
+        *self.config.lock() = Arc::new(config);
     }
 
     /// Whether anything is read.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        lock(&self.config).enabled && !self.stopped.load(Ordering::Relaxed)
+        self.config.lock().enabled && !self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Has readings end soon, and no new ones begin.
+    /// Stops readings soon, and starts no new ones.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -142,18 +135,18 @@ impl Shipper {
     /// It does not, or nothing is there.
     pub fn check(&self, path: &Path) -> io::Result<()> {
         let path = path.to_str().ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
-        let config = Arc::clone(&lock(&self.config));
+        let config = Arc::clone(&self.config.lock());
         allowed(path, &config.folders).map(drop)
     }
 
-    /// Makes durable that there is a transcript, unless that is known.
+    /// Saves the first checkpoint of a transcript, unless it has one.
     ///
     /// # Errors
     ///
     /// It is not durable.
-    pub fn note(&self, file: &TranscriptFile, destination: &str) -> Result<(), ShipError> {
+    pub fn register(&self, file: &TranscriptFile, destination: &str) -> Result<(), ShipError> {
         let known = self.load(&file.path)?.is_some();
-        if known { Ok(()) } else { self.save(&Note::new(file, destination)) }
+        if known { Ok(()) } else { self.save(&Checkpoint::new(file, destination)) }
     }
 
     /// Reads what a session's transcript and those of its subagents have gained; returns how many
@@ -182,15 +175,20 @@ impl Shipper {
     pub fn read_known(&self) -> Result<u64, ShipError> {
         let mut slices = 0;
         let mut failure = None;
-        for note in self.notes.all().map_err(|source| self.note_error("transcripts", source))? {
-            if self.forget_old(&note) || (note.imported && !self.may_read(&note.path)) {
+        for checkpoint in
+            self.checkpoints.all().map_err(|source| self.checkpoint_error("transcripts", source))?
+        {
+            if self.forget_old(&checkpoint)
+                || (checkpoint.imported && !self.may_read(&checkpoint.path))
+            {
                 continue;
             }
-            let file = note.transcript();
+            let file = checkpoint.transcript();
             let read = if file.agent.is_none() {
-                self.read_session(&file, &note.destination)
+                self.read_session(&file, &checkpoint.destination)
             } else {
-                let read = self.read(&file, &note.destination, ReadMode::default(), &mut |_| {});
+                let read =
+                    self.read(&file, &checkpoint.destination, ReadMode::default(), &mut |_| {});
                 read.map(|reading| reading.slices)
             };
             match read {
@@ -220,46 +218,54 @@ impl Shipper {
         if !self.is_enabled() {
             return Ok(reading);
         }
-        if !mode.again && self.load(&file.path)?.is_some_and(|note| note.is_done(destination)) {
+        if !mode.again
+            && self.load(&file.path)?.is_some_and(|checkpoint| checkpoint.is_done(destination))
+        {
             return Ok(reading);
         }
-        let held = self.notes.hold(&file.path, mode.asked);
-        let held = held.map_err(|source| self.note_error(&file.path, source))?;
+        let held = self.checkpoints.hold(&file.path, mode.asked);
+        let held = held.map_err(|source| self.checkpoint_error(&file.path, source))?;
         let Some(_held) = held else { return Ok(reading) };
         let known = self.load(&file.path)?;
-        let mut note = known.clone().unwrap_or_else(|| Note::new(file, destination));
+        let mut checkpoint = known.clone().unwrap_or_else(|| Checkpoint::new(file, destination));
         if mode.again {
-            note.rewind();
+            checkpoint.rewind();
         }
-        note.imported = mode.imported && (known.is_none() || note.imported);
-        // The receiver of today, not the one that the file was noted for.
-        note.destination = destination.to_owned();
-        let config = Arc::clone(&lock(&self.config));
+        checkpoint.imported = mode.imported && (known.is_none() || checkpoint.imported);
+        // The receiver of today, not that of the last reading.
+        checkpoint.destination = destination.to_owned();
+        let config = Arc::clone(&self.config.lock());
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
         let found = match mode.asked {
-            true => allowed(&note.path, &config.folders),
-            false => followed(&note.path, &config.folders),
+            true => allowed(&checkpoint.path, &config.folders),
+            false => followed(&checkpoint.path, &config.folders),
         };
         let read = match found.and_then(|path| open(&path)) {
-            Ok(opened) => pass.read(&mut note, &opened),
+            Ok(opened) => pass.read(&mut checkpoint, &opened),
             Err(error) => Err(Failure::File(error)),
         };
         let (trouble, failure) = match read {
             Ok(()) => (None, None),
-            Err(Failure::Spool(error)) => (note.trouble.clone(), Some(error)),
+            Err(Failure::Spool(error)) => (checkpoint.trouble.clone(), Some(error)),
             Err(Failure::File(error)) if error.kind() == io::ErrorKind::NotFound => {
                 reading.is_missing = true;
                 (None, None)
             }
             Err(Failure::File(error)) => (Some(error.to_string()), None),
         };
-        self.tell(&note, &reading, trouble.as_deref());
-        let is_gone = reading.is_missing || (trouble.is_some() && !Path::new(&note.path).exists());
-        note.missing_since = is_gone.then(|| note.missing_since.unwrap_or_else(|| self.dir.now()));
-        (reading.trouble, note.trouble) = (trouble.clone(), trouble);
-        // What is noted now, on the way, may be an intent.
-        let noted = self.load(&note.path).ok().flatten();
-        let saved = if noted.as_ref() == Some(&note) { Ok(()) } else { self.save(&note) };
+        self.tell(&checkpoint, &reading, trouble.as_deref());
+        let is_gone =
+            reading.is_missing || (trouble.is_some() && !Path::new(&checkpoint.path).exists());
+        checkpoint.missing_since =
+            is_gone.then(|| checkpoint.missing_since.unwrap_or_else(|| self.dir.now()));
+        (reading.trouble, checkpoint.trouble) = (trouble.clone(), trouble);
+        // A pass may have saved an intent meanwhile.
+        let saved_before = self.load(&checkpoint.path).ok().flatten();
+        let saved = if saved_before.as_ref() == Some(&checkpoint) {
+            Ok(())
+        } else {
+            self.save(&checkpoint)
+        };
         failure.map_or(saved.map(|()| reading), Err)
     }
 
@@ -272,7 +278,7 @@ impl Shipper {
             }
             Err(error) => error,
         };
-        // That the spool is full is told by whoever has found it so; the file waits.
+        // Whoever finds the spool full logs that; the file waits.
         if !error.is_full() && !self.warned.swap(true, Ordering::Relaxed) {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(target: "arrakis::queue", %error, cause,
@@ -282,29 +288,32 @@ impl Shipper {
     }
 
     /// Warns of what keeps a file from being read, when that is new.
-    fn tell(&self, note: &Note, reading: &Reading, trouble: Option<&str>) {
-        let path = &note.path;
-        if let Some(trouble) = trouble.filter(|trouble| note.trouble.as_deref() != Some(*trouble)) {
+    fn tell(&self, checkpoint: &Checkpoint, reading: &Reading, trouble: Option<&str>) {
+        let path = &checkpoint.path;
+        if let Some(trouble) =
+            trouble.filter(|trouble| checkpoint.trouble.as_deref() != Some(*trouble))
+        {
             tracing::warn!(target: "arrakis::queue", path, trouble, "cannot read a transcript");
         }
-        if reading.is_missing && note.missing_since.is_none() && note.offset > 0 {
-            tracing::warn!(target: "arrakis::queue", path, read_bytes = note.offset,
+        if reading.is_missing && checkpoint.missing_since.is_none() && checkpoint.offset > 0 {
+            tracing::warn!(target: "arrakis::queue", path, read_bytes = checkpoint.offset,
                 "a transcript is gone; what it gained since it was read last is lost");
         }
     }
 
     /// Forgets a transcript that has been gone for long; says whether it was.
-    fn forget_old(&self, note: &Note) -> bool {
+    fn forget_old(&self, checkpoint: &Checkpoint) -> bool {
         let now = self.dir.now();
         let is_old = |since: Timestamp| now.since(since) > TRANSCRIPT_NOTE_MAX_AGE;
-        let is_gone = note.missing_since.is_some_and(is_old) && !Path::new(&note.path).exists();
-        is_gone && self.notes.forget(note).is_ok()
+        let is_gone =
+            checkpoint.missing_since.is_some_and(is_old) && !Path::new(&checkpoint.path).exists();
+        is_gone && self.checkpoints.forget(checkpoint).is_ok()
     }
 
     /// The transcripts of the subagents of a session.
     fn subagents(&self, session: &TranscriptFile) -> Vec<TranscriptFile> {
         let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
-        let config = Arc::clone(&lock(&self.config));
+        let config = Arc::clone(&self.config.lock());
         let folder = format!("{folder}/subagents");
         if allowed(&folder, &config.folders).is_ok() {
             subagents(session, &folder)
@@ -314,38 +323,23 @@ impl Shipper {
     }
 
     fn may_read(&self, path: &str) -> bool {
-        let config = Arc::clone(&lock(&self.config));
+        let config = Arc::clone(&self.config.lock());
         followed(path, &config.folders).is_ok()
     }
 
-    /// Takes room for a slice of so many bytes.
-    fn take_room(&self, config: &ShipConfig, bytes: u64) -> Result<(), ShipError> {
-        let mut room = lock(&self.room);
-        if room.take(bytes) {
-            return Ok(());
-        }
-        // A spool that is not there yet is empty.
-        let found = survey(&self.dir.layout).unwrap_or_default();
-        let files = found.pending + found.processing;
-        *room = Room {
-            counted: Some(Instant::now()),
-            files: (config.limits.max_files / 2).saturating_sub(files),
-            bytes: (config.limits.max_bytes / 2).saturating_sub(found.pending_bytes),
-        };
-        if room.take(bytes) { Ok(()) } else { Err(ShipError::HalfFull(self.dir.layout.queue())) }
+    fn load(&self, path: &str) -> Result<Option<Checkpoint>, ShipError> {
+        self.checkpoints.load(path).map_err(|source| self.checkpoint_error(path, source))
     }
 
-    fn load(&self, path: &str) -> Result<Option<Note>, ShipError> {
-        self.notes.load(path).map_err(|source| self.note_error(path, source))
+    pub(super) fn save(&self, checkpoint: &Checkpoint) -> Result<(), ShipError> {
+        self.checkpoints
+            .save(checkpoint)
+            .map_err(|source| self.checkpoint_error(&checkpoint.path, source))
     }
 
-    fn save(&self, note: &Note) -> Result<(), ShipError> {
-        self.notes.save(note).map_err(|source| self.note_error(&note.path, source))
-    }
-
-    fn note_error(&self, transcript: &str, source: io::Error) -> ShipError {
+    fn checkpoint_error(&self, transcript: &str, source: io::Error) -> ShipError {
         let folder = self.dir.layout.transcripts();
-        ShipError::Note { transcript: transcript.to_owned(), folder, source }
+        ShipError::Checkpoint { transcript: transcript.to_owned(), folder, source }
     }
 }
 
@@ -353,217 +347,4 @@ impl ShipError {
     fn is_full(&self) -> bool {
         matches!(self, Self::HalfFull(_) | Self::Spool(SpoolError::Full(_)))
     }
-}
-
-/// What transcripts may still add to the spool, as it was counted last.
-#[derive(Debug, Default)]
-struct Room {
-    counted: Option<Instant>,
-    files: u64,
-    bytes: u64,
-}
-
-impl Room {
-    /// Takes so much of it, unless there is less, or it was counted too long ago.
-    fn take(&mut self, bytes: u64) -> bool {
-        let is_fresh = self.counted.is_some_and(|counted| counted.elapsed() < ROOM_MAX_AGE);
-        let fits = is_fresh && self.files > 0 && self.bytes >= bytes;
-        if fits {
-            (self.files, self.bytes) = (self.files - 1, self.bytes - bytes);
-        }
-        fits
-    }
-}
-
-/// Why a pass ended.
-enum Failure {
-    /// The file cannot be read.
-    File(io::Error),
-    /// Something cannot be written.
-    Spool(ShipError),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::File(error)
-    }
-}
-
-impl From<ShipError> for Failure {
-    fn from(error: ShipError) -> Self {
-        Self::Spool(error)
-    }
-}
-
-/// One file being read.
-struct Pass<'a> {
-    shipper: &'a Shipper,
-    config: &'a ShipConfig,
-    observe: &'a mut dyn FnMut(&Slice),
-    reading: &'a mut Reading,
-}
-
-/// What stays the same while a file is read.
-struct Opened<'a> {
-    file: &'a File,
-    found: fs::Metadata,
-    first: Digest,
-}
-
-impl Pass<'_> {
-    /// Reads until there is no whole line left.
-    fn read(&mut self, note: &mut Note, file: &File) -> Result<(), Failure> {
-        let found = file.metadata()?;
-        let Some(first) = first_line(file)? else {
-            note.seen = Some(Seen::of(&found));
-            return Ok(());
-        };
-        let opened = Opened { file, found, first };
-        let mut last = self.resume(note, &opened)?;
-        while self.shipper.is_enabled() {
-            let found = file.metadata()?;
-            let (start, length) = (note.offset, found.len());
-            // Where the file ends before the intent, that is of a file that was.
-            note.intent = note.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
-            let had_intent = note.intent.is_some();
-            let fresh = || Intent { end: length, at: self.shipper.dir.now() };
-            let intent = note.intent.unwrap_or_else(fresh);
-            let passed = self.pass(note, &opened, intent, &mut last);
-            if !matches!(passed, Err(Failure::Spool(_))) {
-                note.intent = None;
-            }
-            passed?;
-            if note.offset == start && !had_intent {
-                // One that has a half line at its end, however long, is read again when it has changed.
-                note.seen = self.shipper.is_enabled().then(|| Seen::of(&found));
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The last bytes that were read of this file; begins anew where it is not the file that was read.
-    fn resume(&self, note: &mut Note, opened: &Opened<'_>) -> io::Result<Last> {
-        let Some(known) = note.file.as_ref().filter(|_| note.offset > 0) else {
-            return Ok(Last::default());
-        };
-        let place = (opened.found.dev(), opened.found.ino(), opened.first);
-        let may_be =
-            opened.found.len() >= note.offset && place == (known.device, known.inode, known.first);
-        if may_be {
-            let last = Last::read(opened.file, note.offset, known.last_bytes)?;
-            if last.digest() == known.last {
-                return Ok(last);
-            }
-        }
-        tracing::warn!(target: "arrakis::queue", path = note.path, read_bytes = note.offset,
-            length_bytes = opened.found.len(),
-            "a transcript was written anew; it is read again from its beginning");
-        note.rewind();
-        Ok(Last::default())
-    }
-
-    /// Reads the lines up to the end of `intent`.
-    fn pass(
-        &mut self,
-        note: &mut Note,
-        opened: &Opened<'_>,
-        intent: Intent,
-        last: &mut Last,
-    ) -> Result<(), Failure> {
-        let transcript = self.describe(note, opened.first);
-        let mut slicer =
-            Slicer::new(&transcript, note.offset, self.config.slices, &self.config.redactor);
-        let mut lines = Lines::new(opened.file.try_clone()?, note.offset, intent.end)?;
-        let mut noted = note.offset;
-        let ended = loop {
-            if self.shipper.stopped.load(Ordering::Relaxed) {
-                break Ok(());
-            }
-            let (slice, end) = match lines.next(&self.shipper.stopped) {
-                Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
-                Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
-            };
-            if let Some(slice) = slice {
-                self.take(slice, note, opened, intent, last)?;
-                if note.offset - noted >= TRANSCRIPT_CHECKPOINT_BYTES {
-                    self.shipper.save(note)?;
-                    noted = note.offset;
-                }
-            }
-            last.push(end);
-        };
-        // What was read before the file failed is kept.
-        if let Some(slice) = slicer.finish() {
-            self.take(slice, note, opened, intent, last)?;
-        }
-        Ok(ended?)
-    }
-
-    /// Pushes a slice; then all before its end is done with.
-    fn take(
-        &mut self,
-        mut slice: Slice,
-        note: &mut Note,
-        opened: &Opened<'_>,
-        intent: Intent,
-        last: &Last,
-    ) -> Result<(), ShipError> {
-        if !slice.is_empty() {
-            if note.intent.is_none() {
-                note.intent = Some(intent);
-                self.shipper.save(note)?;
-            }
-            let payload = std::mem::take(&mut slice.payload);
-            let source = self.config.source.clone();
-            let id = slice.request_id.clone();
-            let mut envelope = Envelope::new(id, intent.at, &note.destination, source, payload);
-            envelope.header.redacted = slice.removed.clone();
-            self.shipper.take_room(self.config, envelope.payload.len() as u64)?;
-            self.shipper.spool.push(&envelope)?;
-            self.reading.slices += 1;
-            tell(note, &slice);
-        }
-        note.offset = slice.end;
-        note.count_unknown(&slice.unknown);
-        note.file = Some(FileIdentity {
-            device: opened.found.dev(),
-            inode: opened.found.ino(),
-            first: opened.first,
-            last_bytes: last.len(),
-            last: last.digest(),
-        });
-        (self.observe)(&slice);
-        Ok(())
-    }
-
-    /// The transcript with what the file beside it says of its subagent.
-    fn describe(&self, note: &Note, first: Digest) -> TranscriptFile {
-        let mut transcript = TranscriptFile { identity: first.to_string(), ..note.transcript() };
-        if let Some(agent) = &mut transcript.agent {
-            let meta = meta(&note.path, &self.config.folders).unwrap_or_default();
-            let text = |name: &str| meta[name].as_str().map(str::to_owned);
-            agent.agent_type = text("agentType").or(agent.agent_type.take());
-            agent.tool_use_id = text("toolUseId");
-        }
-        transcript
-    }
-}
-
-/// Logs what became of a slice.
-fn tell(note: &Note, slice: &Slice) {
-    let Slice { request_id, start, end, lines, .. } = slice;
-    tracing::info!(target: "arrakis::queue", %request_id, path = note.path, start, end, lines,
-        "spooled a part of a transcript");
-    if let Some(first) = slice.unreadable.first() {
-        tracing::warn!(target: "arrakis::queue", %request_id, path = note.path,
-            lines = slice.unreadable.len(), offset = first.offset, bytes = first.bytes,
-            reason = first.reason, "a transcript has lines that cannot be read; the event names them");
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }

@@ -1,9 +1,9 @@
 //! Counting what becomes of the events of a spool, so that it survives every process.
 //!
-//! `queue/tally` is appended to by whoever does something, one letter a step. An append is one `write` to a
-//! file opened for appending, so processes do not tear each other's letters, and it is never fsynced:
+//! `queue/tally` is appended to by whoever does something, one record a step. An append is one `write` to a
+//! file opened for appending, so processes do not tear each other's records, and it is never fsynced:
 //!
-//! | letter | means | written |
+//! | record | means | written |
 //! |---|---|---|
 //! | `+` | a capture begins | before the file appears in `pending/` |
 //! | `c` | it is captured | after the directory was fsynced |
@@ -16,9 +16,9 @@
 //! | `r` | an event was refused | when it is |
 //! | `(…)` | redaction has removed so much from it, as in `(github-token=2,jwt=1)` | with its `c` |
 //!
-//! Every step stands between two letters, so a process that is killed leaves one `+` or `s` without an end:
-//! the count is then known to within one, and that it is. A step whose letters cannot be written, as on a
-//! full disk, is done all the same. A power loss takes the letters of the last seconds with it.
+//! Every step stands between two records, so a process that is killed leaves one `+` or `s` without an end:
+//! the count is then known to within one, and that it is. A step whose records cannot be written, as on a
+//! full disk, is done all the same. A power loss takes the records of the last seconds with it.
 //!
 //! `queue/counters.json` holds what was folded. When `tally` is long, a drainer renames it to
 //! `tally.<n>`, adds it up, and writes `counters.json` anew with that `n`, durably, before it removes the
@@ -37,7 +37,7 @@ use crate::spool::layout::Layout;
 
 #[cfg(feature = "queue")]
 pub(crate) use ledger::fold_if_long;
-pub use ledger::{Counters, accept, open, read};
+pub use ledger::{SpoolCounters, accept, open, read};
 
 use arrakis_core::base::envelope::Removed;
 
@@ -56,20 +56,20 @@ pub(crate) enum Exit {
 /// How often `tally` is opened anew because it was renamed meanwhile, before it is given up.
 const OPENINGS: u32 = 8;
 
-/// Letters on their way into the tally of a spool.
+/// Records on their way into `tally`.
 #[derive(Debug)]
-pub(crate) struct Tallying<'a> {
+pub(crate) struct Recorder<'a> {
     layout: &'a Layout,
     file: Option<File>,
     /// What could not be written yet.
-    letters: Vec<u8>,
+    records: Vec<u8>,
     /// What redaction has removed from the event that is captured.
     removed: Vec<u8>,
 }
 
-impl<'a> Tallying<'a> {
+impl<'a> Recorder<'a> {
     pub(crate) fn new(layout: &'a Layout) -> Self {
-        Self { layout, file: None, letters: Vec::new(), removed: Vec::new() }
+        Self { layout, file: None, records: Vec::new(), removed: Vec::new() }
     }
 
     /// Counts also what redaction has removed from the event, once it is captured.
@@ -88,9 +88,9 @@ impl<'a> Tallying<'a> {
         self.begin(b'+');
         let done = work();
         let captured = done.as_ref().map_or_else(is_there, |_| true);
-        self.letters.push(if captured { b'c' } else { b'-' });
+        self.records.push(if captured { b'c' } else { b'-' });
         if captured {
-            self.letters.append(&mut self.removed);
+            self.records.append(&mut self.removed);
         }
         done
     }
@@ -104,7 +104,7 @@ impl<'a> Tallying<'a> {
     ) -> io::Result<()> {
         self.begin(b's');
         let done = work();
-        self.letters.push(match (&done, exit) {
+        self.records.push(match (&done, exit) {
             (Err(_), _) => b'n',
             (Ok(()), Exit::Delivered) => b'd',
             (Ok(()), Exit::Duplicate) => b'u',
@@ -114,8 +114,8 @@ impl<'a> Tallying<'a> {
     }
 
     /// Writes the end of the step before and the beginning of this one, in one call.
-    fn begin(&mut self, letter: u8) {
-        self.letters.push(letter);
+    fn begin(&mut self, record: u8) {
+        self.records.push(record);
         // What cannot be written now may find room later.
         self.flush().ok();
     }
@@ -124,15 +124,15 @@ impl<'a> Tallying<'a> {
         if self.file.is_none() {
             self.file = Some(appendable(self.layout)?);
         }
-        while let Some(file) = self.file.as_mut().filter(|_| !self.letters.is_empty()) {
-            let written = file.write(&self.letters)?;
-            self.letters.drain(..written);
+        while let Some(file) = self.file.as_mut().filter(|_| !self.records.is_empty()) {
+            let written = file.write(&self.records)?;
+            self.records.drain(..written);
         }
         Ok(())
     }
 }
 
-impl Drop for Tallying<'_> {
+impl Drop for Recorder<'_> {
     fn drop(&mut self) {
         // The events matter more than their count; status tells when it does not add up.
         self.flush().ok();
@@ -145,9 +145,9 @@ impl Drop for Tallying<'_> {
 ///
 /// It is not counted.
 pub fn count_refused(layout: &Layout) -> io::Result<()> {
-    let mut tallying = Tallying::new(layout);
-    tallying.letters.push(b'r');
-    tallying.flush()
+    let mut recorder = Recorder::new(layout);
+    recorder.records.push(b'r');
+    recorder.flush()
 }
 
 /// Opens `tally` so that it is not folded before it is closed.

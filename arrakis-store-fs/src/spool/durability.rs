@@ -132,6 +132,7 @@ pub trait NewFile {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealFileSystem;
 
+#[allow(clippy::disallowed_methods, reason = "this is what the others are to call")]
 impl FileSystem for RealFileSystem {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -257,7 +258,7 @@ pub fn replace_durably(
 pub(crate) fn rename_new(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
     match fs.hard_link(from, to) {
         Ok(()) => fs.remove(from),
-        // A file system without links: the look and the rename are two steps there.
+        // A file system without links: the check and the rename are two steps there.
         Err(error)
             if matches!(
                 error.kind(),

@@ -72,7 +72,7 @@ pub(crate) fn replace(dir: &SpoolDir, id: &RequestId, history: &[Failure]) -> io
     history.iter().try_for_each(|failure| append(dir, id, failure))
 }
 
-/// The failure of an event that has expired: it is told by the name, and costs no file.
+/// The failure of an event that has expired. The name says so, and it costs no file.
 pub(crate) fn expiry(path: &Path, name: &EntryName) -> Option<Failure> {
     let moved = fs::symlink_metadata(path).map_or(0, |found| found.ctime());
     let at = Timestamp::from_millis(moved.saturating_mul(1000));

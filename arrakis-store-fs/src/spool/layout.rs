@@ -13,7 +13,7 @@
 //!     quarantine/         entries that could not be read, each with a `.reason`
 //!     attempts/           the rounds that an event lost, one JSON line each, by request id
 //!     transcripts/        how far each transcript was read, one file each; see `source`
-//!     tally, tally.<n>    what became of events, a letter a step; see `counters`
+//!     tally, tally.<n>    what became of events, a record a step; see `counters`
 //!     counters.json       the counts that were folded, and the spool's id
 //!     observed            how many seconds drainers have watched pass; held by the one that does
 //!     full                present while the spool refuses new events
@@ -125,7 +125,7 @@ impl Layout {
         self.home.join("queue/attempts")
     }
 
-    /// Where it is noted how far each transcript was read.
+    /// Where the checkpoints of transcripts are.
     #[must_use]
     pub fn transcripts(&self) -> PathBuf {
         self.home.join("queue/transcripts")

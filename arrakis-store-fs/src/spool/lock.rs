@@ -28,12 +28,12 @@ impl DrainerLock {
 /// Whether a drainer holds the lock. Where that cannot be told the answer is no: a drainer too many
 /// finds the lock taken and goes.
 ///
-/// Looking takes a shared lock for a moment, so that those who look do not take each other for a
+/// The check takes a shared lock for a moment, so that those who check do not take each other for a
 /// drainer; a drainer that starts in that moment tries again.
 #[must_use]
 pub fn is_drainer_running(layout: &Layout) -> bool {
-    let looked = open(&layout.drainer_lock()).map(|file| file.try_lock_shared());
-    matches!(looked, Ok(Err(TryLockError::WouldBlock)))
+    let checked = open(&layout.drainer_lock()).map(|file| file.try_lock_shared());
+    matches!(checked, Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// Opens and locks a file; `None` if another process has it locked, or has removed it meanwhile.

@@ -32,7 +32,7 @@ pub use contents::{Survey, is_idle, is_leased, survey};
 #[cfg(feature = "queue")]
 pub(crate) use contents::{count_events, count_quarantined, find, is_event};
 
-use crate::spool::counters::Tallying;
+use crate::spool::counters::Recorder;
 use crate::spool::dir::SpoolDir;
 use crate::spool::durability::{create_directories, write_durably};
 use crate::spool::format::{Unreadable, encode_header};
@@ -103,7 +103,7 @@ impl Spool {
     /// How many events were captured here; nothing where that cannot be read.
     #[must_use]
     pub fn captured(&self) -> u64 {
-        counters::read(&self.dir.layout).map_or(0, |counters| counters.tally.captured)
+        counters::read(&self.dir.layout).map_or(0, |found| found.counters.captured)
     }
 
     /// Asks a running drainer to try everything that waits, now.
@@ -165,7 +165,7 @@ impl Spool {
             SpoolError::Io { path, .. } => path.exists(),
             _ => false,
         };
-        Tallying::new(&self.dir.layout)
+        Recorder::new(&self.dir.layout)
             .with_removed(&envelope.header.redacted)
             .capture(|| self.write_uncounted(envelope), is_there)
     }

@@ -156,7 +156,7 @@ fn hold(dir: &SpoolDir, machine: &str) -> io::Result<Held> {
     Ok(held)
 }
 
-/// Says whose a directory is that was another's.
+/// Writes this process as the owner of a directory that it took over.
 fn sign(held: &Held, dir: &SpoolDir, machine: &str) -> io::Result<()> {
     // A full disk must neither keep this process from starting nor leave half of a file.
     let (new, file) = (held.directory.join(NEW_OWNER), held.directory.join(OWNER));
@@ -249,7 +249,7 @@ fn is_hidden(directory: &Path) -> bool {
     directory.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// What this machine is told from others by.
+/// What tells this machine from others.
 pub(crate) fn this_machine() -> String {
     first_line("/etc/machine-id").unwrap_or_else(host_name)
 }

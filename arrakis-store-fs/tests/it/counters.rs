@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arrakis_core::base::clock::{ManualClock, Timestamp};
-use arrakis_core::base::conservation::{Balance, Tally};
+use arrakis_core::base::conservation::{Balance, Counters};
 use arrakis_core::base::dead_letter::{DeadLetters, Failure};
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue};
 use arrakis_core::testkit::queue::envelope;
-use arrakis_store_fs::admin::inspect::{Elsewhere, Look, look};
+use arrakis_store_fs::admin::inspect::{Elsewhere, Inspection, inspect};
 use arrakis_store_fs::spool::counters;
 use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolDir};
 use tempfile::TempDir;
@@ -44,19 +44,19 @@ impl Home {
         Spool::new(self.layout.clone()).capture(&envelope(id, b"{}")).unwrap()
     }
 
-    fn tally(&self) -> Tally {
-        counters::read(&self.layout).unwrap().tally
+    fn tally(&self) -> Counters {
+        counters::read(&self.layout).unwrap().counters
     }
 
     /// A look at the spool as if nothing had happened in it lately.
-    fn look(&self) -> Look {
+    fn inspect(&self) -> Inspection {
         let owners = fs::read_dir(self.layout.processing()).unwrap();
         let owners = owners.map(|owner| owner.unwrap().path());
         for directory in self.layout.directories().into_iter().chain(owners) {
             let long_ago = SystemTime::now() - Duration::from_secs(60);
             File::open(directory).unwrap().set_modified(long_ago).unwrap();
         }
-        look(&self.layout).unwrap()
+        inspect(&self.layout).unwrap()
     }
 
     /// Appends letters to the tally as if somebody had counted so much.
@@ -104,23 +104,26 @@ async fn every_way_of_an_event_is_counted_and_adds_up_in_a_later_process() {
     assert_eq!(lease(&queue).await.len(), 1, "the released one; the broken one is set aside");
     counters::count_refused(&home.layout).unwrap();
 
-    let seen = home.look();
-    let Look { tally, present, balance, .. } = seen;
-    let expected = Tally {
+    let seen = home.inspect();
+    let Inspection { counters: tally, present, balance, .. } = seen;
+    let expected = Counters {
         captured: 8,
         delivered: 2,
         duplicate: 1,
         discarded: 1,
         refused: 1,
-        ..Tally::default()
+        ..Counters::default()
     };
     assert_eq!(tally, expected);
     let there = (present.pending, present.processing, present.failed, present.quarantined);
     assert_eq!(there, (0, 2, 1, 1));
     assert_eq!(balance, Balance::Even);
     drop((queue, kept));
-    let later = home.look();
-    assert_eq!((later.tally, later.present.pending, later.balance), (expected, 2, Balance::Even));
+    let later = home.inspect();
+    assert_eq!(
+        (later.counters, later.present.pending, later.balance),
+        (expected, 2, Balance::Even)
+    );
     assert_eq!(later.spool_id, seen.spool_id, "a spool keeps its name");
     assert!(later.spool_id.is_some());
 }
@@ -132,19 +135,19 @@ async fn an_event_that_is_gone_and_one_that_nobody_captured_are_told_until_accep
     let first = home.capture("a");
     home.capture("b");
     fs::remove_file(&first).unwrap();
-    assert_eq!(home.look().balance, Balance::Missing { events: 1 });
-    let present = home.look().present;
+    assert_eq!(home.inspect().balance, Balance::Missing { events: 1 });
+    let present = home.inspect().present;
     assert_eq!(counters::accept(&home.dir(), &present).unwrap(), Balance::Missing { events: 1 });
-    let Look { balance, tally, .. } = home.look();
+    let Inspection { balance, counters: tally, .. } = home.inspect();
     assert_eq!((balance, tally.lost), (Balance::Even, 1));
 
     let other = Home::new();
     let path = other.capture("from-elsewhere");
     fs::copy(&path, home.layout.pending().join(path.file_name().unwrap())).unwrap();
-    assert_eq!(home.look().balance, Balance::Surplus { events: 1 });
-    let present = home.look().present;
+    assert_eq!(home.inspect().balance, Balance::Surplus { events: 1 });
+    let present = home.inspect().present;
     assert_eq!(counters::accept(&home.dir(), &present).unwrap(), Balance::Surplus { events: 1 });
-    let Look { balance, tally, .. } = home.look();
+    let Inspection { balance, counters: tally, .. } = home.inspect();
     assert_eq!((balance, tally.found), (Balance::Even, 1));
     drop(queue);
 }
@@ -161,13 +164,13 @@ fn a_capture_that_was_killed_leaves_a_range_wherever_it_was() {
         if !event_is_there {
             fs::remove_file(killed).unwrap();
         }
-        assert_eq!(home.look().balance, Balance::Within { events: 1 });
+        assert_eq!(home.inspect().balance, Balance::Within { events: 1 });
         assert_eq!((home.tally().captured, home.tally().unsure_captured), (1, 1));
-        counters::accept(&home.dir(), &home.look().present).unwrap();
-        assert_eq!(home.look().balance, Balance::Even);
+        counters::accept(&home.dir(), &home.inspect().present).unwrap();
+        assert_eq!(home.inspect().balance, Balance::Even);
         assert_eq!(home.tally().found, u64::from(event_is_there));
         home.capture("later");
-        assert_eq!(home.look().balance, Balance::Even);
+        assert_eq!(home.inspect().balance, Balance::Even);
     }
 }
 
@@ -185,7 +188,7 @@ async fn a_settlement_that_was_killed_leaves_a_range_of_one_however_large_its_ba
     assert_eq!(&after[before.len()..], b"sdsdsdsdsdsdsdsdsdsd");
     for end in 0..=20 {
         fs::write(home.layout.tally(), &after[..before.len() + end]).unwrap();
-        let Tally { delivered, unsure_settled, .. } = home.tally();
+        let Counters { delivered, unsure_settled, .. } = home.tally();
         assert_eq!((delivered, unsure_settled), (end as u64 / 2, end as u64 % 2));
     }
 }
@@ -198,7 +201,7 @@ fn a_failed_capture_is_not_counted_and_one_that_failed_after_it_appeared_is() {
     fs::remove_dir(home.layout.tmp()).unwrap();
     fs::write(home.layout.tmp(), b"").unwrap();
     Spool::new(home.layout.clone()).capture(&envelope("b", b"{}")).unwrap_err();
-    assert_eq!(home.tally(), Tally { captured: 1, ..Tally::default() });
+    assert_eq!(home.tally(), Counters { captured: 1, ..Counters::default() });
 }
 
 #[test]
@@ -207,9 +210,9 @@ fn zeros_that_a_power_loss_left_widen_the_range() {
     home.capture("a");
     home.capture("b");
     fs::write(home.layout.tally(), b"+c\0\0").unwrap();
-    assert_eq!(home.look().balance, Balance::Within { events: 4 });
-    counters::accept(&home.dir(), &home.look().present).unwrap();
-    assert_eq!(home.look().balance, Balance::Even);
+    assert_eq!(home.inspect().balance, Balance::Within { events: 4 });
+    counters::accept(&home.dir(), &home.inspect().present).unwrap();
+    assert_eq!(home.inspect().balance, Balance::Even);
 }
 
 #[tokio::test]
@@ -305,8 +308,8 @@ async fn what_redaction_removed_is_summed_by_rule_through_folding() {
     sent.header.request_id = "c".parse().unwrap();
     spool.capture(&sent).unwrap();
     assert_eq!(redacted()["github-token"], 4);
-    assert_eq!(home.tally(), Tally { captured: 3, refused: 70_000, ..Tally::default() });
-    assert_eq!(home.look().redacted, redacted());
+    assert_eq!(home.tally(), Counters { captured: 3, refused: 70_000, ..Counters::default() });
+    assert_eq!(home.inspect().redacted, redacted());
 }
 
 #[test]
@@ -319,7 +322,7 @@ fn a_sum_of_redaction_that_a_power_loss_cut_costs_no_other_count() {
         let counted = counters::read(&home.layout).unwrap();
         assert_eq!(counted.redacted["jwt"], 7, "{cut}");
         let ends = 2 + u64::from(cut.ends_with("+c"));
-        assert_eq!(counted.tally.captured, ends, "{cut}");
+        assert_eq!(counted.counters.captured, ends, "{cut}");
     }
 }
 
@@ -331,7 +334,7 @@ fn counts_that_cannot_be_written_cost_no_event_and_are_told() {
     fs::create_dir(home.layout.tally()).unwrap();
     home.capture("b");
     fs::remove_dir(home.layout.tally()).unwrap();
-    assert_eq!(home.look().balance, Balance::Surplus { events: 2 });
+    assert_eq!(home.inspect().balance, Balance::Surplus { events: 2 });
 }
 
 #[test]
@@ -339,7 +342,7 @@ fn damaged_counts_are_an_error_that_says_what_to_do() {
     let home = Home::new();
     home.capture("a");
     fs::write(home.layout.counters(), b"{\"spoolId\":").unwrap();
-    let error = look(&home.layout).unwrap_err().to_string();
+    let error = inspect(&home.layout).unwrap_err().to_string();
     assert!(error.contains("counters.json") && error.contains("remove it"), "{error}");
     home.capture("b");
     assert_eq!(fs::read_dir(home.layout.pending()).unwrap().count(), 2);
@@ -353,15 +356,15 @@ async fn a_look_tells_the_oldest_event_and_what_other_machines_have_leased() {
     queue.push(envelope(id, b"{}")).await.unwrap();
     home.capture("young");
     let young = Timestamp::from_millis(1_800_000_000_000);
-    assert_eq!(home.look().oldest, Some(young), "before its first round the name tells");
+    assert_eq!(home.inspect().oldest, Some(young), "before its first round the name tells");
     let leases = lease(&queue).await;
     for lease in leases {
         let due = young.plus(Duration::from_secs(60));
         let later = Disposition::RetryAt { due, failure: failure() };
         queue.settle(vec![(lease, later)]).await.unwrap();
     }
-    assert_eq!(home.look().oldest, Some(Timestamp::from_millis(0x019a_bc00_0000)));
-    assert!(home.look().elsewhere.is_empty());
+    assert_eq!(home.inspect().oldest, Some(Timestamp::from_millis(0x019a_bc00_0000)));
+    assert!(home.inspect().elsewhere.is_empty());
 
     let theirs = home.layout.processing().join("theirs");
     fs::create_dir(&theirs).unwrap();
@@ -370,7 +373,7 @@ async fn a_look_tells_the_oldest_event_and_what_other_machines_have_leased() {
     fs::write(theirs.join("owner.json"), owner).unwrap();
     let path = home.capture("c");
     fs::rename(&path, theirs.join(path.file_name().unwrap())).unwrap();
-    let seen = home.look();
+    let seen = home.inspect();
     assert_eq!(seen.elsewhere, [Elsewhere { machine: "another".to_owned(), events: 1 }]);
     assert_eq!(seen.balance, Balance::Even);
 }
@@ -378,10 +381,10 @@ async fn a_look_tells_the_oldest_event_and_what_other_machines_have_leased() {
 #[test]
 fn a_look_at_a_spool_that_has_just_moved_does_not_claim_to_be_exact() {
     let home = Home::new();
-    look(&home.layout).unwrap_err(); // there is no spool yet
+    inspect(&home.layout).unwrap_err(); // there is no spool yet
     home.capture("a");
-    let balance = look(&home.layout).unwrap().balance;
+    let balance = inspect(&home.layout).unwrap().balance;
     assert!(matches!(balance, Balance::Even | Balance::Within { events: 1 }), "{balance:?}");
     File::open(home.layout.pending()).unwrap().set_modified(SystemTime::now()).unwrap();
-    assert_eq!(look(&home.layout).unwrap().balance, Balance::Within { events: 1 });
+    assert_eq!(inspect(&home.layout).unwrap().balance, Balance::Within { events: 1 });
 }

@@ -14,7 +14,7 @@ use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue, Wake};
 use arrakis_store_fs::admin::action::{Action, Discarder, retry};
 use arrakis_store_fs::admin::entry::{Entry, Filter, Found, State, entries};
-use arrakis_store_fs::admin::inspect::look;
+use arrakis_store_fs::admin::inspect::inspect;
 use arrakis_store_fs::admin::repair::repair;
 use arrakis_store_fs::admin::transfer::{Exporter, ImportError, Imported, Importer, read_line};
 use arrakis_store_fs::admin::verify::{Finding, Kind, Step, verify};
@@ -324,11 +324,14 @@ async fn what_comes_in_and_what_is_given_up_adds_up() {
     for home in [&home, &other] {
         let all = home.entries(&Filter::default());
         for entry in all.iter().filter(|entry| entry.state != State::Pending) {
-            discard(&home, entry).unwrap();
-            assert_eq!(discard(&home, entry).unwrap(), Action::Gone);
+            discard(home, entry).unwrap();
+            assert_eq!(discard(home, entry).unwrap(), Action::Gone);
         }
-        let look = look(&home.layout).unwrap();
-        assert_eq!((look.tally.captured, look.tally.discarded, look.present.pending), (4, 2, 2));
+        let found = inspect(&home.layout).unwrap();
+        assert_eq!(
+            (found.counters.captured, found.counters.discarded, found.present.pending),
+            (4, 2, 2)
+        );
     }
 }
 

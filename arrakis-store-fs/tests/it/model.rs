@@ -11,14 +11,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
-use arrakis_core::base::dead_letter::Failure;
+use arrakis_core::base::dead_letter::{DeadLetters, Failure};
 use arrakis_core::delivery::queue::{Disposition, Lane, Lease, LeaseRequest, Queue};
 use arrakis_core::testkit::queue::envelope;
+use arrakis_store_fs::admin::entry::Filter;
+use arrakis_store_fs::admin::repair::repair;
+use arrakis_store_fs::spool::durability::FileSystem;
 use arrakis_store_fs::spool::format::decode;
-use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool};
+use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, Spool, SpoolLimits};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
@@ -33,6 +36,9 @@ const CASES: u64 = 10_000;
 /// Cases in which a missing fsync must show.
 const CASES_FOR_TEETH: u64 = 1_000;
 
+/// What the names of files that are no events contain.
+const GARBAGE: &str = "garbage";
+
 /// What is known about one event.
 #[derive(Debug, Default)]
 struct Event {
@@ -41,6 +47,15 @@ struct Event {
     promised: bool,
     /// How often a receiver got it and the queue was told.
     delivered: u32,
+    /// Whether a person has given it up; then it may be there or not.
+    discarded: bool,
+}
+
+impl Event {
+    /// Whether it must be in the spool.
+    fn is_owed(&self) -> bool {
+        self.promised && self.delivered == 0 && !self.discarded
+    }
 }
 
 /// One case.
@@ -54,6 +69,8 @@ struct Case<'a> {
     leases: Vec<Lease>,
     events: BTreeMap<String, Event>,
     crashes: u64,
+    /// How many files were made that are no events.
+    garbage: u32,
     /// Whether something has happened after which an event may be delivered twice.
     disturbed: bool,
 }
@@ -81,6 +98,7 @@ impl<'a> Case<'a> {
             leases: Vec::new(),
             events: BTreeMap::new(),
             crashes: 0,
+            garbage: 0,
             disturbed: false,
         }
     }
@@ -115,7 +133,7 @@ impl<'a> Case<'a> {
     }
 
     fn step(&mut self) {
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..24) {
             0..8 => self.capture(),
             8..12 => self.lease(3),
             12..16 => self.settle(),
@@ -130,8 +148,46 @@ impl<'a> Case<'a> {
                 }
             }
             18 => self.end(),
+            19 => self.redrive(),
+            20 => self.discard(),
+            21 => self.damage(),
+            22 => self.repair(),
             _ => self.kill(),
         }
+    }
+
+    /// A person has the dead letters tried again.
+    fn redrive(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        let letters = self.runtime.block_on(queue.list(None, 10)).unwrap_or_default();
+        let ids: Vec<_> = letters.into_iter().map(|letter| letter.request_id).collect();
+        self.runtime.block_on(queue.redrive(&ids)).ok();
+    }
+
+    /// A person gives one dead letter up.
+    fn discard(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        let letters = self.runtime.block_on(queue.list(None, 1)).unwrap_or_default();
+        for letter in letters {
+            self.events.get_mut(letter.request_id.as_str()).unwrap().discarded = true;
+            self.runtime.block_on(queue.discard(&[letter.request_id])).ok();
+        }
+    }
+
+    /// A file that is no event gets among those that wait.
+    fn damage(&mut self) {
+        self.garbage += 1;
+        let name = format!("1800000000000-00-00000000-{GARBAGE}{}.event", self.garbage);
+        self.fs.write(&self.layout.pending().join(name), b"no event").ok();
+    }
+
+    /// A person repairs the spool, beside the drainer.
+    fn repair(&mut self) {
+        // What was written an hour ago counts as left behind.
+        let later = Timestamp::from(SystemTime::now()).plus(Duration::from_secs(24 * 3600));
+        let fs = Arc::new(self.fs.clone());
+        let dir = on(self.layout.clone(), fs).with_clock(Arc::new(ManualClock::new(later)));
+        repair(&dir, &Filter::default(), SpoolLimits::default(), |_| {}).ok();
     }
 
     fn capture(&mut self) {
@@ -140,7 +196,7 @@ impl<'a> Case<'a> {
         let payload: Vec<u8> = (0..length).map(|_| self.rng.random()).collect();
         let spool = Spool::new(on(self.layout.clone(), Arc::new(self.fs.clone())));
         let promised = spool.capture(&envelope(&id, &payload)).is_ok();
-        self.events.insert(id, Event { payload, promised, delivered: 0 });
+        self.events.insert(id, Event { payload, promised, ..Event::default() });
     }
 
     fn open(&mut self) -> Option<FsQueue> {
@@ -219,8 +275,9 @@ impl<'a> Case<'a> {
     fn check(&self) -> Result<(), String> {
         let mut there = BTreeMap::new();
         for directory in [self.layout.pending(), self.layout.processing(), self.layout.failed()] {
-            for file in event_files(&directory) {
-                let read = decode(&fs::read(&file).unwrap().into());
+            let files = event_files(&directory);
+            for file in files.iter().filter(|file| !file.to_string_lossy().contains(GARBAGE)) {
+                let read = decode(&fs::read(file).unwrap().into());
                 let read = read.map_err(|reason| format!("{}: {reason}", file.display()))?;
                 there.insert(read.request_id().to_string(), read.payload);
             }
@@ -232,7 +289,7 @@ impl<'a> Case<'a> {
             }
         }
         for (id, event) in &self.events {
-            if event.promised && event.delivered == 0 && !there.contains_key(id) {
+            if event.is_owed() && !there.contains_key(id) {
                 return Err(format!("{id} is lost"));
             }
         }
@@ -265,7 +322,7 @@ impl<'a> Case<'a> {
             .collect();
         for (id, event) in &self.events {
             let is_dead_letter = failed.iter().any(|path| path.ends_with(&format!("-{id}.event")));
-            if event.promised && event.delivered == 0 && !is_dead_letter {
+            if event.is_owed() && !is_dead_letter {
                 return Err(format!("{id} reached nobody"));
             }
             if !self.disturbed && event.delivered > 1 {

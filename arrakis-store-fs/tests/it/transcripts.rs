@@ -223,7 +223,7 @@ fn a_file_that_was_written_anew_is_read_from_its_beginning() {
 #[test]
 fn a_file_that_is_gone_is_forgotten_after_its_time_and_read_when_it_comes_back() {
     let scene = Scene::new();
-    scene.shipper.note(&scene.file("s.jsonl"), DESTINATION).unwrap();
+    scene.shipper.register(&scene.file("s.jsonl"), DESTINATION).unwrap();
     assert_eq!(scene.shipper.read_known().unwrap(), 0, "it is not there yet");
     scene.append("s.jsonl", line(1));
     assert_eq!(scene.shipper.read_known().unwrap(), 1);
@@ -331,7 +331,7 @@ fn subagents_are_read_with_their_session_and_know_what_started_them() {
 #[test]
 fn while_the_spool_is_full_the_place_waits() {
     let scene = Scene::new();
-    scene.shipper.note(&scene.file("s.jsonl"), DESTINATION).unwrap();
+    scene.shipper.register(&scene.file("s.jsonl"), DESTINATION).unwrap();
     fs::write(scene.layout.full(), "").unwrap();
     scene.append("s.jsonl", line(1));
     let refused = scene.shipper.read_known();
@@ -488,7 +488,7 @@ async fn a_slice_that_was_pushed_at_two_times_is_leased_once() {
     assert_eq!(ids(&leases).len(), 1);
     settle(&queue, leases, &Disposition::Delivered).await;
     assert_eq!(queue.depth().await.unwrap(), Depth::default());
-    let tally = arrakis_store_fs::spool::counters::read(&layout).unwrap().tally;
+    let tally = arrakis_store_fs::spool::counters::read(&layout).unwrap().counters;
     assert_eq!((tally.captured, tally.delivered, tally.duplicate), (3, 1, 2));
 }
 
@@ -598,7 +598,7 @@ fn a_file_that_is_being_read_is_left_to_that_reading_by_everybody_else() {
         scene.clock.advance(Duration::from_secs(1));
         assert_eq!(waiting.unwrap().join().unwrap().slices, 1);
     });
-    let tally = arrakis_store_fs::spool::counters::read(&scene.layout).unwrap().tally;
+    let tally = arrakis_store_fs::spool::counters::read(&scene.layout).unwrap().counters;
     assert_eq!(tally.captured, entries(&scene.layout.pending()).len() as u64);
     assert_eq!(entries(&scene.layout.transcripts()).len(), 1, "no lock is left");
 }
@@ -775,7 +775,10 @@ fn a_file_that_could_not_be_read_is_forgotten_too_when_it_is_gone() {
 fn a_note_that_could_not_be_read_back_is_not_written() {
     let scene = Scene::new();
     let file = TranscriptFile { cwd: Some("x".repeat(200_000)), ..scene.file("s.jsonl") };
-    assert!(matches!(scene.shipper.note(&file, DESTINATION), Err(ShipError::Note { .. })));
+    assert!(matches!(
+        scene.shipper.register(&file, DESTINATION),
+        Err(ShipError::Checkpoint { .. })
+    ));
     assert_eq!(survey(&scene.layout).unwrap(), Survey::default());
 }
 

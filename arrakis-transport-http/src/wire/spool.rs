@@ -50,7 +50,7 @@ fn ascii_json(report: &SpoolReport) -> String {
 #[cfg(test)]
 mod tests {
     use arrakis_core::base::clock::Timestamp;
-    use arrakis_core::base::conservation::{Balance, LastError, Present, Receiver, Tally};
+    use arrakis_core::base::conservation::{Balance, Counters, LastError, Present, Receiver};
     use uuid::Uuid;
 
     use super::*;
@@ -70,7 +70,7 @@ mod tests {
             home: Some(text.clone()),
             version: Some(text),
             observed_at: Timestamp::from_millis(1_800_000_000_000),
-            tally: Tally { captured: u64::MAX, delivered: 1, ..Tally::default() },
+            counters: Counters { captured: u64::MAX, delivered: 1, ..Counters::default() },
             present: Present { pending: 2, ..Present::default() },
             balance: Balance::Within { events: 3 },
             oldest_pending_age_ms: Some(4),
@@ -95,7 +95,10 @@ mod tests {
             let encoded = encode_report(report(&text));
             assert!(encoded.len() <= SPOOL_REPORT_MAX_BYTES, "{} bytes", encoded.len());
             let decoded = decode_report(encoded.as_bytes()).unwrap();
-            assert_eq!((decoded.tally, decoded.present), (report("").tally, report("").present));
+            assert_eq!(
+                (decoded.counters, decoded.present),
+                (report("").counters, report("").present)
+            );
         }
     }
 

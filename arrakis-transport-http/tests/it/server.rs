@@ -395,7 +395,9 @@ mod transport {
 mod client {
     use super::*;
     use arrakis_core::base::clock::Timestamp;
-    use arrakis_core::base::conservation::{Balance, Present, SpoolReport, SpoolReporter, Tally};
+    use arrakis_core::base::conservation::{
+        Balance, Counters, Present, SpoolReport, SpoolReporter,
+    };
     use arrakis_core::base::envelope::{Envelope, Source};
     use arrakis_core::delivery::transport::{Batch, Fault};
 
@@ -446,7 +448,7 @@ mod client {
             home: None,
             version: None,
             observed_at: Timestamp::EPOCH,
-            tally: Tally { captured: 3, delivered: 1, ..Tally::default() },
+            counters: Counters { captured: 3, delivered: 1, ..Counters::default() },
             present: Present { pending: 2, ..Present::default() },
             balance: Balance::Even,
             oldest_pending_age_ms: Some(9),

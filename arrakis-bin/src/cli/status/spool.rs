@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::conservation::{Balance, Present, Receiver, Tally};
-use arrakis_store_fs::admin::inspect::{Elsewhere, Look, look, receivers};
+use arrakis_core::base::conservation::{Balance, Counters, Present, Receiver};
+use arrakis_store_fs::admin::inspect::{Elsewhere, Inspection, inspect, receivers};
 use arrakis_store_fs::source::{self, Survey};
 use arrakis_store_fs::{Layout, is_drainer_running};
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub struct SpoolStatus {
     pub spool_id: Option<Uuid>,
     /// What was counted.
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: Counters,
     /// How many secrets redaction has removed from what was captured, by rule.
     pub redacted: BTreeMap<String, u64>,
     /// What is there.
@@ -54,7 +54,7 @@ impl SpoolStatus {
     /// Looks at a spool; `None` if there is none.
     #[must_use]
     pub fn of(layout: &Layout) -> Option<Self> {
-        match look(layout) {
+        match inspect(layout) {
             Ok(found) => Some(Self::found(layout, found)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Self {
@@ -69,7 +69,7 @@ impl SpoolStatus {
         Self {
             home: layout.home().display().to_string(),
             spool_id: None,
-            tally: Tally::default(),
+            tally: Counters::default(),
             redacted: BTreeMap::new(),
             present: Present::default(),
             balance: None,
@@ -83,12 +83,13 @@ impl SpoolStatus {
         }
     }
 
-    fn found(layout: &Layout, found: Look) -> Self {
-        let Look { spool_id, tally, redacted, present, balance, oldest, full, elsewhere } = found;
+    fn found(layout: &Layout, found: Inspection) -> Self {
+        let Inspection { spool_id, counters, redacted, present, balance, oldest, full, elsewhere } =
+            found;
         Self {
             home: layout.home().display().to_string(),
             spool_id,
-            tally,
+            tally: counters,
             redacted,
             present,
             balance: Some(balance),
@@ -258,7 +259,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn status(tally: Tally, present: Present) -> SpoolStatus {
+    fn status(tally: Counters, present: Present) -> SpoolStatus {
         let balance = tally.balance(&present, 0);
         SpoolStatus {
             tally,
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_spool_that_adds_up_says_so_in_one_line() {
-        let tally = Tally { captured: 5, delivered: 3, duplicate: 1, ..Tally::default() };
+        let tally = Counters { captured: 5, delivered: 3, duplicate: 1, ..Counters::default() };
         let spool = status(tally, Present { pending: 1, ..Present::default() });
         let spool = SpoolStatus { oldest: Some(Timestamp::from_millis(40_000)), ..spool };
         assert_eq!(
@@ -296,7 +297,7 @@ mod tests {
 
     #[test]
     fn lines_of_unknown_types_are_named_with_what_to_do() {
-        let mut spool = status(Tally::default(), Present::default());
+        let mut spool = status(Counters::default(), Present::default());
         assert!(!text(&spool).contains("does not know"));
         let unknown = [("new\u{1b}[31m", 3), ("attachment/other", 40), ("rare", 1)];
         spool.transcripts.unknown_lines =
@@ -309,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_does_not_add_up_says_by_how_much_what_it_means_and_what_to_do() {
-        let gone = status(Tally { captured: 3, ..Tally::default() }, Present::default());
+        let gone = status(Counters { captured: 3, ..Counters::default() }, Present::default());
         let gone = text(&gone);
         for part in [
             "3 events came in that neither left nor are here",
@@ -318,8 +319,8 @@ mod tests {
         ] {
             assert!(gone.contains(part), "{gone}");
         }
-        let more = status(Tally::default(), Present { failed: 1, ..Present::default() });
-        let more = SpoolStatus { tally: Tally { refused: 2, ..more.tally }, full: true, ..more };
+        let more = status(Counters::default(), Present { failed: 1, ..Present::default() });
+        let more = SpoolStatus { tally: Counters { refused: 2, ..more.tally }, full: true, ..more };
         let more = text(&more);
         for part in [
             "1 event more left or is here",

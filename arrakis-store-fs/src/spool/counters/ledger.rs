@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use arrakis_core::base::conservation::{Balance, Present, Tally};
+use arrakis_core::base::conservation::{Balance, Counters, Present};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -29,11 +29,11 @@ const READS: u32 = 10;
 
 /// The counts of a spool, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counters {
+pub struct SpoolCounters {
     /// Names the spool; `None` until a drainer has opened it.
     pub spool_id: Option<Uuid>,
     /// The counts.
-    pub tally: Tally,
+    pub counters: Counters,
     /// How many secrets redaction has removed from what was captured, by rule.
     pub redacted: BTreeMap<String, u64>,
 }
@@ -46,17 +46,17 @@ struct Ledger {
     /// The number of the last file that was folded.
     folded: u64,
     #[serde(flatten)]
-    letters: Letters,
+    records: Records,
     found: u64,
     lost: u64,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     redacted: BTreeMap<String, u64>,
 }
 
-/// How often each letter was written.
+/// How often each record was written.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Letters {
+struct Records {
     captures_begun: u64,
     captured: u64,
     captures_failed: u64,
@@ -66,13 +66,13 @@ struct Letters {
     discarded: u64,
     exits_failed: u64,
     refused: u64,
-    /// What is no letter: a power loss can leave zeros where any of them was.
+    /// What is no record: a power loss can leave zeros where any of them was.
     unreadable: u64,
 }
 
-impl Letters {
-    fn add(&mut self, letter: u8) {
-        *match letter {
+impl Records {
+    fn add(&mut self, record: u8) {
+        *match record {
             b'+' => &mut self.captures_begun,
             b'c' => &mut self.captured,
             b'-' => &mut self.captures_failed,
@@ -94,33 +94,33 @@ impl Letters {
 impl Ledger {
     /// Adds what a tally says.
     fn add(&mut self, mut tally: &[u8]) {
-        while let Some((&letter, rest)) = tally.split_first() {
+        while let Some((&record, rest)) = tally.split_first() {
             tally = rest;
-            if letter == b'(' {
+            if record == b'(' {
                 tally = &rest[removals::read(rest, &mut self.redacted)..];
             } else {
-                self.letters.add(letter);
+                self.records.add(record);
             }
         }
     }
 
-    fn tally(&self) -> Tally {
-        let Letters { captured, delivered, duplicate, discarded, refused, .. } = self.letters;
-        let unreadable = self.letters.unreadable;
+    fn counters(&self) -> Counters {
+        let Records { captured, delivered, duplicate, discarded, refused, .. } = self.records;
+        let unreadable = self.records.unreadable;
         let open = |begun: u64, ended| begun.saturating_add(unreadable).saturating_sub(ended);
-        Tally {
+        Counters {
             captured,
             delivered,
             duplicate,
             discarded,
             refused,
             unsure_captured: open(
-                self.letters.captures_begun,
-                captured + self.letters.captures_failed,
+                self.records.captures_begun,
+                captured + self.records.captures_failed,
             ),
             unsure_settled: open(
-                self.letters.exits_begun,
-                self.letters.exits() + self.letters.exits_failed,
+                self.records.exits_begun,
+                self.records.exits() + self.records.exits_failed,
             ),
             found: self.found,
             lost: self.lost,
@@ -151,7 +151,7 @@ impl Ledger {
 /// # Errors
 ///
 /// A file of the counts cannot be read.
-pub fn read(layout: &Layout) -> io::Result<Counters> {
+pub fn read(layout: &Layout) -> io::Result<SpoolCounters> {
     let mut reads = 0;
     loop {
         reads += 1;
@@ -162,9 +162,9 @@ pub fn read(layout: &Layout) -> io::Result<Counters> {
         let mut inode = None;
         if let Some(mut file) = found(File::open(layout.tally()))? {
             inode = Some(file.metadata()?.ino());
-            let mut letters = Vec::new();
-            file.read_to_end(&mut letters)?;
-            ledger.add(&letters);
+            let mut records = Vec::new();
+            file.read_to_end(&mut records)?;
+            ledger.add(&records);
         }
         if let Some(bytes) = found(fs::read(layout.folding(folded + 1)))? {
             ledger.add(&bytes);
@@ -173,7 +173,11 @@ pub fn read(layout: &Layout) -> io::Result<Counters> {
         let now = Ledger::read(layout)?.unwrap_or_default().folded;
         let same_file = found(fs::metadata(layout.tally()))?.map(|file| file.ino()) == inode;
         if (now == folded && same_file) || reads == READS {
-            return Ok(Counters { spool_id, tally: ledger.tally(), redacted: ledger.redacted });
+            return Ok(SpoolCounters {
+                spool_id,
+                counters: ledger.counters(),
+                redacted: ledger.redacted,
+            });
         }
     }
 }
@@ -204,18 +208,18 @@ pub fn accept(dir: &SpoolDir, present: &Present) -> io::Result<Balance> {
     let layout = &dir.layout;
     // Held for moments only, by a drainer that starts or folds.
     let _lock = lock(&layout.counters_lock())?;
-    let tally = read(layout)?.tally;
+    let counters = read(layout)?.counters;
     let mut ledger = Ledger::read(layout)?
         .unwrap_or_else(|| Ledger { spool_id: Uuid::now_v7(), ..Ledger::default() });
-    let came = tally.captured + tally.found;
-    let accounted = tally.settled() + present.total();
+    let came = counters.captured + counters.found;
+    let accounted = counters.settled() + present.total();
     ledger.lost += came.saturating_sub(accounted);
     ledger.found += accounted.saturating_sub(came);
     // Whatever was unsure, it is part of that difference now.
-    ledger.letters.captures_failed += tally.unsure_captured;
-    ledger.letters.exits_failed += tally.unsure_settled;
+    ledger.records.captures_failed += counters.unsure_captured;
+    ledger.records.exits_failed += counters.unsure_settled;
     ledger.write(dir)?;
-    Ok(tally.balance(present, 0))
+    Ok(counters.balance(present, 0))
 }
 
 /// Folds the tally if it is long, unless somebody else does.
@@ -257,7 +261,7 @@ fn fold(dir: &SpoolDir) -> io::Result<()> {
     dir.fs.remove(&folding)
 }
 
-/// Has the file system keep room for the letters to come.
+/// Preallocates room for the records to come.
 fn set_room_aside(layout: &Layout) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.append(true).create(true).mode(0o600).open(layout.tally())?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::conservation::{Balance, Present, SpoolReport, Tally};
+use arrakis_core::base::conservation::{Balance, Counters, Present, SpoolReport};
 use arrakis_core::record::store::{HeardSpool, MemorySpoolReports, SpoolReports, StoreError};
 use arrakis_transport_http::wire::encode_report;
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ fn report(spool: u128, captured: u64) -> String {
         home: None,
         version: None,
         observed_at: Timestamp::EPOCH,
-        tally: Tally { captured, ..Tally::default() },
+        counters: Counters { captured, ..Counters::default() },
         present: Present { pending: captured, ..Present::default() },
         balance: Balance::Even,
         oldest_pending_age_ms: None,

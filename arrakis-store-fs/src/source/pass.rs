@@ -1,0 +1,210 @@
+//! Reading one transcript: its new lines become slices, and the slices are pushed.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::Ordering;
+
+use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::Envelope;
+use arrakis_core::base::limits::TRANSCRIPT_CHECKPOINT_BYTES;
+use arrakis_core::session::transcript::{Slice, Slicer, TranscriptFile};
+
+use super::access::meta;
+use super::checkpoint::{Checkpoint, Fingerprint, Intent, Seen};
+use super::reader::{Last, Line, Lines, first_line};
+use super::ship::{Reading, ShipConfig, ShipError, Shipper};
+
+/// Why a pass ended.
+pub(super) enum Failure {
+    /// The file cannot be read.
+    File(io::Error),
+    /// Something cannot be written.
+    Spool(ShipError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<ShipError> for Failure {
+    fn from(error: ShipError) -> Self {
+        Self::Spool(error)
+    }
+}
+
+/// One file being read.
+pub(super) struct Pass<'a> {
+    pub(super) shipper: &'a Shipper,
+    pub(super) config: &'a ShipConfig,
+    pub(super) observe: &'a mut dyn FnMut(&Slice),
+    pub(super) reading: &'a mut Reading,
+}
+
+/// What stays the same while a file is read.
+struct Opened<'a> {
+    file: &'a File,
+    found: fs::Metadata,
+    first: Digest,
+}
+
+impl Pass<'_> {
+    /// Reads until there is no whole line left.
+    pub(super) fn read(&mut self, checkpoint: &mut Checkpoint, file: &File) -> Result<(), Failure> {
+        let found = file.metadata()?;
+        let Some(first) = first_line(file)? else {
+            checkpoint.seen = Some(Seen::of(&found));
+            return Ok(());
+        };
+        let opened = Opened { file, found, first };
+        let mut last = self.resume(checkpoint, &opened)?;
+        while self.shipper.is_enabled() {
+            let found = file.metadata()?;
+            let (start, length) = (checkpoint.offset, found.len());
+            // Where the file ends before the intent, that is of a file that was.
+            checkpoint.intent =
+                checkpoint.intent.filter(|intent| (start + 1..=length).contains(&intent.end));
+            let had_intent = checkpoint.intent.is_some();
+            let new = || Intent { end: length, at: self.shipper.dir.now() };
+            let intent = checkpoint.intent.unwrap_or_else(new);
+            let passed = self.pass(checkpoint, &opened, intent, &mut last);
+            if !matches!(passed, Err(Failure::Spool(_))) {
+                checkpoint.intent = None;
+            }
+            passed?;
+            if checkpoint.offset == start && !had_intent {
+                // One that has a half line at its end, however long, is read again when it has changed.
+                checkpoint.seen = self.shipper.is_enabled().then(|| Seen::of(&found));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last bytes that were read of this file; begins anew where it is not the file that was read.
+    fn resume(&self, checkpoint: &mut Checkpoint, opened: &Opened<'_>) -> io::Result<Last> {
+        let Some(known) = checkpoint.file.as_ref().filter(|_| checkpoint.offset > 0) else {
+            return Ok(Last::default());
+        };
+        let place = (opened.found.dev(), opened.found.ino(), opened.first);
+        let may_be = opened.found.len() >= checkpoint.offset
+            && place == (known.device, known.inode, known.first);
+        if may_be {
+            let last = Last::read(opened.file, checkpoint.offset, known.last_bytes)?;
+            if last.digest() == known.last {
+                return Ok(last);
+            }
+        }
+        tracing::warn!(target: "arrakis::queue", path = checkpoint.path, read_bytes = checkpoint.offset,
+            length_bytes = opened.found.len(),
+            "a transcript was written anew; it is read again from its beginning");
+        checkpoint.rewind();
+        Ok(Last::default())
+    }
+
+    /// Reads the lines up to the end of `intent`.
+    fn pass(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        opened: &Opened<'_>,
+        intent: Intent,
+        last: &mut Last,
+    ) -> Result<(), Failure> {
+        let transcript = self.describe(checkpoint, opened.first);
+        let mut slicer =
+            Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor);
+        let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, intent.end)?;
+        let mut saved = checkpoint.offset;
+        let ended = loop {
+            if self.shipper.stopped.load(Ordering::Relaxed) {
+                break Ok(());
+            }
+            let (slice, end) = match lines.next(&self.shipper.stopped) {
+                Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
+                Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            if let Some(slice) = slice {
+                self.take(slice, checkpoint, opened, intent, last)?;
+                if checkpoint.offset - saved >= TRANSCRIPT_CHECKPOINT_BYTES {
+                    self.shipper.save(checkpoint)?;
+                    saved = checkpoint.offset;
+                }
+            }
+            last.push(end);
+        };
+        // What was read before the file failed is kept.
+        if let Some(slice) = slicer.finish() {
+            self.take(slice, checkpoint, opened, intent, last)?;
+        }
+        Ok(ended?)
+    }
+
+    /// Pushes a slice; then all before its end is done with.
+    fn take(
+        &mut self,
+        mut slice: Slice,
+        checkpoint: &mut Checkpoint,
+        opened: &Opened<'_>,
+        intent: Intent,
+        last: &Last,
+    ) -> Result<(), ShipError> {
+        if !slice.is_empty() {
+            if checkpoint.intent.is_none() {
+                checkpoint.intent = Some(intent);
+                self.shipper.save(checkpoint)?;
+            }
+            let payload = std::mem::take(&mut slice.payload);
+            let source = self.config.source.clone();
+            let id = slice.request_id.clone();
+            let mut envelope =
+                Envelope::new(id, intent.at, &checkpoint.destination, source, payload);
+            envelope.header.redacted = slice.removed.clone();
+            let (layout, bytes) = (&self.shipper.dir.layout, envelope.payload.len() as u64);
+            let room = self.shipper.room.take(layout, self.config.limits, bytes);
+            room.map_err(ShipError::HalfFull)?;
+            self.shipper.spool.push(&envelope)?;
+            self.reading.slices += 1;
+            tell(checkpoint, &slice);
+        }
+        checkpoint.offset = slice.end;
+        checkpoint.count_unknown(&slice.unknown);
+        checkpoint.file = Some(Fingerprint {
+            device: opened.found.dev(),
+            inode: opened.found.ino(),
+            first: opened.first,
+            last_bytes: last.len(),
+            last: last.digest(),
+        });
+        (self.observe)(&slice);
+        Ok(())
+    }
+
+    /// The transcript with what the file beside it says of its subagent.
+    fn describe(&self, checkpoint: &Checkpoint, first: Digest) -> TranscriptFile {
+        let mut transcript =
+            TranscriptFile { identity: first.to_string(), ..checkpoint.transcript() };
+        if let Some(agent) = &mut transcript.agent {
+            let meta = meta(&checkpoint.path, &self.config.folders).unwrap_or_default();
+            let text = |name: &str| meta[name].as_str().map(str::to_owned);
+            agent.agent_type = text("agentType").or(agent.agent_type.take());
+            agent.tool_use_id = text("toolUseId");
+        }
+        transcript
+    }
+}
+
+/// Logs what became of a slice.
+fn tell(checkpoint: &Checkpoint, slice: &Slice) {
+    let Slice { request_id, start, end, lines, .. } = slice;
+    tracing::info!(target: "arrakis::queue", %request_id, path = checkpoint.path, start, end, lines,
+        "spooled a part of a transcript");
+    if let Some(first) = slice.unreadable.first() {
+        tracing::warn!(target: "arrakis::queue", %request_id, path = checkpoint.path,
+            lines = slice.unreadable.len(), offset = first.offset, bytes = first.bytes,
+            reason = first.reason, "a transcript has lines that cannot be read; the event names them");
+    }
+}
