@@ -11,6 +11,7 @@ use arrakis_store_fs::{Layout, is_drainer_running};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
 /// How many rules of redaction are named.
@@ -135,6 +136,7 @@ pub(super) fn write(
     label: &str,
     spool: &SpoolStatus,
     now: Timestamp,
+    zone: &Zone,
     terminal: Terminal,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
@@ -214,8 +216,9 @@ pub(super) fn write(
     for receiver in &spool.receivers {
         let style = (receiver.state != "closed").then_some(output::WARN);
         let failure = receiver.last_failure.as_ref();
-        let failure =
-            failure.map(|failure| format!("; last failure {}: {}", failure.at, failure.message));
+        let failure = failure.map(|failure| {
+            format!("; last failure {}: {}", zone.whole_moment(failure.at), failure.message)
+        });
         let text = format!(
             "the circuit breaker of {} is {}{}",
             receiver.destination,
@@ -254,7 +257,7 @@ mod tests {
     fn text(spool: &SpoolStatus) -> String {
         let mut out = Vec::new();
         let now = Timestamp::from_millis(100_000);
-        write("spool     ", spool, now, Terminal::NONE, &mut out).unwrap();
+        write("spool     ", spool, now, &Zone::UTC, Terminal::NONE, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
