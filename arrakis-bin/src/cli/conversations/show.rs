@@ -107,19 +107,15 @@ fn write_header(
     if let Some(model) = &conversation.model {
         line("model", &model.value)?;
     }
-    line("started", &zone.whole_moment(conversation.started_at))?;
+    let moment = |at: Timestamp| zone.whole_moment(at);
+    line("started", &moment(conversation.started_at))?;
     match (conversation.ended_at(), &conversation.ended) {
         (Some(at), Some(reason)) => {
             let lasted = at.since(conversation.started_at).as_millis();
             let lasted = output::duration(u64::try_from(lasted).unwrap_or(u64::MAX));
-            line(
-                "ended",
-                &format!("{}, after {lasted} ({})", zone.whole_moment(at), reason.value),
-            )?;
+            line("ended", &format!("{}, after {lasted} ({})", moment(at), reason.value))?;
         }
-        _ => {
-            line("open", &format!("last event {}", zone.whole_moment(conversation.last_event_at)))?
-        }
+        _ => line("open", &format!("last event {}", moment(conversation.last_event_at)))?,
     }
     let count = |n: usize, what: &str| output::count(n, what);
     line(
