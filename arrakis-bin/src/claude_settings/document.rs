@@ -3,7 +3,35 @@
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstNode, CstObject, CstObjectProp, CstRootNode};
 
-use super::edit::EditError;
+/// The text is not a settings file that can be edited safely.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// It is not JSON.
+    #[error("it is not JSON: line {line}, column {column}: {problem}")]
+    Syntax {
+        /// Counts from 1.
+        line: usize,
+        /// Counts from 1, in characters.
+        column: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A value has another type than the client expects.
+    #[error("{path} should be {expected}")]
+    WrongType {
+        /// Where, such as `hooks.Stop`.
+        path: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A key appears twice, and programs differ in which one they take.
+    #[error("{path} appears twice; delete one of them")]
+    Twice {
+        /// Which, such as `hooks.Stop`.
+        path: String,
+    },
+}
 
 /// A parsed settings file.
 pub(super) struct Document {

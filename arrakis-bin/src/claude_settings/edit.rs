@@ -19,7 +19,7 @@ use std::path::Path;
 use arrakis_core::session::hook::HOOK_EVENTS;
 use jsonc_parser::cst::{CstInputValue, CstNode, CstObject, CstObjectProp};
 
-use super::document::{Document, property, string, wrong};
+use super::document::{Document, EditError, property, string, wrong};
 
 /// The file name by which a registered command is known to be ours.
 pub const HOOK_PROGRAM: &str = "arrakis-hook";
@@ -75,36 +75,6 @@ impl Edit {
     pub fn is_change(&self) -> bool {
         !(self.added.is_empty() && self.updated.is_empty() && self.removed.is_empty())
     }
-}
-
-/// The text is not a settings file that can be edited safely.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EditError {
-    /// It is not JSON.
-    #[error("it is not JSON: line {line}, column {column}: {problem}")]
-    Syntax {
-        /// Counts from 1.
-        line: usize,
-        /// Counts from 1, in characters.
-        column: usize,
-        /// What is wrong there.
-        problem: String,
-    },
-    /// A value has another type than the client expects.
-    #[error("{path} should be {expected}")]
-    WrongType {
-        /// Where, such as `hooks.Stop`.
-        path: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-    /// A key appears twice, and programs differ in which one they take.
-    #[error("{path} appears twice; delete one of them")]
-    Twice {
-        /// Which, such as `hooks.Stop`.
-        path: String,
-    },
 }
 
 /// The events that are registered: all that the client has, but one.

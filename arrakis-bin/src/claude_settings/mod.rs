@@ -7,6 +7,8 @@ mod document;
 pub mod edit;
 mod file;
 
+pub use document::EditError;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,8 @@ use std::path::{Path, PathBuf};
 use arrakis_core::base::clock::Timestamp;
 use serde::Serialize;
 
-use edit::{Edit, EditError};
+use crate::error_chain::error_chain;
+use edit::Edit;
 use file::{ReplaceError, Snapshot};
 
 /// How often an edit is made anew because somebody else wrote the file meanwhile.
@@ -278,15 +281,4 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => false,
     }
-}
-
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

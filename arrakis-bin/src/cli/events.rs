@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::output::table::{Cell, Column, Table};
+use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
 
 /// Rows of a list unless told otherwise: about what a screen holds.
@@ -33,9 +34,6 @@ const DEFAULT_LIMIT: u64 = 50;
 
 /// Most rows of one list; `--after` continues it.
 const MAX_LIMIT: u64 = 10_000;
-
-/// What is shown of a body to people, in bytes; JSON output has all of it.
-const SHOWN_BODY_BYTES: usize = 64 * 1024;
 
 /// On a terminal narrower than this, times come without the year.
 const NARROW_COLUMNS: usize = 100;
@@ -166,7 +164,7 @@ async fn list(
         })?;
         return Ok(());
     }
-    table(&events, context.terminal).write(&mut context.out, context.terminal)?;
+    table(&events, context).write(&mut context.out, context.terminal)?;
     if let Some(last) = events.last().filter(|_| events.len() == limit) {
         context.remark(&format!("\nThere may be more: add --after {}", last.id))?;
     }
@@ -182,7 +180,7 @@ async fn show(
     if context.json {
         context.write_json(&EventView::of(&event))?;
     } else {
-        write_event(&event, context.terminal, &mut context.out)?;
+        write_event(&event, &context.zone, context.terminal, &mut context.out)?;
     }
     Ok(())
 }
@@ -200,10 +198,11 @@ async fn find(id: &str, reader: &Arc<dyn EventReader>) -> anyhow::Result<EventDe
     }
 }
 
-fn table(events: &[EventSummary], terminal: Terminal) -> Table {
-    let narrow = terminal.width.is_some_and(|columns| columns < NARROW_COLUMNS);
+fn table(events: &[EventSummary], context: &Context) -> Table {
+    let zone = &context.zone;
+    let narrow = context.terminal.width.is_some_and(|columns| columns < NARROW_COLUMNS);
     let mut table = Table::new(vec![
-        Column::new("RECEIVED (UTC)"),
+        Column::new(zone.heading("RECEIVED", events.iter().map(|event| event.received_at))),
         Column::new("STATUS"),
         Column::new("EVENT").shrinks_to(10),
         Column::new("REQUEST ID"),
@@ -212,19 +211,19 @@ fn table(events: &[EventSummary], terminal: Terminal) -> Table {
     ]);
     for event in events {
         table.row(vec![
-            Cell::new(&output::moment(event.received_at, narrow)),
+            Cell::new(&zone.moment(event.received_at, narrow)),
             Cell::new(event.status.as_str()).style(output::status_style(event.status)),
             Cell::new(&event.event_type),
             Cell::new(event.request_id.as_str()).style(output::DIM),
             Cell::new(event.session_id.as_deref().unwrap_or_default()),
-            Cell::new(&note(event)).style(output::DIM),
+            Cell::new(&note(event, zone)).style(output::DIM),
         ]);
     }
     table
 }
 
 /// What a list says about an event beyond its columns: what is amiss, else what the event says.
-fn note(event: &EventSummary) -> String {
+fn note(event: &EventSummary, zone: &Zone) -> String {
     let mut notes = Vec::new();
     if let Some(first) = event.metadata.duplicate_of {
         notes.push(format!("repeats {first}"));
@@ -233,7 +232,7 @@ fn note(event: &EventSummary) -> String {
         notes.push(format!("retried {} times", event.retry_count));
     }
     if let Some(due) = event.retry_after {
-        notes.push(format!("next try {}", output::time_of_day(due)));
+        notes.push(format!("next try {}", zone.time_of_day(due)));
     }
     if let Some(message) = event.error_message.as_ref().or(event.error_code.as_ref()) {
         notes.push(message.clone());
@@ -241,7 +240,12 @@ fn note(event: &EventSummary) -> String {
     if notes.is_empty() { event.metadata.summary.clone() } else { notes.join("; ") }
 }
 
-fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> io::Result<()> {
+fn write_event(
+    event: &EventDetail,
+    zone: &Zone,
+    terminal: Terminal,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let summary = &event.summary;
     let status = terminal.paint(output::status_style(summary.status), summary.status.as_str());
     let title = terminal.paint(output::BOLD, &text::one_line(&summary.event_type));
@@ -257,7 +261,7 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     let id = |id: Option<Uuid>| id.map(|id| id.to_string());
     line("request id", Some(summary.request_id.to_string()))?;
     line("row id", Some(summary.id.to_string()))?;
-    line("received", Some(format!("{} UTC", output::moment(summary.received_at, false))))?;
+    line("received", Some(zone.whole_moment(summary.received_at)))?;
     line("stored after", summary.processing_time_ms.map(output::duration))?;
     line("session", summary.session_id.clone())?;
     line("conversation", id(answer.conversation_id))?;
@@ -266,7 +270,7 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     line("error", summary.error_code.clone())?;
     line("", summary.error_message.clone())?;
     line("retried", (summary.retry_count > 0).then(|| format!("{} times", summary.retry_count)))?;
-    line("next try", summary.retry_after.map(|at| format!("{} UTC", output::moment(at, false))))?;
+    line("next try", summary.retry_after.map(|at| zone.whole_moment(at)))?;
     line("client", event.ip_address.map(|ip| ip.to_string()))?;
     let mut section = |heading: &str, lines: Vec<String>| -> io::Result<()> {
         if lines.is_empty() {
@@ -275,7 +279,8 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
         writeln!(out, "\n{}", terminal.paint(output::DIM, heading))?;
         lines.iter().try_for_each(|line| writeln!(out, "  {}", text::one_line(line)))
     };
-    section("Changes of state", event.transitions.iter().map(transition).collect())?;
+    let transitions = event.transitions.iter().map(|change| transition(change, zone));
+    section("Changes of state", transitions.collect())?;
     let headers = event.headers.iter().map(|(name, value)| format!("{name}: {value}"));
     section("Headers", headers.collect())?;
     let metadata = serde_json::to_value(&summary.metadata)?;
@@ -283,7 +288,7 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     let metadata = metadata.map(|(name, value)| format!("{name}: {value}"));
     section("Metadata", metadata.collect())?;
     match &event.body {
-        Some(body) => write_body(body, terminal, out),
+        Some(body) => output::write_payload("Payload", body, terminal, out),
         None if summary.status == EventStatus::Duplicate => {
             writeln!(out, "\nIts body is that of the first event of this request id.")
         }
@@ -291,26 +296,9 @@ fn write_event(event: &EventDetail, terminal: Terminal, out: &mut dyn Write) -> 
     }
 }
 
-fn transition(change: &Transition) -> String {
-    let at = output::moment(change.at, false);
+fn transition(change: &Transition, zone: &Zone) -> String {
+    let at = zone.moment(change.at, false);
     format!("{at}  {} to {} by {}: {}", change.from, change.to, change.actor, change.reason)
-}
-
-fn write_body(body: &[u8], terminal: Terminal, out: &mut dyn Write) -> io::Result<()> {
-    let heading = format!("Payload, {}", output::size(body.len()));
-    writeln!(out, "\n{}", terminal.paint(output::DIM, &heading))?;
-    let whole = String::from_utf8_lossy(body);
-    let indented = match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-        Ok(_) => output::indent_json(&whole),
-        Err(_) => whole.into_owned(),
-    };
-    let shown = arrakis_core::base::limits::cut(&indented, SHOWN_BODY_BYTES);
-    writeln!(out, "{}", text::many_lines(shown))?;
-    if shown.len() < indented.len() {
-        let more = format!("… cut after {}; --json shows all", output::size(shown.len()));
-        writeln!(out, "{}", terminal.paint(output::WARN, &more))?;
-    }
-    Ok(())
 }
 
 /// One event, as JSON.

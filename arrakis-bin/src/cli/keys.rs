@@ -124,24 +124,25 @@ async fn list(store: &Arc<dyn KeyStore>, context: &mut Context) -> anyhow::Resul
         context.remark("No keys yet. Create one with `arrakis keys create --scope ingest`.")?;
         return Ok(());
     }
+    let zone = &context.zone;
     let mut table = Table::new(vec![
         Column::new("ID"),
         Column::new("SCOPE"),
         Column::new("STATE"),
-        Column::new("CREATED (UTC)"),
+        Column::new(zone.heading("CREATED", keys.iter().map(|key| key.created_at))),
         Column::new("WORKSPACE").shrinks_to(9).optional(),
         Column::new("NAME").shrinks_to(12),
     ]);
     for key in &keys {
         let (state, style) = match key.revoked_at {
             None => ("active".to_owned(), output::GOOD),
-            Some(at) => (format!("revoked {}", output::moment(at, false)), output::BAD),
+            Some(at) => (format!("revoked {}", zone.moment(at, false)), output::BAD),
         };
         table.row(vec![
             Cell::new(&key.id),
             Cell::new(key.scope.as_str()),
             Cell::new(&state).style(style),
-            Cell::new(&output::moment(key.created_at, false)),
+            Cell::new(&zone.moment(key.created_at, false)),
             Cell::new(&key.workspace).style(output::DIM),
             Cell::new(&key.name),
         ]);
@@ -166,12 +167,8 @@ async fn revoke(
     }
     match before.and_then(|key| key.revoked_at) {
         Some(at) => {
-            writeln!(
-                context.out,
-                "Key {} was revoked on {} UTC.",
-                args.id,
-                output::moment(at, false)
-            )?;
+            let at = context.zone.whole_moment(at);
+            writeln!(context.out, "Key {} was revoked on {at}.", args.id)?;
         }
         None => writeln!(context.out, "Revoked key {}.", args.id)?,
     }

@@ -42,6 +42,7 @@ use serde::Serialize;
 use crate::compose::{Store, open_as_it_is};
 use crate::config::{env_text, process_env};
 
+use output::zone::Zone;
 use output::{Terminal, text};
 
 /// Captures everything that happens in Claude Code sessions, and never loses it.
@@ -51,6 +52,11 @@ pub struct Cli {
     /// Print results as JSON.
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
+
+    /// Show and read times in UTC, and not in the time zone of TZ or else of the system. JSON has
+    /// UTC always.
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub utc: bool,
 
     /// Where configuration, spool, logs and the embedded store are [default: ARRAKIS_HOME, else
     /// ~/.arrakis].
@@ -167,6 +173,8 @@ pub struct Context {
     pub terminal: Terminal,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// In which people are shown times, and say them.
+    pub zone: Zone,
     /// For results.
     pub out: Box<dyn Write + Send>,
     /// For remarks and errors.
@@ -179,6 +187,7 @@ impl fmt::Debug for Context {
             .field("home", &self.home)
             .field("json", &self.json)
             .field("terminal", &self.terminal)
+            .field("zone", &self.zone)
             .finish_non_exhaustive()
     }
 }
@@ -186,12 +195,13 @@ impl fmt::Debug for Context {
 impl Context {
     /// The context of this process: standard output and standard error.
     #[must_use]
-    pub fn of_process(home: PathBuf, json: bool, clock: Arc<dyn Clock>) -> Self {
+    pub fn of_process(home: PathBuf, json: bool, clock: Arc<dyn Clock>, zone: Zone) -> Self {
         Self {
             home,
             json,
             terminal: Terminal::of_stdout(),
             clock,
+            zone,
             out: Box::new(io::BufWriter::new(io::stdout())),
             err: Box::new(io::stderr()),
         }

@@ -19,6 +19,7 @@ use clap::Args;
 
 use super::Context;
 use super::logs::Since;
+use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
 
 /// Hits unless told otherwise: about two screens.
@@ -43,8 +44,8 @@ pub struct SearchArgs {
     #[arg(long, value_name = "DIR")]
     pub project: Option<PathBuf>,
 
-    /// Only since then: a duration such as 3h or 2days, or a time such as 2026-11-24T10:15:00Z or
-    /// 2026-11-24.
+    /// Only since then: a duration such as 3h or 2days, or a time such as 2026-11-24,
+    /// 2026-11-24T10:15 or 2026-11-24T10:15:00Z.
     #[arg(long, value_name = "DURATION|TIME")]
     pub since: Option<Since>,
 
@@ -127,7 +128,7 @@ pub async fn run(
              are not searched (`arrakis status` shows them).",
         )?;
     } else {
-        write(&page, &args.workspace, context.terminal, &mut context.out)?;
+        write(&page, &args.workspace, &context.zone, context.terminal, &mut context.out)?;
         if let Some(next) = page.next {
             context.remark(&format!("\nThere is more: add --after {next}"))?;
         }
@@ -144,8 +145,8 @@ fn filter(args: &SearchArgs, context: &Context) -> anyhow::Result<SearchFilter> 
         text: Some(text).filter(|_| !args.text.is_empty()),
         session_id: args.session.clone(),
         project: project.map(|path| path.to_string_lossy().into_owned()),
-        since: args.since.map(|since| since.before(now)),
-        until: args.until.map(|until| until.before(now)),
+        since: args.since.map(|since| since.before(now, &context.zone)),
+        until: args.until.map(|until| until.before(now, &context.zone)),
         role: args.role,
         tool_name: args.tool.clone(),
         outcome: args.outcome,
@@ -176,6 +177,7 @@ fn role(text: &str) -> Result<Role, String> {
 fn write(
     page: &SearchPage,
     workspace: &str,
+    zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -191,13 +193,18 @@ fn write(
             write!(out, "  {}", terminal.paint(output::DIM, &text::one_line(path)))?;
         }
         writeln!(out, "\n{}", terminal.paint(output::DIM, &opening(first, workspace)))?;
-        hits.iter().try_for_each(|hit| write_hit(hit, terminal, out))?;
+        hits.iter().try_for_each(|hit| write_hit(hit, zone, terminal, out))?;
     }
     Ok(())
 }
 
-fn write_hit(hit: &SearchHit, terminal: Terminal, out: &mut dyn Write) -> io::Result<()> {
-    let at = terminal.paint(output::DIM, &output::moment(hit.at, false));
+fn write_hit(
+    hit: &SearchHit,
+    zone: &Zone,
+    terminal: Terminal,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let at = terminal.paint(output::DIM, &zone.moment(hit.at, false));
     let (name, outcome) = match &hit.what {
         HitKind::Message { role: Role::User } => ("you", None),
         HitKind::Message { role: Role::Assistant } => ("claude", None),

@@ -18,6 +18,7 @@ use arrakis_store_fs::spool::counters;
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
+use crate::error_chain::error_chain;
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
 use trouble::Troubles;
@@ -80,14 +81,14 @@ fn capture(
         Ok(_) => return Some(home.clone()),
         Err(error) => error,
     };
-    troubles.add("spool", "the event could not be spooled in the home", describe(&error));
+    troubles.add("spool", "the event could not be spooled in the home", error_chain(&error));
     let fallback = Layout::new(fallback_home(env));
     if matches!(error, arrakis_store_fs::SpoolError::Full(_)) {
         refuse(home, &fallback, troubles);
         return None;
     }
     let captured = private(&fallback).and_then(|()| {
-        Spool::new(fallback.clone()).capture(envelope).map_err(|error| describe(&error))
+        Spool::new(fallback.clone()).capture(envelope).map_err(|error| error_chain(&error))
     });
     match captured {
         Ok(path) => {
@@ -167,14 +168,4 @@ fn source(env: Env<'_>) -> Source {
         cli_version: env_text(env, "CLAUDE_CODE_VERSION"),
         ..machine(env)
     }
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Bench, bench};
+use crate::support::{BERLIN, Bench, bench};
 use arrakis_bin::cli::output::Terminal;
 use arrakis_bin::cli::output::text::{safe, width};
+use arrakis_bin::cli::output::zone::Zone;
 use arrakis_bin::cli::{Cli, Command, conversations, events, keys, logs};
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::record::key::ApiKey;
@@ -359,6 +360,29 @@ async fn long_messages_wrap_and_days_are_told() {
         ]
     );
     assert!(shown.contains("  open     last event 2026-11-25 12:00:02 UTC\n"), "{shown}");
+}
+
+#[tokio::test]
+async fn times_are_in_the_readers_zone_also_where_its_clocks_change() {
+    let mut desk = Desk::new();
+    desk.bench.context.zone = Zone::of_rule(BERLIN).unwrap();
+    desk.clock.set("2026-10-25T00:59:58Z".parse().unwrap());
+    desk.receive("r-1", hook("s", "SessionStart", r#","source":"startup""#)).await;
+    desk.receive("r-2", hook("s", "SessionEnd", r#","reason":"other""#)).await;
+    let list = desk.run("events list").await;
+    let times: Vec<_> = list.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(times, ["RECEIVED (CET/CEST)", "2026-10-25 02:00:00", "2026-10-25 02:59:59"]);
+    let event = desk.run("events show r-1").await;
+    assert!(event.contains("  received      2026-10-25 02:59:59 CEST\n"), "{event}");
+    assert!(desk.run("conversations list").await.starts_with("STARTED (CEST)       SESSION"));
+    let shown = desk.run("conversations show s").await;
+    assert!(shown.contains("  started  2026-10-25 02:59:59 CEST\n"), "{shown}");
+    assert!(shown.contains("  ended    2026-10-25 02:00:00 CET, after 1.0 s (other)\n"), "{shown}");
+    let timeline =
+        "\n02:59:59  SessionStart  startup\n\n2026-10-25 CET\n\n02:00:00  SessionEnd  other\n";
+    assert!(shown.ends_with(timeline), "{shown}");
+    let json = desk.json("events show r-1").await;
+    assert!(json["receivedAt"].as_str().unwrap().starts_with("2026-10-25T00:59:59."), "{json}");
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::{Bench, bench};
-use arrakis_bin::claude_settings::edit::{self, EditError};
-use arrakis_bin::claude_settings::{Scope, SettingsError, SettingsFiles};
+use arrakis_bin::claude_settings::edit;
+use arrakis_bin::claude_settings::{EditError, Scope, SettingsError, SettingsFiles};
 use arrakis_bin::cli::install::{self, InstallArgs, Surroundings, hook_beside};
 use arrakis_bin::cli::uninstall::{self, UninstallArgs};
 use arrakis_core::session::hook::HOOK_EVENTS;

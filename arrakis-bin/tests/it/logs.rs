@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::support::BERLIN;
 use crate::support::world::{World, assert_silent, run_where_mounting_is_allowed, start};
 use arrakis_bin::config::LogLimits;
 use arrakis_bin::log_file::LogFiles;
@@ -52,6 +53,60 @@ fn hooks_that_write_at_once_tear_no_line_and_lose_none() {
     assert_eq!((lines.len(), ids.len()), (HOOKS, HOOKS));
     let files = fs::read_dir(world.home().join("logs")).unwrap().count();
     assert!(files > 5, "{files} files, so it was rotated");
+}
+
+#[test]
+fn times_are_shown_and_read_in_the_zone_of_the_environment() {
+    let world = World::new();
+    fs::create_dir_all(world.home().join("logs")).unwrap();
+    let line = |at: &str| format!(r#"{{"timestamp":"{at}","level":"WARN","message":"m"}}"#);
+    let lines = ["2026-10-25T00:59:59.000000Z", "2026-10-25T01:00:00.000000Z"].map(line).join("\n");
+    fs::write(world.home().join("logs/webhook-error.log"), format!("{lines}\n")).unwrap();
+    let run = |zone: Option<&str>, more: &[&str]| {
+        let mut command = world.command(env!("CARGO_BIN_EXE_arrakis"));
+        match zone {
+            Some(zone) => command.env("TZ", zone),
+            None => command.env_remove("TZ"),
+        };
+        let output = command.arg("logs").args(more).output().unwrap();
+        assert!(output.status.success());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let times = |(out, err): (String, String)| {
+        assert_eq!(err, "");
+        let time = |line: &str| line.split("  ").next().unwrap().to_owned();
+        out.lines().map(time).collect::<Vec<_>>()
+    };
+    let utc = ["2026-10-25 00:59:59.000", "2026-10-25 01:00:00.000"];
+    let is_known = Path::new("/usr/share/zoneinfo/Europe/Berlin").exists();
+    for zone in [Some(BERLIN), Some("Europe/Berlin").filter(|_| is_known)].into_iter().flatten() {
+        let shown = ["2026-10-25 02:59:59.000+02:00", "2026-10-25 02:00:00.000+01:00"];
+        assert_eq!(times(run(Some(zone), &[])), shown);
+        assert_eq!(times(run(Some(zone), &["--utc"])), utc);
+        assert_eq!(run(Some(zone), &["--json"]), (format!("{lines}\n"), String::new()));
+        for (since, expected) in [
+            ("2026-10-25T02:59:59", &shown[..]),
+            ("2026-10-25 02:59:59.5", &shown[1..]),
+            ("2026-10-25T01:00:00Z", &shown[1..]),
+            ("2026-10-25", &shown[..]),
+        ] {
+            assert_eq!(times(run(Some(zone), &["--since", since])), expected, "{since}");
+        }
+    }
+    assert_eq!(times(run(Some("UTC"), &[])), utc);
+    assert_eq!(times(run(Some("UTC"), &["--since", "2026-10-25T01:00"])), utc[1..]);
+    let system = Path::new("/etc/localtime").exists().then_some(":/etc/localtime");
+    assert_eq!(times(run(None, &[])), times(run(system.or(Some("UTC")), &[])));
+
+    let (out, err) = run(Some("Mars/\u{1b}Olympus"), &[]);
+    assert_eq!(times((out, String::new())), utc);
+    let told = "TZ=Mars/\\x1bOlympus is no time zone that this machine knows: times are in UTC\n";
+    assert_eq!(err, told);
+
+    let mut odd = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    let output = odd.args(["logs", "--since", "2026-10-25T02:00+02"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "an offset that is not understood is no local time");
 }
 
 /// `arrakis logs --follow`, and its lines as they come.

@@ -39,7 +39,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let mut wanted = Vec::new();
     for session in &args.sessions {
-        let session = find::by_prefix(reader, &args.workspace, session).await?;
+        let session = find::by_prefix(reader, &args.workspace, session, &context.zone).await?;
         let found = reader.conversation(&args.workspace, &session).await?;
         wanted.extend(found.map(|detail| detail.conversation));
     }

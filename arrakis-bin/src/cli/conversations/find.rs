@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::bail;
 use arrakis_core::record::store::{EventReader, Page};
 
-use crate::cli::output::{self, text};
+use crate::cli::output::text;
+use crate::cli::output::zone::Zone;
 
 /// Conversations read at a time.
 const PAGE: usize = 1000;
@@ -22,6 +23,7 @@ pub(in crate::cli) async fn by_prefix(
     reader: &Arc<dyn EventReader>,
     workspace: &str,
     prefix: &str,
+    zone: &Zone,
 ) -> anyhow::Result<String> {
     let mut found = Vec::new();
     let mut page = Page::first(PAGE);
@@ -46,7 +48,7 @@ pub(in crate::cli) async fn by_prefix(
             let mut candidates = String::new();
             for one in several.iter().take(NAMED) {
                 let title = one.title.as_ref().map_or("", |title| &title.value);
-                let started = output::moment(one.started_at, false);
+                let started = zone.moment(one.started_at, false);
                 let title = text::one_line(title);
                 candidates += &format!("\n  {}  {started}  {title}", one.session_id);
             }

@@ -46,7 +46,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use super::output::table::{Cell, Column, Table};
-use super::output::{self, Terminal, pager};
+use super::output::zone::Zone;
+use super::output::{self, pager};
 use crate::config::process_env;
 use view::{ConversationView, DetailView};
 
@@ -155,7 +156,7 @@ async fn list(
     } else if all.is_empty() {
         context.remark("No conversations yet.")?;
     } else {
-        table(&all, context.terminal).write(&mut context.out, context.terminal)?;
+        table(&all, context).write(&mut context.out, context.terminal)?;
         if all.len() == limit {
             context.remark("\nThere may be more: raise --limit")?;
         }
@@ -176,7 +177,7 @@ async fn show(
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    let found = find(args, reader).await?;
+    let found = find(args, reader, &context.zone).await?;
     if context.json {
         return Ok(context.write_json(&DetailView::of(&found))?);
     }
@@ -186,8 +187,8 @@ async fn show(
         system: args.unfold,
     };
     let prompts = args.prompts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    let terminal = context.terminal;
-    let write = |out: &mut dyn Write| show::write(&found, unfold, prompts, terminal, out);
+    let (zone, terminal) = (&context.zone, context.terminal);
+    let write = |out: &mut dyn Write| show::write(&found, unfold, prompts, zone, terminal, out);
     match pager::command(&process_env).filter(|_| !args.no_pager) {
         Some(command) => {
             // From now on an interrupt is the pager's business.
@@ -202,6 +203,7 @@ async fn show(
 async fn find(
     args: &ShowArgs,
     reader: &Arc<dyn EventReader>,
+    zone: &Zone,
 ) -> anyhow::Result<ConversationDetail> {
     let workspace = &args.workspace;
     let session = match &args.session {
@@ -214,17 +216,18 @@ async fn find(
     if let Some(found) = reader.conversation(workspace, &session).await? {
         return Ok(found);
     }
-    let session = find::by_prefix(reader, workspace, &session).await?;
+    let session = find::by_prefix(reader, workspace, &session, zone).await?;
     match reader.conversation(workspace, &session).await? {
         Some(found) => Ok(found),
         None => bail!("the conversation {session} is gone"),
     }
 }
 
-fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {
-    let narrow = terminal.width.is_some_and(|columns| columns < 100);
+fn table(all: &[ConversationSummary], context: &Context) -> Table {
+    let zone = &context.zone;
+    let narrow = context.terminal.width.is_some_and(|columns| columns < 100);
     let mut table = Table::new(vec![
-        Column::new("STARTED (UTC)"),
+        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.started_at))),
         Column::new("SESSION"),
         Column::new("TITLE").shrinks_to(20),
         Column::new("MESSAGES").right().optional(),
@@ -241,7 +244,7 @@ fn table(all: &[ConversationSummary], terminal: Terminal) -> Table {
             None => ("open", output::GOOD),
         };
         table.row(vec![
-            Cell::new(&output::moment(conversation.started_at, narrow)),
+            Cell::new(&zone.moment(conversation.started_at, narrow)),
             Cell::new(&conversation.session_id),
             Cell::new(&said(&conversation.title)).style(output::BOLD),
             Cell::new(&messages.to_string()),

@@ -47,6 +47,7 @@ use arrakis_core::session::price;
 use super::Unfold;
 use super::thread::{Call, Item, Part, Thread, What};
 use super::tool::{self, Input, Line};
+use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
 /// Columns of the time at the left, with the gap after it.
@@ -66,10 +67,11 @@ pub(super) fn write(
     detail: &ConversationDetail,
     unfold: Unfold,
     prompts: Option<usize>,
+    zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    write_header(detail, terminal, out)?;
+    write_header(detail, zone, terminal, out)?;
     let main = Thread::of(detail);
     let is_prompt =
         |item: &Item<'_>| matches!(item, Item::Message(message, _) if message.role == Role::User);
@@ -79,12 +81,13 @@ pub(super) fn write(
         None => 0,
     });
     let mut reader =
-        Reader { terminal, unfold, out, marks: String::new(), day: None, needs_gap: true };
+        Reader { zone, terminal, unfold, out, marks: String::new(), day: None, needs_gap: true };
     main.items[first..].iter().try_for_each(|item| reader.item(item))
 }
 
 fn write_header(
     detail: &ConversationDetail,
+    zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -104,7 +107,7 @@ fn write_header(
     if let Some(model) = &conversation.model {
         line("model", &model.value)?;
     }
-    let moment = |at: Timestamp| format!("{} UTC", output::moment(at, false));
+    let moment = |at: Timestamp| zone.whole_moment(at);
     line("started", &moment(conversation.started_at))?;
     match (conversation.ended_at(), &conversation.ended) {
         (Some(at), Some(reason)) => {
@@ -158,12 +161,14 @@ fn write_header(
 
 /// Writes items, and what changes between them.
 struct Reader<'a> {
+    zone: &'a Zone,
     terminal: Terminal,
     unfold: Unfold,
     out: &'a mut dyn Write,
     /// What stands before each line of a subagent.
     marks: String,
-    day: Option<String>,
+    /// The day of what was written last, and how the zone is called on it.
+    day: Option<(String, String)>,
     /// Whether an empty line must stand before what comes.
     needs_gap: bool,
 }
@@ -218,7 +223,8 @@ impl Reader<'_> {
         self.needs_gap = true;
         let mut label = self.terminal.paint(style, speaker);
         if message.role == Role::User && message.origin.has_waited() {
-            label += &self.terminal.paint(output::DIM, &format!("  {}", queued(message)));
+            label +=
+                &self.terminal.paint(output::DIM, &format!("  {}", queued(message, self.zone)));
         }
         self.line(at, &label)?;
         self.needs_gap = true;
@@ -375,19 +381,24 @@ impl Reader<'_> {
     fn line(&mut self, at: Timestamp, line: &str) -> io::Result<()> {
         self.change_day(at)?;
         self.gap()?;
-        let time = format!("{:<TIME_COLUMNS$}", output::time_of_day(at));
+        let time = format!("{:<TIME_COLUMNS$}", self.zone.time_of_day(at));
         let time = self.terminal.paint(output::DIM, &time);
         writeln!(self.out, "{time}{}{line}", self.marks)
     }
 
-    /// A line for each day after the first.
+    /// A line for each day after the first, and where the clocks change.
     fn change_day(&mut self, at: Timestamp) -> io::Result<()> {
-        let day = output::moment(at, false).chars().take(10).collect::<String>();
-        if self.day.as_ref().is_some_and(|known| *known != day) {
-            writeln!(self.out, "\n{}", self.terminal.paint(output::DIM, &day))?;
+        let (day, zone) = self.zone.day(at);
+        let shown = match &self.day {
+            Some((_, known)) if *known != zone => Some(format!("{day} {zone}")),
+            Some((known, _)) if *known != day => Some(day.clone()),
+            _ => None,
+        };
+        if let Some(shown) = shown {
+            writeln!(self.out, "\n{}", self.terminal.paint(output::DIM, &shown))?;
             self.needs_gap = true;
         }
-        self.day = Some(day);
+        self.day = Some((day, zone));
         Ok(())
     }
 
@@ -415,9 +426,9 @@ impl Reader<'_> {
 }
 
 /// That a prompt waited in the queue while the model worked, and since when, where it stands further below.
-pub(in crate::cli) fn queued(message: &Message) -> String {
+pub(in crate::cli) fn queued(message: &Message, zone: &Zone) -> String {
     match message.sent_at {
-        Some(at) => format!("queued at {}", output::time_of_day(at)),
+        Some(at) => format!("queued at {}", zone.time_of_day(at)),
         None => "queued".to_owned(),
     }
 }

@@ -149,7 +149,8 @@ pub async fn run(
     archive: &Arc<dyn Archive>,
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
-    let selected = select::select(&args.selection, reader, context.clock.now()).await?;
+    let selected =
+        select::select(&args.selection, reader, context.clock.now(), &context.zone).await?;
     let progress = Progress::new("Exporting");
     progress.of(selected.sessions.len() as u64);
     let source = Source { reader, archive, selection: &args.selection, progress };

@@ -10,6 +10,7 @@ use arrakis_core::record::store::{ConversationSummary, EventReader, Page};
 
 use super::Selection;
 use crate::cli::conversations::find;
+use crate::cli::output::zone::Zone;
 
 /// Conversations read at a time.
 const PAGE: usize = 1000;
@@ -28,6 +29,7 @@ pub(super) async fn select(
     selection: &Selection,
     reader: &Arc<dyn EventReader>,
     now: Timestamp,
+    zone: &Zone,
 ) -> anyhow::Result<Selected> {
     let workspace = &selection.workspace;
     let is_narrow =
@@ -38,10 +40,10 @@ pub(super) async fn select(
     let rest = selection.all && !is_narrow;
     let mut meant = HashSet::new();
     for session in &selection.sessions {
-        meant.insert(find::by_prefix(reader, workspace, session).await?);
+        meant.insert(find::by_prefix(reader, workspace, session, zone).await?);
     }
-    let since = selection.since.map(|since| since.before(now));
-    let until = selection.until.map(|until| until.before(now));
+    let since = selection.since.map(|since| since.before(now, zone));
+    let until = selection.until.map(|until| until.before(now, zone));
     let project = selection.project.as_ref().map(std::path::absolute).transpose()?;
     let wanted = |one: &ConversationSummary| {
         let one = &one.conversation;

@@ -17,9 +17,12 @@ use anyhow::Context as _;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use clap::{Args, ValueEnum};
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::Pieces;
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
 use crate::shutdown;
 use follow::Follower;
@@ -46,8 +49,8 @@ pub struct LogsArgs {
     #[arg(long, value_name = "LEVEL")]
     pub level: Option<Level>,
 
-    /// Only lines since then: a duration such as 15m or 2days, or a time such as
-    /// 2026-11-24T10:15:00Z or 2026-11-24.
+    /// Only lines since then: a duration such as 15m or 2days, or a time such as 2026-11-24,
+    /// 2026-11-24T10:15 or 2026-11-24T10:15:00Z.
     #[arg(long, value_name = "DURATION|TIME")]
     pub since: Option<Since>,
 
@@ -85,6 +88,8 @@ pub enum Since {
     Ago(Duration),
     /// At this time.
     At(Timestamp),
+    /// When clocks of the reader's time zone show this.
+    Local(DateTime),
 }
 
 /// The text is neither a duration nor a time.
@@ -100,18 +105,26 @@ impl FromStr for Since {
         if let Ok(ago) = humantime::parse_duration(text) {
             return Ok(Self::Ago(ago));
         }
-        let midnight = || format!("{text}T00:00:00Z").parse();
-        text.parse().or_else(|_| midnight()).map(Self::At).map_err(|_| InvalidSince)
+        if let Ok(at) = text.parse() {
+            return Ok(Self::At(at));
+        }
+        let parts = Pieces::parse(text).map_err(|_| InvalidSince)?;
+        if parts.offset().is_some() || parts.time_zone_annotation().is_some() {
+            return Err(InvalidSince);
+        }
+        let time = parts.time().unwrap_or(Time::midnight());
+        Ok(Self::Local(parts.date().to_datetime(time)))
     }
 }
 
 impl Since {
     /// The time that is meant.
     #[must_use]
-    pub fn before(self, now: Timestamp) -> Timestamp {
+    pub fn before(self, now: Timestamp, zone: &Zone) -> Timestamp {
         match self {
             Self::Ago(ago) => now.minus(ago),
             Self::At(at) => at,
+            Self::Local(at) => zone.at(at),
         }
     }
 }
@@ -123,7 +136,7 @@ impl Since {
 /// The log directory or a file in it cannot be read, or the output cannot be written.
 pub fn run(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let directory = context.home.join("logs");
-    let since = args.since.map(|since| since.before(context.clock.now()));
+    let since = args.since.map(|since| since.before(context.clock.now(), &context.zone));
     let mut lines = Merge::open(&directory, since)
         .with_context(|| format!("the logs in {} cannot be read", directory.display()))?;
     let Counts { matching, unreadable } = show_newest(&mut lines, args, since, context)?;
@@ -152,7 +165,7 @@ pub fn run(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
 pub async fn follow(args: &LogsArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let shutdown = shutdown::on_signal()?;
     let directory = context.home.join("logs");
-    let since = args.since.map(|since| since.before(context.clock.now()));
+    let since = args.since.map(|since| since.before(context.clock.now(), &context.zone));
     let unreadable = || format!("the logs in {} cannot be read", directory.display());
     let (mut follower, mut lines) = Follower::open(&directory).with_context(unreadable)?;
     show_newest(&mut lines, args, since, context)?;
@@ -212,7 +225,7 @@ fn write(line: &Line, context: &mut Context) -> io::Result<()> {
     if context.json {
         write_json(line, &mut context.out)
     } else {
-        write_human(line, context.terminal, &mut context.out)
+        write_human(line, &context.zone, context.terminal, &mut context.out)
     }
 }
 
@@ -251,7 +264,12 @@ fn write_json(line: &Line, out: &mut dyn io::Write) -> io::Result<()> {
 }
 
 /// `2026-11-24 10:15:00.123  error  drainer  the message  requestId=… code=…`
-fn write_human(line: &Line, terminal: Terminal, out: &mut dyn io::Write) -> io::Result<()> {
+fn write_human(
+    line: &Line,
+    zone: &Zone,
+    terminal: Terminal,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let Some(fields) = &line.fields else {
         let raw = text::one_line(&line.raw);
         let file = text::one_line(&line.file);
@@ -266,11 +284,10 @@ fn write_human(line: &Line, terminal: Terminal, out: &mut dyn io::Write) -> io::
     };
     let written =
         |name: &str| text::one_line(fields.get(name).and_then(Value::as_str).unwrap_or_default());
-    let at = line.at.to_string().replace('T', " ");
     write!(
         out,
         "{}  {}  {:<7}  {}",
-        terminal.paint(output::DIM, at.get(..23).unwrap_or(&at)),
+        terminal.paint(output::DIM, &zone.exact_moment(line.at)),
         terminal.paint(style, &format!("{:<5}", written("level").to_lowercase())),
         written("component"),
         written("message"),

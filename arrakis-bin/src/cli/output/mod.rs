@@ -3,12 +3,13 @@
 pub mod pager;
 pub mod table;
 pub mod text;
+pub mod zone;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
-use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::limits::cut;
 use arrakis_core::record::audit::EventStatus;
 use serde::Serialize;
 
@@ -27,6 +28,9 @@ pub const NAME: Style = AnsiColor::Cyan.on_default();
 
 /// What was searched for.
 pub const MATCH: Style = AnsiColor::Yellow.on_default().bold();
+
+/// What is shown of a payload to people, in bytes; JSON output has all of it.
+pub const SHOWN_PAYLOAD_BYTES: usize = 64 * 1024;
 
 /// Columns of running text where there is no terminal to ask.
 const DEFAULT_COLUMNS: usize = 100;
@@ -145,19 +149,32 @@ pub fn indent_json(json: &str) -> String {
     indented
 }
 
-/// `2026-11-24 00:55:31`, in UTC; without the year where `narrow`.
-#[must_use]
-pub fn moment(at: Timestamp, narrow: bool) -> String {
-    let text = at.to_string();
-    let seconds = text.get(..19).unwrap_or(&text).replace('T', " ");
-    if narrow { seconds.get(5..).unwrap_or(&seconds).to_owned() } else { seconds }
-}
-
-/// `00:55:31`, in UTC.
-#[must_use]
-pub fn time_of_day(at: Timestamp) -> String {
-    let text = at.to_string();
-    text.get(11..19).unwrap_or(&text).to_owned()
+/// Writes a payload below a heading that begins with `what`: indented where it is JSON, made safe, and cut
+/// after [`SHOWN_PAYLOAD_BYTES`].
+///
+/// # Errors
+///
+/// `out` does not take it.
+pub fn write_payload(
+    what: &str,
+    bytes: &[u8],
+    terminal: Terminal,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let heading = format!("{what}, {}", size(bytes.len()));
+    writeln!(out, "\n{}", terminal.paint(DIM, &heading))?;
+    let whole = String::from_utf8_lossy(bytes);
+    let indented = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+        Ok(_) => indent_json(&whole),
+        Err(_) => whole.into_owned(),
+    };
+    let shown = cut(&indented, SHOWN_PAYLOAD_BYTES);
+    writeln!(out, "{}", text::many_lines(shown))?;
+    if shown.len() < indented.len() {
+        let more = format!("… cut after {}; --json shows all", size(shown.len()));
+        writeln!(out, "{}", terminal.paint(WARN, &more))?;
+    }
+    Ok(())
 }
 
 /// Names lines of types that are not known, the most frequent first; `None` where there are none.

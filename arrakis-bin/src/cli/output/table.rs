@@ -17,7 +17,7 @@ const GAP: usize = 2;
 /// One column.
 #[derive(Debug, Clone)]
 pub struct Column {
-    heading: &'static str,
+    heading: String,
     right: bool,
     min: Option<usize>,
     optional: bool,
@@ -26,8 +26,8 @@ pub struct Column {
 impl Column {
     /// A column whose cells are always whole.
     #[must_use]
-    pub fn new(heading: &'static str) -> Self {
-        Self { heading, right: false, min: None, optional: false }
+    pub fn new(heading: impl Into<String>) -> Self {
+        Self { heading: heading.into(), right: false, min: None, optional: false }
     }
 
     /// Aligns cells to the right, for numbers.
@@ -101,8 +101,11 @@ impl Table {
     /// `out` does not take it.
     pub fn write(&self, out: &mut dyn io::Write, terminal: Terminal) -> io::Result<()> {
         let widths = self.widths(terminal.width);
-        let headings: Vec<Cell> =
-            self.columns.iter().map(|column| Cell::new(column.heading).style(super::DIM)).collect();
+        let headings: Vec<Cell> = self
+            .columns
+            .iter()
+            .map(|column| Cell::new(&column.heading).style(super::DIM))
+            .collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
             let mut padding = 0;
@@ -133,7 +136,7 @@ impl Table {
             .enumerate()
             .map(|(n, column)| match widest(n) {
                 0 if column.optional => None,
-                cells => Some(cells.max(text::width(column.heading))),
+                cells => Some(cells.max(text::width(&column.heading))),
             })
             .collect();
         let Some(available) = available else { return widths };

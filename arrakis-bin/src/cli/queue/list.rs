@@ -173,13 +173,15 @@ fn write_rows(rows: &mut Vec<View>, context: &mut Context) -> io::Result<()> {
 }
 
 fn table(views: &[View], context: &Context) -> Table {
+    let zone = &context.zone;
     let mut table = Table::new(vec![
         Column::new("STATE"),
         Column::new("ID").shrinks_to(16),
         Column::new("EVENT").shrinks_to(10).optional(),
         Column::new("AGE").right(),
         Column::new("LOST").right(),
-        Column::new("NEXT TRY (UTC)").optional(),
+        Column::new(zone.heading("NEXT TRY", views.iter().filter_map(|view| view.next_due)))
+            .optional(),
         Column::new("SESSION").shrinks_to(9).optional(),
         Column::new("NOTE").shrinks_to(16).optional(),
     ]);
@@ -188,7 +190,7 @@ fn table(views: &[View], context: &Context) -> Table {
         let last = view.last_failure.as_ref();
         let failure = last.map(|last| format!("{}: {}", last.code, last.message));
         let note = view.problem.clone().or(failure).unwrap_or_default();
-        let next = view.next_due.map(|due| output::moment(due, narrow)).unwrap_or_default();
+        let next = view.next_due.map(|due| zone.moment(due, narrow)).unwrap_or_default();
         table.row(vec![
             Cell::new(view.state.as_str()).style(style(view.state)),
             Cell::new(&view.id),

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use anyhow::bail;
 use arrakis_core::base::dead_letter::Failure;
 use arrakis_core::base::envelope::Header;
-use arrakis_core::base::limits::cut;
 use arrakis_store_fs::Layout;
 use arrakis_store_fs::admin::entry::{Entry, Filter, Found, entries};
 use base64::Engine as _;
@@ -23,9 +22,6 @@ use super::super::Context;
 use super::super::output::{self, text};
 use super::list::{View, style};
 use super::spools;
-
-/// What is shown of a payload to people, in bytes; JSON output has all of it.
-const SHOWN_BYTES: usize = 64 * 1024;
 
 /// The arguments of `arrakis queue show`.
 #[derive(Debug, Clone, Args)]
@@ -76,8 +72,11 @@ fn show(entry: &Entry, layout: &Layout, context: &mut Context) -> anyhow::Result
         Found::Gone => return Ok(false),
         Found::Unreadable(reason) => {
             view.problem.get_or_insert_with(|| reason.to_string());
-            let read =
-                if context.json { entry.bytes()? } else { entry.head(SHOWN_BYTES as u64)? };
+            let read = if context.json {
+                entry.bytes()?
+            } else {
+                entry.head(output::SHOWN_PAYLOAD_BYTES as u64)?
+            };
             (None, read.whole())
         }
     };
@@ -88,7 +87,7 @@ fn show(entry: &Entry, layout: &Layout, context: &mut Context) -> anyhow::Result
         write_human(&view, header, &history, context)?;
         if let Some(bytes) = bytes {
             let what = if envelope.is_some() { "Payload" } else { "File" };
-            write_bytes(what, bytes, context)?;
+            output::write_payload(what, bytes, context.terminal, &mut context.out)?;
         }
         return Ok(true);
     }
@@ -119,7 +118,7 @@ fn write_human(
     history: &[Failure],
     context: &mut Context,
 ) -> io::Result<()> {
-    let (terminal, out) = (context.terminal, &mut context.out);
+    let (zone, terminal, out) = (&context.zone, context.terminal, &mut context.out);
     let title = text::one_line(view.event_type.as_deref().unwrap_or("unknown event"));
     let state = terminal.paint(style(view.state), view.state.as_str());
     writeln!(out, "{}  {state}", terminal.paint(output::BOLD, &title))?;
@@ -134,12 +133,12 @@ fn write_human(
     let truncated = header.and_then(|header| header.truncated.as_ref());
     line("request id", view.request_id.clone())?;
     line("problem", view.problem.clone())?;
-    line("captured", view.captured_at.map(|at| format!("{} UTC", output::moment(at, false))))?;
+    line("captured", view.captured_at.map(|at| zone.whole_moment(at)))?;
     line("age", view.age_ms.map(output::duration))?;
     line("session", view.session_id.clone())?;
     line("destination", view.destination.clone())?;
     line("rounds lost", view.rounds.map(|rounds| rounds.to_string()))?;
-    line("next try", view.next_due.map(|due| format!("{} UTC", output::moment(due, false))))?;
+    line("next try", view.next_due.map(|due| zone.whole_moment(due)))?;
     line("project", source(|header| &header.source.project_dir))?;
     line("host", source(|header| &header.source.host))?;
     line("user", source(|header| &header.source.user))?;
@@ -157,26 +156,8 @@ fn write_human(
         writeln!(out, "\n{}", terminal.paint(output::DIM, "Rounds lost"))?;
     }
     for Failure { at, round, code, message } in history {
-        let at = output::moment(*at, false);
+        let at = zone.moment(*at, false);
         writeln!(out, "  {at}  {round}  {}", text::one_line(&format!("{code}: {message}")))?;
-    }
-    Ok(())
-}
-
-fn write_bytes(what: &str, bytes: &[u8], context: &mut Context) -> io::Result<()> {
-    let (terminal, out) = (context.terminal, &mut context.out);
-    let heading = format!("{what}, {}", output::size(bytes.len()));
-    writeln!(out, "\n{}", terminal.paint(output::DIM, &heading))?;
-    let whole = String::from_utf8_lossy(bytes);
-    let indented = match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
-        Ok(_) => output::indent_json(&whole),
-        Err(_) => whole.into_owned(),
-    };
-    let shown = cut(&indented, SHOWN_BYTES);
-    writeln!(out, "{}", text::many_lines(shown))?;
-    if shown.len() < indented.len() {
-        let more = format!("… cut after {}; --json shows all", output::size(shown.len()));
-        writeln!(out, "{}", terminal.paint(output::WARN, &more))?;
     }
     Ok(())
 }

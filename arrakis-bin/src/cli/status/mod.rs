@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
+use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
 use crate::compose::{ConfiguredEndpoints, open_as_it_is};
 use crate::config::{Config, fallback_home, process_env};
@@ -147,7 +148,7 @@ fn read_tail(path: &Path) -> io::Result<String> {
 }
 
 fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
-    let (terminal, now) = (context.terminal, context.clock.now());
+    let (terminal, zone, now) = (context.terminal, &context.zone, context.clock.now());
     let out = &mut context.out;
     let label = |name: &str| terminal.paint(output::DIM, &format!("{name:<10}"));
     writeln!(out, "{}{}", label("home"), text::one_line(&status.home))?;
@@ -162,7 +163,7 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
     writeln!(out, "{}{server}", label("server"))?;
     for (name, spool) in [("spool", Some(&status.spool)), ("fallback", status.fallback.as_ref())] {
         let Some(spool) = spool else { continue };
-        spool::write(&label(name), spool, now, terminal, out)?;
+        spool::write(&label(name), spool, now, zone, terminal, out)?;
     }
     if let Some(stored) = &status.stored {
         let counts = stored.iter().map(|(state, count)| {
@@ -190,17 +191,23 @@ fn write_human(status: &Status, context: &mut Context) -> io::Result<()> {
     }
     writeln!(out, "{}{} in the last 24 hours, the latest:", label("troubles"), status.troubles)?;
     for trouble in &status.latest_troubles {
-        write_trouble(trouble, terminal, out)?;
+        write_trouble(trouble, zone, terminal, out)?;
     }
     writeln!(out, "More: `arrakis logs --level warn`")
 }
 
 /// Writes a trouble whole, in as many lines as it takes: its cause comes last.
-fn write_trouble(trouble: &Value, terminal: Terminal, out: &mut dyn io::Write) -> io::Result<()> {
+fn write_trouble(
+    trouble: &Value,
+    zone: &Zone,
+    terminal: Terminal,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let field = |name: &str| text::one_line(trouble[name].as_str().unwrap_or_default());
     let detail = [field("details"), field("error"), field("cause")].join(" ");
-    let whole =
-        format!("{} {}: {} {detail}", field("timestamp"), field("component"), field("message"));
+    let at = field("timestamp");
+    let at = at.parse().map_or(at, |at| zone.whole_moment(at));
+    let whole = format!("{at} {}: {} {detail}", field("component"), field("message"));
     let room = terminal.text_columns().saturating_sub(4).max(60);
     for (n, line) in text::wrap(whole.trim(), room, "").lines().enumerate() {
         let indent = if n == 0 { "  " } else { "    " };
@@ -222,7 +229,7 @@ mod tests {
             "message": "the receiver is away", "cause": words.join(" "),
         });
         let mut out = Vec::new();
-        write_trouble(&trouble, Terminal::NONE, &mut out).unwrap();
+        write_trouble(&trouble, &Zone::UTC, Terminal::NONE, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let shown: Vec<&str> = text.split_whitespace().collect();
         assert!(shown.ends_with(&words.iter().map(String::as_str).collect::<Vec<_>>()), "{text}");

@@ -11,6 +11,7 @@ use arrakis_store_fs::{Layout, is_drainer_running};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
 /// How many rules of redaction are named.
@@ -136,6 +137,7 @@ pub(super) fn write(
     label: &str,
     spool: &SpoolStatus,
     now: Timestamp,
+    zone: &Zone,
     terminal: Terminal,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
@@ -215,8 +217,9 @@ pub(super) fn write(
     for receiver in &spool.receivers {
         let style = (receiver.state != "closed").then_some(output::WARN);
         let failure = receiver.last_failure.as_ref();
-        let failure =
-            failure.map(|failure| format!("; last failure {}: {}", failure.at, failure.message));
+        let failure = failure.map(|failure| {
+            format!("; last failure {}: {}", zone.whole_moment(failure.at), failure.message)
+        });
         let text = format!(
             "the circuit breaker of {} is {}{}",
             receiver.destination,
@@ -255,7 +258,7 @@ mod tests {
     fn text(spool: &SpoolStatus) -> String {
         let mut out = Vec::new();
         let now = Timestamp::from_millis(100_000);
-        write("spool     ", spool, now, Terminal::NONE, &mut out).unwrap();
+        write("spool     ", spool, now, &Zone::UTC, Terminal::NONE, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

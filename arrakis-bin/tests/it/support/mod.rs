@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use arrakis_bin::cli::Context;
 use arrakis_bin::cli::output::Terminal;
+use arrakis_bin::cli::output::zone::Zone;
 use arrakis_core::base::clock::{ManualClock, Timestamp};
 
 /// A writer whose text can be read by whoever holds a clone.
@@ -32,6 +33,9 @@ impl Write for Captured {
     }
 }
 
+/// The time zone of Berlin: an hour before UTC, two in summer.
+pub(crate) const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+
 /// A context and the two ends of its output.
 pub(crate) struct Bench {
     pub(crate) context: Context,
@@ -39,7 +43,7 @@ pub(crate) struct Bench {
     pub(crate) err: Captured,
 }
 
-/// A context at noon of 24 November 2026, without a terminal.
+/// A context at noon of 24 November 2026 in UTC, without a terminal.
 pub(crate) fn bench(home: &Path) -> Bench {
     let (out, err) = (Captured::default(), Captured::default());
     let noon: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
@@ -48,6 +52,7 @@ pub(crate) fn bench(home: &Path) -> Bench {
         json: false,
         terminal: Terminal::NONE,
         clock: Arc::new(ManualClock::new(noon)),
+        zone: Zone::UTC,
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
     };

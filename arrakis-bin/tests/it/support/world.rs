@@ -54,6 +54,7 @@ impl World {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("HOME", self.directory.path())
+            .env("TZ", "UTC")
             .env("ARRAKIS_HOME", self.home())
             .env("ARRAKIS_FALLBACK_HOME", self.directory.path().join("fallback"));
         command

@@ -2,7 +2,7 @@
 //!
 //! Prompts and answers are as they were written, as far as that is safe ([`harmless`]). What was folded on a
 //! terminal is in `<details>`: tool uses with input and output, thinking, what the client itself says, and the
-//! threads of subagents.
+//! threads of subagents. Times are in UTC, for a document is read elsewhere too.
 
 mod harmless;
 
@@ -24,6 +24,7 @@ use super::{ExportArgs, Source, Summary};
 use crate::cli::conversations::show::queued;
 use crate::cli::conversations::thread::{Call, Item, Part, Thread, What};
 use crate::cli::conversations::tool::{self, Input, Line};
+use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, text};
 
 /// Most characters of what names a tool use, in its summary.
@@ -86,8 +87,8 @@ fn file_name(detail: &ConversationDetail) -> String {
         name.push('-');
         name.extend(digest.as_bytes()[..6].iter().map(|byte| format!("{byte:02x}")));
     }
-    let day = output::moment(detail.conversation.started_at, false);
-    format!("{}-{name}.md", day.get(..10).unwrap_or_default())
+    let (day, _) = Zone::UTC.day(detail.conversation.started_at);
+    format!("{day}-{name}.md")
 }
 
 /// A conversation as a document.
@@ -117,7 +118,7 @@ impl Document {
                 line(label, code(&said.value));
             }
         }
-        let moment = |at: Timestamp| format!("{} UTC", output::moment(at, false));
+        let moment = |at: Timestamp| Zone::UTC.whole_moment(at);
         line("Started", moment(of.started_at));
         match (of.ended_at(), &of.ended) {
             (Some(at), Some(reason)) => {
@@ -172,7 +173,7 @@ impl Document {
                         _ => "Claude",
                     };
                     let waited = message.role == Role::User && message.origin.has_waited();
-                    let waited = waited.then(|| format!(" · {}", queued(message)));
+                    let waited = waited.then(|| format!(" · {}", queued(message, &Zone::UTC)));
                     let (at, waited) = (time(part.at), waited.unwrap_or_default());
                     writeln!(self.0, "**{speaker}** · {at}{waited}\n").ok();
                     writeln!(self.0, "{}", markdown(words)).ok();
@@ -244,5 +245,5 @@ impl Document {
 }
 
 fn time(at: Timestamp) -> String {
-    output::moment(at, false)
+    Zone::UTC.moment(at, false)
 }
