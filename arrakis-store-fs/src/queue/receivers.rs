@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 
 use arrakis_core::base::limits::RECEIVERS_MAX;
-use arrakis_core::delivery::layers::breaker::{BreakerSnapshot, ReceiverHealth};
+use arrakis_core::delivery::receiver::{BreakerSnapshot, ReceiverHealth};
 
 use crate::spool::durability::{RealFileSystem, write_durably};
 use crate::spool::layout::Layout;
