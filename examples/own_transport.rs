@@ -52,7 +52,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let transport = Arc::new(ServiceTransport::new(limited));
 
     let jitter = Jitter::new(StdRng::from_seed(rand::random()));
-    let stack = delivery_stack(transport, DeliveryConfig::new(jitter.clone()));
+    // What the layers learn about the receivers, the drain loop must know too.
+    let delivery = DeliveryConfig::new(jitter.clone());
+    let receivers = delivery.receivers.clone();
+    let stack = Arc::new(delivery_stack(transport, delivery));
     let queue = Arc::new(MemoryQueue::new(Arc::new(SystemClock)));
     for n in 1..=3 {
         let now = SystemClock.now();
@@ -60,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let payload = format!(r#"{{"hook_event_name":"Stop","n":{n}}}"#);
         queue.push(Envelope::new(id, now, "printer", Source::default(), payload)).await?;
     }
-    let drainer = Drainer::new(queue, Arc::new(stack), DrainConfig::new(jitter));
+    let drainer = Drainer::new(queue, stack, receivers, DrainConfig::new(jitter));
     let report = drainer.run(Until::NothingDue, &CancellationToken::new()).await;
     println!("delivered {}", report.delivered);
     Ok(())

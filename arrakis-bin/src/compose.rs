@@ -9,8 +9,8 @@ use arrakis_core::base::conservation::SpoolReporter;
 use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::delivery::drain::{DrainConfig, Drainer};
-use arrakis_core::delivery::layers::breaker::BreakerHandle;
 use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
+use arrakis_core::delivery::receiver;
 use arrakis_core::delivery::transport::{Redacting, TransportError};
 use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::retry::RetryJob;
@@ -194,8 +194,8 @@ pub async fn run_server(
     );
 }
 
-/// What the drainers of a process have in common on the way to the receivers: the circuits above all,
-/// so that none knocks where another has found nobody.
+/// What the drainers of a process have in common on the way to the receivers: above all what they know of
+/// these, so that none tries a receiver that another has found away.
 #[derive(Debug)]
 pub struct Delivery {
     endpoints: Arc<ConfiguredEndpoints>,
@@ -216,14 +216,14 @@ impl Delivery {
             timeout: config.timeout,
             ..DeliveryConfig::new(jitter)
         };
-        config.breaker.restore(receivers::load(home));
+        config.receivers.restore(receivers::load(home));
         Self { endpoints, config }
     }
 
     /// What is known about the receivers.
     #[must_use]
-    pub fn breaker(&self) -> &BreakerHandle {
-        &self.config.breaker
+    pub fn receivers(&self) -> &receiver::Receivers {
+        &self.config.receivers
     }
 }
 
@@ -274,9 +274,10 @@ pub fn drainer(
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
     let redacting = Redacting::new(Arc::new(transport), move || endpoints.redactor());
     let stack = Arc::new(delivery_stack(Arc::new(redacting), delivery.config.clone()));
+    let receivers = delivery.receivers().clone();
     let drain = DrainConfig::new(delivery.config.jitter.clone());
-    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, drain).with_witness(follower);
-    Ok((queue, drainer))
+    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, receivers, drain);
+    Ok((queue, drainer.with_witness(follower)))
 }
 
 /// The endpoints of the configuration, which may change while a drainer runs.

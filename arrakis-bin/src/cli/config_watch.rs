@@ -69,6 +69,7 @@ mod tests {
     use arrakis_core::base::retry::Jitter;
     use arrakis_core::delivery::drain::{DrainConfig, Until};
     use arrakis_core::delivery::queue::{MemoryQueue, Queue};
+    use arrakis_core::delivery::receiver::Receivers;
     use arrakis_core::delivery::transport::{Batch, Loopback, Outcome, Transport, TransportError};
     use arrakis_core::testkit::fakes::TokioClock;
     use arrakis_transport_http::client::Endpoints;
@@ -120,9 +121,10 @@ mod tests {
             &b"{}"[..],
         );
         queue.push(event).await.unwrap();
-        let config =
-            DrainConfig { clock, ..DrainConfig::new(Jitter::new(StdRng::seed_from_u64(1))) };
-        let drainer = Drainer::new(queue, Arc::<Keyed>::clone(&transport) as _, config);
+        let jitter = Jitter::new(StdRng::seed_from_u64(1));
+        let receivers = Receivers::new(Arc::clone(&clock), jitter.clone());
+        let config = DrainConfig { clock, ..DrainConfig::new(jitter) };
+        let drainer = Drainer::new(queue, Arc::<Keyed>::clone(&transport) as _, receivers, config);
         let shutdown = CancellationToken::new();
         let person = async {
             sleep(Duration::from_secs(3600)).await;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::bail;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::delivery::drain::{DrainReport, Until};
-use arrakis_core::delivery::layers::breaker::BreakerHandle;
 use arrakis_core::delivery::queue::Queue;
+use arrakis_core::delivery::receiver::Receivers;
 use arrakis_store_fs::source::Follower;
 use arrakis_store_fs::spool::{is_leased, receivers};
 use arrakis_store_fs::{DrainerLock, Layout, Spool, is_drainer_running, is_idle};
@@ -107,7 +107,7 @@ impl Drain<'_> {
         let draining = spools.iter().map(|spool| self.spool(spool, &endpoints, &delivery));
         let done = CancellationToken::new();
         let ((), drained) =
-            tokio::join!(keep_receivers(self.home, delivery.breaker(), &done), async {
+            tokio::join!(keep_receivers(self.home, delivery.receivers(), &done), async {
                 let drained = futures_util::future::join_all(draining).await;
                 done.cancel();
                 drained
@@ -213,9 +213,9 @@ impl Drain<'_> {
 }
 
 /// Keeps what is known about the receivers for the next drainer, whenever it changes.
-async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &CancellationToken) {
-    let mut changes = breaker.changes();
-    let mut before = breaker.snapshot();
+async fn keep_receivers(home: &Layout, known: &Receivers, done: &CancellationToken) {
+    let mut changes = known.changes();
+    let mut before = known.snapshot();
     let mut warned = false;
     loop {
         tokio::select! {
@@ -223,7 +223,7 @@ async fn keep_receivers(home: &Layout, breaker: &BreakerHandle, done: &Cancellat
             () = done.cancelled() => if !changes.has_changed().unwrap_or_default() { return },
         }
         changes.mark_unchanged();
-        let (dir, snapshot, since) = (home.clone().into(), breaker.snapshot(), before.clone());
+        let (dir, snapshot, since) = (home.clone().into(), known.snapshot(), before.clone());
         let saved = snapshot.clone();
         let saving = tokio::task::spawn_blocking(move || receivers::save(&dir, &saved, &since));
         match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {

@@ -110,13 +110,13 @@ pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);
 /// Longest `Retry-After` that is honoured.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Most receivers whose circuits are remembered; beyond it those that are well are forgotten. A person
+/// Most receivers whose state is remembered; beyond it those that are healthy are forgotten. A person
 /// has one or two, and their state is kept in a file.
 pub const RECEIVERS_MAX: usize = 100;
 
-/// Most events that a drainer knows a receiver to hang at; beyond it they are found anew. Each takes half a
-/// minute to find, so only a receiver that often hangs has more.
-pub const SUSPECTS_MAX: usize = 1000;
+/// Most events of a receiver that are known to time out alone; beyond it they are found anew. Each takes half a
+/// minute to find, so only a receiver that often times out has more.
+pub const TIMED_OUT_EVENTS_MAX: usize = 1000;
 
 /// How long an event may wait for its receiver, in time that a drainer has watched pass: a week
 /// covers holidays. After it the event is a dead letter, until the receiver is back.

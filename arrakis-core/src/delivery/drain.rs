@@ -14,18 +14,16 @@
 //!   lost a receiver together come back one by one;
 //! * the configuration's: the event goes back as it was and the gate is held, with one warning; it is
 //!   tried again every minute, and at once when somebody pokes;
-//! * an event's own: a batch is taken apart to find it; found, it loses a round. Out of rounds it
-//!   becomes a dead letter. Where nothing shows that the receiver works (`drain/suspects.rs`) it is taken
-//!   for the receiver's.
+//! * an event's own: a batch is taken apart to find it; found, it fails a round. Out of rounds it
+//!   becomes a dead letter. Where nothing shows that the receiver works (`receiver/poison.rs`) the receiver
+//!   is to blame.
 //!
-//! The gate says when events are leased for a receiver again; whether an attempt may leave is the
-//! [circuit breaker](crate::delivery::layers::breaker)'s to say. While that is not closed, 5xx is taken for the
-//! receiver's fault, and it is asked with single events taken at random: no event can keep the others
-//! from showing that the receiver is back.
+//! The gate says when events are leased for a receiver again; the circuit breaker
+//! ([`receiver`](crate::delivery::receiver)) says whether an attempt may leave. While the circuit is not closed
+//! every failure is the receiver's, and it is asked with single events taken at random: no event can keep the
+//! others from showing that the receiver is back.
 
 mod deliver;
-mod gate;
-mod suspects;
 mod witness;
 
 use std::sync::Arc;
@@ -43,10 +41,9 @@ use crate::base::id::RequestId;
 use crate::base::limits::{BATCH_MAX_EVENTS, BATCH_MAX_PAYLOAD_BYTES};
 use crate::base::retry::{Jitter, RetrySchedule};
 use crate::delivery::queue::{Aged, Lane, LeaseRequest, Leased, Queue, Wake};
+use crate::delivery::receiver::{Gates, Receivers};
 use crate::delivery::transport::Transport;
 
-use gate::Gates;
-use suspects::Suspects;
 pub use witness::Witness;
 
 /// When a drain ends.
@@ -104,7 +101,7 @@ pub struct DrainReport {
     pub delivered: u64,
     /// Events that the receiver had before.
     pub duplicates: u64,
-    /// Rounds that events lost.
+    /// Rounds that events failed.
     pub retried: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
@@ -119,8 +116,8 @@ pub struct Drainer {
     transport: Arc<dyn Transport>,
     witness: Option<Arc<dyn Witness>>,
     config: DrainConfig,
+    receivers: Receivers,
     gates: Gates,
-    suspects: Suspects,
     counters: Counters,
     /// Tells the backlog lane that there may be something to do.
     backlog: Notify,
@@ -138,10 +135,10 @@ struct Counters {
 /// How often dead owners are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long fresh events wait for a delivery of others that are under way. One that takes longer may hang.
-const FRESH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long fresh events wait for a delivery that is under way. One that takes longer may time out.
+const FRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most deliveries of fresh events under way at a time: one works, the others hang until they time out.
+/// Most deliveries of fresh events under way at a time: one works, the others wait for their timeouts.
 const FRESH_DELIVERIES: usize = 8;
 
 /// How long the loop waits after the queue itself failed.
@@ -149,12 +146,17 @@ const QUEUE_TROUBLE_DELAY: Duration = Duration::from_secs(1);
 
 impl Drainer {
     /// A drainer of `queue` through `transport`, which is usually a
-    /// [`delivery_stack`](crate::delivery::layers::delivery_stack).
+    /// [`delivery_stack`](crate::delivery::layers::delivery_stack) with the same `receivers`.
     #[must_use]
-    pub fn new(queue: Arc<dyn Queue>, transport: Arc<dyn Transport>, config: DrainConfig) -> Self {
-        let gates = Gates::new(config.schedule.clone(), config.jitter.clone());
-        let (suspects, counters, backlog) = Default::default();
-        Self { queue, transport, witness: None, config, gates, suspects, counters, backlog }
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        transport: Arc<dyn Transport>,
+        receivers: Receivers,
+        config: DrainConfig,
+    ) -> Self {
+        let gates = Gates::new(receivers.clone(), config.schedule.clone(), config.jitter.clone());
+        let (counters, backlog) = Default::default();
+        Self { queue, transport, witness: None, config, receivers, gates, counters, backlog }
     }
 
     /// The same drainer, which tells `witness` of the events that it takes up.
@@ -188,7 +190,7 @@ impl Drainer {
         self.report()
     }
 
-    /// Has every receiver tried again at once, however long it was to be left alone.
+    /// Retries every receiver now, ignoring delays.
     pub fn poke(&self) {
         self.gates.poke();
         self.backlog.notify_one();
@@ -209,21 +211,21 @@ impl Drainer {
 
     async fn fresh_lane(&self, done: &CancellationToken, shutdown: &CancellationToken) {
         let mut under_way = FuturesUnordered::new();
-        let mut patient_until = Instant::now();
+        let mut waits_until = Instant::now();
         loop {
             let has_room = under_way.len() < FRESH_DELIVERIES;
-            let takes_more = under_way.is_empty() || (has_room && patient_until <= Instant::now());
+            let takes_more = under_way.is_empty() || (has_room && waits_until <= Instant::now());
             let wake = tokio::select! {
                 () = done.cancelled() => break,
                 Some(()) = under_way.next() => continue,
                 wake = self.queue.wait(), if takes_more => wake,
-                () = tokio::time::sleep_until(patient_until), if has_room && !takes_more => continue,
+                () = tokio::time::sleep_until(waits_until), if has_room && !takes_more => continue,
             };
             match wake {
                 Wake::Poked => self.poke(),
                 Wake::Pushed => {
                     self.gates.fresh_arrival();
-                    patient_until = Instant::now() + FRESH_PATIENCE;
+                    waits_until = Instant::now() + FRESH_TIMEOUT;
                     under_way.push(async {
                         while self.step(Lane::Fresh, shutdown).await.is_progress() {}
                         // What the fresh lane does not know of (a notification that was lost, an event
@@ -281,7 +283,7 @@ impl Drainer {
                 () = tokio::time::sleep(REAP_INTERVAL) => self.reap().await,
             }
             let now = Instant::now();
-            // What waits for the configuration to be mended does not grow old by it.
+            // Events do not grow old while they wait for a correct configuration.
             let by = if self.gates.is_any_held() { Duration::ZERO } else { now - before };
             self.age(by).await;
             before = now;

@@ -6,9 +6,8 @@ use std::time::Duration;
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::retry::Jitter;
-use arrakis_core::delivery::layers::breaker::{
-    BreakerHandle, BreakerLayer, BreakerSnapshot, BreakerState, PROBE_INTERVAL,
-};
+use arrakis_core::delivery::layers::BreakerLayer;
+use arrakis_core::delivery::receiver::{BreakerSnapshot, BreakerState, PROBE_INTERVAL, Receivers};
 use arrakis_core::delivery::transport::{
     Batch, Outcome, ServiceTransport, Transport, TransportError, TransportService,
 };
@@ -30,7 +29,7 @@ const LONG_ENOUGH: Duration = Duration::from_millis(7500);
 
 struct World {
     receiver: Arc<FaultyReceiver>,
-    handle: BreakerHandle,
+    handle: Receivers,
     breaker: Arc<dyn Transport>,
 }
 
@@ -66,11 +65,11 @@ impl World {
     }
 }
 
-fn handle(clock: Arc<dyn Clock>) -> BreakerHandle {
-    BreakerHandle::new(clock, Jitter::new(StdRng::seed_from_u64(1)))
+fn handle(clock: Arc<dyn Clock>) -> Receivers {
+    Receivers::new(clock, Jitter::new(StdRng::seed_from_u64(1)))
 }
 
-fn around(transport: Arc<dyn Transport>, handle: &BreakerHandle) -> Arc<dyn Transport> {
+fn around(transport: Arc<dyn Transport>, handle: &Receivers) -> Arc<dyn Transport> {
     let layer = BreakerLayer::new(handle.clone());
     Arc::new(ServiceTransport::new(layer.layer(TransportService::new(transport))))
 }

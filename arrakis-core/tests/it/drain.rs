@@ -41,10 +41,12 @@ impl World {
         let clock = Arc::new(TokioClock::new(Timestamp::from_millis(1_800_000_000_000)));
         let queue = Arc::new(MemoryQueue::new(Arc::<TokioClock>::clone(&clock)));
         let jitter = Jitter::new(StdRng::seed_from_u64(1));
-        let stack = delivery_stack(transport, DeliveryConfig::new(jitter.clone()));
+        let delivery = DeliveryConfig::new(jitter.clone());
+        let receivers = delivery.receivers.clone();
+        let stack = Arc::new(delivery_stack(transport, delivery));
         let config =
             DrainConfig { clock: Arc::<TokioClock>::clone(&clock), ..DrainConfig::new(jitter) };
-        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), Arc::new(stack), config);
+        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), stack, receivers, config);
         Self { queue, receiver, drainer: Arc::new(drainer), shutdown: CancellationToken::new() }
     }
 

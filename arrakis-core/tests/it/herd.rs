@@ -42,12 +42,11 @@ async fn attempts(outage: Duration, fresh: Option<Duration>) -> Vec<Vec<f64>> {
         }
         let phase = rng.random_range(0.0..1.0);
         let jitter = Jitter::new(rng);
-        let stack = delivery_stack(
-            Arc::<FaultyReceiver>::clone(&receiver),
-            DeliveryConfig::new(jitter.clone()),
-        );
+        let delivery = DeliveryConfig::new(jitter.clone());
+        let receivers = delivery.receivers.clone();
+        let stack = Arc::new(delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery));
         let config = DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter) };
-        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), Arc::new(stack), config);
+        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), stack, receivers, config);
         let shutdown = shutdown.clone();
         clients.push(tokio::spawn(async move {
             let captures = async {

@@ -9,9 +9,9 @@ use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::retry::Jitter;
 use arrakis_core::delivery::drain::{DrainConfig, DrainReport, Drainer, Until};
-use arrakis_core::delivery::layers::breaker::{BreakerHandle, BreakerState, PROBE_INTERVAL};
 use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
 use arrakis_core::delivery::queue::{Depth, MemoryQueue, Queue};
+use arrakis_core::delivery::receiver::{BreakerState, PROBE_INTERVAL, Receivers};
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::testkit::fakes::TokioClock;
 use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unavailable, unreachable};
@@ -28,7 +28,7 @@ const EVENTS: usize = 72;
 
 /// A process that drains: its circuits, and a drainer for each of its queues.
 struct Process {
-    breaker: BreakerHandle,
+    receivers: Receivers,
     drainers: Vec<Drainer>,
     shutdown: CancellationToken,
 }
@@ -42,17 +42,22 @@ impl Process {
     ) -> Self {
         let jitter = Jitter::new(StdRng::seed_from_u64(seed));
         let clock: Arc<dyn Clock> = Arc::<TokioClock>::clone(clock);
-        let breaker = BreakerHandle::new(Arc::clone(&clock), jitter.clone());
+        let receivers = Receivers::new(Arc::clone(&clock), jitter.clone());
         let config =
-            DeliveryConfig { breaker: breaker.clone(), ..DeliveryConfig::new(jitter.clone()) };
+            DeliveryConfig { receivers: receivers.clone(), ..DeliveryConfig::new(jitter.clone()) };
         let stack = Arc::new(delivery_stack(Arc::<FaultyReceiver>::clone(receiver), config));
         let drainer = |queue: &Arc<MemoryQueue>| {
             let config =
                 DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter.clone()) };
-            Drainer::new(Arc::<MemoryQueue>::clone(queue), Arc::clone(&stack) as _, config)
+            Drainer::new(
+                Arc::<MemoryQueue>::clone(queue),
+                Arc::clone(&stack) as _,
+                receivers.clone(),
+                config,
+            )
         };
         let drainers = queues.iter().map(drainer).collect();
-        Self { breaker, drainers, shutdown: CancellationToken::new() }
+        Self { receivers, drainers, shutdown: CancellationToken::new() }
     }
 
     async fn run(&self) -> DrainReport {
@@ -67,7 +72,7 @@ impl Process {
     }
 
     fn state(&self) -> BreakerState {
-        self.breaker.state("http://receiver/")
+        self.receivers.state("http://receiver/")
     }
 }
 
@@ -92,7 +97,7 @@ async fn two_days(fault: fn() -> TransportError) -> DrainReport {
     for seed in 0..8 {
         let process = Process::start(&receiver, &queues, &clock, seed);
         if let Some(kept) = kept {
-            process.breaker.restore(kept);
+            process.receivers.restore(kept);
         }
         let world = async {
             for n in 0..EVENTS {
@@ -114,7 +119,7 @@ async fn two_days(fault: fn() -> TransportError) -> DrainReport {
         assert_eq!(report.delivered, 0);
         sum.retried += report.retried;
         sum.dead_lettered += report.dead_lettered;
-        kept = Some(process.breaker.snapshot());
+        kept = Some(process.receivers.snapshot());
     }
     let probes: Vec<_> = receiver.attempts().into_iter().map(|(at, _)| at).collect();
     let probes = &probes[probes.partition_point(|at| Some(*at) < opened)..];
@@ -126,7 +131,7 @@ async fn two_days(fault: fn() -> TransportError) -> DrainReport {
     receiver.recover();
     let back = Instant::now();
     let process = Process::start(&receiver, &queues, &clock, 8);
-    process.breaker.restore(kept.unwrap());
+    process.receivers.restore(kept.unwrap());
     let report = process.run().await;
     assert_eq!(receiver.stored(), 100 + 8 * EVENTS);
     assert_eq!(report.delivered, receiver.stored() as u64);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::clock::{SystemClock, Timestamp};
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::retry::{FixedRetry, Jitter};
 use arrakis_core::delivery::layers::{AttemptPolicy, DeliveryConfig, delivery_stack};
+use arrakis_core::delivery::receiver::Receivers;
 use arrakis_core::delivery::transport::{
     Batch, ServiceTransport, Transport, TransportError, TransportService,
 };
@@ -20,7 +21,8 @@ use tower::retry::RetryLayer;
 /// A receiver, and the way to it with nothing but repeats.
 fn world() -> (Arc<FaultyReceiver>, Arc<dyn Transport>) {
     let receiver = Arc::<FaultyReceiver>::default();
-    let policy = AttemptPolicy::new(Arc::new(FixedRetry::default()), jitter());
+    let receivers = Receivers::new(Arc::new(SystemClock), jitter());
+    let policy = AttemptPolicy::new(Arc::new(FixedRetry::default()), jitter(), receivers);
     let service = TransportService::new(Arc::<FaultyReceiver>::clone(&receiver));
     let repeating = RetryLayer::new(policy).layer(service);
     (receiver, Arc::new(ServiceTransport::new(repeating)))

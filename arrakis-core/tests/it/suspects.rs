@@ -43,10 +43,11 @@ impl World {
         let queue = Arc::new(MemoryQueue::new(Arc::clone(&clock)));
         let jitter = Jitter::new(StdRng::seed_from_u64(1));
         let receiver = Arc::<Receiver>::default();
-        let stack =
-            delivery_stack(Arc::<Receiver>::clone(&receiver), DeliveryConfig::new(jitter.clone()));
+        let delivery = DeliveryConfig::new(jitter.clone());
+        let receivers = delivery.receivers.clone();
+        let stack = Arc::new(delivery_stack(Arc::<Receiver>::clone(&receiver), delivery));
         let config = DrainConfig { clock, ..DrainConfig::new(jitter) };
-        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), Arc::new(stack), config);
+        let drainer = Drainer::new(Arc::<MemoryQueue>::clone(&queue), stack, receivers, config);
         let (shutdown, pushed) = Default::default();
         Self { queue, receiver, drainer, shutdown, pushed }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
-use arrakis_core::base::limits::SUSPECTS_MAX;
+use arrakis_core::base::limits::TIMED_OUT_EVENTS_MAX;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::spool::layout::is_due;
@@ -17,7 +17,7 @@ pub(crate) struct Deferrals(Mutex<HashMap<RequestId, Timestamp>>);
 impl Deferrals {
     pub(crate) fn insert(&self, id: &RequestId, due: Timestamp) {
         let mut known = self.known();
-        if known.len() >= SUSPECTS_MAX {
+        if known.len() >= TIMED_OUT_EVENTS_MAX {
             known.clear();
         }
         known.insert(id.clone(), due);

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use arrakis_core::base::limits::RECEIVERS_MAX;
-use arrakis_core::delivery::layers::breaker::{BreakerSnapshot, ReceiverHealth};
+use arrakis_core::delivery::receiver::{BreakerSnapshot, ReceiverHealth};
 
 use crate::spool::dir::SpoolDir;
 use crate::spool::durability::replace_durably;

@@ -10,11 +10,9 @@ use arrakis_core::base::clock::{Clock, SystemClock, Timestamp};
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::retry::Jitter;
 use arrakis_core::delivery::drain::{DrainConfig, Drainer, Until};
-use arrakis_core::delivery::layers::breaker::{
-    BreakerHandle, BreakerSnapshot, BreakerState, ReceiverHealth,
-};
 use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
 use arrakis_core::delivery::queue::{Depth, Queue};
+use arrakis_core::delivery::receiver::{BreakerSnapshot, BreakerState, ReceiverHealth, Receivers};
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::testkit::fakes::TokioClock;
 use arrakis_core::testkit::receiver::{FaultyReceiver, failed, unreachable};
@@ -52,10 +50,10 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
     let mut retried = 0;
     for restart in 0..5 {
         let jitter = Jitter::new(StdRng::seed_from_u64(restart as u64));
-        let breaker = BreakerHandle::new(Arc::clone(&clock), jitter.clone());
-        breaker.restore(receivers::load(&layout));
+        let known = Receivers::new(Arc::clone(&clock), jitter.clone());
+        known.restore(receivers::load(&layout));
         let delivery =
-            DeliveryConfig { breaker: breaker.clone(), ..DeliveryConfig::new(jitter.clone()) };
+            DeliveryConfig { receivers: known.clone(), ..DeliveryConfig::new(jitter.clone()) };
         let stack = delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery);
         let config = FsQueueConfig::default();
         let queue =
@@ -63,7 +61,8 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
                 .unwrap();
         let queue = Arc::new(queue);
         let config = DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter) };
-        let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), config);
+        let drainer =
+            Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), known.clone(), config);
         let shutdown = CancellationToken::new();
         let world = async {
             for n in 0..12 {
@@ -77,14 +76,10 @@ async fn two_days(fault: fn() -> TransportError, events: [usize; 4]) -> usize {
         if restart < 4 {
             let (report, ()) = tokio::join!(drainer.run(Until::Idle, &shutdown), world);
             retried += report.retried;
-            let is_open = breaker.state("http://receiver/") == BreakerState::Open;
+            let is_open = known.state("http://receiver/") == BreakerState::Open;
             assert_eq!(is_open, events[restart] > 1);
-            receivers::save(
-                &layout.clone().into(),
-                &breaker.snapshot(),
-                &BreakerSnapshot::default(),
-            )
-            .unwrap();
+            receivers::save(&layout.clone().into(), &known.snapshot(), &BreakerSnapshot::default())
+                .unwrap();
             drop((drainer, queue));
             sleep(HOUR * 11).await;
         } else {

@@ -53,9 +53,10 @@ impl World {
         let jitter = Jitter::new(StdRng::seed_from_u64(1));
         let receiver = Arc::<FaultyReceiver>::default();
         let delivery = DeliveryConfig::new(jitter.clone());
-        let stack = delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery);
+        let receivers = delivery.receivers.clone();
+        let stack = Arc::new(delivery_stack(Arc::<FaultyReceiver>::clone(&receiver), delivery));
         let config = DrainConfig { clock, ..DrainConfig::new(jitter) };
-        let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), config);
+        let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, receivers, config);
         let shutdown = CancellationToken::new();
         Self { _home: guard, layout, fs, queue, receiver, drainer, shutdown }
     }

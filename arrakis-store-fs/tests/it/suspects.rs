@@ -69,10 +69,11 @@ async fn an_event_at_which_the_receiver_hangs_is_put_off_while_its_neighbours_ar
     );
     let receiver = Arc::<Receiver>::default();
     let jitter = Jitter::new(StdRng::seed_from_u64(1));
-    let stack =
-        delivery_stack(Arc::<Receiver>::clone(&receiver), DeliveryConfig::new(jitter.clone()));
+    let delivery = DeliveryConfig::new(jitter.clone());
+    let receivers = delivery.receivers.clone();
+    let stack = Arc::new(delivery_stack(Arc::<Receiver>::clone(&receiver), delivery));
     let config = DrainConfig { clock: Arc::clone(&clock), ..DrainConfig::new(jitter) };
-    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), Arc::new(stack), config);
+    let drainer = Drainer::new(Arc::<FsQueue>::clone(&queue), stack, receivers, config);
     let shutdown = CancellationToken::new();
 
     let mut pushed = HashMap::new();

@@ -11,6 +11,7 @@ use crate::base::dead_letter::Failure;
 use crate::base::error::Retryable;
 use crate::base::retry::{Decision, RetryPolicy};
 use crate::delivery::queue::{Disposition, Lease};
+use crate::delivery::receiver::Blame;
 use crate::delivery::transport::{Batch, Outcome, Reason, TransportError};
 
 impl Drainer {
@@ -23,66 +24,70 @@ impl Drainer {
                 .or_default()
                 .push(lease);
         }
-        for leases in by_destination.into_values() {
-            self.deliver_to_one(leases, shutdown).await;
+        for (destination, leases) in by_destination {
+            self.deliver_to_one(&destination, leases, shutdown).await;
         }
     }
 
     /// Delivers to one destination. Batches that may hold a poison event are taken apart; each part
     /// is settled as soon as it is through, so that a crash repeats as little as possible.
-    async fn deliver_to_one(&self, leases: Vec<Lease>, shutdown: &CancellationToken) {
-        let (hung, others) = leases
-            .into_iter()
-            .partition::<Vec<_>, _>(|lease| self.suspects.has_hung(lease.envelope.request_id()));
-        let mut parts: Vec<_> = hung.into_iter().map(|lease| vec![lease]).collect();
+    async fn deliver_to_one(
+        &self,
+        destination: &str,
+        leases: Vec<Lease>,
+        shutdown: &CancellationToken,
+    ) {
+        let is_unhealthy = || self.receivers.is_unhealthy(destination);
+        let (timed_out, others) = leases.into_iter().partition::<Vec<_>, _>(|lease| {
+            self.receivers.has_timed_out(destination, lease.envelope.request_id())
+        });
+        let mut parts: Vec<_> = timed_out.into_iter().map(|lease| vec![lease]).collect();
         parts.push(others);
-        let mut suspects = Vec::new();
-        let mut is_well = false;
+        let mut failed_alone = Vec::new();
+        let mut is_proven = false;
         while let Some(mut part) = parts.pop() {
-            let ill = part.first().is_some_and(|lease| self.is_ill(lease));
-            if ill && part.len() > 1 {
+            if part.len() > 1 && is_unhealthy() {
                 let probe = part.swap_remove(self.config.jitter.pick(part.len()));
                 parts.push(std::mem::replace(&mut part, vec![probe]));
             }
             let envelopes = part.iter().map(|lease| lease.envelope.clone()).collect();
             let Some(batch) = Batch::new(envelopes) else { continue };
-            let destination = batch.destination().to_owned();
             let Some(result) = self.attempt(batch, shutdown).await else {
                 parts.push(part);
                 break;
             };
             match result {
                 Ok(outcomes) => {
-                    is_well = true;
-                    self.gates.succeeded(&destination);
-                    self.suspects.succeeded(&destination);
+                    is_proven = true;
+                    self.gates.succeeded(destination);
+                    self.receivers.answered(destination, &part);
                     self.settle_outcomes(part, outcomes).await;
                 }
                 Err(error) if part.len() > 1 && error.is_worth_halving() => {
-                    // After a timeout one event alone tells soonest whether the receiver hangs or
-                    // the batch was too much: any of them, as it may be the one that it hangs at.
-                    let may_hang = !is_well && matches!(error, TransportError::Timeout { .. });
+                    // After a timeout one event alone shows soonest whether the receiver does not answer or
+                    // the batch was too much: any of them, as it may be the one that times out.
+                    let may_be_away = !is_proven && matches!(error, TransportError::Timeout { .. });
                     let one =
-                        may_hang.then(|| part.swap_remove(self.config.jitter.pick(part.len())));
+                        may_be_away.then(|| part.swap_remove(self.config.jitter.pick(part.len())));
                     let rest = part.split_off(part.len() / 2);
                     parts.extend([rest, part]);
                     parts.extend(one.map(|one| vec![one]));
                 }
-                Err(error @ TransportError::Refused { .. }) if !self.is_ill(&part[0]) => {
+                Err(error @ TransportError::Refused { .. }) if !is_unhealthy() => {
                     for lease in part {
-                        let disposition = self.lost_round(&lease, error.code(), &error);
+                        let disposition = self.fail_round(&lease, error.code(), &error);
                         self.settle(vec![(lease, disposition)]).await;
                     }
                 }
-                Err(error) if error.is_worth_halving() && !self.is_ill(&part[0]) => {
-                    let hangs = matches!(error, TransportError::Timeout { .. });
-                    suspects.extend(part.pop().map(|lease| (lease, error)));
-                    if hangs && !is_well {
+                Err(error) if error.is_worth_halving() && !is_unhealthy() => {
+                    let is_timeout = matches!(error, TransportError::Timeout { .. });
+                    failed_alone.extend(part.pop().map(|lease| (lease, error)));
+                    if is_timeout && !is_proven {
                         break;
                     }
                 }
                 Err(error) => {
-                    self.gates.failed(&destination, &error, self.is_ill(&part[0]));
+                    self.gates.failed(destination, &error);
                     parts.push(part);
                     break;
                 }
@@ -91,35 +96,27 @@ impl Drainer {
         for part in parts {
             self.release(part).await;
         }
-        self.judge(suspects).await;
+        self.judge(destination, failed_alone).await;
     }
 
-    /// Settles events on which their receiver has failed, or hung, when they were alone.
-    async fn judge(&self, suspects: Vec<(Lease, TransportError)>) {
-        let Some((lease, error)) = suspects.first() else { return };
-        let destination = &lease.envelope.header.destination;
-        let is_proven = self.suspects.is_proven(destination);
-        if !is_proven {
-            self.gates.failed(destination, error, self.is_ill(lease));
+    /// Settles events on which their receiver failed when they were alone.
+    async fn judge(&self, destination: &str, failed: Vec<(Lease, TransportError)>) {
+        let Some((_, error)) = failed.first() else { return };
+        let blames = self.receivers.blame(destination, &failed);
+        if blames.contains(&Blame::Receiver) {
+            self.gates.failed(destination, error);
         }
-        for (lease, error) in suspects {
-            let hung = matches!(error, TransportError::Timeout { .. })
-                .then(|| self.suspects.hung(lease.envelope.request_id()));
-            if !is_proven {
-                self.release(vec![lease]).await;
-                continue;
-            }
-            let disposition = match hung {
-                None => self.lost_round(&lease, error.code(), &error),
-                Some(times) => self.put_off(&lease, times, &error),
+        for ((lease, error), blame) in failed.into_iter().zip(blames) {
+            let disposition = match blame {
+                Blame::Receiver => {
+                    self.release(vec![lease]).await;
+                    continue;
+                }
+                Blame::Event => self.fail_round(&lease, error.code(), &error),
+                Blame::TimedOut(times) => self.defer(&lease, times, &error),
             };
             self.settle(vec![(lease, disposition)]).await;
         }
-    }
-
-    /// Whether the receiver of an event is known to be ill, so that failures are its own.
-    fn is_ill(&self, lease: &Lease) -> bool {
-        self.transport.is_ill(&lease.envelope.header.destination)
     }
 
     /// One round of delivery; `None` if it was given up for the shutdown.
@@ -155,7 +152,6 @@ impl Drainer {
         let outcomes = outcomes.into_iter().chain(std::iter::repeat_with(missing));
         let mut settlements = Vec::with_capacity(leases.len());
         for (lease, outcome) in leases.into_iter().zip(outcomes) {
-            self.suspects.answered(lease.envelope.request_id());
             let disposition = match outcome {
                 Outcome::Accepted(receipt) => {
                     self.counters.delivered.fetch_add(1, Ordering::Relaxed);
@@ -172,11 +168,11 @@ impl Drainer {
                 }
                 Outcome::Refused(reason) => {
                     let failure = NotTaken { reason: &reason, retryable: false };
-                    self.lost_round(&lease, &reason.code, &failure)
+                    self.fail_round(&lease, &reason.code, &failure)
                 }
                 Outcome::TryAgain(reason) => {
                     let failure = NotTaken { reason: &reason, retryable: true };
-                    self.lost_round(&lease, &reason.code, &failure)
+                    self.fail_round(&lease, &reason.code, &failure)
                 }
             };
             settlements.push((lease, disposition));
@@ -184,41 +180,41 @@ impl Drainer {
         self.settle(settlements).await;
     }
 
-    /// What becomes of an event that lost a round by its own fault.
-    fn lost_round(&self, lease: &Lease, code: &str, failure: &dyn Retryable) -> Disposition {
-        let lost = NonZeroU32::MIN.saturating_add(lease.rounds_burnt);
+    /// What becomes of an event that failed a round by its own fault.
+    fn fail_round(&self, lease: &Lease, code: &str, failure: &dyn Retryable) -> Disposition {
+        let failed = NonZeroU32::MIN.saturating_add(lease.rounds_burnt);
         let now = self.config.clock.now();
         let entry = Failure {
             at: now,
-            round: lost.get(),
+            round: failed.get(),
             code: code.to_owned(),
             message: failure.to_string(),
         };
         let request_id = lease.envelope.request_id();
-        match self.config.schedule.next(lost, failure) {
+        match self.config.schedule.next(failed, failure) {
             Decision::RetryAfter(delay) => {
                 let delay = self.config.jitter.apply(delay);
                 self.counters.retried.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(target: "arrakis::queue", %request_id, round = lost, code,
+                tracing::warn!(target: "arrakis::queue", %request_id, round = failed, code,
                     retry_ms = delay.as_millis(), error = %failure, "delivery failed, will retry");
                 Disposition::RetryAt { due: now.plus(delay), failure: entry }
             }
             Decision::GiveUp => {
                 self.counters.dead_lettered.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(target: "arrakis::queue", %request_id, round = lost, code,
+                tracing::error!(target: "arrakis::queue", %request_id, round = failed, code,
                     error = %failure, "delivery given up, the event is kept as a dead letter");
                 Disposition::DeadLetter { failure: entry }
             }
         }
     }
 
-    /// Has an event wait that its receiver hangs at, longer each time.
-    fn put_off(&self, lease: &Lease, times: NonZeroU32, error: &TransportError) -> Disposition {
+    /// Defers an event whose delivery timed out, with growing delays.
+    fn defer(&self, lease: &Lease, times: NonZeroU32, error: &TransportError) -> Disposition {
         let delay = self.config.jitter.apply(self.config.schedule.delay_after(times));
         let now = self.config.clock.now();
         let request_id = lease.envelope.request_id();
         tracing::warn!(target: "arrakis::queue", %request_id, code = error.code(), %error,
-            retry_ms = delay.as_millis(), "the receiver hangs at an event and takes others; it is put off");
+            retry_ms = delay.as_millis(), "event timed out while others succeed; deferred");
         let failure = Failure {
             at: now,
             round: lease.rounds_burnt,

@@ -1,69 +1,40 @@
 //! Attempts within a round, as a policy of tower's retry layer.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Sleep;
 use tower::retry::Policy;
-use tower::retry::budget::{Budget, TpsBudget};
 
-use crate::base::limits::RECEIVERS_MAX;
 use crate::base::retry::{Decision, Jitter, RetryPolicy};
+use crate::delivery::receiver::Receivers;
 use crate::delivery::transport::{Batch, Outcome, TransportError};
 
-/// The time over which a budget is counted.
-const BUDGET_WINDOW: Duration = Duration::from_secs(10);
-
-/// How many repeats a first attempt pays for.
-const BUDGET_SHARE: f32 = 0.2;
-
-/// How many repeats a second are free: what one event needs that fails while nothing else is sent.
-const BUDGET_RESERVE_PER_SECOND: u32 = 1;
-
-/// Repeats a call that failed as a whole, as a [`RetryPolicy`] decides. Each call starts at its first
-/// attempt. What single events were answered is not its matter. A batch that got no answer in time is not
-/// repeated: its parts are tried, and each try takes as long again.
-///
-/// Repeats have a budget per destination, which all clones share: within 10 s one for every five first
-/// attempts, and ten more. So a busy receiver that falls ill gets no more than 1.2 times the attempts
-/// that it would get anyway, and a lone event still has all of its own. A round without budget ends.
+/// Repeats a call that failed as a whole, as a [`RetryPolicy`] decides and the receiver's budget allows. Each
+/// call starts at its first attempt. It does not look at the answers to single events. A batch that timed out
+/// is not repeated: its parts are tried, and each try takes as long again.
 #[derive(Debug)]
 pub struct AttemptPolicy {
     policy: Arc<dyn RetryPolicy>,
     jitter: Jitter,
-    budgets: Arc<Mutex<HashMap<String, Arc<TpsBudget>>>>,
+    receivers: Receivers,
     attempt: NonZeroU32,
     /// How the last attempt failed.
     failure: Option<TransportError>,
 }
 
 impl AttemptPolicy {
-    /// Decides as `policy` does, with `jitter` on its delays.
+    /// Decides as `policy` does, with `jitter` on its delays, within the budgets of `receivers`.
     #[must_use]
-    pub fn new(policy: Arc<dyn RetryPolicy>, jitter: Jitter) -> Self {
-        let budgets = Arc::default();
-        Self { policy, jitter, budgets, attempt: NonZeroU32::MIN, failure: None }
-    }
-
-    fn budget(&self, destination: &str) -> Arc<TpsBudget> {
-        let mut budgets = self.budgets.lock();
-        if budgets.len() >= RECEIVERS_MAX && !budgets.contains_key(destination) {
-            budgets.clear();
-        }
-        let budget =
-            || Arc::new(TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE_PER_SECOND, BUDGET_SHARE));
-        Arc::clone(budgets.entry(destination.to_owned()).or_insert_with(budget))
+    pub fn new(policy: Arc<dyn RetryPolicy>, jitter: Jitter, receivers: Receivers) -> Self {
+        Self { policy, jitter, receivers, attempt: NonZeroU32::MIN, failure: None }
     }
 }
 
 impl Clone for AttemptPolicy {
     /// The policy of a call that has not begun.
     fn clone(&self) -> Self {
-        let budgets = Arc::clone(&self.budgets);
-        Self { budgets, ..Self::new(Arc::clone(&self.policy), self.jitter.clone()) }
+        Self::new(Arc::clone(&self.policy), self.jitter.clone(), self.receivers.clone())
     }
 }
 
@@ -82,9 +53,8 @@ impl Policy<Batch, Vec<Outcome>, TransportError> for AttemptPolicy {
             }
             return None;
         }
-        let budget = self.budget(batch.destination());
         if self.attempt == NonZeroU32::MIN {
-            budget.deposit();
+            self.receivers.deposit_repeat(batch.destination());
         }
         let failure = result.as_ref().err()?;
         if batch.len() > 1 && matches!(failure, TransportError::Timeout { .. }) {
@@ -94,7 +64,7 @@ impl Policy<Batch, Vec<Outcome>, TransportError> for AttemptPolicy {
             return None;
         };
         let (destination, error) = (batch.destination(), failure.code());
-        if !budget.withdraw() {
+        if !self.receivers.withdraw_repeat(destination) {
             tracing::debug!(target: "arrakis::queue", destination, attempt = self.attempt, error,
                 "delivery attempt failed, and no budget is left to try again");
             return None;

@@ -41,13 +41,6 @@ pub trait Transport: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// The attempt failed as a whole.
     async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError>;
-
-    /// Whether the receiver of a destination is known to be ill, so that whatever fails is its fault
-    /// and no event's. Only a transport that remembers, such as one with a circuit breaker, can tell.
-    fn is_ill(&self, destination: &str) -> bool {
-        let _ = destination;
-        false
-    }
 }
 
 /// One or more envelopes for one destination. Cloning is cheap.

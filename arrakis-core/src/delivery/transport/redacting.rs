@@ -53,10 +53,6 @@ where
             }),
         }
     }
-
-    fn is_ill(&self, destination: &str) -> bool {
-        self.inner.is_ill(destination)
-    }
 }
 
 impl<F> fmt::Debug for Redacting<F> {

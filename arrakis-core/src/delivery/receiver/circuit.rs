@@ -1,13 +1,35 @@
-//! The circuit of one receiver: the diagram of the breaker as code, without a clock or lock of its own.
+//! The circuit of one receiver: whether an attempt may leave. It has no clock or lock of its own.
+//!
+//! ```text
+//!          10 failures in a row, or half of 20 and more within 30 s
+//!   closed ───────────────────────────────────────────────► open
+//!     ▲                                                     │  ▲
+//!     │ all 3 succeed             5 s to 7.5 s have passed  │  │ it fails
+//!     │                                                     ▼  │
+//!   half-open for 3 ◄──────────── it succeeds ──────── half-open for 1
+//!     │                                                        ▲
+//!     └────────────── one fails: open, and so on ──────────────┘
+//! ```
+//!
+//! The receiver fails where it cannot be reached, does not answer in time, asks to be left alone, or fails on
+//! the request. An answer that refuses events shows that it is healthy; a fault of the configuration shows
+//! nothing.
+//!
+//! Where the receiver fails on a request, an event may be to blame. So in a closed circuit such a failure counts
+//! only where one event was alone in its request, and once for an event that is tried again and again: it takes
+//! ten events in a row to blame the receiver.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{BreakerState, LastFailure, PROBE_INTERVAL, ReceiverHealth};
+use super::{BreakerState, LastFailure, ReceiverHealth};
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
-use crate::delivery::transport::Batch;
+use crate::delivery::transport::{Batch, Fault, Outcome, TransportError};
+
+/// Least time between two probes of a receiver whose circuit is open; jitter adds up to half of it.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// So many failures in a row open a circuit.
 const FAILURES_IN_A_ROW: u32 = 10;
@@ -24,15 +46,15 @@ const SECOND_PROBES: u32 = 3;
 
 /// What an attempt has shown about its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Well,
-    Ill,
-    Nothing,
+enum Verdict {
+    Healthy,
+    Unhealthy,
+    Unknown,
 }
 
-/// The leave to make one attempt, in one state of the circuit.
+/// The permission to make one attempt, in one state of the circuit.
 #[derive(Debug)]
-pub(super) struct Pass(u64);
+pub(in crate::delivery) struct Pass(u64);
 
 #[derive(Debug)]
 pub(super) struct Circuit {
@@ -80,7 +102,7 @@ impl Circuit {
     }
 
     /// Whether there is nothing about it that is worth remembering.
-    pub(super) fn is_well(&self) -> bool {
+    pub(super) fn is_forgettable(&self) -> bool {
         matches!(self.state, State::Closed) && self.last_failure.is_none()
     }
 
@@ -118,8 +140,59 @@ impl Circuit {
         pass.0 == self.epoch
     }
 
-    /// Takes what an attempt with a current pass has shown; returns whether that changed anything.
+    /// Takes what an attempt with a current pass has shown; `None` where it was given up. Returns whether
+    /// that changed anything.
     pub(super) fn settle(
+        &mut self,
+        batch: &Batch,
+        result: Option<&Result<Vec<Outcome>, TransportError>>,
+        now: Instant,
+        wall: Timestamp,
+        interval: impl FnOnce() -> Duration,
+    ) -> bool {
+        let verdict = self.verdict(batch, result);
+        let mut changed = self.apply(verdict, now, wall, interval);
+        match result {
+            Some(Err(error)) => {
+                let failure = LastFailure::new(wall, error);
+                let before = self.last_failure.as_ref();
+                changed |= before.is_none_or(|before| !before.is_like(&failure));
+                self.last_failure = Some(failure);
+            }
+            Some(Ok(_)) => changed |= self.last_failure.take().is_some(),
+            None => {}
+        }
+        changed
+    }
+
+    fn verdict(
+        &mut self,
+        batch: &Batch,
+        result: Option<&Result<Vec<Outcome>, TransportError>>,
+    ) -> Verdict {
+        match result {
+            Some(Ok(_) | Err(TransportError::Refused { .. })) => Verdict::Healthy,
+            Some(Err(TransportError::Failed { .. })) => self.blame(batch),
+            Some(Err(error)) if error.fault() == Fault::Receiver => Verdict::Unhealthy,
+            Some(Err(_)) | None => Verdict::Unknown,
+        }
+    }
+
+    /// What it shows that the receiver has failed on these events.
+    fn blame(&mut self, batch: &Batch) -> Verdict {
+        if !matches!(self.state, State::Closed) {
+            return Verdict::Unhealthy;
+        }
+        let [alone] = batch.envelopes() else { return Verdict::Unknown };
+        let before = self.failed_on.replace(alone.request_id().clone());
+        if before.as_ref() == Some(alone.request_id()) {
+            Verdict::Unknown
+        } else {
+            Verdict::Unhealthy
+        }
+    }
+
+    fn apply(
         &mut self,
         verdict: Verdict,
         now: Instant,
@@ -128,26 +201,26 @@ impl Circuit {
     ) -> bool {
         let before = (self.epoch, self.failures_in_a_row);
         match verdict {
-            Verdict::Well => self.failures_in_a_row = 0,
-            Verdict::Ill => self.failures_in_a_row = self.failures_in_a_row.saturating_add(1),
-            Verdict::Nothing => {}
+            Verdict::Healthy => self.failures_in_a_row = 0,
+            Verdict::Unhealthy => self.failures_in_a_row = self.failures_in_a_row.saturating_add(1),
+            Verdict::Unknown => {}
         }
         match (&mut self.state, verdict) {
-            (State::Closed, Verdict::Nothing) => {}
+            (State::Closed, Verdict::Unknown) => {}
             (State::Closed, _) => {
-                self.window.count(now, verdict == Verdict::Ill);
+                self.window.count(now, verdict == Verdict::Unhealthy);
                 let (attempts, failures) = self.window.sum(now);
                 let half = attempts >= WINDOW_ATTEMPTS && failures * 2 >= attempts;
                 let opens = half || self.failures_in_a_row >= FAILURES_IN_A_ROW;
-                if verdict == Verdict::Ill && opens {
+                if verdict == Verdict::Unhealthy && opens {
                     self.since = wall;
                     self.enter(State::Open { next_probe: now + interval() });
                 }
             }
-            (State::HalfOpen { .. }, Verdict::Ill) => {
+            (State::HalfOpen { .. }, Verdict::Unhealthy) => {
                 self.enter(State::Open { next_probe: now + interval() });
             }
-            (State::HalfOpen { probes, under_way, succeeded, .. }, Verdict::Well) => {
+            (State::HalfOpen { probes, under_way, succeeded, .. }, Verdict::Healthy) => {
                 *under_way -= 1;
                 *succeeded += 1;
                 if *succeeded >= SECOND_PROBES {
@@ -158,25 +231,15 @@ impl Circuit {
                     (*probes, *succeeded) = (SECOND_PROBES, 0);
                 }
             }
-            (State::HalfOpen { probes: FIRST_PROBES, next_probe, .. }, Verdict::Nothing) => {
+            (State::HalfOpen { probes: FIRST_PROBES, next_probe, .. }, Verdict::Unknown) => {
                 let next_probe = *next_probe;
                 self.enter(State::Open { next_probe });
             }
-            (State::HalfOpen { under_way, .. }, Verdict::Nothing) => *under_way -= 1,
+            (State::HalfOpen { under_way, .. }, Verdict::Unknown) => *under_way -= 1,
             // An open circuit has let nothing through.
             (State::Open { .. }, _) => {}
         }
         before != (self.epoch, self.failures_in_a_row)
-    }
-
-    /// What it shows that the receiver has failed on these events.
-    pub(super) fn blame(&mut self, batch: &Batch) -> Verdict {
-        if !matches!(self.state, State::Closed) {
-            return Verdict::Ill;
-        }
-        let [alone] = batch.envelopes() else { return Verdict::Nothing };
-        let before = self.failed_on.replace(alone.request_id().clone());
-        if before.as_ref() == Some(alone.request_id()) { Verdict::Nothing } else { Verdict::Ill }
     }
 
     pub(super) fn health(

@@ -20,18 +20,19 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use super::{PROBE_INTERVAL, Receivers};
 use crate::base::error::{Retryable, root_cause};
 use crate::base::limits::RETRY_AFTER_MAX;
 use crate::base::retry::{Jitter, RetrySchedule};
-use crate::delivery::layers::breaker::PROBE_INTERVAL;
 use crate::delivery::transport::{Fault, TransportError};
 
 /// Time between two probes of a receiver that is held for its configuration.
 const HELD_PROBE: Duration = Duration::from_secs(60);
 
-/// One gate per destination.
+/// One gate per destination, for one drain loop.
 #[derive(Debug)]
-pub(super) struct Gates {
+pub(in crate::delivery) struct Gates {
+    receivers: Receivers,
     schedule: RetrySchedule,
     jitter: Jitter,
     closed: Mutex<HashMap<String, Gate>>,
@@ -57,12 +58,16 @@ enum Cause {
 }
 
 impl Gates {
-    pub(super) fn new(schedule: RetrySchedule, jitter: Jitter) -> Self {
-        Self { schedule, jitter, closed: Mutex::default() }
+    pub(in crate::delivery) fn new(
+        receivers: Receivers,
+        schedule: RetrySchedule,
+        jitter: Jitter,
+    ) -> Self {
+        Self { receivers, schedule, jitter, closed: Mutex::default() }
     }
 
     /// The destinations that are not worth trying now.
-    pub(super) fn closed(&self) -> Vec<String> {
+    pub(in crate::delivery) fn closed(&self) -> Vec<String> {
         let now = Instant::now();
         let gates = self.gates();
         let closed = gates.iter().filter(|(_, gate)| gate.until > now);
@@ -70,12 +75,12 @@ impl Gates {
     }
 
     /// Whether a destination is worth trying now.
-    pub(super) fn is_open(&self, destination: &str) -> bool {
+    pub(in crate::delivery) fn is_open(&self, destination: &str) -> bool {
         self.gates().get(destination).is_none_or(|gate| gate.until <= Instant::now())
     }
 
     /// How long until the next gate is worth trying; `None` if none is closed.
-    pub(super) fn next_opening(&self) -> Option<Duration> {
+    pub(in crate::delivery) fn next_opening(&self) -> Option<Duration> {
         let now = Instant::now();
         let gates = self.gates();
         let openings = gates.values().map(|gate| gate.until).filter(|until| *until > now);
@@ -83,35 +88,36 @@ impl Gates {
     }
 
     /// Whether a receiver is held for its configuration.
-    pub(super) fn is_any_held(&self) -> bool {
+    pub(in crate::delivery) fn is_any_held(&self) -> bool {
         self.gates().values().any(|gate| gate.cause == Cause::Held)
     }
 
-    /// Has every receiver tried at once.
-    pub(super) fn poke(&self) {
+    /// Opens every gate.
+    pub(in crate::delivery) fn poke(&self) {
         let now = Instant::now();
         for gate in self.gates().values_mut() {
             gate.until = now;
         }
     }
 
-    /// Lets a fresh event probe receivers that are away, not more often than it is decent.
-    pub(super) fn fresh_arrival(&self) {
+    /// Lets a fresh event probe receivers that are away, as often as they may be probed.
+    pub(in crate::delivery) fn fresh_arrival(&self) {
         for gate in self.gates().values_mut().filter(|gate| gate.cause != Cause::Held) {
             gate.until = gate.until.min(gate.fresh_until);
         }
     }
 
     /// The receiver works.
-    pub(super) fn succeeded(&self, destination: &str) {
+    pub(in crate::delivery) fn succeeded(&self, destination: &str) {
         if self.gates().remove(destination).is_some() {
             tracing::info!(target: "arrakis::queue", destination, "the receiver is back");
         }
     }
 
     /// The receiver, or the way to it, does not work.
-    pub(super) fn failed(&self, destination: &str, error: &TransportError, is_ill: bool) {
+    pub(in crate::delivery) fn failed(&self, destination: &str, error: &TransportError) {
         let now = Instant::now();
+        let is_unhealthy = self.receivers.is_unhealthy(destination);
         let tried = !matches!(error, TransportError::BreakerOpen { .. });
         let mut gates = self.gates();
         let before = gates.get(destination).copied();
@@ -129,7 +135,7 @@ impl Gates {
             _ if !tried => (before.unwrap_or(Cause::Away(0)), asked),
             Fault::Configuration => (Cause::Held, self.jitter.apply(HELD_PROBE)),
             // It answers, if not well: another event may fare better, and that soon.
-            Fault::Event if is_ill => {
+            Fault::Event if is_unhealthy => {
                 (Cause::Away(1), self.jitter.apply(self.schedule.delay_after(NonZeroU32::MIN)))
             }
             Fault::Event | Fault::Receiver => {
@@ -139,7 +145,7 @@ impl Gates {
         };
         // Where it may be the event's fault, only a fresh one can tell.
         let fresh = match error {
-            TransportError::Failed { .. } | TransportError::Timeout { .. } if !is_ill => {
+            TransportError::Failed { .. } | TransportError::Timeout { .. } if !is_unhealthy => {
                 Duration::ZERO
             }
             _ => self.jitter.apply(PROBE_INTERVAL.max(asked)).min(delay),
