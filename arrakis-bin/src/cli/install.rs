@@ -104,6 +104,13 @@ pub fn run(
              ARRAKIS_HOME={home}"
         ));
     }
+    if surroundings.hook.ancestors().any(|folder| folder.join("CACHEDIR.TAG").exists()) {
+        report.warnings.push(
+            "this hook is in a folder of build products, and Claude Code finds none once that is cleaned; \
+             `cargo install --locked --path arrakis-bin` in the checkout puts one where it stays"
+                .to_owned(),
+        );
+    }
     if context.json {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]

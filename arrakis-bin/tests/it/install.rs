@@ -313,6 +313,13 @@ fn a_home_that_the_hook_does_not_find_by_itself_is_told() {
 }
 
 #[test]
+fn a_hook_that_cleaning_a_build_removes_is_told() {
+    let mut machine = Machine::new();
+    fs::write(machine.dir.path().join("CACHEDIR.TAG"), "").unwrap();
+    assert!(machine.install(false).unwrap().contains("cargo install --locked --path arrakis-bin"));
+}
+
+#[test]
 fn disabled_hooks_are_told() {
     let mut machine = Machine::new();
     machine.write(Scope::User, r#"{"disableAllHooks": true}"#);
