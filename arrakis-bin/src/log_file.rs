@@ -108,6 +108,7 @@ impl LogFile {
         Ok(())
     }
 
+    #[allow(clippy::disallowed_methods, reason = "a log file is written without a runtime too")]
     fn open(&self, path: &Path) -> io::Result<Open> {
         let file = match append_to(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -33,6 +33,13 @@ pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+/// The crates whose types stand in this crate's public signatures, in the versions that it uses.
+pub mod external {
+    #[cfg(feature = "runtime")]
+    pub use {async_trait, rand, secrecy, tokio_util, tower};
+    pub use {bytes, serde_json, uuid};
+}
+
 pub use base::clock::Timestamp;
 pub use base::digest::Digest;
 pub use base::envelope::Envelope;

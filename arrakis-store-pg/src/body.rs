@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+use arrakis_core::base::limits::RAW_PREVIEW_BYTES;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
@@ -86,9 +87,6 @@ fn is_short(number: &[u8]) -> bool {
     number.len() <= NUMBER_MAX && exponent.is_none_or(is_small)
 }
 
-/// What of a raw body is shown, in bytes.
-const PREVIEW_BYTES: usize = 256;
-
 fn wrapper(body: &[u8]) -> String {
     #[derive(Serialize)]
     struct Wrapper<'a> {
@@ -96,7 +94,7 @@ fn wrapper(body: &[u8]) -> String {
         bytes: usize,
         preview: Cow<'a, str>,
     }
-    let preview = String::from_utf8_lossy(&body[..body.len().min(PREVIEW_BYTES)]);
+    let preview = String::from_utf8_lossy(&body[..body.len().min(RAW_PREVIEW_BYTES)]);
     let wrapper = Wrapper { raw: true, bytes: body.len(), preview: shown(&preview) };
     // A struct of plain fields always serializes; the fallback says the same without the preview.
     serde_json::to_string(&wrapper)

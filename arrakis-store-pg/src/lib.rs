@@ -24,7 +24,6 @@
 //! * `index`, `subjects`: messages and tool uses, made searchable and searched
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
 //! * `row`, `schema`, `statement`: columns and what they mean, and statements of many rows
-//! * `testkit` (feature): a throw-away server for tests
 
 mod apply;
 mod archive;
@@ -46,8 +45,6 @@ mod spools;
 mod statement;
 mod store;
 mod subjects;
-#[cfg(feature = "testkit")]
-pub mod testkit;
 mod work;
 mod write;
 mod writer;

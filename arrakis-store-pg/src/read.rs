@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::base::id::{self, RequestId};
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -278,9 +279,6 @@ pub(crate) async fn counts(
         .await?;
     Ok(counts.into_iter().map(|(state, count)| (state.0, count.unsigned_abs())).collect())
 }
-
-/// Most items of one page: the cursor goes on.
-pub(crate) const PAGE_MAX: usize = 10_000;
 
 pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)

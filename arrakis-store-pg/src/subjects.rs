@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use arrakis_core::session::conversation::Conversation;
 use arrakis_core::session::search::{Mark, Subject};
@@ -24,7 +25,6 @@ use uuid::Uuid;
 
 use crate::error::Trouble;
 use crate::index::{bucket_of, in_bucket};
-use crate::read::PAGE_MAX;
 use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
 use crate::search::{all_of, off_the_runtime};

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use arrakis_core::base::limits::RAW_PREVIEW_BYTES;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
@@ -41,9 +42,6 @@ pub(crate) fn is_plain_json(body: &[u8]) -> bool {
 /// The depth to which SQLite's parser follows arrays and objects (`JSON_MAX_DEPTH`).
 const MAX_DEPTH: usize = 1000;
 
-/// What of a raw body is shown, in bytes.
-const PREVIEW_BYTES: usize = 256;
-
 fn wrapper(body: &[u8]) -> String {
     #[derive(Serialize)]
     struct Wrapper<'a> {
@@ -51,7 +49,7 @@ fn wrapper(body: &[u8]) -> String {
         bytes: usize,
         preview: Cow<'a, str>,
     }
-    let preview = String::from_utf8_lossy(&body[..body.len().min(PREVIEW_BYTES)]);
+    let preview = String::from_utf8_lossy(&body[..body.len().min(RAW_PREVIEW_BYTES)]);
     let wrapper = Wrapper { raw: true, bytes: body.len(), preview };
     // A struct of plain fields always serializes; the fallback says the same without the preview.
     serde_json::to_string(&wrapper)

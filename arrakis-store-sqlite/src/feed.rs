@@ -8,11 +8,11 @@
 use std::time::Duration;
 
 use arrakis_core::base::error::BoxError;
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 
-use crate::read::PAGE_MAX;
 use crate::row::{Now, SummaryRow, json, to_json};
 use crate::schema::{commits, webhook_events};
 

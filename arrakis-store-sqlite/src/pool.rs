@@ -51,6 +51,7 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
 
 /// Turns the write-ahead log on, which stays on in the file. Doing so needs the file alone, and SQLite
 /// may refuse without waiting when two processes try at once.
+#[allow(clippy::disallowed_methods, reason = "connections are opened on blocking threads")]
 fn enter_wal(conn: &mut SqliteConnection, patience: Duration) -> QueryResult<()> {
     let began = Instant::now();
     loop {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrakis_core::base::id::RequestId;
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventSummary,
@@ -258,9 +259,6 @@ pub(crate) fn counts(conn: &mut SqliteConnection) -> QueryResult<BTreeMap<EventS
         |(status, count): (String, i64)| Ok((parse("status", &status)?, count.unsigned_abs()));
     counts.into_iter().map(count).collect()
 }
-
-/// Most items of one page: the cursor goes on, and the ids of a page fit into one statement.
-pub(crate) const PAGE_MAX: usize = 10_000;
 
 pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use arrakis_core::base::id::RequestId;
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{EventFilter, EventSummary, Page};
 use arrakis_core::session::search::{Mark, Subject, query_words};
 use diesel::dsl::{AsExprOf, sql};
@@ -18,7 +19,6 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Bool, Text as SqlText};
 use uuid::Uuid;
 
-use crate::read::PAGE_MAX;
 use crate::row::SummaryRow;
 use crate::schema::{event_keys, event_words, webhook_events};
 

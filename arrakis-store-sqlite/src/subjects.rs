@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use arrakis_core::session::conversation::{Conversation, ToolUse};
 use arrakis_core::session::search::{Mark, Subject};
@@ -19,7 +20,6 @@ use diesel::result::QueryResult;
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
-use crate::read::PAGE_MAX;
 use crate::row::{ConversationRow, MessageRow, ToolUseRow, readable, time};
 use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
 use crate::search::{NUMBER_BITS, all_of, keys_at, matches, whole_milliseconds};

@@ -131,6 +131,7 @@ impl Inbox {
         self.0.recv().ok().map(|(job, _)| job)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
     fn next_until(&self, deadline: Instant) -> Option<Job> {
         let wait = deadline.saturating_duration_since(Instant::now());
         self.0.recv_timeout(wait).ok().map(|(job, _)| job)
@@ -158,6 +159,7 @@ fn run(inbox: &Inbox, mut session: Session) {
 const GATHER_TIME: Duration = Duration::from_micros(500);
 
 /// Adds what waits to the group, up to its limits; returns a job that does not belong to it.
+#[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
 fn gather(
     inbox: &Inbox,
     group: &mut Vec<Call>,

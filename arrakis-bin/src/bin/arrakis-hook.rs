@@ -3,6 +3,7 @@
 use arrakis_bin::wake::IGNORED_SIGNALS;
 use nix::sys::signal::{SigHandler, signal};
 
+#[allow(clippy::disallowed_methods, reason = "a panic must not decide the exit code")]
 fn main() {
     ignore_signals();
     // A panic must neither reach the terminal nor decide the exit code.

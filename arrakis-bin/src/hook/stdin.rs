@@ -21,6 +21,7 @@ pub(super) struct Input {
 }
 
 /// Reads stdin to its end, for as long as `deadline` allows.
+#[allow(clippy::disallowed_methods, reason = "the hook has no runtime")]
 pub(super) fn read(deadline: Duration) -> Input {
     let mut collected = Collected::default();
     let ended = collect(&mut collected, Instant::now() + deadline);
@@ -34,6 +35,7 @@ enum Ended {
     Error(io::Error),
 }
 
+#[allow(clippy::disallowed_methods, reason = "the hook has no runtime")]
 fn collect(collected: &mut Collected, deadline: Instant) -> Ended {
     let stdin = io::stdin();
     let mut reader = stdin.lock();

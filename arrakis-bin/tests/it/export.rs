@@ -12,7 +12,7 @@ use crate::support::world::{World, feed};
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::testkit::recorded::recorded;
-use arrakis_store_pg::testkit::Database;
+use arrakis_test_cluster::Database;
 use arrakis_transport_http::wire::encode_envelope;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! The real programs and their commands.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::disallowed_methods, reason = "real programs and files know the real time only")]
 #![cfg(feature = "full")]
 
 mod cli_lists;

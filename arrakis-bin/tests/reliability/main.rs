@@ -10,6 +10,7 @@
 //! about reliability, and adds the figures up.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+#![allow(clippy::disallowed_methods, reason = "real programs and files know the real time only")]
 // The tracer knows the calls and the registers of this system only.
 #![cfg(all(feature = "full", target_os = "linux", target_arch = "x86_64"))]
 

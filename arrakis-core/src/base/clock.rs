@@ -129,6 +129,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
+#[allow(clippy::disallowed_methods, reason = "this is the clock that is injected")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         SystemTime::now().into()

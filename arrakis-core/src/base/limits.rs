@@ -1,4 +1,5 @@
-//! Every limit of the system, each with its reason.
+//! The limits of the domain and those that several crates share, each with its reason. A limit of one mechanism (a page
+//! of a command, a cache, a retry of a lock) stands beside that mechanism.
 
 use std::time::Duration;
 
@@ -192,6 +193,12 @@ pub const UNREADABLE_TEXT_MAX_BYTES: usize = 512;
 /// What a page of stored events holds at most, in bytes of bodies as the store keeps them, unless one alone has
 /// more: an export's memory.
 pub const ARCHIVE_PAGE_BYTES: u64 = 8 * MIB as u64;
+
+/// Most items of one page of a store: the cursor goes on, and the ids of a page fit into one statement.
+pub const PAGE_MAX: usize = 10_000;
+
+/// What a list shows of a raw body, in bytes.
+pub const RAW_PREVIEW_BYTES: usize = 256;
 
 /// What a snapshot holds at most, in bytes, unless one value alone is longer: like slices, they share a request's
 /// budget with other events.

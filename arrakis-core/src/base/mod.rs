@@ -1,5 +1,5 @@
 //! What every room may use, and what uses nothing of ours: time, ids, limits, errors, canonical JSON,
-//! the envelope, retry policies.
+//! the envelope, retry policies, a pool for heavy work.
 
 pub mod clock;
 pub mod conservation;
@@ -7,6 +7,8 @@ pub mod dead_letter;
 pub mod digest;
 pub mod envelope;
 pub mod error;
+#[cfg(feature = "runtime")]
+pub mod heavy;
 pub mod id;
 pub mod json;
 pub mod limits;

@@ -150,6 +150,7 @@ fn steps(counters: &Counters) -> u64 {
 
 /// When each directory of events was last changed; `None` if one was changed so lately that a further
 /// change might not show.
+#[allow(clippy::disallowed_methods, reason = "compared with the times that the file system writes")]
 fn changes(layout: &Layout, owners: &[PathBuf]) -> Option<Vec<(PathBuf, SystemTime)>> {
     let mut directories =
         vec![layout.pending(), layout.processing(), layout.failed(), layout.quarantine()];

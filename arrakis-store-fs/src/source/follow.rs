@@ -1,6 +1,7 @@
 //! When transcripts are read: after the events that end a turn, and now and then.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use arrakis_core::delivery::drain::Witness;
 use arrakis_core::delivery::queue::Lease;
 use arrakis_core::session::transcript::{Mention, TranscriptFile};
 use async_trait::async_trait;
+use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
@@ -27,7 +29,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const READINGS_MAX: usize = 4;
 
 /// Most sessions that are remembered as registered; beyond it they are looked up again.
-const KNOWN_MAX: usize = 10_000;
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Follows the transcripts that the events of a drainer name.
 #[derive(Debug)]
@@ -39,10 +41,10 @@ pub struct Follower {
     reading: Arc<RwLock<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The sessions whose transcript has a checkpoint.
-    known: HashSet<String>,
+    known: LruCache<String, ()>,
     /// What is to be read, by when; the number tells what is due at the same moment.
     due: BTreeMap<(Instant, u64), Transcript>,
     numbered: u64,
@@ -59,8 +61,8 @@ impl Follower {
     /// Follows by means of `shipper`.
     #[must_use]
     pub fn new(shipper: Arc<Shipper>) -> Self {
-        let (state, reading) = Default::default();
-        Self { shipper, state, changed: Notify::new(), reading }
+        let state = State { known: LruCache::new(KNOWN_MAX), due: BTreeMap::new(), numbered: 0 };
+        Self { shipper, state: Mutex::new(state), changed: Notify::new(), reading: Arc::default() }
     }
 
     /// Reads what is due, and now and then everything that has grown; for as long as it is polled.
@@ -175,10 +177,9 @@ impl Witness for Follower {
         });
         let registered = registered.await.unwrap_or_default();
         let mut state = self.state();
-        if state.known.len() >= KNOWN_MAX {
-            state.known.clear();
+        for transcript in registered {
+            state.known.put(transcript.file.session_id, ());
         }
-        state.known.extend(registered.into_iter().map(|transcript| transcript.file.session_id));
         drop(state);
         self.changed.notify_one();
     }

@@ -280,13 +280,12 @@ fn host_name() -> String {
     nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |n| n.to_string_lossy().into())
 }
 
-/// A name that no other directory has: the process id, the time, and a count within the process.
+/// A name that no other directory has: the process id, the time, a random number, and a count within the process.
 fn unique_name(now: Timestamp) -> String {
+    use std::hash::{BuildHasher, RandomState};
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.subsec_nanos());
-    format!("{}-{:x}-{nanos:x}-{count}", std::process::id(), now.as_micros())
+    let random = RandomState::new().hash_one(count) as u32;
+    format!("{}-{:x}-{random:x}-{count}", std::process::id(), now.as_micros())
 }

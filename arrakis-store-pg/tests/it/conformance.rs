@@ -11,8 +11,8 @@ use arrakis_core::testkit::dead_letters::DeadLettersFixture;
 use arrakis_core::testkit::event_store::{Arrivals, EventStoreFixture};
 use arrakis_core::testkit::key_store::KeyStoreFixture;
 use arrakis_core::testkit::spool_reports::SpoolReportsFixture;
-use arrakis_store_pg::testkit::Database;
 use arrakis_store_pg::{PgConfig, PgStore};
+use arrakis_test_cluster::Database;
 use async_trait::async_trait;
 
 struct Fixture {

@@ -9,8 +9,8 @@ use arrakis_core::base::error::Retryable;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{AdmissionKind, Arrival, EventReader, EventStore, Verdict};
 use arrakis_core::testkit::event_store::Arrivals;
-use arrakis_store_pg::testkit::{Cluster, Database};
 use arrakis_store_pg::{PgConfig, PgStore};
+use arrakis_test_cluster::{Cluster, Database};
 use tokio::sync::mpsc;
 
 const CLIENTS: usize = 8;

@@ -12,7 +12,7 @@ use arrakis_core::record::store::{
 };
 use arrakis_core::testkit::event_store::hook;
 use arrakis_store_pg::PgConfig;
-use arrakis_store_pg::testkit::{Cluster, Database};
+use arrakis_test_cluster::{Cluster, Database};
 use diesel_async::SimpleAsyncConnection;
 
 #[tokio::test(flavor = "multi_thread")]

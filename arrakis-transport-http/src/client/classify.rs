@@ -20,8 +20,9 @@
 //! digest, means that the event is to be tried again. Where not one result names its event, whoever
 //! answers is not Arrakis.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::Envelope;
 use arrakis_core::base::limits::{RETRY_AFTER_MAX, cut};
 use arrakis_core::delivery::transport::{Batch, Outcome, Reason, Receipt, TransportError};
@@ -37,6 +38,7 @@ pub(super) fn reply(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    now: Timestamp,
 ) -> Result<Vec<Outcome>, TransportError> {
     let alone = (batch.len() == 1).then(|| &*batch.envelopes()[0]);
     match status.as_u16() {
@@ -55,7 +57,7 @@ pub(super) fn reply(
         },
         429 | 502..=504 => Err(TransportError::Unavailable {
             answer: status_text(status),
-            retry_after: retry_after(headers, SystemTime::now()),
+            retry_after: retry_after(headers, now),
         }),
         500..=599 => {
             Err(TransportError::Failed { answer: status_text(status), message: said(body) })
@@ -182,12 +184,12 @@ fn said(body: &[u8]) -> String {
 
 /// The wait that `Retry-After` asks for, in seconds or until a date in any of HTTP's three forms; at
 /// most an hour. What is neither asks for nothing.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+        Timestamp::from(httpdate::parse_http_date(text).ok()?).since(now)
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }
@@ -196,7 +198,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 mod tests {
     use std::sync::Arc;
 
-    use arrakis_core::base::clock::Timestamp;
     use arrakis_core::base::envelope::Source;
     use arrakis_core::base::error::Retryable;
     use arrakis_core::delivery::transport::Fault;
@@ -219,7 +220,7 @@ mod tests {
 
     fn judge(count: usize, status: u16, body: &str) -> Result<Vec<Outcome>, TransportError> {
         let status = StatusCode::from_u16(status).unwrap();
-        reply(&batch(count), status, &HeaderMap::new(), body.as_bytes())
+        reply(&batch(count), status, &HeaderMap::new(), body.as_bytes(), Timestamp::EPOCH)
     }
 
     fn answer(n: usize) -> serde_json::Value {
@@ -375,7 +376,6 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_all_its_forms_and_has_a_limit() {
         let now: Timestamp = "2026-11-24T10:00:00Z".parse().unwrap();
-        let now = SystemTime::UNIX_EPOCH + now.since(Timestamp::EPOCH);
         let wait = |text: &str| {
             let headers = [(RETRY_AFTER, text.parse().unwrap())].into_iter().collect();
             retry_after(&headers, now).map(|wait| wait.as_secs())

@@ -6,6 +6,7 @@ mod endpoint;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::conservation::{SpoolReport, SpoolReporter};
 use arrakis_core::delivery::transport::{Batch, Outcome, Transport, TransportError};
 use async_trait::async_trait;
@@ -50,6 +51,7 @@ pub struct HttpTransport {
     local: OnceLock<Client>,
     endpoints: Arc<dyn Endpoints>,
     reporter: Option<Arc<dyn SpoolReporter>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl HttpTransport {
@@ -58,7 +60,14 @@ impl HttpTransport {
     #[must_use]
     pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Self {
         let (client, local) = (OnceLock::new(), OnceLock::new());
-        Self { config, client, local, endpoints, reporter: None }
+        Self { config, client, local, endpoints, reporter: None, clock: Arc::new(SystemClock) }
+    }
+
+    /// The same, with this clock for a `Retry-After` that names a date.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// The same, and each delivery tells what `reporter` knows of the spool.
@@ -201,10 +210,13 @@ impl Transport for HttpTransport {
         let client = self.client_for(&url)?;
         match Self::post(client, url, &endpoint, headers, body).await {
             Ok((status, headers, reply)) => {
-                let judged = classify::reply(&batch, status, &headers, &reply);
+                let judge = |reply: &[u8]| {
+                    classify::reply(&batch, status, &headers, reply, self.clock.now())
+                };
+                let judged = judge(&reply);
                 // What an error quotes of the reply is kept and shown.
                 match judged.as_ref().err().and_then(|_| endpoint.cleaned(&reply)) {
-                    Some(reply) => classify::reply(&batch, status, &headers, &reply),
+                    Some(reply) => judge(&reply),
                     None => judged,
                 }
             }

@@ -1,6 +1,6 @@
 //! Who sends: the key of a request.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use arrakis_core::record::key::{ApiKey, Scope};
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
-use parking_lot::{Mutex, MutexGuard};
+use lru::LruCache;
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use super::error::HttpError;
 const CACHE_TIME: Duration = Duration::from_secs(1);
 
 /// Most keys that are remembered.
-const CACHE_MAX: usize = 10_000;
+const CACHE_MAX: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 
 /// Tells who holds a key.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) struct Authenticator {
     /// Hashes of ingest keys that are in no store.
     extra: Vec<Digest>,
     /// Keys by their hash.
-    cache: Mutex<HashMap<Digest, (Instant, Principal)>>,
+    cache: Mutex<LruCache<Digest, (Instant, Principal)>>,
     /// How long the store may take.
     patience: Duration,
 }
@@ -48,7 +49,8 @@ impl Authenticator {
         patience: Duration,
     ) -> Self {
         let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
-        Self { keys, extra, cache: Mutex::default(), patience }
+        let cache = Mutex::new(LruCache::new(CACHE_MAX));
+        Self { keys, extra, cache, patience }
     }
 
     /// The sender of a request, who must be allowed to do what `needed` allows.
@@ -82,7 +84,7 @@ impl Authenticator {
         }
         let Some(id) = ApiKey::id_of(presented.expose_secret()) else { return Ok(None) };
         let now = Instant::now();
-        if let Some((until, principal)) = self.cache().get(&hash)
+        if let Some((until, principal)) = self.cache.lock().get(&hash)
             && *until > now
         {
             return Ok(Some(principal.clone()));
@@ -92,17 +94,9 @@ impl Authenticator {
         let key = found?.filter(|key| key.accepts(presented));
         let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });
         if let Some(principal) = &principal {
-            let mut cache = self.cache();
-            if cache.len() >= CACHE_MAX {
-                cache.clear();
-            }
-            cache.insert(hash, (now + CACHE_TIME, principal.clone()));
+            self.cache.lock().put(hash, (now + CACHE_TIME, principal.clone()));
         }
         Ok(principal)
-    }
-
-    fn cache(&self) -> MutexGuard<'_, HashMap<Digest, (Instant, Principal)>> {
-        self.cache.lock()
     }
 }
 

@@ -4,11 +4,12 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrakis_core::base::heavy::{HEAVY_BYTES, HeavyPool};
 use arrakis_core::base::limits::BODIES_IN_FLIGHT_BYTES;
 use axum::body::Body;
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -23,12 +24,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The memory that bodies may take, all together.
 #[derive(Debug)]
-pub(super) struct Budget(Arc<Semaphore>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BODIES_IN_FLIGHT_BYTES / UNIT_BYTES)))
-    }
+pub(super) struct Budget {
+    memory: Arc<Semaphore>,
+    heavy: HeavyPool,
 }
 
 /// A body, and its part of the budget, which it gives back when dropped.
@@ -39,6 +37,12 @@ pub(super) struct HeldBody {
 }
 
 impl Budget {
+    /// The whole budget; `heavy` expands large bodies.
+    pub(super) fn new(heavy: HeavyPool) -> Self {
+        let memory = Arc::new(Semaphore::new(BODIES_IN_FLIGHT_BYTES / UNIT_BYTES));
+        Self { memory, heavy }
+    }
+
     /// Reads a body of at most `limit` bytes, expanded.
     pub(super) async fn read(
         &self,
@@ -46,64 +50,69 @@ impl Budget {
         body: Body,
         limit: usize,
     ) -> Result<HeldBody, HttpError> {
-        tokio::time::timeout(BODY_TIMEOUT, self.read_all(headers, body, limit))
-            .await
-            .unwrap_or_else(|_| Err(HttpError::busy("the body took too long to arrive")))
-    }
-
-    async fn read_all(
-        &self,
-        headers: &HeaderMap,
-        body: Body,
-        limit: usize,
-    ) -> Result<HeldBody, HttpError> {
         let encoding = Encoding::of(headers)?;
-        let mut held = Held { budget: &self.0, permit: None, bytes: 0 };
-        let mut raw = BytesMut::new();
-        let mut body = body;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let message = format!("the body could not be read: {error}");
-                HttpError::new(StatusCode::BAD_REQUEST, "incomplete_body", message)
-            })?;
-            if let Ok(data) = frame.into_data() {
-                if raw.len() + data.len() > limit {
-                    return Err(HttpError::too_large(limit));
-                }
-                held.add(data.len())?;
-                raw.extend_from_slice(&data);
-            }
-        }
-        let raw = raw.freeze();
-        let bytes = match encoding {
-            Encoding::Identity => raw,
-            Encoding::Gzip => {
-                expand(flate2::read::MultiGzDecoder::new(&raw[..]), limit, &mut held)?
-            }
+        let held = Held { memory: Arc::clone(&self.memory), permit: None, bytes: 0 };
+        let (raw, held) = tokio::time::timeout(BODY_TIMEOUT, read_all(body, held, limit))
+            .await
+            .unwrap_or_else(|_| Err(HttpError::busy("the body took too long to arrive")))?;
+        let bytes = raw.len();
+        let decoder: Box<dyn Read + Send> = match encoding {
+            Encoding::Identity => return Ok(HeldBody { bytes: raw, _permit: held.permit }),
+            Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(raw.reader())),
             Encoding::Zstd => {
-                let decoder = zstd::Decoder::new(&raw[..]).map_err(|error| undecodable(&error))?;
-                expand(decoder, limit, &mut held)?
+                Box::new(zstd::Decoder::new(raw.reader()).map_err(|error| undecodable(&error))?)
             }
         };
-        Ok(HeldBody { bytes, _permit: held.permit })
+        let mut expansion = Expansion { decoder, expanded: BytesMut::new(), limit, held };
+        // How large a body is shows only as it expands.
+        let begin = move || expansion.advance(HEAVY_BYTES).map(|ended| (expansion, ended));
+        let (mut expansion, ended) = self.heavy.run(bytes, begin).await?;
+        if !ended {
+            let go_on = move || expansion.advance(usize::MAX).map(|_| expansion);
+            expansion = self.heavy.run(usize::MAX, go_on).await?;
+        }
+        let Expansion { expanded, held, .. } = expansion;
+        Ok(HeldBody { bytes: expanded.freeze(), _permit: held.permit })
     }
 }
 
+async fn read_all(
+    mut body: Body,
+    mut held: Held,
+    limit: usize,
+) -> Result<(Bytes, Held), HttpError> {
+    let mut raw = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let message = format!("the body could not be read: {error}");
+            HttpError::new(StatusCode::BAD_REQUEST, "incomplete_body", message)
+        })?;
+        if let Ok(data) = frame.into_data() {
+            if raw.len() + data.len() > limit {
+                return Err(HttpError::too_large(limit));
+            }
+            held.add(data.len())?;
+            raw.extend_from_slice(&data);
+        }
+    }
+    Ok((raw.freeze(), held))
+}
+
 /// A growing part of the budget.
-struct Held<'a> {
-    budget: &'a Arc<Semaphore>,
+struct Held {
+    memory: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
 
-impl Held<'_> {
+impl Held {
     fn add(&mut self, bytes: usize) -> Result<(), HttpError> {
         self.bytes += bytes;
         let have = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = self.bytes.div_ceil(UNIT_BYTES).saturating_sub(have);
         // A body is at most some ten thousand units.
         let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        let more = Arc::clone(self.budget)
+        let more = Arc::clone(&self.memory)
             .try_acquire_many_owned(missing)
             .map_err(|_| HttpError::busy("too many bodies are in flight"))?;
         match &mut self.permit {
@@ -136,20 +145,30 @@ impl Encoding {
     }
 }
 
-/// Expands a body piece by piece, so that a bomb is noticed at the limit.
-fn expand(mut from: impl Read, limit: usize, held: &mut Held<'_>) -> Result<Bytes, HttpError> {
-    let mut expanded = BytesMut::new();
-    let mut piece = vec![0; 64 * 1024];
-    loop {
-        let read = from.read(&mut piece).map_err(|error| undecodable(&error))?;
-        if read == 0 {
-            return Ok(expanded.freeze());
+/// A body that is being expanded, piece by piece, so that a bomb is noticed at the limit.
+struct Expansion {
+    decoder: Box<dyn Read + Send>,
+    expanded: BytesMut,
+    limit: usize,
+    held: Held,
+}
+
+impl Expansion {
+    /// Expands until there are `until` bytes or more; returns whether the body has ended.
+    fn advance(&mut self, until: usize) -> Result<bool, HttpError> {
+        let mut piece = vec![0; 64 * 1024];
+        while self.expanded.len() < until {
+            let read = self.decoder.read(&mut piece).map_err(|error| undecodable(&error))?;
+            if read == 0 {
+                return Ok(true);
+            }
+            if self.expanded.len() + read > self.limit {
+                return Err(HttpError::too_large(self.limit));
+            }
+            self.held.add(read)?;
+            self.expanded.extend_from_slice(&piece[..read]);
         }
-        if expanded.len() + read > limit {
-            return Err(HttpError::too_large(limit));
-        }
-        held.add(read)?;
-        expanded.extend_from_slice(&piece[..read]);
+        Ok(false)
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
@@ -37,6 +38,7 @@ use crate::wire::{
 
 /// `POST /api/claude-hooks`: one event.
 pub(super) async fn event(State(state): State<ServerState>, request: Request) -> Response {
+    let shared = Arc::clone(&state.0);
     let state = &*state.0;
     let metadata = match Metadata::extract(state, &request) {
         Ok(metadata) => metadata,
@@ -47,7 +49,10 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
-        let judged = Judged::of(state, &metadata, &workspace, body.bytes.clone());
+        let bytes = body.bytes.len();
+        let (sender, about) = (workspace.clone(), metadata.clone());
+        let judging = move || (Judged::of(&shared, &about, &sender, body.bytes.clone()), body);
+        let (judged, _held) = state.heavy.run(bytes, judging).await;
         id.clone_from(&judged.arrival.request_id);
         let mut results = record(state, vec![judged]).await?;
         state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
@@ -63,6 +68,7 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
 
 /// `POST /api/claude-hooks/batch`: up to 500 events, one a line.
 pub(super) async fn batch(State(state): State<ServerState>, request: Request) -> Response {
+    let shared = Arc::clone(&state.0);
     let state = &*state.0;
     let metadata = match Metadata::extract(state, &request) {
         Ok(metadata) => metadata,
@@ -72,22 +78,11 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
-        let lines = lines(&body.bytes);
-        if lines.len() > 1 && body.bytes.len() > BATCH_BODY_MAX_BYTES {
-            return Err(HttpError::too_large(BATCH_BODY_MAX_BYTES));
-        }
-        if lines.len() > BATCH_MAX_EVENTS {
-            let message = format!("a batch has at most {BATCH_MAX_EVENTS} events");
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Err(HttpError::new(status, "too_many_events", message));
-        }
-        let judged = lines.into_iter().map(|line| {
-            // The request's id is no event's: each that has none gets one of its own.
-            let request_id = RequestId::mint(metadata.received_at, rand::random());
-            let metadata = Metadata { request_id, ..metadata.clone() };
-            Judged::of(state, &metadata, &workspace, line)
-        });
-        let results = record(state, judged.collect()).await?;
+        let bytes = body.bytes.len();
+        let (sender, about) = (workspace.clone(), metadata.clone());
+        let judging = move || (judge_lines(&shared, &about, &sender, &body.bytes), body);
+        let (judged, _held) = state.heavy.run(bytes, judging).await;
+        let results = record(state, judged?).await?;
         state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results)
     };
@@ -161,6 +156,31 @@ async fn authenticate(
     let principal = state.authenticator.authenticate(headers, Scope::Ingest).await?;
     step(&metadata.request_id, "authenticate");
     Ok(principal.workspace)
+}
+
+/// The events of a batch, ready to be recorded.
+fn judge_lines(
+    state: &Inner,
+    metadata: &Metadata,
+    workspace: &str,
+    body: &Bytes,
+) -> Result<Vec<Judged>, HttpError> {
+    let lines = lines(body);
+    if lines.len() > 1 && body.len() > BATCH_BODY_MAX_BYTES {
+        return Err(HttpError::too_large(BATCH_BODY_MAX_BYTES));
+    }
+    if lines.len() > BATCH_MAX_EVENTS {
+        let message = format!("a batch has at most {BATCH_MAX_EVENTS} events");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        return Err(HttpError::new(status, "too_many_events", message));
+    }
+    let judged = lines.into_iter().map(|line| {
+        // The request's id is no event's: each that has none gets one of its own.
+        let request_id = RequestId::mint(metadata.received_at, rand::random());
+        let metadata = Metadata { request_id, ..metadata.clone() };
+        Judged::of(state, &metadata, workspace, line)
+    });
+    Ok(judged.collect())
 }
 
 /// The lines of a batch, without empty ones.

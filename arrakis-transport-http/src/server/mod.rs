@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::clock::Clock;
+use arrakis_core::base::heavy::HeavyPool;
 use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
@@ -81,6 +82,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     redactor: Redactor,
     budget: Budget,
+    heavy: HeavyPool,
     trusted_proxies: Vec<IpAddr>,
     store_timeout: Duration,
     readiness: Readiness,
@@ -106,11 +108,13 @@ impl ServerState {
         redactor: Redactor,
         config: ServerConfig,
     ) -> Self {
+        let heavy = HeavyPool::default();
         Self(Arc::new(Inner {
             authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
             clock,
             redactor,
-            budget: Budget::default(),
+            budget: Budget::new(heavy.clone()),
+            heavy,
             trusted_proxies: config.trusted_proxies,
             store_timeout: config.store_timeout,
             readiness: Readiness::new(Arc::clone(&store)),

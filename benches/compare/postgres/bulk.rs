@@ -1,6 +1,6 @@
 //! Plain SQL that inserts the rows that the server wrote into tables like the server's.
 
-use arrakis_store_pg::testkit::Database;
+use arrakis_test_cluster::Database;
 use tokio_postgres::Client;
 
 use super::Failure;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arrakis_store_pg::testkit::Database;
+use arrakis_test_cluster::Database;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

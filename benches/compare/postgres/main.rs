@@ -7,6 +7,7 @@
 //! 10,000,000 rows instead of 1,000,000; `--quick` leaves out what needs a large table.
 
 #![allow(clippy::print_stdout, reason = "it prints its result")]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod bulk;
 mod duplicates;
@@ -17,7 +18,7 @@ mod server;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use arrakis_store_pg::testkit::{Cluster, Database};
+use arrakis_test_cluster::{Cluster, Database};
 use load::{Load, percentile};
 use original::Original;
 use server::Server;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use arrakis_store_pg::testkit::Database;
+use arrakis_test_cluster::Database;
 use arrakis_transport_http::server::{ServeConfig, bind, serve};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};

@@ -6,6 +6,7 @@
 //! later ones. `--sqlite` or `--postgres` leaves the other out.
 
 #![allow(clippy::print_stdout, reason = "it prints its result")]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod data;
 mod queries;
@@ -16,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::SystemClock;
 use arrakis_core::record::store::EventStore;
-use arrakis_store_pg::testkit::{Cluster, Database};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
+use arrakis_test_cluster::{Cluster, Database};
 use data::Data;
 
 type Failure = Box<dyn Error + Send + Sync>;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Retryable;
+use crate::base::heavy::HeavyPool;
 use crate::base::retry::{Decision, RetryPolicy};
 use crate::record::ingest::judge;
 use crate::record::store::{Claim, EventStore, StoreError, Verdict};
@@ -28,6 +29,7 @@ pub struct RetryJob {
     store: Arc<dyn EventStore>,
     clock: Arc<dyn Clock>,
     schedule: Arc<dyn RetryPolicy>,
+    heavy: HeavyPool,
 }
 
 impl RetryJob {
@@ -38,7 +40,7 @@ impl RetryJob {
         clock: Arc<dyn Clock>,
         schedule: Arc<dyn RetryPolicy>,
     ) -> Self {
-        Self { store, clock, schedule }
+        Self { store, clock, schedule, heavy: HeavyPool::new(1) }
     }
 
     /// Works now and then until `shutdown`.
@@ -68,7 +70,9 @@ impl RetryJob {
                 return Ok(handled);
             }
             for claim in claims {
-                let verdict = judge(&claim.arrival);
+                let bytes = claim.arrival.body.len();
+                let judging = move || (judge(&claim.arrival), claim);
+                let (verdict, claim) = self.heavy.run(bytes, judging).await;
                 let retry_at = self.retry_at(&claim, &verdict);
                 tracing::info!(target: "arrakis::job", job = "retry",
                     request_id = %claim.arrival.request_id, status = %verdict.status(), "tried again");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrakis_core::base::clock::{ManualClock, Timestamp};
 use arrakis_core::record::store::{Admission, Arrival, EventStore, Verdict};
 use arrakis_core::testkit::event_store::Arrivals;
-use arrakis_store_pg::testkit::Database;
 use arrakis_store_pg::{PgConfig, PgStore};
+use arrakis_test_cluster::Database;
 
 /// A store in a new database, and what makes arrivals for it.
 pub(crate) struct Home {

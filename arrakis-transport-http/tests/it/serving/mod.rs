@@ -2,6 +2,7 @@
 //! live feed, searches, reports of spools.
 
 mod connections;
+mod heavy;
 mod live;
 mod search;
 mod spools;

@@ -1,26 +1,26 @@
-//! A throw-away Postgres for tests and benches, made from the server binaries that the machine has.
+//! A throw-away Postgres for tests and benches, made from the server binaries that the machine has. Nothing that is
+//! shipped depends on this crate.
 //!
 //! [`Database::create`] gives a new, empty database. The first call in a process starts a server of its
 //! own in a temporary folder, which ends and is deleted when the process does, however it ends. With
-//! `ARRAKIS_TEST_DATABASE_URL` set, databases are made in that server instead, and deleted when they are
-//! dropped.
+//! `ARRAKIS_TEST_DATABASE_URL` set, databases are made in that server instead, without TLS, and deleted when they
+//! are dropped.
 //!
 //! ```no_run
 //! # async fn example() {
-//! let database = arrakis_store_pg::testkit::Database::create().await;
-//! arrakis_store_pg::migrate(database.url()).await.expect("an empty database can be migrated");
+//! let database = arrakis_test_cluster::Database::create().await;
+//! database.run_sql("CREATE TABLE one (id bigint)").await;
 //! # }
 //! ```
+
+#![allow(clippy::disallowed_methods, reason = "a real server is waited for")]
 
 mod cluster;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-
-use crate::config::PgConfig;
-use crate::connect::Connector;
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
 pub use cluster::{Cluster, ClusterError};
 
@@ -90,9 +90,7 @@ impl Database {
     ///
     /// The server cannot be reached.
     pub async fn connect(&self) -> AsyncPgConnection {
-        let connector = Connector::new(&self.0.url, &PgConfig::default());
-        let connector = connector.unwrap_or_else(|error| panic!("{error}"));
-        connector.connect().await.unwrap_or_else(|error| panic!("cannot connect: {error}"))
+        connect(&self.0.url).await
     }
 
     /// Runs SQL in it.
@@ -123,11 +121,13 @@ impl Drop for Inner {
     }
 }
 
+async fn connect(url: &str) -> AsyncPgConnection {
+    let conn = AsyncPgConnection::establish(url).await;
+    conn.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"))
+}
+
 async fn execute(url: &str, sql: &str) {
-    let connector = Connector::new(url, &PgConfig::default());
-    let connector = connector.unwrap_or_else(|error| panic!("{error}"));
-    let conn = connector.connect().await;
-    let mut conn = conn.unwrap_or_else(|error| panic!("cannot connect to {url}: {error}"));
+    let mut conn = connect(url).await;
     conn.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
 }
 
