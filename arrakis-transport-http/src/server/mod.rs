@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::clock::Clock;
+use arrakis_core::record::ingest::Ingest;
 use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
@@ -79,7 +80,7 @@ struct Inner {
     store: Arc<dyn EventStore>,
     authenticator: Authenticator,
     clock: Arc<dyn Clock>,
-    redactor: Redactor,
+    ingest: Ingest,
     budget: Budget,
     trusted_proxies: Vec<IpAddr>,
     store_timeout: Duration,
@@ -108,8 +109,8 @@ impl ServerState {
     ) -> Self {
         Self(Arc::new(Inner {
             authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
+            ingest: Ingest::new(Arc::clone(&store), redactor, Arc::clone(&clock)),
             clock,
-            redactor,
             budget: Budget::default(),
             trusted_proxies: config.trusted_proxies,
             store_timeout: config.store_timeout,
