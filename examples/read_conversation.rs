@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::envelope::Source;
-use arrakis_core::base::id::uuid_v7;
-use arrakis_core::record::ingest::{Reception, admit};
+use arrakis_core::record::ingest::Ingest;
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page};
 use arrakis_core::session::price;
 use arrakis_core::session::redact::Redactor;
@@ -37,12 +36,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         None => ("sample.jsonl".to_owned(), SAMPLE.into()),
     };
     let store: Arc<dyn EventStore> = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
-    take_in(&*store, path, &text).await?;
+    let ingest = Ingest::new(Arc::clone(&store), Redactor::default(), Arc::new(SystemClock));
+    take_in(&ingest, path, &text).await?;
     show(&*store).await
 }
 
-/// Sends the lines through the same steps as the events of hooks: slices, envelopes, verdicts.
-async fn take_in(store: &dyn EventStore, path: String, text: &[u8]) -> Result<(), Box<dyn Error>> {
+/// Sends the lines through the same steps as the events of hooks: slices, envelopes, ingest.
+async fn take_in(ingest: &Ingest, path: String, text: &[u8]) -> Result<(), Box<dyn Error>> {
     let file = TranscriptFile {
         session_id: "demo".to_owned(),
         identity: path.clone(),
@@ -58,14 +58,7 @@ async fn take_in(store: &dyn EventStore, path: String, text: &[u8]) -> Result<()
     for slice in slices.into_iter().filter(|slice| !slice.is_empty()) {
         let now = SystemClock.now();
         let envelope = slice.into_envelope(now, "demo", Source::default());
-        let reception = Reception {
-            event_id: uuid_v7(now, rand::random()),
-            received_at: now,
-            workspace: DEFAULT_WORKSPACE.to_owned(),
-            headers: Default::default(),
-            ip_address: None,
-        };
-        store.record(vec![admit(envelope.into(), reception)]).await?;
+        ingest.receive(DEFAULT_WORKSPACE, envelope).await?;
     }
     Ok(())
 }

@@ -2,12 +2,15 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public items without documentation")]
 
+use std::sync::Arc;
+
 use arrakis_bin::config::LogLimits;
 use arrakis_bin::log_file::LogFile;
-use arrakis_core::base::clock::Timestamp;
+use arrakis_core::base::clock::{SystemClock, Timestamp};
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::{Envelope, Source};
-use arrakis_core::record::ingest::{Reception, admit};
+use arrakis_core::record::ingest::{Ingest, Request};
+use arrakis_core::record::store::MemoryStore;
 use arrakis_core::session::redact::{Redactor, default_rules};
 use arrakis_store_fs::{Layout, Spool};
 use arrakis_transport_http::wire::{decode_envelope, encode_envelope};
@@ -49,17 +52,11 @@ fn pieces(criterion: &mut Criterion) {
         group.bench_function("encode", |b| b.iter(|| encode_envelope(&sent)));
         let json = bytes::Bytes::from(encode_envelope(&sent));
         group.bench_function("decode", |b| b.iter(|| decode_envelope(&json)));
-        group.bench_function("admit", |b| {
-            b.iter(|| {
-                let reception = Reception {
-                    event_id: Default::default(),
-                    received_at: Timestamp::EPOCH,
-                    workspace: "main".to_owned(),
-                    headers: Default::default(),
-                    ip_address: None,
-                };
-                admit(sent.clone().into(), reception)
-            });
+        group.bench_function("judge", |b| {
+            let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+            let ingest = Ingest::new(store, Redactor::default(), Arc::new(SystemClock));
+            let request = Request::new("main", Timestamp::EPOCH);
+            b.iter(|| ingest.judge(&request, sent.clone()));
         });
         group.bench_function("spool", |b| {
             let home = tempfile::TempDir::new().expect("a temporary directory");

@@ -6,6 +6,7 @@ mod breaker;
 mod drain;
 mod events;
 mod herd;
+mod ingest;
 mod lines;
 mod outage;
 mod projection;

@@ -1,12 +1,13 @@
 //! Errors as responses: always a JSON object.
 
 use arrakis_core::base::error::Retryable;
+use arrakis_core::record::ingest::{Refusal, UnreadableEvent};
 use arrakis_core::record::store::StoreError;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 
-use crate::wire::{ErrorAnswer, WireError};
+use crate::wire::ErrorAnswer;
 
 /// How long a client is asked to wait when the server is busy or its store away, in seconds.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -74,13 +75,13 @@ impl From<StoreError> for HttpError {
     }
 }
 
-impl From<&WireError> for HttpError {
-    fn from(error: &WireError) -> Self {
-        let status = match error {
-            WireError::Malformed(_) => StatusCode::BAD_REQUEST,
+impl From<&Refusal> for HttpError {
+    fn from(refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Unreadable(UnreadableEvent::Malformed(_)) => StatusCode::BAD_REQUEST,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Self::new(status, error.code(), error.to_string())
+        Self::new(status, refusal.code(), refusal.to_string())
     }
 }
 

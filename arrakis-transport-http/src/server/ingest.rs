@@ -3,25 +3,18 @@
 //! A request goes through ten steps, each of which leaves a tracing event (target `arrakis::ingest`)
 //! with the request id: extract metadata, authenticate, parse, read the trace, check duplicate,
 //! validate, record, process, finish, answer. Checking for a duplicate, recording, processing and
-//! finishing are one transaction of the store, so theirs come when it has committed.
+//! finishing are one transaction of the store, so theirs come when it has committed. What lies between the
+//! key and the answer is [`Ingest`](arrakis_core::record::ingest::Ingest)'s.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::digest::Digest;
-use arrakis_core::base::envelope::{Form, Truncation};
-use arrakis_core::base::id::{RequestId, uuid_v7};
-use arrakis_core::base::limits::{
-    BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES, PAYLOAD_MAX_BYTES,
-};
-use arrakis_core::record::arrival::{EventMetadata, UNKNOWN_EVENT_TYPE};
-use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::ingest::{Incoming, Reception, admit};
+use arrakis_core::base::id::RequestId;
+use arrakis_core::base::limits::{BATCH_BODY_MAX_BYTES, BATCH_MAX_EVENTS, BODY_MAX_BYTES};
+use arrakis_core::record::ingest::{self, Ingest, Judged, Received};
 use arrakis_core::record::key::Scope;
-use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
-use arrakis_core::session::redact::Redacted;
+use arrakis_core::record::store::AdmissionKind;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -32,13 +25,11 @@ use super::client_ip::client_ip;
 use super::error::HttpError;
 use super::{Inner, ServerState};
 use crate::wire::{
-    Answer, BatchAnswer, EventResult, Parsed, REQUEST_ID_HEADER, SPOOL_HEADER, TRACEPARENT_HEADER,
-    WireError, parse,
+    Answer, BatchAnswer, EventResult, REQUEST_ID_HEADER, SPOOL_HEADER, TRACEPARENT_HEADER,
 };
 
 /// `POST /api/claude-hooks`: one event.
 pub(super) async fn event(State(state): State<ServerState>, request: Request) -> Response {
-    let shared = Arc::clone(&state.0);
     let state = &*state.0;
     let metadata = match Metadata::extract(state, &request) {
         Ok(metadata) => metadata,
@@ -49,12 +40,12 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
-        let bytes = body.bytes.len();
-        let (sender, about) = (workspace.clone(), metadata.clone());
-        let judging = move || (Judged::of(&shared, &about, &sender, body.bytes.clone()), body);
-        let (judged, _held) = state.heavy.run(bytes, judging).await;
-        id.clone_from(&judged.arrival.request_id);
-        let mut results = record(state, vec![judged]).await?;
+        let named = metadata.request(workspace.clone(), Some(metadata.request_id.clone()));
+        let (bytes, ingest) = (body.bytes.len(), state.ingest.clone());
+        let judge = move || (ingest.judge(&named, body.bytes.clone()), body);
+        let (judged, _held) = state.heavy.run(bytes, judge).await;
+        id.clone_from(judged.request_id());
+        let mut results = record(state, metadata.received_at, vec![judged]).await?;
         state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results.remove(0))
     };
@@ -68,7 +59,6 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
 
 /// `POST /api/claude-hooks/batch`: up to 500 events, one a line.
 pub(super) async fn batch(State(state): State<ServerState>, request: Request) -> Response {
-    let shared = Arc::clone(&state.0);
     let state = &*state.0;
     let metadata = match Metadata::extract(state, &request) {
         Ok(metadata) => metadata,
@@ -78,11 +68,12 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
         let workspace = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
-        let bytes = body.bytes.len();
-        let (sender, about) = (workspace.clone(), metadata.clone());
-        let judging = move || (judge_lines(&shared, &about, &sender, &body.bytes), body);
-        let (judged, _held) = state.heavy.run(bytes, judging).await;
-        let results = record(state, judged?).await?;
+        // The request's id is no event's: each that has none gets one of its own.
+        let unnamed = metadata.request(workspace.clone(), None);
+        let (bytes, ingest) = (body.bytes.len(), state.ingest.clone());
+        let judge = move || (judge_lines(&ingest, &unnamed, &body.bytes), body);
+        let (judged, _held) = state.heavy.run(bytes, judge).await;
+        let results = record(state, metadata.received_at, judged?).await?;
         state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results)
     };
@@ -160,9 +151,8 @@ async fn authenticate(
 
 /// The events of a batch, ready to be recorded.
 fn judge_lines(
-    state: &Inner,
-    metadata: &Metadata,
-    workspace: &str,
+    ingest: &Ingest,
+    request: &ingest::Request,
     body: &Bytes,
 ) -> Result<Vec<Judged>, HttpError> {
     let lines = lines(body);
@@ -174,13 +164,7 @@ fn judge_lines(
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         return Err(HttpError::new(status, "too_many_events", message));
     }
-    let judged = lines.into_iter().map(|line| {
-        // The request's id is no event's: each that has none gets one of its own.
-        let request_id = RequestId::mint(metadata.received_at, rand::random());
-        let metadata = Metadata { request_id, ..metadata.clone() };
-        Judged::of(state, &metadata, workspace, line)
-    });
-    Ok(judged.collect())
+    Ok(lines.into_iter().map(|line| ingest.judge(request, line)).collect())
 }
 
 /// The lines of a batch, without empty ones.
@@ -189,149 +173,54 @@ fn lines(body: &Bytes) -> Vec<Bytes> {
     body.split(|byte| *byte == b'\n').map(trimmed).filter(|line| !line.is_empty()).collect()
 }
 
-/// An event that is ready to be recorded, and how it is refused if it is.
-struct Judged {
-    arrival: Arrival,
-    verdict: Verdict,
-    /// Set where the sender must hear that the event is not taken as it is.
-    refusal: Option<HttpError>,
-}
-
-impl Judged {
-    fn of(state: &Inner, metadata: &Metadata, workspace: &str, body: Bytes) -> Self {
-        let reception = Reception {
-            event_id: uuid_v7(metadata.received_at, rand::random()),
-            received_at: metadata.received_at,
-            workspace: workspace.to_owned(),
-            headers: metadata.headers.clone(),
-            ip_address: metadata.ip_address,
-        };
-        let id = || metadata.request_id.clone();
-        let redacted = || {
-            let Redacted { text, removed } = state.redactor.redact(&body);
-            (Bytes::from(text.into_owned()), removed)
-        };
-        let incoming = match parse(&body) {
-            Ok(Parsed::Envelope(envelope)) => (*envelope).into(),
-            Ok(Parsed::Original { request_id, digest }) => {
-                let (form, request_id) = (Form::Original, request_id.unwrap_or_else(id));
-                let (body, redacted) = redacted();
-                Incoming { form, request_id, digest, body, header: None, redacted }
-            }
-            Ok(Parsed::Raw { digest }) => {
-                let (form, (body, redacted)) = (Form::Raw, redacted());
-                Incoming { form, request_id: id(), digest, body, header: None, redacted }
-            }
-            Err(error) => return Self::unreadable(&error, id(), redacted().0, reception),
-        };
-        if incoming.body.len() > PAYLOAD_MAX_BYTES {
-            return Self::too_long(incoming, reception);
-        }
-        step(&incoming.request_id, "parse");
-        step(&incoming.request_id, "read the trace");
-        let in_envelope = incoming.header.is_some();
-        let (arrival, verdict) = admit(incoming, reception);
-        step(&arrival.request_id, "validate");
-        let refusal = match &verdict {
-            Verdict::Invalid { code, message } if !in_envelope => {
-                let status = StatusCode::UNPROCESSABLE_ENTITY;
-                Some(HttpError::new(status, code, message.clone()).about(&arrival.request_id))
-            }
-            _ => None,
-        };
-        Self { arrival, verdict, refusal }
-    }
-
-    /// An event that no envelope could carry again: redaction may have made it longer. Its ends are kept.
-    fn too_long(incoming: Incoming, reception: Reception) -> Self {
-        let length = incoming.body.len();
-        let error = WireError::Invalid {
-            code: "too_long",
-            message: format!("the event has {length} bytes, more than {PAYLOAD_MAX_BYTES}"),
-        };
-        let (body, _) = Truncation::limit(incoming.body.into(), &[], None);
-        Self::unreadable(&error, incoming.request_id, body.into(), reception)
-    }
-
-    /// What could not be read is kept as an `INVALID` row, and its sender hears of it.
-    fn unreadable(error: &WireError, id: RequestId, body: Bytes, reception: Reception) -> Self {
-        let request_id = match error {
-            WireError::DigestMismatch { request_id } => request_id.clone(),
-            _ => id,
-        };
-        let arrival = Arrival {
-            event_id: reception.event_id,
-            digest: Digest::of(&body),
-            in_ledger: false,
-            workspace: reception.workspace,
-            event_type: UNKNOWN_EVENT_TYPE.to_owned(),
-            session_id: None,
-            received_at: reception.received_at,
-            body,
-            headers: reception.headers,
-            ip_address: reception.ip_address,
-            metadata: EventMetadata::default(),
+impl Metadata {
+    /// The request of `workspace`, whose event is named `request_id` where it has no name of its own.
+    fn request(&self, workspace: String, request_id: Option<RequestId>) -> ingest::Request {
+        ingest::Request {
+            received_at: self.received_at,
+            workspace,
             request_id,
-        };
-        let verdict =
-            Verdict::Invalid { code: error.code().to_owned(), message: error.to_string() };
-        let refusal = Some(HttpError::from(error).about(&arrival.request_id));
-        Self { arrival, verdict, refusal }
+            headers: self.headers.clone(),
+            ip_address: self.ip_address,
+        }
     }
 }
 
 /// Stores events in one call; one result each, in order.
 async fn record(
     state: &Inner,
+    received_at: Timestamp,
     judged: Vec<Judged>,
 ) -> Result<Vec<Result<Answer, HttpError>>, HttpError> {
-    let mut batch = Vec::with_capacity(judged.len());
-    let mut senders = Vec::with_capacity(judged.len());
-    for Judged { arrival, verdict, refusal } in judged {
-        senders.push((arrival.request_id.clone(), arrival.received_at, refusal));
-        batch.push((arrival, verdict));
-    }
-    if batch.is_empty() {
+    if judged.is_empty() {
         let message = "the body has no event in it";
         return Err(HttpError::new(StatusCode::BAD_REQUEST, "empty_batch", message));
     }
+    let ids: Vec<_> = judged.iter().map(|one| one.request_id().clone()).collect();
     // What takes too long may still be stored; then a repeat is answered as one.
-    let recorded = state.in_time(state.store.record(batch)).await.and_then(|done| Ok(done?));
+    let recorded = state.in_time(state.ingest.record(judged)).await.and_then(|done| Ok(done?));
     state.readiness.took_events(!recorded.as_ref().is_err_and(HttpError::is_temporary));
-    let admissions = recorded.inspect_err(|error| {
-        for (id, ..) in &senders {
+    let received = recorded.inspect_err(|error| {
+        for id in &ids {
             tracing::warn!(target: "arrakis::ingest", request_id = %id, error = error.message(),
                 "event not stored");
         }
     })?;
-    let now = state.clock.now();
-    let results = senders.into_iter().zip(admissions).map(|((id, received_at, refusal), admission)| {
-        for done in ["check duplicate", "record", "process", "finish"] {
-            step(&id, done);
-        }
-        tracing::info!(target: "arrakis::ingest", request_id = %id, event_id = %admission.event_id,
+    let duration_ms = state.clock.now().since(received_at).as_millis();
+    let results = received.into_iter().map(|received| {
+        let Received { request_id, admission, .. } = &received;
+        tracing::info!(target: "arrakis::ingest", %request_id, event_id = %admission.event_id,
             step = "answer", status = %admission.status,
-            duplicate = admission.kind == AdmissionKind::Duplicate,
-            duration_ms = now.since(received_at).as_millis(), "event received");
-        answer(id, admission, refusal)
+            duplicate = admission.kind == AdmissionKind::Duplicate, duration_ms, "event received");
+        answer(received)
     });
     Ok(results.collect())
 }
 
-fn answer(
-    request_id: RequestId,
-    admission: Admission,
-    refusal: Option<HttpError>,
-) -> Result<Answer, HttpError> {
-    if admission.kind == AdmissionKind::Conflict {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        let (code, message) = arrakis_core::record::store::ID_CONFLICT;
-        return Err(HttpError::new(status, code, message).about(request_id));
-    }
-    if let Some(refusal) = refusal
-        && admission.status == EventStatus::Invalid
-    {
-        return Err(refusal);
+fn answer(received: Received) -> Result<Answer, HttpError> {
+    let Received { request_id, admission, refusal } = received;
+    if let Some(refusal) = refusal {
+        return Err(HttpError::from(&refusal).about(request_id));
     }
     let duplicate = admission.kind == AdmissionKind::Duplicate;
     Ok(Answer {

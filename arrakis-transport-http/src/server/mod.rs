@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use arrakis_core::base::clock::Clock;
 use arrakis_core::base::heavy::HeavyPool;
+use arrakis_core::record::ingest::Ingest;
 use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
@@ -80,7 +81,7 @@ struct Inner {
     store: Arc<dyn EventStore>,
     authenticator: Authenticator,
     clock: Arc<dyn Clock>,
-    redactor: Redactor,
+    ingest: Ingest,
     budget: Budget,
     heavy: HeavyPool,
     trusted_proxies: Vec<IpAddr>,
@@ -111,8 +112,8 @@ impl ServerState {
         let heavy = HeavyPool::default();
         Self(Arc::new(Inner {
             authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
+            ingest: Ingest::new(Arc::clone(&store), redactor, Arc::clone(&clock)),
             clock,
-            redactor,
             budget: Budget::new(heavy.clone()),
             heavy,
             trusted_proxies: config.trusted_proxies,

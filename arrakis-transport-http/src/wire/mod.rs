@@ -9,9 +9,8 @@
 //! | (b) the original system's payload | `event` | `_trace.requestId`, else `X-Request-Id` | of the body without `_trace`, keys sorted |
 //! | (c) raw hook JSON | `hook_event_name` | `X-Request-Id`, else a new one | of the body |
 //!
-//! An envelope is the header's JSON object with one more field: `payload`, the payload's own bytes
-//! where they are one line of JSON; else `payloadText` where they are UTF-8; else `payloadBase64`. One that comes
-//! back from an export keeps the digest under which the event is known; where that is of other bytes, the
+//! The forms are told apart by `arrakis_core::record::ingest`, for this transport and others. An envelope is
+//! written as [`encode_envelope`] says. One that comes back from an export keeps the digest under which the event is known; where that is of other bytes, the
 //! payload's own is in `payloadDigest`, and `form` says in which form the event first came.
 //!
 //! Every event is answered with an [`Answer`] or an [`ErrorAnswer`]; a batch with a [`BatchAnswer`]
@@ -22,13 +21,11 @@
 //! JSON in ASCII, up to 4 KiB. What is no report is passed over.
 
 mod answer;
-mod envelope;
-mod form;
 mod spool;
 
+pub use arrakis_core::base::envelope::{decode_envelope, encode_envelope};
+
 pub use answer::{Answer, BatchAnswer, ErrorAnswer, ErrorBody, EventResult};
-pub use envelope::{decode_envelope, encode_envelope};
-pub use form::{Parsed, WireError, parse};
 pub use spool::{decode_report, encode_report};
 
 /// The path of the endpoint for one event.

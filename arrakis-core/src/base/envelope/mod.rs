@@ -1,5 +1,6 @@
 //! The envelope: one captured event, as it travels.
 
+mod json;
 mod preview;
 mod removed;
 
@@ -15,6 +16,7 @@ use crate::base::limits::{
     TRUNCATED_PART_BYTES, cut,
 };
 
+pub use json::{EnvelopeError, decode_envelope, encode_envelope};
 pub use preview::Preview;
 pub use removed::Removed;
 

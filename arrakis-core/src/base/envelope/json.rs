@@ -1,15 +1,32 @@
 //! Envelopes as JSON.
 
-use arrakis_core::base::envelope::{Envelope, Header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::WireError;
+use super::{Envelope, Header};
+use crate::base::id::RequestId;
 
-/// Writes an envelope as one line of JSON, without a newline.
+/// JSON is not that of an envelope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// It is no envelope's JSON.
+    #[error("the envelope cannot be read: {0}")]
+    Invalid(String),
+    /// The payload is not what the digest says.
+    #[error("the payload of event {request_id} does not match its digest")]
+    DigestMismatch {
+        /// The envelope's request id.
+        request_id: RequestId,
+    },
+}
+
+/// Writes an envelope as one line of JSON, without a newline: the header's object with one more field. That is
+/// `payload`, the payload's own bytes, where they are one line of JSON; else `payloadText` where they are UTF-8; else
+/// `payloadBase64`.
 #[must_use]
 pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
     // A header is made of strings, numbers and structs of them: it always serializes.
@@ -45,7 +62,7 @@ fn is_one_line_of_json(payload: &[u8]) -> bool {
 /// # Errors
 ///
 /// The JSON is not that of an envelope, or the payload is not what the digest says.
-pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
+pub fn decode_envelope(json: &Bytes) -> Result<Envelope, EnvelopeError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Payload<'a> {
@@ -56,10 +73,7 @@ pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
         #[serde(default)]
         payload_base64: Option<String>,
     }
-    let invalid = |problem: String| WireError::Invalid {
-        code: "invalid_envelope",
-        message: format!("the envelope cannot be read: {problem}"),
-    };
+    let invalid = EnvelopeError::Invalid;
     let header: Header =
         serde_json::from_slice(json).map_err(|error| invalid(error.to_string()))?;
     let found: Payload<'_> =
@@ -75,7 +89,7 @@ pub fn decode_envelope(json: &Bytes) -> Result<Envelope, WireError> {
     };
     let envelope = Envelope { header, payload };
     if !envelope.is_intact() {
-        return Err(WireError::DigestMismatch { request_id: envelope.header.request_id });
+        return Err(EnvelopeError::DigestMismatch { request_id: envelope.header.request_id });
     }
     Ok(envelope)
 }
@@ -87,10 +101,9 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(json: D) -> Result<Option<&'a RawV
 
 #[cfg(test)]
 mod tests {
-    use arrakis_core::base::clock::Timestamp;
-    use arrakis_core::base::envelope::Source;
-
     use super::*;
+    use crate::base::clock::Timestamp;
+    use crate::base::envelope::Source;
 
     fn envelope(payload: &[u8]) -> Envelope {
         let id = "r-1".parse().unwrap();
@@ -125,6 +138,6 @@ mod tests {
         let json = String::from_utf8(encode_envelope(&envelope(b"{\"a\":1}"))).unwrap();
         let changed = json.replace("{\"a\":1}", "{\"a\":2}");
         let error = decode_envelope(&changed.into()).unwrap_err();
-        assert!(matches!(error, WireError::DigestMismatch { .. }), "{error}");
+        assert!(matches!(error, EnvelopeError::DigestMismatch { .. }), "{error}");
     }
 }

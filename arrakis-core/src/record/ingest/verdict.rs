@@ -1,4 +1,4 @@
-//! From a received request to what the store records: the arrival and its verdict.
+//! From an event to what the store records: the arrival and its verdict.
 //!
 //! Everything here is pure: the same arrival always gets the same verdict, whether it is judged when
 //! it arrives or again by a retry.

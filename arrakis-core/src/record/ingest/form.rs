@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use arrakis_core::base::digest::Digest;
-use arrakis_core::base::envelope::Envelope;
-use arrakis_core::base::id::RequestId;
-use arrakis_core::base::json::Canonical;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::decode_envelope;
+use crate::base::digest::Digest;
+use crate::base::envelope::{Envelope, EnvelopeError, decode_envelope};
+use crate::base::id::{InvalidRequestId, RequestId};
+use crate::base::json::Canonical;
 
 /// One event, in one of the three forms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Parsed {
 /// Bytes are not an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum WireError {
+pub enum UnreadableEvent {
     /// They are not JSON.
     #[error("the body is not JSON: {0}")]
     Malformed(String),
@@ -56,7 +55,7 @@ pub enum WireError {
     },
 }
 
-impl WireError {
+impl UnreadableEvent {
     /// A stable word.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -68,12 +67,23 @@ impl WireError {
     }
 }
 
+impl From<EnvelopeError> for UnreadableEvent {
+    fn from(error: EnvelopeError) -> Self {
+        match error {
+            EnvelopeError::DigestMismatch { request_id } => Self::DigestMismatch { request_id },
+            EnvelopeError::Invalid(_) => {
+                Self::Invalid { code: "invalid_envelope", message: error.to_string() }
+            }
+        }
+    }
+}
+
 /// Reads one event.
 ///
 /// # Errors
 ///
 /// The bytes are not an event.
-pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
+pub fn parse(body: &Bytes) -> Result<Parsed, UnreadableEvent> {
     #[derive(Deserialize)]
     struct Marks {
         envelope: Option<IgnoredAny>,
@@ -81,12 +91,13 @@ pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
         hook_event_name: Option<IgnoredAny>,
         event: Option<IgnoredAny>,
     }
-    let invalid = |code, message: &str| WireError::Invalid { code, message: message.to_owned() };
+    let invalid =
+        |code, message: &str| UnreadableEvent::Invalid { code, message: message.to_owned() };
     let marks: Marks = serde_json::from_slice(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => {
             invalid("not_an_event", "the body is JSON, but not an object that is an event")
         }
-        _ => WireError::Malformed(error.to_string()),
+        _ => UnreadableEvent::Malformed(error.to_string()),
     })?;
     match marks {
         Marks { hook_event_name: Some(_), .. } => Ok(Parsed::Raw { digest: Digest::of(body) }),
@@ -101,13 +112,13 @@ pub fn parse(body: &Bytes) -> Result<Parsed, WireError> {
     }
 }
 
-fn original(body: &Bytes) -> Result<Parsed, WireError> {
-    let mut fields: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(body).map_err(|error| WireError::Malformed(error.to_string()))?;
+fn original(body: &Bytes) -> Result<Parsed, UnreadableEvent> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_slice(body)
+        .map_err(|error| UnreadableEvent::Malformed(error.to_string()))?;
     let trace = fields.remove("_trace").and_then(tree);
     let request_id = trace.as_ref().and_then(|trace| trace.get("requestId")?.as_str());
     let request_id = request_id.map(|id| {
-        id.parse().map_err(|error: arrakis_core::base::id::InvalidRequestId| WireError::Invalid {
+        id.parse().map_err(|error: InvalidRequestId| UnreadableEvent::Invalid {
             code: "invalid_request_id",
             message: format!("_trace.requestId: {error}"),
         })
@@ -135,7 +146,7 @@ fn tree(json: &RawValue) -> Option<Value> {
 mod tests {
     use super::*;
 
-    fn parsed(json: &'static str) -> Result<Parsed, WireError> {
+    fn parsed(json: &'static str) -> Result<Parsed, UnreadableEvent> {
         parse(&Bytes::from_static(json.as_bytes()))
     }
 
