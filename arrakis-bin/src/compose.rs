@@ -9,9 +9,9 @@ use arrakis_core::base::conservation::SpoolReporter;
 use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::delivery::drain::{DrainConfig, Drainer};
-use arrakis_core::delivery::layers::{DeliveryConfig, delivery_stack};
+use arrakis_core::delivery::layers::{DeliveryConfig, EnvelopeMap, MapEnvelopes, delivery_stack};
 use arrakis_core::delivery::receiver;
-use arrakis_core::delivery::transport::{Redacting, TransportError};
+use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports};
@@ -272,7 +272,8 @@ pub fn drainer(
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
     let transport = HttpTransport::new(http, endpoints).with_reporter(reporter);
     let endpoints = Arc::<ConfiguredEndpoints>::clone(&delivery.endpoints);
-    let redacting = Redacting::new(Arc::new(transport), move || endpoints.redactor());
+    let redaction = move || endpoints.redaction();
+    let redacting = MapEnvelopes::new(Arc::new(transport), redaction, redaction_failed);
     let stack = Arc::new(delivery_stack(Arc::new(redacting), delivery.config.clone()));
     let receivers = delivery.receivers().clone();
     let drain = DrainConfig::new(delivery.config.jitter.clone());
@@ -312,10 +313,12 @@ impl ConfiguredEndpoints {
     /// # Errors
     ///
     /// Nothing may be sent now.
-    pub fn redactor(&self) -> Result<Option<Arc<Redactor>>, TransportError> {
+    fn redaction(&self) -> Result<Option<EnvelopeMap>, TransportError> {
         let known = self.known();
         known.check()?;
-        Ok(known.redactor.clone())
+        Ok(known.redactor.clone().map(|redactor| -> EnvelopeMap {
+            Arc::new(move |envelope| redactor.redact_envelope(envelope))
+        }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -352,6 +355,13 @@ impl Endpoints for ConfiguredEndpoints {
         let is_allowed = host.is_some_and(|host| known.receivers.plain_http_hosts.contains(&host));
         let endpoint = Endpoint::new(url, receiver.key.clone());
         Ok(if is_allowed { endpoint.with_plain_http() } else { endpoint })
+    }
+}
+
+fn redaction_failed() -> TransportError {
+    TransportError::Misconfigured {
+        problem: "redaction failed, and nothing was sent".to_owned(),
+        remedy: "check your redaction rules".to_owned(),
     }
 }
 

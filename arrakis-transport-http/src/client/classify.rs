@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | 200-299 with Arrakis' receipt for its request id and digest | stored | is deleted |
 //! | 200-299 without | configuration | waits, delivery is held |
-//! | 400, 413, 422 with Arrakis' error about its request id | refused | loses a round |
+//! | 400, 413, 422 with Arrakis' error about its request id | refused | fails a round |
 //! | 400, 413, 422 for a batch | suspect | is tried in halves, until it is alone |
 //! | 400, 413, 422 otherwise | configuration | waits, delivery is held |
 //! | 429, 502-504 | away | waits; `Retry-After` is honoured up to 1 h |
-//! | 500, 501, 505-599 | failed | is tried in halves; alone it loses a round, where the receiver takes others |
+//! | 500, 501, 505-599 | failed | is tried in halves; alone it fails a round, where the receiver takes others |
 //! | 100-199, 300-399, 401-412, 414-421, 423-428, 430-499, 600-999 | configuration | waits, delivery is held |
 //! | no such name, no route, connection refused, reset or closed | away | waits |
 //! | TLS cannot be agreed on, or the certificate is not trusted | away | waits |

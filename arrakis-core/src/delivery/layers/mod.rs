@@ -1,7 +1,8 @@
-//! What stands between the drain loop and a transport: plain tower layers, and the one place that
-//! puts them in order.
+//! What stands between the drain loop and a transport: plain tower layers, the one place that puts them in
+//! order, and a transport that changes events before another sends them.
 
 mod breaker;
+mod map;
 mod retry;
 mod trace;
 
@@ -13,6 +14,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
 pub use breaker::{Breaker, BreakerLayer};
+pub use map::{EnvelopeMap, MapEnvelopes};
 pub use retry::AttemptPolicy;
 pub use trace::{Trace, TraceLayer};
 

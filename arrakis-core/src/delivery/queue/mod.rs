@@ -113,7 +113,7 @@ pub struct Aged {
 pub const EXPIRED: &str = "expired";
 
 impl Failure {
-    /// The failure of an event that waited for too long, having lost `round` rounds.
+    /// The failure of an event that waited for too long, having failed `round` rounds.
     #[must_use]
     pub fn expired(at: Timestamp, round: u32) -> Self {
         let days = PENDING_MAX_AGE.as_secs() / (24 * 3600);
@@ -178,7 +178,7 @@ pub struct Leased {
 pub struct Lease {
     /// The event.
     pub envelope: Arc<Envelope>,
-    /// How many rounds of delivery it has lost.
+    /// How many rounds of delivery it has failed.
     pub rounds_burnt: u32,
     /// What the queue needs to find it again; opaque to everybody else.
     pub token: String,
@@ -191,15 +191,15 @@ pub enum Disposition {
     Delivered,
     /// The receiver had it before: forget it. A queue that counts tells the two apart.
     Duplicate,
-    /// It lost a round: give it back, due at this time.
+    /// It failed a round: give it back, due at this time.
     RetryAt {
         /// When to try again.
         due: Timestamp,
         /// Why.
         failure: Failure,
     },
-    /// It lost no round, but others had better go first: give it back, due at this time. Another owner may
-    /// have it sooner.
+    /// It failed no round, but others go first: give it back, due at this time. Another owner may have it
+    /// sooner.
     Deferred {
         /// When to try again.
         due: Timestamp,

@@ -8,10 +8,10 @@
 //!     └─ configuration's fault ──► held (one minute, repeats)
 //! ```
 //!
-//! A gate that is away or held lets nothing through until its time has come; the outcome of what goes
-//! then opens it or closes it again. An event captured meanwhile brings the time of a gate that is
-//! away forward, to five seconds after the last attempt or what `Retry-After` asked for. Where the
-//! circuit breaker let nothing go, the gate only waits until it will.
+//! A gate that is away or held lets nothing through until its time has come; the outcome of the next attempt
+//! then opens it or closes it again. An event captured meanwhile brings the time of a gate that is away forward,
+//! to five seconds after the last attempt or what the receiver asked for. Where the circuit let nothing through,
+//! the gate only waits until it will.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -29,7 +29,7 @@ use crate::delivery::transport::{Fault, TransportError};
 /// Time between two probes of a receiver that is held for its configuration.
 const HELD_PROBE: Duration = Duration::from_secs(60);
 
-/// One gate per destination, for one drain loop.
+/// The gates of one drain loop, one per destination.
 #[derive(Debug)]
 pub(in crate::delivery) struct Gates {
     receivers: Receivers,
@@ -46,7 +46,7 @@ struct Gate {
     until: Instant,
     /// The same for an event that is captured meanwhile.
     fresh_until: Instant,
-    /// Whether an attempt has closed it, and not the circuit breaker.
+    /// Whether an attempt has closed it, and not the circuit.
     tried: bool,
 }
 
@@ -134,7 +134,7 @@ impl Gates {
         let (cause, delay) = match error.fault() {
             _ if !tried => (before.unwrap_or(Cause::Away(0)), asked),
             Fault::Configuration => (Cause::Held, self.jitter.apply(HELD_PROBE)),
-            // It answers, if not well: another event may fare better, and that soon.
+            // It answers, so another event may succeed, and that soon.
             Fault::Event if is_unhealthy => {
                 (Cause::Away(1), self.jitter.apply(self.schedule.delay_after(NonZeroU32::MIN)))
             }

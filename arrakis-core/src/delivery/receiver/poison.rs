@@ -1,9 +1,9 @@
 //! Who is to blame where a receiver fails on an event that is alone in its request.
 //!
 //! The receiver itself may not work. So the event is to blame only if the receiver has taken another one since
-//! it last failed on any that was alone. An event that the receiver fails on (5xx over HTTP) then fails a round.
-//! One that times out fails none, because a slow network looks the same: it is deferred, and tried alone and
-//! after the others. Without that proof the receiver is to blame, and the event waits for it.
+//! it last failed on any that was alone. An event that the receiver fails on then fails a round. One that times
+//! out fails none, because a slow network looks the same: it is deferred, and tried alone and after the others.
+//! Without that proof the receiver is to blame, and the event waits for it.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

@@ -1,7 +1,6 @@
 //! Delivering events: [`Transport`], its adapter to tower, and an implementation without a network.
 
 mod loopback;
-mod redacting;
 mod service;
 
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use loopback::{Attempt, Loopback};
-pub use redacting::Redacting;
 pub use service::{ServiceTransport, TransportService};
 
 use crate::base::digest::Digest;
@@ -182,11 +180,11 @@ pub enum TransportError {
 /// Whose fault a failed attempt is; decides what happens to the events in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The receiver's or the network's: no event loses a round, all wait.
+    /// The receiver's or the network's: no event fails a round, all wait.
     Receiver,
-    /// The configuration's: no event loses a round, the queue is held until somebody mends it.
+    /// The configuration's: no event fails a round, the queue is held until somebody corrects it.
     Configuration,
-    /// Perhaps an event's: the batch is halved to find it; alone in its request, an event loses a
+    /// Perhaps an event's: the batch is halved to find it; alone in its request, an event fails a
     /// round, unless nothing shows that the receiver works.
     Event,
 }

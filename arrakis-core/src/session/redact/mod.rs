@@ -12,6 +12,7 @@
 mod assignment;
 mod block;
 mod command;
+mod envelope;
 mod http;
 mod inner;
 mod keywords;
