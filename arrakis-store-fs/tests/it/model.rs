@@ -1,7 +1,7 @@
 //! The spool as a model: random steps of hooks and drainers over a file system that loses its power, with
 //! an oracle that knows what was promised.
 //!
-//! `cargo test -p arrakis-store-fs --test model -- --nocapture` prints how many cases there were;
+//! `cargo test -p arrakis-store-fs --test it -- model:: --nocapture` prints how many cases there were;
 //! `ARRAKIS_MODEL_CASES=100000` asks for more of them, `ARRAKIS_MODEL_SEED=<n>` for one alone.
 
 #![allow(clippy::print_stdout, reason = "the figures are its result too")]
