@@ -29,7 +29,7 @@ impl Room {
     ///
     /// # Errors
     ///
-    /// There is none; the spool's directory.
+    /// Half of the spool is taken. The error is the spool's directory.
     pub(super) fn take(
         &self,
         layout: &Layout,
