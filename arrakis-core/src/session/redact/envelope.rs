@@ -3,27 +3,24 @@
 //! An event is redacted when it is captured, by the rules of that moment. What was captured while a rule could
 //! not be used, or before it was added, waits in the queue as it is, and is redacted again before it leaves.
 
-use std::sync::Arc;
-
 use super::{RedactedPayload, Redactor};
 use crate::base::digest::Digest;
 use crate::base::envelope::Envelope;
 
 impl Redactor {
-    /// `envelope` with a redacted payload; the same where it holds no secret. It keeps its digest, as a repeat
-    /// must have the same, and its header has the digest of the payload that it holds.
+    /// `envelope` with a redacted payload. It keeps its digest, as a repeat must have the same; where something was
+    /// removed, its header has the digest of the payload that it holds too.
     #[must_use]
-    pub fn redact_envelope(&self, envelope: Arc<Envelope>) -> Arc<Envelope> {
-        let truncated = envelope.header.truncated.clone();
-        let redacted = RedactedPayload::new(&envelope.payload, truncated, self);
+    pub fn redact_envelope(&self, envelope: Envelope) -> Envelope {
+        let Envelope { mut header, payload } = envelope;
+        let redacted = RedactedPayload::new(&payload, header.truncated.clone(), self);
         if redacted.removed.is_empty() {
-            return envelope;
+            return Envelope { header, payload };
         }
-        let mut header = envelope.header.clone();
         header.truncated = redacted.truncated;
         header.redacted.add(&redacted.removed);
         header.payload_digest = Some(Digest::of(&redacted.bytes));
-        Arc::new(Envelope { header, payload: redacted.bytes.into() })
+        Envelope { header, payload: redacted.bytes.into() }
     }
 }
 
@@ -39,14 +36,14 @@ mod tests {
         Envelope::new(id, Timestamp::EPOCH, "http://h/", Source::default(), payload.to_owned())
     }
 
-    fn sent(envelope: Envelope) -> Arc<Envelope> {
+    fn sent(envelope: Envelope) -> Envelope {
         let rule = UserRule {
             name: "badge".to_owned(),
             pattern: "badge-[0-9]+".to_owned(),
             literals: Vec::new(),
         };
         let redactor = Redactor::new(RedactConfig { enabled: true, rules: vec![rule] }).0;
-        let sent = redactor.redact_envelope(Arc::new(envelope));
+        let sent = redactor.redact_envelope(envelope);
         assert!(sent.is_intact());
         sent
     }
@@ -58,9 +55,9 @@ mod tests {
         assert_eq!(&once.payload[..], br#"{"prompt":"[REDACTED:badge]"}"#);
         assert_eq!(once.header.digest, event.header.digest, "a repeat has the same");
         assert_eq!(once.header.redacted.iter().collect::<Vec<_>>(), [("badge", 1)]);
-        assert_eq!(sent((*once).clone()), once, "twice is as good as once");
+        assert_eq!(sent(once.clone()), once, "twice is as good as once");
         let harmless = envelope("{}");
-        assert_eq!(*sent(harmless.clone()), harmless);
+        assert_eq!(sent(harmless.clone()), harmless);
     }
 
     #[test]

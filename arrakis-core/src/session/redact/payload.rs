@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use super::Redactor;
-use crate::base::digest::Digest;
-use crate::base::envelope::{Envelope, Removed, Truncation};
+use crate::base::envelope::{Removed, Truncation};
 
 /// A payload after redaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,22 +41,5 @@ impl RedactedPayload {
         let redacted = [head.text, tail.text].concat();
         let (bytes, truncated) = Truncation::limit(redacted, payload, truncated);
         Self { bytes, truncated, removed }
-    }
-}
-
-impl Redactor {
-    /// The event without secrets. It keeps its digest, since a repeat must have the same; where something was
-    /// removed, the header names the payload's own digest too.
-    #[must_use]
-    pub fn redact_envelope(&self, envelope: Envelope) -> Envelope {
-        let Envelope { mut header, payload } = envelope;
-        let redacted = RedactedPayload::new(&payload, header.truncated.clone(), self);
-        if redacted.removed.is_empty() {
-            return Envelope { header, payload };
-        }
-        header.truncated = redacted.truncated;
-        header.redacted.add(&redacted.removed);
-        header.payload_digest = Some(Digest::of(&redacted.bytes));
-        Envelope { header, payload: redacted.bytes.into() }
     }
 }
