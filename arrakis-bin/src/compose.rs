@@ -94,7 +94,7 @@ pub fn open_embedded(layout: &Layout) -> anyhow::Result<Arc<dyn Store>> {
 /// # Errors
 ///
 /// The database cannot be opened, or its schema is another version's.
-pub async fn open_as_it_is(
+pub async fn open_without_migrating(
     database: Option<&str>,
     layout: &Layout,
 ) -> anyhow::Result<Arc<dyn Store>> {

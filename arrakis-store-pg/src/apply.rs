@@ -19,7 +19,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::future::{join3, join4};
 use uuid::Uuid;
 
-use crate::error::Trouble;
+use crate::error::TxError;
 use crate::feed::{self, Touched};
 use crate::row::{
     ConversationRow, MessageRow, SubagentRow, ToolUseRow, insert_conversations, insert_messages,
@@ -35,7 +35,7 @@ pub(crate) struct Applying<'a>(pub(crate) Merged<'a>);
 impl Applying<'_> {
     /// Locks and reads the conversations that are there, and adds the messages, tool uses and subagents
     /// that are not. The statements go out together.
-    pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, Trouble> {
+    pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, TxError> {
         let (conversations, messages, tool_uses, subagents) = join4(
             self.lock_conversations(conn),
             self.add_messages(conn),
@@ -59,7 +59,7 @@ impl Applying<'_> {
         started: Started,
         touched: Touched,
         now: Timestamp,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), TxError> {
         let Started { conversations, added_messages, added_tool_uses, added_subagents } = started;
         let (messages, tool_uses, subagents) = join3(
             self.lock_messages(conn, &added_messages),
@@ -95,7 +95,7 @@ impl Applying<'_> {
             if !new.is_empty() {
                 let added: Vec<Uuid> = insert_conversations(&new, now)?.load(&mut &*conn).await?;
                 if added.len() < new.len() {
-                    return Err(Trouble::Raced);
+                    return Err(TxError::Raced);
                 }
             }
             if !changed.is_empty() {
@@ -113,7 +113,7 @@ impl Applying<'_> {
             if !subagents.is_empty() {
                 update_subagents(&subagents).execute(&mut &*conn).await?;
             }
-            Ok::<_, Trouble>(())
+            Ok::<_, TxError>(())
         };
         let (conversations, rest, told) =
             join3(conversations, rest, feed::commit(conn, &touched, now)).await;
@@ -125,7 +125,7 @@ impl Applying<'_> {
     async fn lock_conversations(
         &self,
         conn: &AsyncPgConnection,
-    ) -> Result<HashMap<Uuid, Conversation>, Trouble> {
+    ) -> Result<HashMap<Uuid, Conversation>, TxError> {
         if self.0.conversations.is_empty() {
             return Ok(HashMap::new());
         }
@@ -142,7 +142,7 @@ impl Applying<'_> {
         Ok(values.collect::<QueryResult<_>>()?)
     }
 
-    async fn add_messages(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
+    async fn add_messages(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, TxError> {
         if self.0.messages.is_empty() {
             return Ok(HashSet::new());
         }
@@ -151,7 +151,7 @@ impl Applying<'_> {
         Ok(added.into_iter().collect())
     }
 
-    async fn add_tool_uses(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
+    async fn add_tool_uses(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, TxError> {
         if self.0.tool_uses.is_empty() {
             return Ok(HashSet::new());
         }
@@ -160,7 +160,7 @@ impl Applying<'_> {
         Ok(added.into_iter().collect())
     }
 
-    async fn add_subagents(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, Trouble> {
+    async fn add_subagents(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, TxError> {
         if self.0.subagents.is_empty() {
             return Ok(HashSet::new());
         }
@@ -173,7 +173,7 @@ impl Applying<'_> {
         &self,
         conn: &AsyncPgConnection,
         added: &HashSet<Uuid>,
-    ) -> Result<Vec<(Uuid, Message)>, Trouble> {
+    ) -> Result<Vec<(Uuid, Message)>, TxError> {
         let ids: Vec<Uuid> =
             self.0.messages.keys().copied().filter(|id| !added.contains(id)).collect();
         if ids.is_empty() {
@@ -194,7 +194,7 @@ impl Applying<'_> {
         &self,
         conn: &AsyncPgConnection,
         added: &HashSet<Uuid>,
-    ) -> Result<Vec<(Uuid, ToolUse)>, Trouble> {
+    ) -> Result<Vec<(Uuid, ToolUse)>, TxError> {
         let ids: Vec<Uuid> =
             self.0.tool_uses.keys().copied().filter(|id| !added.contains(id)).collect();
         if ids.is_empty() {
@@ -215,7 +215,7 @@ impl Applying<'_> {
         &self,
         conn: &AsyncPgConnection,
         added: &HashSet<Uuid>,
-    ) -> Result<Vec<(Uuid, Subagent)>, Trouble> {
+    ) -> Result<Vec<(Uuid, Subagent)>, TxError> {
         let ids: Vec<Uuid> =
             self.0.subagents.keys().copied().filter(|id| !added.contains(id)).collect();
         if ids.is_empty() {

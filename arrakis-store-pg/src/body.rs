@@ -5,12 +5,10 @@
 //! `{"raw":true,"bytes":N,"preview":"..."}`. Finding out is a pure check before the statement, because
 //! a statement that fails has failed for all of its rows.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use arrakis_core::base::limits::RAW_PREVIEW_BYTES;
-use serde::Serialize;
+use arrakis_core::record::store::adapter::{raw_body_preview, raw_body_wrapper};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::row::{JsonText, shown};
@@ -32,7 +30,10 @@ impl<'a> BodyColumns<'a> {
     pub(crate) fn of(body: &'a [u8], plain: bool) -> Self {
         match std::str::from_utf8(body) {
             Ok(text) if plain => Self { json: Some(JsonText(text.into())), raw: None },
-            _ => Self { json: Some(JsonText(wrapper(body).into())), raw: Some(body) },
+            _ => {
+                let wrapper = raw_body_wrapper(body, &shown(&raw_body_preview(body)));
+                Self { json: Some(JsonText(wrapper.into())), raw: Some(body) }
+            }
         }
     }
 }
@@ -85,20 +86,6 @@ fn is_short(number: &[u8]) -> bool {
     let is_small =
         |text: &str| text.parse::<i64>().is_ok_and(|n| n.unsigned_abs() <= NUMBER_MAX as u64);
     number.len() <= NUMBER_MAX && exponent.is_none_or(is_small)
-}
-
-fn wrapper(body: &[u8]) -> String {
-    #[derive(Serialize)]
-    struct Wrapper<'a> {
-        raw: bool,
-        bytes: usize,
-        preview: Cow<'a, str>,
-    }
-    let preview = String::from_utf8_lossy(&body[..body.len().min(RAW_PREVIEW_BYTES)]);
-    let wrapper = Wrapper { raw: true, bytes: body.len(), preview: shown(&preview) };
-    // A struct of plain fields always serializes; the fallback says the same without the preview.
-    serde_json::to_string(&wrapper)
-        .unwrap_or_else(|_| format!("{{\"raw\":true,\"bytes\":{}}}", body.len()))
 }
 
 /// Reads JSON and fails at the first thing that JSONB would lose or refuse.

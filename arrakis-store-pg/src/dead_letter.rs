@@ -11,7 +11,7 @@ use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::error::Trouble;
+use crate::error::TxError;
 use crate::feed::{self, Touched};
 use crate::read;
 use crate::row::{At, DetailRow, SummaryRow};
@@ -67,7 +67,7 @@ pub(crate) async fn redrive(
     conn: &mut AsyncPgConnection,
     ids: &[RequestId],
     now: Timestamp,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let rows = dead_rows(conn, ids).await?;
     for row in &rows {
         work::transition(conn, *row, EventStatus::Pending, PERSON, "redriven", now).await?;
@@ -80,7 +80,7 @@ pub(crate) async fn discard(
     conn: &mut AsyncPgConnection,
     ids: &[RequestId],
     now: Timestamp,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let rows = dead_rows(conn, ids).await?;
     diesel::update(webhook_events::table.filter(webhook_events::id.eq_any(&rows)))
         .set((webhook_events::discarded_at.eq(At(now)), webhook_events::updated_at.eq(At(now))))

@@ -10,7 +10,7 @@ use diesel::result::{DatabaseErrorKind, Error as DbError};
 
 /// Why a transaction was rolled back.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum TxError {
     /// The database failed.
     Db(DbError),
     /// Another transaction got in the way: the same again may succeed.
@@ -26,13 +26,13 @@ pub(crate) enum Trouble {
     },
 }
 
-impl From<DbError> for Trouble {
+impl From<DbError> for TxError {
     fn from(error: DbError) -> Self {
         Self::Db(error)
     }
 }
 
-impl Trouble {
+impl TxError {
     /// Whether another transaction got in the way.
     pub(crate) fn is_raced(&self) -> bool {
         match self {

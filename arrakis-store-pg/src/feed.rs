@@ -17,7 +17,7 @@ use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::error::Trouble;
+use crate::error::TxError;
 use crate::pool;
 use crate::row::{At, SummaryRow};
 use crate::schema::webhook_events;
@@ -51,7 +51,7 @@ impl Touched {
     }
 
     /// How many messages and tool uses there are.
-    fn subjects(&self) -> usize {
+    fn documents(&self) -> usize {
         self.messages.len() + self.tool_uses.len()
     }
 
@@ -64,9 +64,9 @@ impl Touched {
     }
 
     /// Leaves these many messages and tool uses.
-    fn truncate(&mut self, subjects: usize) {
-        self.messages.truncate(subjects);
-        self.tool_uses.truncate(subjects - self.messages.len());
+    fn truncate(&mut self, documents: usize) {
+        self.messages.truncate(documents);
+        self.tool_uses.truncate(documents - self.messages.len());
     }
 }
 
@@ -198,7 +198,7 @@ pub(crate) struct Budget {
     /// Payload bytes.
     pub(crate) bytes: usize,
     /// Messages and tool uses; of a single commit that holds more, a part is read.
-    pub(crate) subjects: usize,
+    pub(crate) documents: usize,
 }
 
 /// Commits after a position.
@@ -261,7 +261,7 @@ pub(crate) async fn commits(
     let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
     let (mut last, mut more) = (None, false);
     let mut commits = Vec::new();
-    let (mut events_taken, mut bytes_taken, mut subjects_taken) = (0, 0, 0);
+    let (mut events_taken, mut bytes_taken, mut documents_taken) = (0, 0, 0);
     for (_, xid, events, messages, tool_uses, bytes) in rows {
         let (Some(xid), Some(events)) = (xid, events) else { break };
         let [messages, tool_uses] = [messages, tool_uses].map(Option::unwrap_or_default);
@@ -274,18 +274,18 @@ pub(crate) async fn commits(
         }
         events_taken += one.events.len();
         bytes_taken += one.bytes;
-        subjects_taken += one.subjects();
+        documents_taken += one.documents();
         let enough = commits.len() == budget.commits
             || events_taken > budget.events
             || bytes_taken > budget.bytes
-            || subjects_taken > budget.subjects;
+            || documents_taken > budget.documents;
         if enough && !commits.is_empty() {
             more = true;
             break;
         }
-        let is_cut = one.subjects() > budget.subjects;
-        one.truncate(budget.subjects);
-        last = Some((xid, is_cut.then(|| seen.unwrap_or(0) + budget.subjects)));
+        let is_cut = one.documents() > budget.documents;
+        one.truncate(budget.documents);
+        last = Some((xid, is_cut.then(|| seen.unwrap_or(0) + budget.documents)));
         commits.push(one);
     }
     let next = match last {
@@ -307,14 +307,14 @@ pub(crate) async fn page(
     conn: &mut AsyncPgConnection,
     after: Option<&FeedCursor>,
     limit: usize,
-) -> Result<FeedPage, Trouble> {
+) -> Result<FeedPage, TxError> {
     let Some(FeedCursor(text)) = after else {
         let now = snapshot(conn).await?;
         let cursor = FeedCursor(Position::at(now).to_string());
         return Ok(FeedPage { events: Vec::new(), cursor, more: false });
     };
     let position = text.parse::<Position>().map_err(|NoPosition| {
-        Trouble::Refused(StoreError::Data {
+        TxError::Refused(StoreError::Data {
             what: format!(
                 "continue the feed from {:?}",
                 arrakis_core::base::limits::cut(text, 128)
@@ -322,7 +322,7 @@ pub(crate) async fn page(
             source: "this store did not give that cursor".into(),
         })
     })?;
-    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX, subjects: usize::MAX };
+    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX, documents: usize::MAX };
     let Commits { commits, next, more } = commits(conn, &position, budget).await?;
     let ids = commits.into_iter().flat_map(|one| one.events).collect();
     let events = summaries(conn, ids).await?;

@@ -1,4 +1,5 @@
-//! Making messages and tool uses searchable.
+//! Full text: the words of payloads, messages and tool uses, indexed behind the hot path. [`step`] follows the
+//! feed of commits from a stored position.
 //!
 //! GIN gives what it finds in no order, and a search wants the newest. So time is parted into buckets, and
 //! each term of a text stands in the index behind the bucket of the text's time.
@@ -6,18 +7,29 @@
 use std::collections::BTreeSet;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::session::search::Subject;
+use arrakis_core::base::error::BoxError;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::session::search::{SearchDocument, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Bool, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::error::Trouble;
-use crate::row::{At, MessageRow, ToolUseRow, readable};
-use crate::schema::{messages, search_backlog, tool_uses};
-use crate::search::{TEXTS_AT_ONCE, off_the_runtime};
+use crate::error::{TxError, unreadable};
+use crate::feed::{self, Budget, Commits, NoPosition, Position};
+use crate::row::{At, JsonText, MessageRow, State, ToolUseRow, body_of, readable};
+use crate::schema::{messages, search_backlog, tool_uses, webhook_events};
 use crate::statement::Statement;
+
+/// How many texts are read at one time: each may have the largest size that a payload can.
+const TEXTS_AT_ONCE: usize = 32;
+
+/// How long commits are kept for the feed.
+const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// What one step indexes, unless a single commit holds more: little enough for one transaction.
+const STEP: Budget = Budget { commits: 100, events: 500, bytes: 16 * 1024 * 1024, documents: 2000 };
 
 /// Milliseconds of a bucket, as a power of two: a day and a half. A bucket of a busy team holds some
 /// ten thousand texts, a year some hundred buckets; a search may have to read all matches of the first and
@@ -34,6 +46,101 @@ pub(crate) fn in_bucket(bucket: i64, term: &str) -> String {
     format!("{bucket:x}:{term}")
 }
 
+/// Indexes some of up to `limit` commits; returns how many end with it, or nothing where there is nothing to
+/// do, as while another server does it.
+pub(crate) async fn step(
+    conn: &mut AsyncPgConnection,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Option<usize>, TxError> {
+    const TAKE: &str = "SELECT position FROM search_position FOR UPDATE SKIP LOCKED";
+    let position: Option<String> =
+        Statement::<Text>::new(TAKE).get_result(conn).await.optional()?;
+    let Some(position) = position else { return Ok(None) };
+    let position: Position = position
+        .parse()
+        .map_err(|NoPosition| unreadable("position", "this is no position of the feed"))?;
+    let budget = Budget { commits: limit.min(STEP.commits), ..STEP };
+    let Commits { commits, next, .. } = feed::commits(conn, &position, budget).await?;
+    let mut touched = feed::Touched::default();
+    if commits.is_empty() {
+        return Ok(index_backlog(conn).await?.then_some(1));
+    }
+    let whole = commits.len() - usize::from(next.is_in_commit());
+    commits.into_iter().for_each(|one| touched.add(one));
+    index_events(conn, &touched.events).await?;
+    index_messages(conn, &touched.messages).await?;
+    index_tool_uses(conn, &touched.tool_uses).await?;
+    if next != position {
+        Statement::<()>::new("UPDATE search_position SET position = ?")
+            .bind::<Text>(next.to_string())
+            .execute(conn)
+            .await?;
+    }
+    forget(conn, now).await?;
+    Ok(Some(whole))
+}
+
+async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
+    type Row = (Uuid, Option<JsonText<'static>>, Option<Vec<u8>>);
+    for ids in ids.chunks(TEXTS_AT_ONCE) {
+        let rows: Vec<Row> = webhook_events::table
+            .filter(webhook_events::id.eq_any(ids))
+            .filter(webhook_events::status.ne(State(EventStatus::Duplicate)))
+            .select((webhook_events::id, webhook_events::request_body, webhook_events::raw_body))
+            .load(conn)
+            .await?;
+        let texts = rows.into_iter().filter_map(|(id, json, raw)| Some((id, body_of(json, raw)?)));
+        let texts: Vec<_> = texts.collect();
+        let indexed = off_the_runtime(move || {
+            texts.into_iter().map(|(id, text)| (id, payload_words(&text))).collect()
+        });
+        write_events(conn, indexed.await?).await?;
+    }
+    Ok(())
+}
+
+/// Does what takes a processor for a while where it holds nobody up.
+pub(crate) async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TxError> {
+    let failed = |error: tokio::task::JoinError| {
+        let source: BoxError = error.into();
+        TxError::Refused(crate::error::unavailable("look through texts", source))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+async fn write_events(
+    conn: &mut AsyncPgConnection,
+    indexed: Vec<(Uuid, BTreeSet<String>)>,
+) -> QueryResult<()> {
+    const WRITE: &str = "INSERT INTO event_search (event_id, words) \
+        SELECT v.id, array_to_tsvector(string_to_array(v.words, ' ')) \
+        FROM unnest(?, ?) AS v (id, words) ORDER BY 1 ON CONFLICT DO NOTHING";
+    let joined =
+        |words: &BTreeSet<String>| words.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    Statement::<()>::new(WRITE)
+        .bind::<Array<diesel::sql_types::Uuid>>(indexed.iter().map(|one| one.0).collect::<Vec<_>>())
+        .bind::<Array<Text>>(indexed.iter().map(|one| joined(&one.1)).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes old commits, a few at a time; what waits to be indexed is never that old while a server runs.
+async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
+    const SQL: &str = "DELETE FROM commits WHERE id IN (\
+        SELECT id FROM commits WHERE xid < (\
+            SELECT pg_snapshot_xmin(split_part(position, '/', 1)::pg_snapshot) FROM search_position) \
+        AND at < ? ORDER BY id LIMIT 1000)";
+    Statement::<()>::new(SQL)
+        .bind::<Timestamptz>(At(now.minus(COMMITS_KEPT)))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// What the index holds of a text.
 struct Indexed {
     id: Uuid,
@@ -45,28 +152,25 @@ struct Indexed {
 
 impl Indexed {
     /// Nothing where there is nothing to be found, and nothing that says what another text says.
-    fn of(subject: Subject<'_>, workspace: &str) -> Option<Self> {
-        let (terms, said) = (subject.terms(workspace), subject.says());
+    fn of(document: SearchDocument<'_>, workspace: &str) -> Option<Self> {
+        let (terms, said) = (document.terms(workspace), document.dedup_terms());
         if terms.is_empty() && said.is_empty() {
             return None;
         }
-        let bucket = bucket_of(subject.at());
+        let bucket = bucket_of(document.at());
         let terms = terms.iter().map(|term| in_bucket(bucket, term));
         Some(Self {
-            id: subject.id(),
-            conversation_id: subject.conversation_id(),
-            is_tool_use: matches!(subject, Subject::ToolUse { .. }),
-            at: subject.at(),
+            id: document.id(),
+            conversation_id: document.conversation_id(),
+            is_tool_use: matches!(document, SearchDocument::ToolUse { .. }),
+            at: document.at(),
             words: terms.chain(said).collect::<Vec<_>>().join(" "),
         })
     }
 }
 
 /// Makes messages searchable as they are now.
-pub(crate) async fn index_messages(
-    conn: &mut AsyncPgConnection,
-    ids: &[Uuid],
-) -> Result<(), Trouble> {
+async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
     for ids in ids.chunks(TEXTS_AT_ONCE) {
         let rows: Vec<(String, MessageRow)> = messages::table
             .filter(messages::id.eq_any(ids))
@@ -76,7 +180,7 @@ pub(crate) async fn index_messages(
         let indexed = off_the_runtime(move || {
             let index = |(workspace, row): (String, MessageRow)| {
                 let message = readable("messages", row.id, row.into_value())?;
-                Indexed::of(Subject::Message(&message), &workspace)
+                Indexed::of(SearchDocument::Message(&message), &workspace)
             };
             rows.into_iter().filter_map(index).collect()
         });
@@ -86,10 +190,7 @@ pub(crate) async fn index_messages(
 }
 
 /// Makes tool uses searchable as they are now.
-pub(crate) async fn index_tool_uses(
-    conn: &mut AsyncPgConnection,
-    ids: &[Uuid],
-) -> Result<(), Trouble> {
+async fn index_tool_uses(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
     for ids in ids.chunks(TEXTS_AT_ONCE) {
         let rows: Vec<(String, ToolUseRow, Option<String>)> = tool_uses::table
             .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
@@ -100,8 +201,8 @@ pub(crate) async fn index_tool_uses(
         let indexed = off_the_runtime(move || {
             let index = |(workspace, row, model): (String, ToolUseRow, Option<String>)| {
                 let tool_use = &readable("tool_uses", row.id, row.into_value())?;
-                let subject = Subject::ToolUse { tool_use, model: model.as_deref() };
-                Indexed::of(subject, &workspace)
+                let document = SearchDocument::ToolUse { tool_use, model: model.as_deref() };
+                Indexed::of(document, &workspace)
             };
             rows.into_iter().filter_map(index).collect()
         });
@@ -111,7 +212,7 @@ pub(crate) async fn index_tool_uses(
 }
 
 /// Makes some of what was stored before there was this index searchable; returns whether there was any.
-pub(crate) async fn index_backlog(conn: &mut AsyncPgConnection) -> Result<bool, Trouble> {
+async fn index_backlog(conn: &mut AsyncPgConnection) -> Result<bool, TxError> {
     let next = search_backlog::table.order(search_backlog::table_name.asc());
     let next: Option<(String, Uuid)> = next.first(conn).await.optional()?;
     let Some((table_name, after_id)) = next else { return Ok(false) };

@@ -20,8 +20,9 @@
 //! * `writer`: group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
 //! * `work`: claims, completion, changes of state, pruning
-//! * `feed`, `search`: what follows the commits
-//! * `index`, `subjects`: messages and tool uses, made searchable and searched
+//! * `feed`: what follows the commits
+//! * `index`: texts, made searchable
+//! * `search`, `documents`: what a search asks for; messages and tool uses, searched
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
 //! * `row`, `schema`, `statement`: columns and what they mean, and statements of many rows
 
@@ -31,6 +32,7 @@ mod body;
 mod config;
 mod connect;
 mod dead_letter;
+mod documents;
 mod error;
 mod feed;
 mod index;
@@ -44,7 +46,6 @@ mod search;
 mod spools;
 mod statement;
 mod store;
-mod subjects;
 mod work;
 mod write;
 mod writer;

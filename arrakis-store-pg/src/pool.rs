@@ -17,10 +17,10 @@ use futures_util::future::BoxFuture;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_read_only, unavailable};
+use crate::error::{TxError, is_read_only, unavailable};
 
 /// What is done in a transaction.
-pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
+pub(crate) type Work<'c, T> = BoxFuture<'c, Result<T, TxError>>;
 
 /// How a transaction that only reads begins: all of its statements see one state.
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -115,7 +115,7 @@ impl Connections {
                 let is_reused = Object::metrics(&conn).recycle_count > 0;
                 let done = tokio::time::timeout(connections.limit, tried(&mut conn, begin, &work));
                 match done.await {
-                    Ok(Err(Trouble::Db(error))) if is_read_only(&error) => {
+                    Ok(Err(TxError::Db(error))) if is_read_only(&error) => {
                         // The database may take writes again, but sessions that are older would not.
                         drop(Object::take(conn));
                         connections.pool.retain(|_, _| false);
@@ -123,7 +123,7 @@ impl Connections {
                             return Err(unavailable(what, error));
                         }
                     }
-                    Ok(done) => return done.map_err(|trouble| trouble.into_store(what)),
+                    Ok(done) => return done.map_err(|error| error.into_store(what)),
                     Err(_) => {
                         drop(Object::take(conn));
                         return Err(unavailable(what, SLOW));
@@ -170,12 +170,12 @@ async fn tried<T>(
     conn: &mut AsyncPgConnection,
     begin: &str,
     work: &impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T>,
-) -> Result<T, Trouble> {
+) -> Result<T, TxError> {
     let mut tries = 1;
     loop {
         let done = work(conn).await;
         match end(conn, done).await {
-            Err(trouble) if trouble.is_raced() && tries < TRIES => tries += 1,
+            Err(error) if error.is_raced() && tries < TRIES => tries += 1,
             done => return done,
         }
         begin_with(conn, begin).await?;
@@ -188,16 +188,16 @@ async fn begin_with(conn: &mut AsyncPgConnection, begin: &str) -> QueryResult<()
 }
 
 /// Ends a transaction of the pool: keeps it where its work was done, else undoes it.
-async fn end<T>(conn: &mut AsyncPgConnection, done: Result<T, Trouble>) -> Result<T, Trouble> {
+async fn end<T>(conn: &mut AsyncPgConnection, done: Result<T, TxError>) -> Result<T, TxError> {
     match done {
         Ok(value) => {
             AnsiTransactionManager::commit_transaction(conn).await?;
             Ok(value)
         }
-        Err(trouble) => {
+        Err(error) => {
             // What went wrong before matters more than that undoing it failed too.
             AnsiTransactionManager::rollback_transaction(conn).await.ok();
-            Err(trouble)
+            Err(error)
         }
     }
 }
@@ -219,16 +219,16 @@ pub(crate) async fn undo_part(conn: &AsyncPgConnection) -> QueryResult<()> {
 /// What the work says, or that it cannot be kept.
 pub(crate) async fn end_part<T>(
     conn: &AsyncPgConnection,
-    done: Result<T, Trouble>,
-) -> Result<T, Trouble> {
+    done: Result<T, TxError>,
+) -> Result<T, TxError> {
     match done {
         Ok(value) => {
             (&mut &*conn).batch_execute("RELEASE SAVEPOINT part").await?;
             Ok(value)
         }
-        Err(trouble) => {
+        Err(error) => {
             undo_part(conn).await.ok();
-            Err(trouble)
+            Err(error)
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, keys, migrate, read, search, spools, subjects, work};
+use crate::{archive, documents, index, keys, migrate, read, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -138,7 +138,7 @@ impl EventStore for PgStore {
         while taken < limit {
             let left = limit - taken;
             let step =
-                self.pool.write("index texts", move |conn| search::step(conn, left, now).boxed());
+                self.pool.write("index texts", move |conn| index::step(conn, left, now).boxed());
             match step.await? {
                 None => break,
                 Some(commits) => taken += commits,
@@ -219,7 +219,7 @@ impl EventReader for PgStore {
         self.pool
             .read("search conversations", move |conn| {
                 let filter = filter.clone();
-                async move { subjects::find(conn, &filter, after, limit).await }.boxed()
+                async move { documents::find(conn, &filter, after, limit).await }.boxed()
             })
             .await
     }

@@ -15,7 +15,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::apply::Applying;
-use crate::error::{Trouble, is_unclear};
+use crate::error::{TxError, is_unclear};
 use crate::feed::{self, Touched};
 use crate::pool;
 use crate::row::{ArrivalRow, At, JsonText, State, shown};
@@ -31,7 +31,7 @@ pub(crate) async fn claim_due(
     now: Timestamp,
     stalled: Timestamp,
     limit: usize,
-) -> Result<Vec<Claim>, Trouble> {
+) -> Result<Vec<Claim>, TxError> {
     let mut due: Vec<DueRow> = Vec::new();
     for kind in [Due::Pending, Due::Retry, Due::Error, Due::Stalled] {
         let left = limit.saturating_sub(due.len());
@@ -157,13 +157,13 @@ pub(crate) async fn complete(
     verdict: &Verdict,
     retry_at: Option<Timestamp>,
     now: Timestamp,
-) -> Result<bool, Trouble> {
+) -> Result<bool, TxError> {
     pool::begin_part(conn).await?;
     let done = complete_part(conn, claim, verdict, retry_at, now).await;
     match pool::end_part(conn, done).await {
-        Err(Trouble::Db(error)) if is_unclear(&error) => {
+        Err(TxError::Db(error)) if is_unclear(&error) => {
             feed::probe(conn, now).await?;
-            Err(Trouble::Culprit { index: 0, error })
+            Err(TxError::Culprit { index: 0, error })
         }
         done => done,
     }
@@ -175,7 +175,7 @@ async fn complete_part(
     verdict: &Verdict,
     retry_at: Option<Timestamp>,
     now: Timestamp,
-) -> Result<bool, Trouble> {
+) -> Result<bool, TxError> {
     let id = claim.arrival.event_id;
     let held = webhook_events::table
         .find(id)
@@ -241,7 +241,7 @@ async fn finish(
     outcome: &Outcome,
     retry_at: Option<Timestamp>,
     now: Timestamp,
-) -> Result<EventStatus, Trouble> {
+) -> Result<EventStatus, TxError> {
     use EventStatus::{Error, Failed, PendingRetry, Processing};
     let by_worker = Change { actor: WORKER, now };
     let status = outcome.status;
@@ -272,7 +272,7 @@ pub(crate) async fn transition(
     actor: &str,
     reason: &str,
     now: Timestamp,
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     let found = webhook_events::table
         .find(event_id)
         .filter(webhook_events::discarded_at.is_null())
@@ -282,10 +282,10 @@ pub(crate) async fn transition(
         .await
         .optional()?;
     let Some(State(from)) = found else {
-        return Err(Trouble::Refused(StoreError::NotFound(format!("event {event_id}"))));
+        return Err(TxError::Refused(StoreError::NotFound(format!("event {event_id}"))));
     };
     if !from.may_become(to) {
-        return Err(Trouble::Refused(StoreError::IllegalTransition { from, to }));
+        return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
     let change = Change { actor, now };
     change.make(conn, from, to, &[(event_id, reason.to_owned())]).await?;
@@ -372,7 +372,7 @@ pub(crate) async fn prune(
     conn: &mut AsyncPgConnection,
     before: Timestamp,
     limit: usize,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     // The ledger outlives the audit row, and from then on is the only one to know its state.
     const KEEP_STATUS: &str = "UPDATE request_ids AS r \
         SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \

@@ -21,7 +21,7 @@ use futures_util::future::{BoxFuture, join, join3};
 use uuid::Uuid;
 
 use crate::apply::{Applying, Started};
-use crate::error::{Trouble, is_data, is_unclear};
+use crate::error::{TxError, is_data, is_unclear};
 use crate::feed::Touched;
 use crate::pool;
 use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json};
@@ -40,7 +40,7 @@ pub(crate) async fn record(
     rows: &[&Prepared],
     now: Timestamp,
     is_hopeful: &mut bool,
-) -> Result<Vec<Admission>, Trouble> {
+) -> Result<Vec<Admission>, TxError> {
     let mut begin = conn;
     let begin = begin.batch_execute(pool::WRITE);
     if std::mem::replace(is_hopeful, true) && may_be_new(rows) {
@@ -53,11 +53,11 @@ pub(crate) async fn record(
             (Ok(taken), Ok(started)) if taken.len() == rows.len() => {
                 plan.finish(conn, started, now).await
             }
-            (Ok(taken), _) if taken.len() < rows.len() => Err(Trouble::Raced),
-            (Err(trouble), _) | (_, Err(trouble)) => Err(trouble),
-            (Ok(_), Ok(_)) => Err(Trouble::Raced),
+            (Ok(taken), _) if taken.len() < rows.len() => Err(TxError::Raced),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Ok(_), Ok(_)) => Err(TxError::Raced),
         };
-        *is_hopeful = !matches!(done, Err(Trouble::Raced));
+        *is_hopeful = !matches!(done, Err(TxError::Raced));
         return end(conn, done).await;
     }
     let (begun, taken) = join(begin, offer(conn, rows, now)).await;
@@ -67,7 +67,7 @@ pub(crate) async fn record(
             *is_hopeful = taken.len() == rows.len();
             store(conn, rows, &taken, now).await
         }
-        Err(trouble) => Err(trouble),
+        Err(error) => Err(error),
     };
     end(conn, done).await
 }
@@ -84,7 +84,7 @@ async fn store(
     rows: &[&Prepared],
     taken: &HashSet<&str>,
     now: Timestamp,
-) -> Result<Vec<Admission>, Trouble> {
+) -> Result<Vec<Admission>, TxError> {
     let (admissions, decided) = admit(conn, rows, taken).await?;
     let plan = Plan::new(admissions, decided);
     let started = plan.start(conn, now).await?;
@@ -123,7 +123,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the audit rows, and begins with the changes. The statements go out together.
-    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, Trouble> {
+    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, TxError> {
         let inserting = insert_events(&self.decided, now);
         let (inserted, started) =
             join(inserting.execute(&mut &*conn), self.applying.start(conn)).await;
@@ -136,7 +136,7 @@ impl<'a> Plan<'a> {
         conn: &AsyncPgConnection,
         started: Started,
         now: Timestamp,
-    ) -> Result<Vec<Admission>, Trouble> {
+    ) -> Result<Vec<Admission>, TxError> {
         let arrivals = || self.decided.iter().map(|(row, _)| &row.arrival);
         let touched = Touched {
             events: arrivals().map(|arrival| arrival.event_id).collect(),
@@ -149,16 +149,16 @@ impl<'a> Plan<'a> {
 }
 
 /// Ends the transaction.
-async fn end<T>(conn: &AsyncPgConnection, done: Result<T, Trouble>) -> Result<T, Trouble> {
+async fn end<T>(conn: &AsyncPgConnection, done: Result<T, TxError>) -> Result<T, TxError> {
     match done {
         Ok(value) => {
             (&mut &*conn).batch_execute("COMMIT").await?;
             Ok(value)
         }
-        Err(trouble) => {
+        Err(error) => {
             // What went wrong before matters more than that undoing it failed too.
             (&mut &*conn).batch_execute("ROLLBACK").await.ok();
-            Err(trouble)
+            Err(error)
         }
     }
 }
@@ -173,7 +173,7 @@ pub(crate) async fn record_bisecting(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
-) -> Result<Vec<Admission>, Trouble> {
+) -> Result<Vec<Admission>, TxError> {
     (&mut &*conn).batch_execute(pool::WRITE).await?;
     let done = halve(conn, rows, 0, now).await;
     end(conn, done).await
@@ -185,10 +185,10 @@ fn halve<'c>(
     rows: &'c [&'c Prepared],
     first: usize,
     now: Timestamp,
-) -> BoxFuture<'c, Result<Vec<Admission>, Trouble>> {
+) -> BoxFuture<'c, Result<Vec<Admission>, TxError>> {
     async move {
         let error = match part(conn, rows, now).await {
-            Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
+            Err(TxError::Db(error)) if is_data(&error) || is_unclear(&error) => error,
             done => return done,
         };
         match rows {
@@ -211,7 +211,7 @@ async fn alone(
     error: diesel::result::Error,
     index: usize,
     now: Timestamp,
-) -> Result<Admission, Trouble> {
+) -> Result<Admission, TxError> {
     let refused = row.refused(&error);
     let error = match part(conn, &[&refused], now).await {
         Ok(mut admissions) => {
@@ -219,21 +219,21 @@ async fn alone(
                 request_id = %row.arrival.request_id, %error,
                 "the database refuses an event: it is kept as an error, without its changes"
             );
-            return admissions.pop().ok_or(Trouble::Raced);
+            return admissions.pop().ok_or(TxError::Raced);
         }
-        Err(Trouble::Db(error)) if is_data(&error) || is_unclear(&error) => error,
-        Err(trouble) => return Err(trouble),
+        Err(TxError::Db(error)) if is_data(&error) || is_unclear(&error) => error,
+        Err(error) => return Err(error),
     };
     // Either nothing of its size can be written now, or this arrival alone cannot.
     pool::begin_part(conn).await?;
-    let harmless = row.harmless();
-    let written = match offer(conn, &[&harmless], now).await {
-        Ok(taken) => store(conn, &[&harmless], &taken, now).await,
-        Err(trouble) => Err(trouble),
+    let probe = row.probe();
+    let written = match offer(conn, &[&probe], now).await {
+        Ok(taken) => store(conn, &[&probe], &taken, now).await,
+        Err(error) => Err(error),
     };
     pool::undo_part(conn).await?;
     written?;
-    Err(Trouble::Culprit { index, error })
+    Err(TxError::Culprit { index, error })
 }
 
 /// Stores arrivals so that they can be undone by themselves.
@@ -241,11 +241,11 @@ async fn part(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
     now: Timestamp,
-) -> Result<Vec<Admission>, Trouble> {
+) -> Result<Vec<Admission>, TxError> {
     pool::begin_part(conn).await?;
     let done = match offer(conn, rows, now).await {
         Ok(taken) => store(conn, rows, &taken, now).await,
-        Err(trouble) => Err(trouble),
+        Err(error) => Err(error),
     };
     pool::end_part(conn, done).await
 }
@@ -258,7 +258,7 @@ async fn admit<'a>(
     conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
     taken: &HashSet<&str>,
-) -> Result<(Vec<Admission>, Decided<'a>), Trouble> {
+) -> Result<(Vec<Admission>, Decided<'a>), TxError> {
     let mut known = look_up(conn, rows, taken).await?;
     let (mut admissions, mut decided) = (Vec::new(), Vec::new());
     for row in rows {
@@ -272,7 +272,7 @@ async fn admit<'a>(
             Some(first) => first.repeated(arrival.digest),
             None if arrival.in_ledger && !taken.contains(id) => {
                 // Somebody held this id and gave it up since: the ledger was pruned this very moment.
-                return Err(Trouble::Raced);
+                return Err(TxError::Raced);
             }
             None => {
                 let outcome = Outcome::of(&row.verdict);
@@ -296,7 +296,7 @@ async fn offer<'a>(
     conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
     now: Timestamp,
-) -> Result<HashSet<&'a str>, Trouble> {
+) -> Result<HashSet<&'a str>, TxError> {
     const SQL: &str = "INSERT INTO request_ids (request_id, digest, event_id, answer, created_at) \
         SELECT v.*, n.now FROM unnest(?, ?, ?, ?) AS v, (SELECT ? AS now) AS n ORDER BY 1 \
         ON CONFLICT DO NOTHING RETURNING request_id";
@@ -336,7 +336,7 @@ async fn look_up(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
     taken: &HashSet<&str>,
-) -> Result<HashMap<String, LedgerEntry>, Trouble> {
+) -> Result<HashMap<String, LedgerEntry>, TxError> {
     let ids: HashSet<&str> = rows.iter().map(|row| row.arrival.request_id.as_str()).collect();
     let ids: Vec<&str> = ids.into_iter().filter(|id| !taken.contains(id)).collect();
     if ids.is_empty() {

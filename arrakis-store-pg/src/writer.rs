@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrakis_core::base::clock::Clock;
-use arrakis_core::record::store::adapter::share;
+use arrakis_core::record::store::adapter::{Call, Group};
 use arrakis_core::record::store::{Admission, StoreError};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
-use crate::error::{Trouble, is_data, is_lost, is_read_only, is_unclear, unavailable};
+use crate::error::{TxError, is_data, is_lost, is_read_only, is_unclear, unavailable};
 use crate::pool::TRIES;
 use crate::row::Prepared;
 use crate::write;
@@ -32,7 +32,7 @@ const WHAT: &str = "record events";
 /// The way to the lanes. When it is dropped they finish what they accepted, and end.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    lanes: Vec<mpsc::Sender<Call>>,
+    lanes: Vec<mpsc::Sender<Call<Prepared>>>,
     turn: AtomicUsize,
     patience: Duration,
 }
@@ -67,8 +67,9 @@ impl Writer {
     /// lost; the same call again does no harm.
     pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
         let lane = self.lane(&rows);
-        let (reply, answer) = oneshot::channel();
-        match lane.send_timeout(Call { rows, reply }, self.patience).await {
+        let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
+        let (call, answer) = Call::new(rows, bytes);
+        match lane.send_timeout(call, self.patience).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(unavailable(WHAT, "the writer stopped"))),
             Err(_) => Err(unavailable(WHAT, "too many calls wait for the database")),
         }
@@ -77,7 +78,7 @@ impl Writer {
     /// The lane of these arrivals. Single events share the first one while it keeps up. Beyond that a session
     /// keeps to one, so that lanes do not wait for each other's conversations; batches, which are of many
     /// sessions, take turns.
-    fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call> {
+    fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call<Prepared>> {
         let first = &self.lanes[0];
         let number = match rows {
             [_] if first.max_capacity() - first.capacity() < FIRST_LANE_CALLS => 0,
@@ -89,18 +90,6 @@ impl Writer {
             _ => self.turn.fetch_add(1, Ordering::Relaxed),
         };
         &self.lanes[number % self.lanes.len()]
-    }
-}
-
-/// A call of `record`, and whom to answer.
-struct Call {
-    rows: Vec<Prepared>,
-    reply: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
-}
-
-impl Call {
-    fn bytes(&self) -> usize {
-        self.rows.iter().map(|row| row.arrival.body.len()).sum()
     }
 }
 
@@ -133,7 +122,7 @@ const FIRST_LANE_CALLS: usize = 64;
 const QUICK: Duration = Duration::from_secs(2);
 
 impl Lane {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Call>) {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Call<Prepared>>) {
         while let Some(first) = inbox.recv().await {
             linger(&inbox).await;
             let group = self.gather(first, &mut inbox);
@@ -146,51 +135,45 @@ impl Lane {
     }
 
     /// Adds what waits to the first call, up to the limits.
-    fn gather(&self, first: Call, waiting: &mut mpsc::Receiver<Call>) -> Vec<Call> {
-        let (mut events, mut bytes) = (first.rows.len(), first.bytes());
-        let mut group = vec![first];
-        while events < self.config.group_events && bytes < self.config.group_bytes {
+    fn gather(
+        &self,
+        first: Call<Prepared>,
+        waiting: &mut mpsc::Receiver<Call<Prepared>>,
+    ) -> Group<Prepared> {
+        let mut group = Group::new(first);
+        while !group.is_full(self.config.group_events, self.config.group_bytes) {
             let Ok(call) = waiting.try_recv() else { break };
-            events += call.rows.len();
-            bytes += call.bytes();
             group.push(call);
         }
         group
     }
 
     /// Commits a group and answers each of its calls.
-    async fn record(&mut self, mut group: Vec<Call>) {
+    async fn record(&mut self, mut group: Group<Prepared>) {
         let (mut tries, mut bisect) = (0, false);
         while !group.is_empty() {
             let began = Instant::now();
-            let rows: Vec<&Prepared> = group.iter().flat_map(|call| &call.rows).collect();
-            let trouble = match self.transaction(&rows, bisect).await {
-                Ok(admissions) => return answer(group, admissions),
-                Err(trouble) => trouble,
+            let rows = group.rows();
+            let error = match self.transaction(&rows, bisect).await {
+                Ok(admissions) => return group.admitted(admissions),
+                Err(error) => error,
             };
             tries += 1;
-            match trouble {
-                trouble if trouble.is_raced() && tries < TRIES => {}
+            match error {
+                error if error.is_raced() && tries < TRIES => {}
                 // It may have been a deadlock, which Diesel does not name.
-                Trouble::Db(error)
+                TxError::Db(error)
                     if is_unclear(&error) && tries == 1 && began.elapsed() < QUICK => {}
-                Trouble::Db(error)
+                TxError::Db(error)
                     if !bisect
                         && (is_data(&error) || is_unclear(&error) && began.elapsed() < QUICK) =>
                 {
                     bisect = true;
                 }
-                Trouble::Culprit { index, .. } => {
-                    let call = group.remove(owner(&group, index));
-                    let _ = call.reply.send(Err(trouble.into_store(WHAT)));
+                TxError::Culprit { index, .. } => {
+                    group.refuse(index, error.into_store(WHAT));
                 }
-                trouble => {
-                    let error = share(trouble.into_store(WHAT));
-                    for call in group {
-                        let _ = call.reply.send(Err(error()));
-                    }
-                    return;
-                }
+                error => return group.failed(error.into_store(WHAT)),
             }
         }
     }
@@ -199,20 +182,20 @@ impl Lane {
         &mut self,
         rows: &[&Prepared],
         bisect: bool,
-    ) -> Result<Vec<Admission>, Trouble> {
+    ) -> Result<Vec<Admission>, TxError> {
         let limit = self.config.transaction_timeout;
         let is_reused = self.conn.is_some();
         let done = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
         let done = done.unwrap_or_else(|_| {
             let source = "the database took too long to answer";
-            Err(Trouble::Refused(unavailable(WHAT, source)))
+            Err(TxError::Refused(unavailable(WHAT, source)))
         });
         match done {
             // The server may have closed the connection since it was last used, or have become one that only
             // reads, or no longer be one. Should it have committed before, the same again does no harm.
-            Err(Trouble::Db(error)) if is_reused && (is_lost(&error) || is_read_only(&error)) => {
+            Err(TxError::Db(error)) if is_reused && (is_lost(&error) || is_read_only(&error)) => {
                 let again = tokio::time::timeout(limit, self.attempt(rows, bisect)).await;
-                again.unwrap_or(Err(Trouble::Db(error)))
+                again.unwrap_or(Err(TxError::Db(error)))
             }
             done => done,
         }
@@ -223,13 +206,13 @@ impl Lane {
         &mut self,
         rows: &[&Prepared],
         bisect: bool,
-    ) -> Result<Vec<Admission>, Trouble> {
+    ) -> Result<Vec<Admission>, TxError> {
         let conn = match self.conn.take() {
             Some(conn) => conn,
             None => {
                 let connected = self.connector.connect().await;
                 let mut conn =
-                    connected.map_err(|error| Trouble::Refused(unavailable(WHAT, error)))?;
+                    connected.map_err(|error| TxError::Refused(unavailable(WHAT, error)))?;
                 conn.batch_execute(LANE_SETTINGS).await?;
                 conn
             }
@@ -241,7 +224,7 @@ impl Lane {
             write::record(&conn, rows, now, &mut self.is_hopeful).await
         };
         let is_sound = match &done {
-            Err(trouble @ Trouble::Db(error)) => is_data(error) || trouble.is_raced(),
+            Err(failed @ TxError::Db(error)) => is_data(error) || failed.is_raced(),
             _ => true,
         };
         if is_sound {
@@ -253,7 +236,7 @@ impl Lane {
 
 /// Lets whoever is about to call do so: a group costs almost the same however many there are in it. Where
 /// nobody else is about to, this takes some microseconds.
-async fn linger(inbox: &mpsc::Receiver<Call>) {
+async fn linger(inbox: &mpsc::Receiver<Call<Prepared>>) {
     let (mut waiting, mut idle) = (inbox.len(), 0);
     for _ in 0..LINGER_TURNS {
         tokio::task::yield_now().await;
@@ -262,24 +245,5 @@ async fn linger(inbox: &mpsc::Receiver<Call>) {
         if idle == LINGER_IDLE_TURNS {
             return;
         }
-    }
-}
-
-/// The place in the group of the call that the row at `index` belongs to.
-fn owner(group: &[Call], index: usize) -> usize {
-    let mut end = 0;
-    let holds = |call: &Call| {
-        end += call.rows.len();
-        index < end
-    };
-    group.iter().position(holds).unwrap_or(0)
-}
-
-fn answer(group: Vec<Call>, admissions: Vec<Admission>) {
-    let mut admissions = admissions.into_iter();
-    for call in group {
-        let share = admissions.by_ref().take(call.rows.len()).collect();
-        // Whoever asked may have gone; what was stored stays stored.
-        let _ = call.reply.send(Ok(share));
     }
 }

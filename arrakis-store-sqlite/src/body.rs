@@ -6,8 +6,7 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::base::limits::RAW_PREVIEW_BYTES;
-use serde::Serialize;
+use arrakis_core::record::store::adapter::{raw_body_preview, raw_body_wrapper};
 use serde::de::IgnoredAny;
 
 /// The two columns of a body.
@@ -27,7 +26,10 @@ impl<'a> BodyColumns<'a> {
     pub(crate) fn of(body: &'a [u8], plain: bool) -> Self {
         match std::str::from_utf8(body) {
             Ok(text) if plain => Self { text: Some(Cow::Borrowed(text)), raw: None },
-            _ => Self { text: Some(Cow::Owned(wrapper(body))), raw: Some(body) },
+            _ => Self {
+                text: Some(Cow::Owned(raw_body_wrapper(body, &raw_body_preview(body)))),
+                raw: Some(body),
+            },
         }
     }
 }
@@ -41,20 +43,6 @@ pub(crate) fn is_plain_json(body: &[u8]) -> bool {
 
 /// The depth to which SQLite's parser follows arrays and objects (`JSON_MAX_DEPTH`).
 const MAX_DEPTH: usize = 1000;
-
-fn wrapper(body: &[u8]) -> String {
-    #[derive(Serialize)]
-    struct Wrapper<'a> {
-        raw: bool,
-        bytes: usize,
-        preview: Cow<'a, str>,
-    }
-    let preview = String::from_utf8_lossy(&body[..body.len().min(RAW_PREVIEW_BYTES)]);
-    let wrapper = Wrapper { raw: true, bytes: body.len(), preview };
-    // A struct of plain fields always serializes; the fallback says the same without the preview.
-    serde_json::to_string(&wrapper)
-        .unwrap_or_else(|_| format!("{{\"raw\":true,\"bytes\":{}}}", body.len()))
-}
 
 /// How deep the arrays and objects of valid JSON are nested.
 fn depth(json: &[u8]) -> usize {

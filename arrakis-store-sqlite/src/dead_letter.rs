@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
 
-use crate::error::Trouble;
+use crate::error::TxError;
 use crate::feed::Touched;
 use crate::read;
 use crate::row::{DetailRow, Now, SummaryRow};
@@ -65,7 +65,7 @@ pub(crate) fn redrive(
     conn: &mut SqliteConnection,
     ids: &[RequestId],
     now: &Now,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let rows = dead_rows(conn, ids)?;
     for row in &rows {
         work::move_to(conn, row, EventStatus::Pending, PERSON, "redriven", now)?;
@@ -80,7 +80,7 @@ pub(crate) fn discard(
     conn: &mut SqliteConnection,
     ids: &[RequestId],
     now: &Now,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     let rows = dead_rows(conn, ids)?;
     for row in &rows {
         diesel::update(webhook_events::table.find(row))

@@ -6,7 +6,7 @@ use diesel::result::{DatabaseErrorKind, Error as DbError};
 
 /// Why a transaction was rolled back.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum TxError {
     /// The database failed.
     Db(DbError),
     /// The call cannot be done on what is stored.
@@ -20,13 +20,13 @@ pub(crate) enum Trouble {
     },
 }
 
-impl From<DbError> for Trouble {
+impl From<DbError> for TxError {
     fn from(error: DbError) -> Self {
         Self::Db(error)
     }
 }
 
-impl Trouble {
+impl TxError {
     /// The error for the caller; `what` says what was tried.
     pub(crate) fn into_store(self, what: &str) -> StoreError {
         match self {

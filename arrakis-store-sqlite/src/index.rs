@@ -8,15 +8,15 @@
 
 use std::collections::HashSet;
 
-use arrakis_core::session::search::{Mark, Subject, payload_words};
+use arrakis_core::session::search::{FilterTerm, SearchDocument, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 
+use crate::documents;
 use crate::feed::{self, Position};
 use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
 use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
 use crate::search::{self, Text};
-use crate::subjects;
 
 /// What one transaction makes searchable.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Step {
     /// The part of what was stored before that it is, instead of commits.
     backlog: Option<Backlog>,
     events: Vec<Text>,
-    subjects: Vec<Text>,
+    documents: Vec<Text>,
     /// What was looked at, by its id: commits name what they have in common.
     seen: HashSet<String>,
     /// How much more it may read.
@@ -51,7 +51,7 @@ impl Step {
             commits: 0,
             backlog: None,
             events: Vec::new(),
-            subjects: Vec::new(),
+            documents: Vec::new(),
             seen: HashSet::new(),
             budget_bytes: STEP_BYTES,
         }
@@ -140,8 +140,8 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
             search::events::put(conn, text)?;
         }
     }
-    for text in &step.subjects {
-        search::subjects::put(conn, text)?;
+    for text in &step.documents {
+        search::documents::put(conn, text)?;
     }
     if let Some(Backlog { table_name, up_to_id, .. }) = &step.backlog {
         match up_to_id {
@@ -215,11 +215,11 @@ impl Step {
         let words = payload_words(&body);
         if !words.is_empty() {
             let mut text = Text::of_event(uuid("id", &id)?, words);
-            text.mark(Mark::Workspace, &row.workspace);
-            text.mark(Mark::EventType, &row.event_type);
-            text.mark(Mark::Request, &row.request_id);
+            text.term(FilterTerm::Workspace, &row.workspace);
+            text.term(FilterTerm::EventType, &row.event_type);
+            text.term(FilterTerm::Request, &row.request_id);
             if let Some(session_id) = &row.session_id {
-                text.mark(Mark::Session, session_id);
+                text.term(FilterTerm::Session, session_id);
             }
             self.events.push(text);
         }
@@ -235,8 +235,8 @@ impl Step {
             .optional()?;
         let Some((workspace, row)) = found else { return Ok(0) };
         let Some(message) = readable("messages", id, row.into_value()) else { return Ok(0) };
-        let text = Text::of_subject(Subject::Message(&message), &workspace);
-        self.subjects.push(text);
+        let text = Text::of_document(SearchDocument::Message(&message), &workspace);
+        self.documents.push(text);
         Ok(message.content.value.len())
     }
 
@@ -249,12 +249,12 @@ impl Step {
             .optional()?;
         let Some((workspace, row)) = found else { return Ok(0) };
         let Some(tool_use) = readable("tool_uses", id, row.into_value()) else { return Ok(0) };
-        let model = subjects::model_of(conn, &tool_use)?;
-        let subject = Subject::ToolUse { tool_use: &tool_use, model: model.as_deref() };
+        let model = documents::model_of(conn, &tool_use)?;
+        let document = SearchDocument::ToolUse { tool_use: &tool_use, model: model.as_deref() };
         let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
         let read = tool_use.parameters.as_ref().map_or(0, |json| json.value.as_str().len())
             + response.map_or(0, |json| json.as_str().len());
-        self.subjects.push(Text::of_subject(subject, &workspace));
+        self.documents.push(Text::of_document(document, &workspace));
         Ok(read)
     }
 }

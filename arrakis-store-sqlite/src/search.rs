@@ -1,6 +1,6 @@
-//! Searching: texts by their words, newest first. Payloads here, messages and tool uses in `subjects.rs`.
+//! Searching: texts by their words, newest first. Payloads here, messages and tool uses in `documents.rs`.
 //!
-//! The words and marks are those of [`arrakis_core::session::search`]; SQLite's full text index (FTS5) only keeps them.
+//! The words and filter terms are those of [`arrakis_core::session::search`]; SQLite's full text index (FTS5) only keeps them.
 //! Each text has a key that begins with its time in milliseconds, and FTS5 gives matches in the order
 //! of their keys. So a page is read from its newest match on until it is full, however many more there
 //! are; only texts of the same millisecond are put in order afterwards.
@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{EventFilter, EventSummary, Page};
-use arrakis_core::session::search::{Mark, Subject, query_words};
+use arrakis_core::session::search::{FilterTerm, SearchDocument, query_words};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
@@ -30,17 +30,17 @@ pub(crate) fn find_events(
     page: Page,
 ) -> QueryResult<Vec<EventSummary>> {
     let asked = [
-        (Mark::Workspace, "+workspace = ", filter.workspace.as_deref()),
-        (Mark::EventType, "+event_type = ", filter.event_type.as_deref()),
-        (Mark::Session, "+session_id = ", filter.session_id.as_deref()),
-        (Mark::Request, "+request_id = ", filter.request_id.as_ref().map(RequestId::as_str)),
+        (FilterTerm::Workspace, "+workspace = ", filter.workspace.as_deref()),
+        (FilterTerm::EventType, "+event_type = ", filter.event_type.as_deref()),
+        (FilterTerm::Session, "+session_id = ", filter.session_id.as_deref()),
+        (FilterTerm::Request, "+request_id = ", filter.request_id.as_ref().map(RequestId::as_str)),
     ];
-    let asked = asked.into_iter().filter_map(|(mark, column, value)| Some((mark, column, value?)));
+    let asked = asked.into_iter().filter_map(|(term, column, value)| Some((term, column, value?)));
     let mut terms = query_words(text);
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    terms.extend(asked.clone().map(|(mark, _, value)| mark.word(value)));
+    terms.extend(asked.clone().map(|(term, _, value)| term.word(value)));
     let limit = page.limit.min(PAGE_MAX);
     let mut query = event_words::table
         .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
@@ -75,7 +75,7 @@ pub(crate) struct Text {
     /// The conversation, of a message or a tool use.
     conversation_id: String,
     is_tool_use: bool,
-    /// The words and the marks, joined by spaces.
+    /// The words and the filter terms, joined by spaces.
     words: String,
     /// The keys of its time.
     keys: RangeInclusive<i64>,
@@ -94,24 +94,24 @@ impl Text {
     }
 
     /// The text of a message or a tool use.
-    pub(crate) fn of_subject(subject: Subject<'_>, workspace: &str) -> Self {
-        let mut words = subject.terms(workspace);
-        words.extend(subject.says());
+    pub(crate) fn of_document(document: SearchDocument<'_>, workspace: &str) -> Self {
+        let mut words = document.terms(workspace);
+        words.extend(document.dedup_terms());
         Self {
-            id: subject.id().to_string(),
-            conversation_id: subject.conversation_id().to_string(),
-            is_tool_use: matches!(subject, Subject::ToolUse { .. }),
+            id: document.id().to_string(),
+            conversation_id: document.conversation_id().to_string(),
+            is_tool_use: matches!(document, SearchDocument::ToolUse { .. }),
             words: Vec::from_iter(words).join(" "),
-            keys: keys_at(subject.at().as_millis()),
+            keys: keys_at(document.at().as_millis()),
         }
     }
 
     /// Has the text found together with this value only, where a search asks for one; a text without
     /// words is not found at all.
-    pub(crate) fn mark(&mut self, mark: Mark, value: &str) {
+    pub(crate) fn term(&mut self, term: FilterTerm, value: &str) {
         if !self.words.is_empty() {
             self.words.push(' ');
-            self.words.push_str(&mark.word(value));
+            self.words.push_str(&term.word(value));
         }
     }
 }
@@ -176,7 +176,7 @@ texts! {
 }
 texts! {
     /// The messages and tool uses.
-    subjects: subject_words, subject_keys, subject_id, conversation_id, is_tool_use
+    documents: subject_words, subject_keys, subject_id, conversation_id, is_tool_use
 }
 
 /// How many bits of a key tell apart texts of the same millisecond.

@@ -28,7 +28,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, feed, index, keys, read, search, spools, subjects, work};
+use crate::{archive, documents, feed, index, keys, read, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -196,7 +196,7 @@ impl EventReader for SqliteStore {
         after: Option<SearchCursor>,
         limit: usize,
     ) -> Result<SearchPage, StoreError> {
-        let find = move |conn: &mut _| subjects::find(conn, &filter, after, limit);
+        let find = move |conn: &mut _| documents::find(conn, &filter, after, limit);
         self.readers.read("search conversations", find).await
     }
 

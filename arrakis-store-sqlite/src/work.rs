@@ -10,7 +10,7 @@ use diesel::sql_types::Bool;
 use uuid::Uuid;
 
 use crate::apply;
-use crate::error::Trouble;
+use crate::error::TxError;
 use crate::feed::Touched;
 use crate::row::{ArrivalRow, Now, parse, to_json};
 use crate::schema::{event_transitions, request_ids, webhook_events};
@@ -25,7 +25,7 @@ pub(crate) fn claim_due(
     due: Timestamp,
     stalled: Timestamp,
     limit: usize,
-) -> Result<Vec<Claim>, Trouble> {
+) -> Result<Vec<Claim>, TxError> {
     let now = &Now::new(due);
     let mut ids: Vec<String> = Vec::new();
     for kind in [Due::Pending, Due::Retry, Due::Error, Due::Stalled] {
@@ -77,7 +77,7 @@ impl Due {
     }
 }
 
-fn claim(conn: &mut SqliteConnection, id: &str, now: &Now) -> Result<Claim, Trouble> {
+fn claim(conn: &mut SqliteConnection, id: &str, now: &Now) -> Result<Claim, TxError> {
     let (status, code, message) = webhook_events::table
         .find(id)
         .select((webhook_events::status, webhook_events::error_code, webhook_events::error_message))
@@ -112,7 +112,7 @@ pub(crate) fn complete(
     verdict: &Verdict,
     retry_at: Option<Timestamp>,
     now: &Now,
-) -> Result<bool, Trouble> {
+) -> Result<bool, TxError> {
     let id = claim.arrival.event_id.to_string();
     let held = webhook_events::table
         .find(&id)
@@ -174,7 +174,7 @@ fn finish(
     outcome: &Outcome,
     retry_at: Option<Timestamp>,
     now: &Now,
-) -> Result<EventStatus, Trouble> {
+) -> Result<EventStatus, TxError> {
     use EventStatus::{Error, Failed, PendingRetry, Processing};
     let status = outcome.status;
     if status != Error {
@@ -203,7 +203,7 @@ pub(crate) fn transition(
     actor: &str,
     reason: &str,
     now: &Now,
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     let id = event_id.to_string();
     move_to(conn, &id, to, actor, reason, now)?;
     Touched::events(vec![id]).write(conn, now)?;
@@ -218,7 +218,7 @@ pub(crate) fn move_to(
     actor: &str,
     reason: &str,
     now: &Now,
-) -> Result<(), Trouble> {
+) -> Result<(), TxError> {
     let found = webhook_events::table
         .find(id)
         .filter(webhook_events::discarded_at.is_null())
@@ -226,11 +226,11 @@ pub(crate) fn move_to(
         .get_result::<String>(conn)
         .optional()?;
     let Some(status) = found else {
-        return Err(Trouble::Refused(StoreError::NotFound(format!("event {id}"))));
+        return Err(TxError::Refused(StoreError::NotFound(format!("event {id}"))));
     };
     let from: EventStatus = parse("status", &status)?;
     if !from.may_become(to) {
-        return Err(Trouble::Refused(StoreError::IllegalTransition { from, to }));
+        return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
     change(conn, id, from, to, actor, reason, now)?;
     if to == EventStatus::Pending {
@@ -304,7 +304,7 @@ pub(crate) fn prune(
     before: Timestamp,
     limit: usize,
     now: &Now,
-) -> Result<u64, Trouble> {
+) -> Result<u64, TxError> {
     // The plus keeps SQLite off the index on states, which would read every settled row.
     let settled = "+status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
     let rows = webhook_events::table

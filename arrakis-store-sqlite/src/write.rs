@@ -13,7 +13,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 
 use crate::apply;
-use crate::error::{Trouble, is_data};
+use crate::error::{TxError, is_data};
 use crate::feed::Touched;
 use crate::row::{Now, Prepared, digest, json, parse, to_json, uuid};
 use crate::schema::{request_ids, webhook_events};
@@ -43,7 +43,7 @@ pub(crate) fn record_bisecting(
     conn: &mut SqliteConnection,
     rows: &[&Prepared],
     now: &Now,
-) -> Result<Vec<Admission>, Trouble> {
+) -> Result<Vec<Admission>, TxError> {
     let (admissions, touched) = store_bisecting(conn, rows, 0, now)?;
     touched.write(conn, now)?;
     Ok(admissions)
@@ -76,7 +76,7 @@ fn store_bisecting(
     rows: &[&Prepared],
     first: usize,
     now: &Now,
-) -> Result<Stored, Trouble> {
+) -> Result<Stored, TxError> {
     let error = match conn.transaction(|conn| store(conn, rows, now)) {
         Ok(stored) => return Ok(stored),
         Err(error) if !is_data(&error) => return Err(error.into()),
@@ -92,9 +92,9 @@ fn store_bisecting(
             let refused = row.refused(&error);
             conn.transaction(|conn| store(conn, &[&refused], now)).map_err(|error| {
                 if is_data(&error) {
-                    Trouble::Culprit { index: first, error }
+                    TxError::Culprit { index: first, error }
                 } else {
-                    Trouble::Db(error)
+                    TxError::Db(error)
                 }
             })
         }

@@ -12,13 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::Clock;
-use arrakis_core::record::store::adapter::share;
+use arrakis_core::record::store::adapter::{Call, Group};
 use arrakis_core::record::store::{Admission, StoreError};
 use diesel::SqliteConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::SqliteConfig;
-use crate::error::{Trouble, is_data, is_locked, store_error, unavailable};
+use crate::error::{TxError, is_data, is_locked, store_error, unavailable};
 use crate::file::DatabaseFile;
 use crate::pool;
 use crate::row::{Now, Prepared};
@@ -63,8 +63,9 @@ impl Writer {
     ///
     /// Nothing of these arrivals is stored.
     pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Record(Call { rows, reply })).await?;
+        let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
+        let (call, answer) = Call::new(rows, bytes);
+        self.send(Job::Record(call)).await?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
@@ -76,11 +77,11 @@ impl Writer {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         what: &'static str,
-        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, Trouble> + Send + 'static,
+        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, TxError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::Run(Box::new(move |session| {
-            let done = session.transaction(work).map_err(|trouble| trouble.into_store(what));
+            let done = session.transaction(work).map_err(|error| error.into_store(what));
             // Whoever asked may have gone; what was done stays done.
             let _ = reply.send(done);
         }));
@@ -113,14 +114,8 @@ fn stopped() -> StoreError {
 }
 
 enum Job {
-    Record(Call),
+    Record(Call<Prepared>),
     Run(Box<dyn FnOnce(&mut Session) + Send>),
-}
-
-/// A call of `record`, and whom to answer.
-struct Call {
-    rows: Vec<Prepared>,
-    reply: oneshot::Sender<Result<Vec<Admission>, StoreError>>,
 }
 
 /// The thread's end of the channel. Taking a job makes room for another.
@@ -145,7 +140,7 @@ fn run(inbox: &Inbox, mut session: Session) {
         match job {
             Job::Run(work) => work(&mut session),
             Job::Record(first) => {
-                let mut group = vec![first];
+                let mut group = Group::new(first);
                 next = gather(inbox, &mut group, before, &session.config);
                 before = group.len();
                 session.record(group);
@@ -162,22 +157,15 @@ const GATHER_TIME: Duration = Duration::from_micros(500);
 #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
 fn gather(
     inbox: &Inbox,
-    group: &mut Vec<Call>,
+    group: &mut Group<Prepared>,
     before: usize,
     config: &SqliteConfig,
 ) -> Option<Job> {
-    let size = |call: &Call| call.rows.iter().map(|row| row.arrival.body.len()).sum::<usize>();
-    let mut events = group.iter().map(|call| call.rows.len()).sum::<usize>();
-    let mut bytes = group.iter().map(size).sum::<usize>();
     let now = Instant::now();
-    while events < config.group_events && bytes < config.group_bytes {
+    while !group.is_full(config.group_events, config.group_bytes) {
         let deadline = if group.len() < before { now + GATHER_TIME } else { now };
         match inbox.next_until(deadline)? {
-            Job::Record(call) => {
-                events += call.rows.len();
-                bytes += size(&call);
-                group.push(call);
-            }
+            Job::Record(call) => group.push(call),
             other => return Some(other),
         }
     }
@@ -195,33 +183,26 @@ struct Session {
 
 impl Session {
     /// Commits a group and answers each of its calls.
-    fn record(&mut self, mut group: Vec<Call>) {
+    fn record(&mut self, mut group: Group<Prepared>) {
         let mut bisect = false;
         while !group.is_empty() {
-            let rows: Vec<&Prepared> = group.iter().flat_map(|call| &call.rows).collect();
+            let rows = group.rows();
             let done = self.transaction(|conn, now| {
                 if bisect {
                     write::record_bisecting(conn, &rows, now)
                 } else {
-                    write::record(conn, &rows, now).map_err(Trouble::from)
+                    write::record(conn, &rows, now).map_err(TxError::from)
                 }
             });
             match done {
-                Ok(admissions) => return answer(group, admissions),
-                Err(Trouble::Db(error)) if is_data(&error) && !bisect => {
+                Ok(admissions) => return group.admitted(admissions),
+                Err(TxError::Db(error)) if is_data(&error) && !bisect => {
                     bisect = true;
                 }
-                Err(Trouble::Culprit { index, error }) => {
-                    let call = group.remove(owner(&group, index));
-                    let _ = call.reply.send(Err(store_error("record events", error)));
+                Err(TxError::Culprit { index, error }) => {
+                    group.refuse(index, store_error("record events", error));
                 }
-                Err(trouble) => {
-                    let error = share(trouble.into_store("record events"));
-                    for call in group {
-                        let _ = call.reply.send(Err(error()));
-                    }
-                    return;
-                }
+                Err(error) => return group.failed(error.into_store("record events")),
             }
         }
     }
@@ -229,39 +210,20 @@ impl Session {
     /// Runs `work` in one transaction that holds the write lock from its beginning.
     fn transaction<T>(
         &mut self,
-        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
-        self.file.check().map_err(Trouble::Refused)?;
+        work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, TxError>,
+    ) -> Result<T, TxError> {
+        self.file.check().map_err(TxError::Refused)?;
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => pool::open_writer(&self.file, &self.config).map_err(Trouble::Refused)?,
+            None => pool::open_writer(&self.file, &self.config).map_err(TxError::Refused)?,
         };
         let clock = &self.clock;
         let done = conn.immediate_transaction(|conn| work(conn, &Now::new(clock.now())));
         let in_doubt =
-            matches!(&done, Err(Trouble::Db(error)) if !is_data(error) && !is_locked(error));
+            matches!(&done, Err(TxError::Db(error)) if !is_data(error) && !is_locked(error));
         if !in_doubt {
             self.conn = Some(conn);
         }
         done
-    }
-}
-
-/// The place in the group of the call that the row at `index` belongs to.
-fn owner(group: &[Call], index: usize) -> usize {
-    let mut end = 0;
-    let holds = |call: &Call| {
-        end += call.rows.len();
-        index < end
-    };
-    group.iter().position(holds).unwrap_or(0)
-}
-
-fn answer(group: Vec<Call>, admissions: Vec<Admission>) {
-    let mut admissions = admissions.into_iter();
-    for call in group {
-        let share = admissions.by_ref().take(call.rows.len()).collect();
-        // Whoever asked may have gone; what was stored stays stored.
-        let _ = call.reply.send(Ok(share));
     }
 }

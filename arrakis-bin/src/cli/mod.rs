@@ -39,7 +39,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Serialize;
 
-use crate::compose::{Store, open_as_it_is};
+use crate::compose::{Store, open_without_migrating};
 use crate::config::{env_text, process_env};
 
 use output::zone::Zone;
@@ -160,7 +160,7 @@ async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
     if url.is_none() && !layout.database().exists() {
         bail!("there is no store in {} yet; run `arrakis up` first", context.home.display());
     }
-    open_as_it_is(url.as_deref(), &layout).await
+    open_without_migrating(url.as_deref(), &layout).await
 }
 
 /// What a command runs in.

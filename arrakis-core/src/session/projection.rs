@@ -24,7 +24,7 @@
 //!
 //! | line of a transcript | what it changes, beside touching its conversation |
 //! |---|---|
-//! | `assistant` | blocks and usage of the message with the API's id; a tool use for each wish to use one |
+//! | `assistant` | blocks and usage of the message with the API's id; a tool use for each call |
 //! | `user` with a prompt | a user message; the person's first one in the main thread gives the title |
 //! | `user` with results | the results of tool uses, worth more than a batch's and less than their own |
 //! | `user` that the client wrote, `system`, an API error | a system message |

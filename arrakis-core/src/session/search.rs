@@ -3,18 +3,18 @@
 //! A word is a run of letters and digits, in lower case: `src/main.rs` has the words `src`, `main`
 //! and `rs`. A search finds what holds all of its words, wherever they stand.
 //!
-//! What a search asks for besides words is a word too, as far as it can be: a [`Mark`]. So one index
-//! answers all of it. A [`Subject`] is what conversations are searched for.
+//! What a search asks for besides words is a word too, as far as it can be: a [`FilterTerm`]. So one index
+//! answers all of it. A [`SearchDocument`] is what conversations are searched for.
 
-mod mark;
+pub(crate) mod document;
+mod filter_term;
 mod snippet;
-pub(crate) mod subject;
 
 use std::collections::BTreeSet;
 
-pub use mark::Mark;
+pub use document::SearchDocument;
+pub use filter_term::FilterTerm;
 pub use snippet::{SNIPPET_MAX_CHARS, Snippet, SnippetPart};
-pub use subject::Subject;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 

@@ -69,7 +69,7 @@ impl Prepared {
     }
 
     /// An arrival of the same size, of which the database has nothing to refuse. It is only tried.
-    pub(crate) fn harmless(&self) -> Self {
+    pub(crate) fn probe(&self) -> Self {
         let empty = || JsonText("{}".into());
         let request_id = self.arrival.event_id.to_string().parse();
         Self {

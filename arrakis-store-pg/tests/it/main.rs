@@ -5,9 +5,9 @@
 mod common;
 mod conformance;
 mod crash;
+mod faults;
 mod feed;
 mod monitoring;
 mod record;
 mod schema;
 mod sessions;
-mod trouble;

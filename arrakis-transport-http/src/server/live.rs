@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServerState;
 use super::error::HttpError;
-use super::news::{AFTER_FAILURE, Bell, News};
+use super::notifier::{AFTER_FAILURE, FeedNotifier, Subscription};
 
 /// Most streams at one time: each reads the store when something happens.
 const LISTENERS_MAX: usize = 64;
@@ -49,7 +49,7 @@ pub(super) struct Endless;
 #[derive(Debug)]
 pub(super) struct Live {
     places: Arc<Semaphore>,
-    news: News,
+    notifier: FeedNotifier,
     shutdown: CancellationToken,
 }
 
@@ -60,7 +60,7 @@ impl Live {
         shutdown: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(LISTENERS_MAX));
-        Self { places, news: News::new(store, patience), shutdown }
+        Self { places, notifier: FeedNotifier::new(store, patience), shutdown }
     }
 }
 
@@ -89,10 +89,10 @@ struct Listener {
     /// What the client showed of itself.
     headers: HeaderMap,
     workspace: String,
-    bell: Bell,
+    feed: Subscription,
     cursor: FeedCursor,
     waiting: VecDeque<Event>,
-    /// Whether there is something to read without waiting for the bell.
+    /// Whether there is something to read without waiting for the feed.
     behind: bool,
     /// When the client was last told its position.
     told_at: Instant,
@@ -115,7 +115,7 @@ impl Listener {
             HttpError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_listeners", message)
         })?;
         // Before the first read, so that nothing is stored between the two unnoticed.
-        let bell = inner.live.news.bell();
+        let feed = inner.live.notifier.subscribe();
         let resumes = after.is_some();
         let page = inner.in_time(inner.store.feed(after, PAGE)).await?;
         let page = page.map_err(|error| match error {
@@ -129,7 +129,7 @@ impl Listener {
         let mut listener = Self {
             headers,
             workspace: principal.workspace,
-            bell,
+            feed,
             cursor: page.cursor.clone(),
             waiting: VecDeque::from([ready]),
             behind: false,
@@ -143,13 +143,13 @@ impl Listener {
     }
 
     fn into_response(self) -> Response {
-        let news = stream::unfold(self, |mut listener| async move {
+        let changes = stream::unfold(self, |mut listener| async move {
             let event = listener.next().await?;
             Some((Ok::<_, Infallible>(event), listener))
         });
         let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-        let mut response = Sse::new(news).keep_alive(keep_alive).into_response();
-        // Proxies that gather a response before they pass it on would hold the news back.
+        let mut response = Sse::new(changes).keep_alive(keep_alive).into_response();
+        // Proxies that gather a response before they pass it on would hold changes back.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         response.extensions_mut().insert(Endless);
         response
@@ -175,9 +175,9 @@ impl Listener {
         }
     }
 
-    /// Waits for news and reads them; returns whether the stream goes on.
+    /// Waits for changes and reads them; returns whether the stream goes on.
     async fn read(&mut self) -> bool {
-        if !self.behind && timeout(REVIEW, self.bell.ring()).await == Ok(false) {
+        if !self.behind && timeout(REVIEW, self.feed.changed()).await == Ok(false) {
             return false;
         }
         if self.reviewed_at.elapsed() >= REVIEW {

@@ -7,7 +7,7 @@ mod error;
 mod ingest;
 mod listen;
 mod live;
-mod news;
+mod notifier;
 mod readiness;
 mod search;
 mod spools;

@@ -218,8 +218,8 @@ async fn what_is_invalid_is_refused_kept_and_may_be_sent_again_mended() {
         assert_eq!(answer["requestId"], "c-1");
     }
     assert_eq!(server.counts().await[&EventStatus::Invalid], cases.len() as u64);
-    let mended = server.post(HOOK).header("X-Request-Id", "c-1").send().await.unwrap();
-    assert_eq!(read(mended).await.1["status"], "SUCCESS");
+    let fixed = server.post(HOOK).header("X-Request-Id", "c-1").send().await.unwrap();
+    assert_eq!(read(fixed).await.1["status"], "SUCCESS");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::Context;
 use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
-use crate::compose::{ConfiguredEndpoints, open_as_it_is};
+use crate::compose::{ConfiguredEndpoints, open_without_migrating};
 use crate::config::{Config, fallback_home, process_env};
 pub use spool::SpoolStatus;
 
@@ -95,7 +95,7 @@ async fn gather(context: &Context) -> Status {
     let home = Layout::new(&context.home);
     let fallback = Layout::new(fallback_home(&process_env));
     let (config, problems) = Config::load(&context.home, &process_env);
-    let counts = async { open_as_it_is(None, &home).await.ok()?.counts().await.ok() };
+    let counts = async { open_without_migrating(None, &home).await.ok()?.counts().await.ok() };
     let stored = if home.database().exists() { counts.await } else { None };
     let since = context.clock.now().minus(TROUBLE_WINDOW);
     let mut troubles = recent_troubles(&home, since);

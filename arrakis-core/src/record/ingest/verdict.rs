@@ -69,7 +69,7 @@ impl From<Envelope> for Incoming {
 /// Judges an event and puts together what the store records of it.
 ///
 /// An envelope always takes its request id: its sender has done its part. What came in another form
-/// and is invalid leaves the id free, for its sender to mend it and send it again.
+/// and is invalid leaves the id free, for its sender to fix it and send it again.
 #[must_use]
 pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
     let in_envelope = incoming.header.is_some();

@@ -1,9 +1,13 @@
 //! What stores on a database share: decisions and forms that do not depend on which one it is.
 
 mod blocks;
+mod body;
+mod group;
 mod metadata;
 
 pub use blocks::{blocks_from_json, blocks_to_json};
+pub use body::{raw_body_preview, raw_body_wrapper};
+pub use group::{Call, Group, Reply};
 pub use metadata::duplicate_metadata;
 
 use std::borrow::Cow;
@@ -244,7 +248,7 @@ fn header(row: &EventSummary) -> Option<Header> {
 }
 
 /// One failure of a group for each of its callers, all of whom may try again.
-pub fn share(error: StoreError) -> impl Fn() -> StoreError {
+fn share(error: StoreError) -> impl Fn() -> StoreError {
     let (what, source): (String, Arc<dyn std::error::Error + Send + Sync>) = match error {
         StoreError::Unavailable { what, source } => (what, source.into()),
         other => ("record events".to_owned(), Arc::new(other)),

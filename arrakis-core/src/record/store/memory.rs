@@ -26,7 +26,7 @@ use crate::session::conversation::{
     AnswerIds, Changes, Conversation, Message, MessageCounts, MessageOrigin, Seen, Subagent,
     ToolUse, TwoSides,
 };
-use crate::session::search::{Subject, payload_words, query_words};
+use crate::session::search::{SearchDocument, payload_words, query_words};
 
 /// Keeps events in memory.
 #[derive(Debug)]
@@ -154,13 +154,13 @@ impl State {
         changes.answer
     }
 
-    fn subjects(&self) -> impl Iterator<Item = Subject<'_>> {
+    fn documents(&self) -> impl Iterator<Item = SearchDocument<'_>> {
         let model = |id| self.messages.get(&id)?.model.as_deref();
-        let tool_uses = self.tool_uses.values().map(move |tool_use| Subject::ToolUse {
+        let tool_uses = self.tool_uses.values().map(move |tool_use| SearchDocument::ToolUse {
             tool_use,
             model: tool_use.message_id.and_then(model),
         });
-        self.messages.values().map(Subject::Message).chain(tool_uses)
+        self.messages.values().map(SearchDocument::Message).chain(tool_uses)
     }
 
     fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
@@ -472,13 +472,16 @@ impl EventReader for MemoryStore {
         limit: usize,
     ) -> Result<SearchPage, StoreError> {
         let state = self.state();
-        let said: HashSet<String> =
-            state.messages.values().flat_map(|message| Subject::Message(message).says()).collect();
+        let said: HashSet<String> = state
+            .messages
+            .values()
+            .flat_map(|message| SearchDocument::Message(message).dedup_terms())
+            .collect();
         let mut hits: Vec<SearchHit> = state
-            .subjects()
-            .filter(|subject| !subject.said_elsewhere().is_some_and(|text| said.contains(&text)))
-            .filter_map(|subject| {
-                filter.hit(subject, state.conversations.get(&subject.conversation_id())?)
+            .documents()
+            .filter(|document| !document.hidden_by().is_some_and(|text| said.contains(&text)))
+            .filter_map(|document| {
+                filter.hit(document, state.conversations.get(&document.conversation_id())?)
             })
             .filter(|hit| after.is_none_or(|after| hit.cursor() < after))
             .collect();

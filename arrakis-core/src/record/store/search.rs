@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::id;
 use crate::session::conversation::{Conversation, Role, ToolStatus};
-use crate::session::search::subject::{model_marks, thread};
-use crate::session::search::{Mark, Snippet, Subject, query_words};
+use crate::session::search::document::{model_terms, thread};
+use crate::session::search::{FilterTerm, SearchDocument, Snippet, query_words};
 
 /// Which messages and tool uses to find. Every given field must match; what a field asks that a message
 /// cannot have (a tool) finds tool uses only, and the reverse.
@@ -60,7 +60,7 @@ impl SearchFilter {
         }
     }
 
-    /// What an index must hold ([`Subject::terms`]) of all that is found, as far as a text has it by
+    /// What an index must hold ([`SearchDocument::terms`]) of all that is found, as far as a text has it by
     /// itself; none where nothing can be found.
     #[must_use]
     pub fn terms(&self) -> Option<BTreeSet<String>> {
@@ -74,23 +74,23 @@ impl SearchFilter {
             return None;
         }
         if let Some(model) = &self.model {
-            let marks = BTreeSet::from_iter(model_marks(model));
-            if marks.is_empty() {
+            let of_model = BTreeSet::from_iter(model_terms(model));
+            if of_model.is_empty() {
                 return None;
             }
-            terms.extend(marks);
+            terms.extend(of_model);
         }
-        terms.extend(self.role.map(|role| Mark::Role.word(role.as_str())));
-        terms.extend(self.tool_name.as_ref().map(|tool| Mark::Tool.word(tool)));
-        terms.extend(self.outcome.map(|outcome| Mark::Outcome.word(outcome.as_str())));
-        terms.extend(self.is_subagent.map(|is| Mark::Thread.word(thread(is))));
+        terms.extend(self.role.map(|role| FilterTerm::Role.word(role.as_str())));
+        terms.extend(self.tool_name.as_ref().map(|tool| FilterTerm::Tool.word(tool)));
+        terms.extend(self.outcome.map(|outcome| FilterTerm::Outcome.word(outcome.as_str())));
+        terms.extend(self.is_subagent.map(|is| FilterTerm::Thread.word(thread(is))));
         match &self.session_id {
             Some(session) => {
                 let conversation = id::conversation_id(&self.workspace, session);
-                terms.insert(Mark::Conversation.word(&conversation.to_string()));
+                terms.insert(FilterTerm::Conversation.word(&conversation.to_string()));
             }
             None => {
-                terms.insert(Mark::Workspace.word(&self.workspace));
+                terms.insert(FilterTerm::Workspace.word(&self.workspace));
             }
         }
         Some(terms)
@@ -111,35 +111,39 @@ impl SearchFilter {
         self.project.as_deref().map(directory)
     }
 
-    /// What is found where `subject` of `conversation` is what is asked for. An index may be behind, so
+    /// What is found where `document` of `conversation` is what is asked for. An index may be behind, so
     /// what it finds is looked at once more.
     #[must_use]
-    pub fn hit(&self, subject: Subject<'_>, conversation: &Conversation) -> Option<SearchHit> {
+    pub fn hit(
+        &self,
+        document: SearchDocument<'_>,
+        conversation: &Conversation,
+    ) -> Option<SearchHit> {
         let terms = self.terms()?;
-        let at = subject.at();
+        let at = document.at();
         let fits = conversation.workspace == self.workspace
             && self.session_id.as_ref().is_none_or(|id| *id == conversation.session_id)
             && self.since.is_none_or(|since| since <= at)
             && self.until.is_none_or(|until| at < until)
             && self.admits_project(conversation)
-            && terms.is_subset(&subject.terms(&conversation.workspace));
+            && terms.is_subset(&document.terms(&conversation.workspace));
         fits.then(|| SearchHit {
-            id: subject.id(),
+            id: document.id(),
             conversation_id: conversation.id,
             session_id: conversation.session_id.clone(),
             title: conversation.title.as_ref().map(|title| title.value.clone()),
             project_path: conversation.project_path.as_ref().map(|path| path.value.clone()),
             at,
-            agent_id: subject.agent_id().map(str::to_owned),
-            model: subject.model().map(str::to_owned),
-            what: match subject {
-                Subject::Message(message) => HitKind::Message { role: message.role },
-                Subject::ToolUse { tool_use, .. } => HitKind::ToolUse {
+            agent_id: document.agent_id().map(str::to_owned),
+            model: document.model().map(str::to_owned),
+            what: match document {
+                SearchDocument::Message(message) => HitKind::Message { role: message.role },
+                SearchDocument::ToolUse { tool_use, .. } => HitKind::ToolUse {
                     tool_name: tool_use.tool_name.clone(),
                     outcome: tool_use.status(),
                 },
             },
-            snippet: Snippet::of(&subject.texts(), &self.words()),
+            snippet: Snippet::of(&document.texts(), &self.words()),
         })
     }
 

@@ -22,7 +22,7 @@ pub use message::{Block, BlockKey, Blocks, Message, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]
-pub(crate) use reading::{all_subagents, said_by, squeezed};
+pub(crate) use reading::{all_subagents, said_by, strip_whitespace};
 #[cfg(feature = "runtime")]
 pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
 pub use subagent::Subagent;

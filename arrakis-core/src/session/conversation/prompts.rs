@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reading::{said_by, squeezed};
+use super::reading::{said_by, strip_whitespace};
 use super::{Message, MessageOrigin, Role};
 use crate::base::clock::Timestamp;
 
@@ -36,7 +36,7 @@ pub(super) fn hidden(messages: &[Message]) -> Vec<bool> {
     prompts.hide_told(&waiting, &withdrawn);
     let without_hook = prompts.hide_told(&hooks, &withdrawn);
     // What is left of the queue is shown, and tells of a hook.
-    prompts.pair(&hooks, &waiting, |message| squeezed(&message.content.value));
+    prompts.pair(&hooks, &waiting, |message| strip_whitespace(&message.content.value));
     let of_person: Vec<usize> =
         without_hook.into_iter().filter(|n| messages[*n].role == Role::User).collect();
     prompts.pair(&hooks, &of_person, |message| message.prompt_id.clone().unwrap_or_default());
@@ -74,11 +74,11 @@ impl<'a> Prompts<'a> {
     /// Hides those of `provisional` that were withdrawn, or that a line of the same text tells of. Returns the
     /// lines that tell of none.
     fn hide_told(&mut self, provisional: &[usize], withdrawn: &[usize]) -> Vec<usize> {
-        let text = |message: &Message| Some(squeezed(&message.content.value));
+        let text = |message: &Message| Some(strip_whitespace(&message.content.value));
         let mut open = self.groups(provisional, text);
         for n in withdrawn {
             let message = &self.messages[*n];
-            let key = (message.agent_id.as_deref(), squeezed(&message.content.value));
+            let key = (message.agent_id.as_deref(), strip_whitespace(&message.content.value));
             let Some(group) = open.get_mut(&key).filter(|group| !group.is_empty()) else {
                 continue;
             };

@@ -37,7 +37,7 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
         if !matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure) {
             continue;
         }
-        let text = squeezed(&message.content.value);
+        let text = strip_whitespace(&message.content.value);
         let places = said.get_mut(&(message.agent_id.as_deref(), message.role, text));
         let Some(places) = places else { continue };
         while let Some(place) = places.pop() {
@@ -49,20 +49,20 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
     }
 }
 
-/// The texts, [`squeezed`], under which an event may say the same as this line of the transcript: all of it,
+/// The texts, [`strip_whitespace`], under which an event may say the same as this line of the transcript: all of it,
 /// then the last block. A `Stop` may have no more, and in a prompt the client's own blocks come first.
 pub(crate) fn said_by(message: &Message) -> Vec<String> {
     if !message.origin.is_line() {
         return Vec::new();
     }
-    let mut texts = vec![squeezed(&message.content.value)];
-    texts.extend(message.blocks.texts().last().map(squeezed));
+    let mut texts = vec![strip_whitespace(&message.content.value)];
+    texts.extend(message.blocks.texts().last().map(strip_whitespace));
     texts.dedup();
     texts
 }
 
 /// The text without white space: the client trims and joins in ways that differ.
-pub(crate) fn squeezed(text: &str) -> String {
+pub(crate) fn strip_whitespace(text: &str) -> String {
     text.split_whitespace().collect()
 }
 

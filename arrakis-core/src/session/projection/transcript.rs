@@ -192,13 +192,13 @@ impl Reader<'_> {
             None => message_id(self.conversation_id, "line", place.stamp.request_id.as_str()),
         };
         for part in &parts {
-            if let Part::ToolUse(wish) = part {
+            if let Part::ToolUse(call) = part {
                 let tool_use = ToolUse {
                     message_id: Some(id),
-                    parameters: wish.input.json().map(|json| Stamped::new(&place.stamp, json)),
-                    ..self.tool_use(&wish.id, place)
+                    parameters: call.input.json().map(|json| Stamped::new(&place.stamp, json)),
+                    ..self.tool_use(&call.id, place)
                 };
-                let tool = wish.name.text();
+                let tool = call.name.text();
                 let tool = tool.map(|tool| cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned());
                 let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
                 self.add_tool_use(ToolUse { tool_name, ..tool_use });
@@ -349,7 +349,7 @@ impl Part<'_> {
         match self {
             Self::Text(text) => (!text.is_empty()).then(|| Block::Text { text: text.into_owned() }),
             Self::Thinking(text) => Some(Block::Thinking { text: text.into_owned() }),
-            Self::ToolUse(wish) => Some(Block::ToolUse { tool_use_id: wish.id.into_owned() }),
+            Self::ToolUse(call) => Some(Block::ToolUse { tool_use_id: call.id.into_owned() }),
             Self::ToolResult(_) => None,
             Self::Image(media_type) => Some(Block::Image { media_type }),
             Self::Other(kind) => Some(Block::Other { kind: name(&kind) }),

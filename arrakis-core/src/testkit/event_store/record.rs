@@ -126,7 +126,7 @@ pub async fn many_senders_of_one_id_have_one_first(fixture: &impl EventStoreFixt
     assert_eq!(counts[&EventStatus::Duplicate], 63);
 }
 
-/// What its sender must mend and send again does not block the id.
+/// What its sender must fix and send again does not block the id.
 pub async fn an_arrival_outside_the_ledger_leaves_its_id_free(fixture: &impl EventStoreFixture) {
     let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
     let (mut broken, verdict) = arrivals.next("a", "not json");
@@ -136,8 +136,8 @@ pub async fn an_arrival_outside_the_ledger_leaves_its_id_free(fixture: &impl Eve
         let again = (Arrival { event_id: arrivals.event_id(), ..broken.clone() }, verdict.clone());
         assert_eq!(record_one(&*store, again).await.kind, AdmissionKind::New);
     }
-    let mended = record_one(&*store, arrivals.prompt("a", "s")).await;
-    assert_eq!((mended.kind, mended.status), (AdmissionKind::New, EventStatus::Success));
+    let fixed = record_one(&*store, arrivals.prompt("a", "s")).await;
+    assert_eq!((fixed.kind, fixed.status), (AdmissionKind::New, EventStatus::Success));
     assert_eq!(store.counts().await.expect("counts")[&EventStatus::Invalid], 2);
 }
 

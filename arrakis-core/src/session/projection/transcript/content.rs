@@ -11,7 +11,7 @@ use crate::session::hook::{Field, object};
 pub(super) enum Part<'a> {
     Text(Cow<'a, str>),
     Thinking(Cow<'a, str>),
-    ToolUse(Wish<'a>),
+    ToolUse(ToolCall<'a>),
     ToolResult(ToolResult<'a>),
     /// With its media type.
     Image(Option<String>),
@@ -19,8 +19,8 @@ pub(super) enum Part<'a> {
     Other(Cow<'a, str>),
 }
 
-/// The wish to use a tool.
-pub(super) struct Wish<'a> {
+/// The call to use a tool.
+pub(super) struct ToolCall<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) name: Field<'a>,
     pub(super) input: Field<'a>,
@@ -85,7 +85,7 @@ fn part(block: &RawValue) -> Part<'_> {
         Some("text") => Part::Text(raw.text.text().map(shown).unwrap_or_default()),
         Some("thinking") => Part::Thinking(raw.thinking.text().unwrap_or_default()),
         Some("redacted_thinking") => Part::Thinking(Cow::Borrowed("")),
-        Some("tool_use") if raw.id.text().is_some() => Part::ToolUse(Wish {
+        Some("tool_use") if raw.id.text().is_some() => Part::ToolUse(ToolCall {
             id: raw.id.text().unwrap_or_default(),
             name: raw.name,
             input: raw.input,

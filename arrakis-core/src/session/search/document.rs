@@ -6,17 +6,17 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Mark, words};
+use super::{FilterTerm, words};
 use crate::base::clock::Timestamp;
 use crate::base::json::fields;
 use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
-    Block, Json, Message, MessageOrigin, Role, ToolUse, said_by, squeezed,
+    Block, Json, Message, MessageOrigin, Role, ToolUse, said_by, strip_whitespace,
 };
 
 /// A message or a tool use, as it is searched.
 #[derive(Debug, Clone, Copy)]
-pub enum Subject<'a> {
+pub enum SearchDocument<'a> {
     /// A message: its words, then its thinking.
     Message(&'a Message),
     /// A tool use: the texts of its input, then those of its output.
@@ -28,7 +28,7 @@ pub enum Subject<'a> {
     },
 }
 
-impl<'a> Subject<'a> {
+impl<'a> SearchDocument<'a> {
     /// The id of the message or the tool use.
     #[must_use]
     pub fn id(&self) -> Uuid {
@@ -106,7 +106,7 @@ impl<'a> Subject<'a> {
         self.texts().iter().flat_map(|text| words(text)).collect()
     }
 
-    /// What an index holds of it in `workspace`: its words and its marks. Nothing where it is not
+    /// What an index holds of it in `workspace`: its words and its filter terms. Nothing where it is not
     /// searchable.
     #[must_use]
     pub fn terms(&self, workspace: &str) -> BTreeSet<String> {
@@ -117,53 +117,53 @@ impl<'a> Subject<'a> {
         if terms.is_empty() && matches!(self, Self::Message(_)) {
             return terms;
         }
-        terms.insert(Mark::Workspace.word(workspace));
-        terms.insert(Mark::Conversation.word(&self.conversation_id().to_string()));
-        terms.insert(Mark::Thread.word(thread(self.agent_id().is_some())));
-        terms.extend(self.model().iter().flat_map(|model| model_marks(model)));
+        terms.insert(FilterTerm::Workspace.word(workspace));
+        terms.insert(FilterTerm::Conversation.word(&self.conversation_id().to_string()));
+        terms.insert(FilterTerm::Thread.word(thread(self.agent_id().is_some())));
+        terms.extend(self.model().iter().flat_map(|model| model_terms(model)));
         match self {
             Self::Message(message) => {
-                terms.insert(Mark::Role.word(message.role.as_str()));
+                terms.insert(FilterTerm::Role.word(message.role.as_str()));
             }
             Self::ToolUse { tool_use, .. } => {
-                terms.insert(Mark::Tool.word(&tool_use.tool_name));
-                terms.insert(Mark::Outcome.word(tool_use.status().as_str()));
+                terms.insert(FilterTerm::Tool.word(&tool_use.tool_name));
+                terms.insert(FilterTerm::Outcome.word(tool_use.status().as_str()));
             }
         }
         terms
     }
 
-    /// What an index holds besides of a message, wherever it stands in time, so that another trace of the same
-    /// words is known for one. What is hidden, and by what, is as for
+    /// The dedup terms of a message: an index holds them too, wherever the message stands in time. They tell that an
+    /// event with the same words is another trace of this message. What is hidden, and by what, is as for
     /// [`visible`](crate::session::conversation::visible), but not one for one.
     #[must_use]
-    pub fn says(&self) -> Vec<String> {
+    pub fn dedup_terms(&self) -> Vec<String> {
         let Self::Message(message) = self else { return Vec::new() };
-        let mut says = Vec::new();
+        let mut terms = Vec::new();
         let texts = match message.origin {
             MessageOrigin::Enqueued | MessageOrigin::Withdrawn => {
-                vec![squeezed(&message.content.value)]
+                vec![strip_whitespace(&message.content.value)]
             }
             _ => said_by(message),
         };
         for text in texts.iter().filter(|text| !text.is_empty()) {
             if message.origin.is_line() && message.role != Role::User {
-                says.push(said(message, message.role.as_str(), text));
+                terms.push(said(message, message.role.as_str(), text));
             }
             if message.role != Role::Assistant {
-                says.push(said(message, PROMPT, text));
+                terms.push(said(message, PROMPT, text));
                 if message.origin != MessageOrigin::Enqueued {
-                    says.push(said(message, WAITING, text));
+                    terms.push(said(message, WAITING, text));
                 }
             }
         }
-        says
+        terms
     }
 
-    /// What an index holds ([`says`](Self::says)) of another trace of the same words: while there is such a
-    /// one, this one need not be found.
+    /// The dedup term that hides this document: while an index holds it, another trace of the same words is
+    /// found instead.
     #[must_use]
-    pub fn said_elsewhere(&self) -> Option<String> {
+    pub fn hidden_by(&self) -> Option<String> {
         let Self::Message(message) = self else { return None };
         let what = match message.origin {
             MessageOrigin::Prompt => PROMPT,
@@ -171,7 +171,7 @@ impl<'a> Subject<'a> {
             MessageOrigin::Stop | MessageOrigin::Failure => message.role.as_str(),
             _ => return None,
         };
-        Some(said(message, what, &squeezed(&message.content.value)))
+        Some(said(message, what, &strip_whitespace(&message.content.value)))
     }
 }
 
@@ -181,19 +181,19 @@ const PROMPT: &str = "prompt";
 /// What a line says that tells of a prompt in the queue.
 const WAITING: &str = "waiting";
 
-/// The value of [`Mark::Thread`].
+/// The value of [`FilterTerm::Thread`].
 pub(crate) fn thread(is_subagent: bool) -> &'static str {
     if is_subagent { "subagent" } else { "main" }
 }
 
-/// The marks of a model, one for each word of its name.
-pub(crate) fn model_marks(model: &str) -> impl Iterator<Item = String> {
-    words(model).into_iter().map(|word| Mark::Model.word(&word))
+/// The filter terms of a model, one for each word of its name.
+pub(crate) fn model_terms(model: &str) -> impl Iterator<Item = String> {
+    words(model).into_iter().map(|word| FilterTerm::Model.word(&word))
 }
 
 fn said(message: &Message, what: &str, text: &str) -> String {
     let Message { conversation_id, agent_id, .. } = message;
-    Mark::Said.word(&format!("{conversation_id} {what} {agent_id:?} {text}"))
+    FilterTerm::Dedup.word(&format!("{conversation_id} {what} {agent_id:?} {text}"))
 }
 
 /// The strings and whole numbers of JSON, a line each, without the keys. Fields come in the order of their keys:
@@ -248,8 +248,8 @@ mod tests {
     fn a_tool_use_of_which_nothing_is_known_is_searchable() {
         let stamp = Stamp { at: Timestamp::EPOCH, request_id: "r".parse().unwrap() };
         let tool_use = ToolUse::new(Uuid::nil(), Uuid::nil(), &stamp);
-        let subject = Subject::ToolUse { tool_use: &tool_use, model: None };
-        assert!(subject.words().is_empty());
-        assert!(subject.terms("main").contains(&Mark::Outcome.word("running")));
+        let document = SearchDocument::ToolUse { tool_use: &tool_use, model: None };
+        assert!(document.words().is_empty());
+        assert!(document.terms("main").contains(&FilterTerm::Outcome.word("running")));
     }
 }

@@ -3,10 +3,10 @@
 use crate::base::digest::Digest;
 
 /// A property of what is searched. It is kept among the words, because a search for common words in one
-/// session would look at the rows of every other session else. Two values may share a mark, so what is
+/// session would look at the rows of every other session else. Two values may share a term, so what is
 /// found by one is looked at once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mark {
+pub enum FilterTerm {
     /// The workspace.
     Workspace,
     /// The type of an event.
@@ -27,11 +27,11 @@ pub enum Mark {
     Model,
     /// Whether it is in a subagent's thread.
     Thread,
-    /// What a message of the transcript says, so that an event with the same words is not found beside it.
-    Said,
+    /// The words of a message of the transcript: an event with the same words is not found beside it.
+    Dedup,
 }
 
-impl Mark {
+impl FilterTerm {
     /// A word that no text has, because `§` is neither a letter nor a digit. Indexes hold it: it must not
     /// change.
     #[must_use]
@@ -47,7 +47,7 @@ impl Mark {
             Self::Outcome => 'o',
             Self::Model => 'm',
             Self::Thread => 'h',
-            Self::Said => 'x',
+            Self::Dedup => 'x',
         };
         let digest = Digest::of(value.as_bytes());
         let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn marks_stay_what_they_are_in_the_indexes() {
-        assert_eq!(Mark::Workspace.word("main"), "§w0d6e4079e36703eb");
-        assert_ne!(Mark::Session.word("main"), Mark::Conversation.word("main"));
+        assert_eq!(FilterTerm::Workspace.word("main"), "§w0d6e4079e36703eb");
+        assert_ne!(FilterTerm::Session.word("main"), FilterTerm::Conversation.word("main"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The index finds candidates, newest first; each is read, and [`SearchFilter::hit`] has the last word. What
 //! a text does not have by itself is its conversation's project, which may change at any time. So the
-//! conversations of a project are looked up first, and their marks are asked for like a word: then a project
+//! conversations of a project are looked up first, and their filter terms are asked for like a word: then a project
 //! of few conversations is found without a look at the others. Those of a large project are many of all, and
 //! candidates are asked one by one.
 
@@ -13,7 +13,7 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use arrakis_core::session::conversation::{Conversation, ToolUse};
-use arrakis_core::session::search::{Mark, Subject};
+use arrakis_core::session::search::{FilterTerm, SearchDocument};
 use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -24,7 +24,7 @@ use crate::row::{ConversationRow, MessageRow, ToolUseRow, readable, time};
 use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
 use crate::search::{NUMBER_BITS, all_of, keys_at, matches, whole_milliseconds};
 
-/// Most conversations of a project whose marks are asked for: SQLite compares each with each candidate.
+/// Most conversations of a project whose filter terms are asked for: SQLite compares each with each candidate.
 const MARKED_CONVERSATIONS: usize = 256;
 
 /// Most candidates that are read from the index at one time.
@@ -105,8 +105,8 @@ impl<'a> Query<'a> {
             query.project_end = end.map(|end| time("last_event_at", &end)).transpose()?;
             query.large_project = Some(filter);
         } else {
-            let marks = ids.iter().map(|id| format!("\"{}\"", Mark::Conversation.word(id)));
-            let any = marks.collect::<Vec<_>>().join(" OR ");
+            let terms = ids.iter().map(|id| format!("\"{}\"", FilterTerm::Conversation.word(id)));
+            let any = terms.collect::<Vec<_>>().join(" OR ");
             query.terms = format!("{} AND ({any})", query.terms);
         }
         Ok(Some(query))
@@ -175,23 +175,23 @@ impl Looking<'_> {
                 return Ok(None);
             };
             let model = model_of(conn, &tool_use)?;
-            self.hit(conn, Subject::ToolUse { tool_use: &tool_use, model: model.as_deref() })
+            self.hit(conn, SearchDocument::ToolUse { tool_use: &tool_use, model: model.as_deref() })
         } else {
             let row = messages::table.find(id).select(MessageRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
             let Some(message) = readable("messages", id, row.into_value()) else {
                 return Ok(None);
             };
-            self.hit(conn, Subject::Message(&message))
+            self.hit(conn, SearchDocument::Message(&message))
         }
     }
 
     fn hit(
         &mut self,
         conn: &mut SqliteConnection,
-        subject: Subject<'_>,
+        document: SearchDocument<'_>,
     ) -> QueryResult<Option<SearchHit>> {
-        let id = subject.conversation_id();
+        let id = document.conversation_id();
         let conversation = match self.conversations.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
@@ -205,8 +205,8 @@ impl Looking<'_> {
             }
         };
         let Some(conversation) = conversation else { return Ok(None) };
-        let Some(hit) = self.filter.hit(subject, conversation) else { return Ok(None) };
-        let Some(said) = subject.said_elsewhere() else { return Ok(Some(hit)) };
+        let Some(hit) = self.filter.hit(document, conversation) else { return Ok(None) };
+        let Some(said) = document.hidden_by() else { return Ok(Some(hit)) };
         let is_said = subject_words::table
             .filter(matches("subject_words", all_of([&said])))
             .select(subject_words::rowid)

@@ -5,7 +5,7 @@
 //! finds candidates; each is read, and [`SearchFilter::hit`] has the last word.
 //!
 //! What a text does not have by itself is its conversation's project, which may change at any time. So the
-//! conversations of a project are looked up first, and where there are few, their marks are asked for like a
+//! conversations of a project are looked up first, and where there are few, their filter terms are asked for like a
 //! word, in the buckets in which they lived.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
 use arrakis_core::session::conversation::Conversation;
-use arrakis_core::session::search::{Mark, Subject};
+use arrakis_core::session::search::{FilterTerm, SearchDocument};
 use diesel::dsl::{max, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -23,11 +23,11 @@ use diesel::sql_types::{Array, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
-use crate::error::Trouble;
-use crate::index::{bucket_of, in_bucket};
+use crate::error::TxError;
+use crate::index::{bucket_of, in_bucket, off_the_runtime};
 use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
-use crate::search::{all_of, off_the_runtime};
+use crate::search::all_of;
 use crate::statement::Statement;
 
 /// Buckets that are asked at one time, after the newest one: their matches are all read and sorted, which may
@@ -37,7 +37,7 @@ const BUCKETS_AT_ONCE: usize = 4;
 /// Most buckets that are looked up at one time: those of some years.
 const BUCKETS_READ: i64 = 1000;
 
-/// Most conversations of a project whose marks are asked for.
+/// Most conversations of a project whose filter terms are asked for.
 const MARKED_CONVERSATIONS: i64 = 256;
 
 /// How many candidates are read and judged at one time: fewer than are indexed, because many searches may run
@@ -50,7 +50,7 @@ pub(crate) async fn find(
     filter: &SearchFilter,
     after: Option<SearchCursor>,
     limit: usize,
-) -> Result<SearchPage, Trouble> {
+) -> Result<SearchPage, TxError> {
     // The planner takes a common word for a reason to read the whole table.
     conn.batch_execute("SET LOCAL enable_seqscan = off").await?;
     let limit = limit.min(PAGE_MAX);
@@ -112,8 +112,8 @@ struct Query<'a> {
 enum Project {
     /// None is asked for.
     Any,
-    /// By the marks of its conversations, each in the buckets in which that lived.
-    Marks(Vec<(String, RangeInclusive<i64>)>),
+    /// By the filter terms of its conversations, each in the buckets in which that lived.
+    Terms(Vec<(String, RangeInclusive<i64>)>),
     /// By asking each match: it has many conversations, of which the last had its last event then.
     Large(Option<At>),
 }
@@ -141,11 +141,11 @@ impl<'a> Query<'a> {
             let end = in_project(filter).select(max(conversations::last_event_at));
             Project::Large(end.get_result(conn).await?)
         } else {
-            let mark = |(id, began, ended): (Uuid, At, At)| {
-                let mark = Mark::Conversation.word(&id.to_string());
-                (mark, bucket_of(began.0)..=bucket_of(ended.0))
+            let term = |(id, began, ended): (Uuid, At, At)| {
+                let term = FilterTerm::Conversation.word(&id.to_string());
+                (term, bucket_of(began.0)..=bucket_of(ended.0))
             };
-            Project::Marks(lived.into_iter().map(mark).collect())
+            Project::Terms(lived.into_iter().map(term).collect())
         };
         Ok(Some(Self { filter, terms, project }))
     }
@@ -154,9 +154,9 @@ impl<'a> Query<'a> {
     fn in_buckets(&self, buckets: &[i64]) -> Vec<String> {
         let condition = |bucket: &i64| {
             let all = all_of(self.terms.iter().map(|term| in_bucket(*bucket, term)));
-            let Project::Marks(marks) = &self.project else { return Some(all) };
-            let any = marks.iter().filter(|(_, lived)| lived.contains(bucket));
-            let any = any.map(|(mark, _)| format!("'{}'", in_bucket(*bucket, mark)));
+            let Project::Terms(terms) = &self.project else { return Some(all) };
+            let any = terms.iter().filter(|(_, lived)| lived.contains(bucket));
+            let any = any.map(|(term, _)| format!("'{}'", in_bucket(*bucket, term)));
             let any = any.collect::<Vec<_>>().join(" | ");
             (!any.is_empty()).then(|| format!("{all} & ({any})"))
         };
@@ -220,7 +220,7 @@ async fn look(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
     candidates: &[Candidate],
-) -> Result<Vec<SearchHit>, Trouble> {
+) -> Result<Vec<SearchHit>, TxError> {
     let ids = |of_tools: bool| {
         let ids = candidates.iter().filter(move |(_, is_tool_use, _)| *is_tool_use == of_tools);
         ids.map(|(id, ..)| *id).collect::<Vec<_>>()
@@ -263,16 +263,16 @@ fn judge(
         .into_iter()
         .filter_map(|row| Some((row.id, readable("conversations", row.id, row.into_value())?)));
     let conversations: HashMap<Uuid, Conversation> = lived.collect();
-    let hit = |subject: Subject<'_>| {
-        let hit = filter.hit(subject, conversations.get(&subject.conversation_id())?)?;
-        Some((hit, subject.said_elsewhere()))
+    let hit = |document: SearchDocument<'_>| {
+        let hit = filter.hit(document, conversations.get(&document.conversation_id())?)?;
+        Some((hit, document.hidden_by()))
     };
-    let said = said
-        .into_iter()
-        .filter_map(|row| hit(Subject::Message(&readable("messages", row.id, row.into_value())?)));
+    let said = said.into_iter().filter_map(|row| {
+        hit(SearchDocument::Message(&readable("messages", row.id, row.into_value())?))
+    });
     let done = done.into_iter().filter_map(|(row, model)| {
         let tool_use = &readable("tool_uses", row.id, row.into_value())?;
-        hit(Subject::ToolUse { tool_use, model: model.as_deref() })
+        hit(SearchDocument::ToolUse { tool_use, model: model.as_deref() })
     });
     said.chain(done).collect()
 }
