@@ -19,6 +19,7 @@ pub trait Retryable: std::error::Error {
 }
 
 /// The innermost cause of an error: what the operating system or the other side said.
+#[cfg(feature = "runtime")]
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> Option<String> {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.last().map(ToString::to_string)
