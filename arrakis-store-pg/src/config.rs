@@ -35,7 +35,7 @@ impl Default for PgConfig {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(3),
-            // Far longer than any statement here needs, shorter than a client's patience.
+            // Far longer than any statement here needs, shorter than a client waits.
             statement_timeout: Duration::from_secs(10),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(10),

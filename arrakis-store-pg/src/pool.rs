@@ -40,7 +40,7 @@ const BUSY: &str = "no connection to the database is free";
 pub(crate) struct Connections {
     pool: Pool<AsyncPgConnection>,
     size: usize,
-    patience: Duration,
+    queue_wait: Duration,
     limit: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Connections {
             .max_size(size)
             .build()
             .map_err(|error| unavailable("build the pool of connections", error))?;
-        Ok(Self { pool, size, patience: config.queue_wait, limit: config.transaction_timeout })
+        Ok(Self { pool, size, queue_wait: config.queue_wait, limit: config.transaction_timeout })
     }
 
     /// Reads in one transaction.
@@ -143,7 +143,7 @@ impl Connections {
     ) -> Result<Object<AsyncPgConnection>, StoreError> {
         let mut closed = 0;
         loop {
-            let conn = tokio::time::timeout(self.patience, self.pool.get()).await;
+            let conn = tokio::time::timeout(self.queue_wait, self.pool.get()).await;
             let conn = conn.map_err(|_| unavailable(what, BUSY))?;
             let mut conn = conn.map_err(|error| unavailable(what, error))?;
             let begun = tokio::time::timeout(self.limit, begin_with(&mut conn, begin)).await;

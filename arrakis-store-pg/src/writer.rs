@@ -34,7 +34,7 @@ const WHAT: &str = "record events";
 pub(crate) struct Writer {
     lanes: Vec<mpsc::Sender<Call<Prepared>>>,
     turn: AtomicUsize,
-    patience: Duration,
+    queue_wait: Duration,
 }
 
 impl Writer {
@@ -55,7 +55,7 @@ impl Writer {
         Self {
             lanes: (0..config.writers.max(1)).map(start).collect(),
             turn: AtomicUsize::new(0),
-            patience: config.queue_wait,
+            queue_wait: config.queue_wait,
         }
     }
 
@@ -69,7 +69,7 @@ impl Writer {
         let lane = self.lane(&rows);
         let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
         let (call, answer) = Call::new(rows, bytes);
-        match lane.send_timeout(call, self.patience).await {
+        match lane.send_timeout(call, self.queue_wait).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(unavailable(WHAT, "the writer stopped"))),
             Err(_) => Err(unavailable(WHAT, "too many calls wait for the database")),
         }

@@ -29,7 +29,7 @@ pub struct SqliteConfig {
 impl Default for SqliteConfig {
     fn default() -> Self {
         Self {
-            // Longer than any transaction of another process here, shorter than a client's patience.
+            // Longer than any transaction of another process here, shorter than a client waits.
             busy_timeout: Duration::from_secs(5),
             // Readers are for people and their dashboards; each holds a page cache.
             readers: 4,

@@ -52,11 +52,11 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
 /// Turns the write-ahead log on, which stays on in the file. Doing so needs the file alone, and SQLite
 /// may refuse without waiting when two processes try at once.
 #[allow(clippy::disallowed_methods, reason = "connections are opened on blocking threads")]
-fn enter_wal(conn: &mut SqliteConnection, patience: Duration) -> QueryResult<()> {
+fn enter_wal(conn: &mut SqliteConnection, timeout: Duration) -> QueryResult<()> {
     let began = Instant::now();
     loop {
         match diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn) {
-            Err(error) if is_locked(&error) && began.elapsed() < patience => {
+            Err(error) if is_locked(&error) && began.elapsed() < timeout => {
                 std::thread::sleep(WAL_RETRY_DELAY);
             }
             done => return done.map(|_| ()),
@@ -76,7 +76,7 @@ pub(crate) struct Readers {
     pool: Pool<SyncConnectionWrapper<SqliteConnection>>,
     /// One for each connection: waiting happens here, where it can be given up safely.
     places: Arc<Semaphore>,
-    patience: Duration,
+    queue_wait: Duration,
 }
 
 impl fmt::Debug for Readers {
@@ -110,7 +110,7 @@ impl Readers {
             .max_size(readers)
             .build()
             .map_err(|error| unavailable("build the pool of readers", error))?;
-        Ok(Self { pool, places: Arc::new(Semaphore::new(readers)), patience: config.queue_wait })
+        Ok(Self { pool, places: Arc::new(Semaphore::new(readers)), queue_wait: config.queue_wait })
     }
 
     /// Runs `read` in one transaction of its own, so that its statements see one state.
@@ -124,7 +124,7 @@ impl Readers {
         read: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let place = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+        let Ok(Ok(place)) = tokio::time::timeout(self.queue_wait, place).await else {
             return Err(unavailable(what, "every connection that reads is busy"));
         };
         let pool = self.pool.clone();

@@ -31,7 +31,7 @@ pub(crate) struct Writer {
     /// One permit for each place in the channel; a job carries its own until it is taken.
     places: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
-    patience: Duration,
+    queue_wait: Duration,
 }
 
 impl Writer {
@@ -48,13 +48,13 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let (jobs, inbox) = mpsc::channel();
         let places = Arc::new(Semaphore::new(config.queue_calls.clamp(1, Semaphore::MAX_PERMITS)));
-        let patience = config.queue_wait;
+        let queue_wait = config.queue_wait;
         let session = Session { file, config, clock, conn: Some(conn) };
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || run(&Inbox(inbox), session))
             .map_err(|error| unavailable("start the writer's thread", error))?;
-        Ok(Self { jobs: Some(jobs), places, thread: Some(thread), patience })
+        Ok(Self { jobs: Some(jobs), places, thread: Some(thread), queue_wait })
     }
 
     /// Records arrivals, together with whatever else waits.
@@ -91,7 +91,7 @@ impl Writer {
 
     async fn send(&self, job: Job) -> Result<(), StoreError> {
         let place = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(self.patience, place).await else {
+        let Ok(Ok(place)) = tokio::time::timeout(self.queue_wait, place).await else {
             return Err(unavailable("write", "too many calls wait for the database"));
         };
         let sent = self.jobs.as_ref().map(|jobs| jobs.send((job, place)));

@@ -26,7 +26,7 @@ type Failure = Box<dyn Error>;
 const BUDGET: Duration = Duration::from_secs(5);
 
 /// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How large the disk is that fills up.
 const DISK: &str = "size=16m";
@@ -140,7 +140,7 @@ fn wait_until<E: Error + 'static>(
     what: &str,
     done: impl Fn() -> Result<bool, E>,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done()? {
         if Instant::now() >= deadline {
             return Err(format!("waited in vain until {what}").into());

@@ -114,7 +114,7 @@ pub enum SettingsError {
         source: io::Error,
     },
     /// A settings file cannot be edited safely.
-    #[error("{} was left as it is; mend it and try again", path.display())]
+    #[error("{} was left as it is; correct it and try again", path.display())]
     Edit {
         /// The file.
         path: PathBuf,

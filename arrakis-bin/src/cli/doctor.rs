@@ -1,4 +1,4 @@
-//! `arrakis doctor`: tests the chain from the hook to the stored event, and says what to mend.
+//! `arrakis doctor`: tests the chain from the hook to the stored event, and says what to fix.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -44,7 +44,7 @@ const CONVERSATIONS: usize = 200;
 const EVENT_TYPE: &str = "ArrakisDoctor";
 
 /// How long the doctor's event may take from the hook to the store.
-const DELIVERY_PATIENCE: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it is looked for.
 const DELIVERY_INTERVAL: Duration = Duration::from_millis(50);
@@ -291,7 +291,7 @@ async fn conversations(config: &Config, reader: &Arc<dyn EventReader>, now: Time
     let gaps = found.iter().filter_map(|(conversation, gaps)| {
         Some((&conversation.session_id, gaps.iter().find(is_wanted)?))
     });
-    // What can be mended is told first.
+    // What can be fixed comes first.
     let mut gaps: Vec<_> = gaps.collect();
     gaps.sort_by_key(|(_, gap)| !gap.is_for_backfill());
     let Some((session, gap)) = gaps.first() else {
@@ -361,7 +361,7 @@ async fn chain(
         return Check::warning(name, found, "start the server with `arrakis up`");
     }
     let started = tokio::time::Instant::now();
-    while started.elapsed() < DELIVERY_PATIENCE {
+    while started.elapsed() < DELIVERY_TIMEOUT {
         if arrived(layout, store, &nonce).await {
             let ms = started.elapsed().as_millis();
             return Check::ok(name, format!("an event went from the hook to the store in {ms} ms"));

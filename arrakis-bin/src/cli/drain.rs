@@ -41,7 +41,7 @@ pub struct DrainArgs {
 }
 
 /// How long a drainer that starts tries for the lock: longer than a hook's look at it takes.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it tries.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -138,7 +138,7 @@ impl Drain<'_> {
             Spool::new(spool.clone()).create()?;
         }
         let beside = args.parallel || args.once || args.only.is_some();
-        let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_PATIENCE }).await?;
+        let mut lock = acquire(spool, if beside { Duration::ZERO } else { LOCK_TIMEOUT }).await?;
         if lock.is_none() && !beside {
             return Ok(None);
         }
@@ -268,9 +268,9 @@ async fn wait_while_leased(
     }
 }
 
-/// Tries for the lock for as long as `patience`.
-async fn acquire(layout: &Layout, patience: Duration) -> io::Result<Option<DrainerLock>> {
-    let deadline = tokio::time::Instant::now() + patience;
+/// Tries for the lock for as long as `timeout`.
+async fn acquire(layout: &Layout, timeout: Duration) -> io::Result<Option<DrainerLock>> {
+    let deadline = tokio::time::Instant::now() + timeout;
     loop {
         match DrainerLock::try_acquire(layout)? {
             Some(lock) => return Ok(Some(lock)),

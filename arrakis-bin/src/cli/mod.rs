@@ -78,7 +78,7 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Take the hook out of Claude Code's settings.
     Uninstall(uninstall::UninstallArgs),
-    /// Check the whole chain, from the hook to the stored event, and say what to mend.
+    /// Check the whole chain, from the hook to the stored event, and say what to fix.
     Doctor(doctor::DoctorArgs),
     /// Show what the spool holds, what is stored, and what went wrong lately.
     Status(status::StatusArgs),

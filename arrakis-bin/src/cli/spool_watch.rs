@@ -25,7 +25,7 @@ const REST: u32 = 50;
 const ERROR_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 /// How long the last report may take: the drainer ends after it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Looks at a spool now and then, and gives what it found last.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl SpoolWatch {
     pub async fn tell(&self, url: &str, endpoints: Arc<ConfiguredEndpoints>) {
         self.look().await;
         let Some(report) = self.spool_report() else { return };
-        let http = HttpConfig { timeout: PATIENCE, connect_timeout: PATIENCE };
+        let http = HttpConfig { timeout: TIMEOUT, connect_timeout: TIMEOUT };
         if let Err(error) = HttpTransport::new(http, endpoints).report(url, report).await {
             tracing::debug!(target: "arrakis::queue", %error, "the server did not hear of the spool");
         }

@@ -158,7 +158,7 @@ fn write_config(layout: &Layout, url: &str, key: Option<&SecretString>) -> anyho
         Err(error) => return Err(error).with_context(what),
     };
     let mut document: DocumentMut = text.parse().map_err(|_| {
-        anyhow::anyhow!("{} is not valid TOML; mend it or move it away", path.display())
+        anyhow::anyhow!("{} is not valid TOML; correct it or move it away", path.display())
     })?;
     document["url"] = value(url);
     if let Some(key) = key {

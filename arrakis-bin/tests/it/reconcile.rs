@@ -1,4 +1,4 @@
-//! What is missing of conversations is said and can be mended, with the real programs.
+//! What is missing of conversations is shown and can be backfilled, with the real programs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -215,8 +215,8 @@ impl Scenario {
         self.judge(database, &[fresh], case);
     }
 
-    /// Delivers what one drain has left: an event that lost a round or was put off waits for its time, which
-    /// this does not, and a receiver that was ill is spared for some seconds, for which a drainer waits.
+    /// Delivers what one drain has left: an event that failed a round or was deferred waits for its time, which
+    /// this does not, and a receiver that failed is spared for some seconds, for which a drainer waits.
     fn wait_for_the_rest(&self, world: &World) {
         let left = |world: &World| [world.spooled("pending"), world.spooled("processing")].concat();
         let now = SystemClock.now();

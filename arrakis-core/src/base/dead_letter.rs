@@ -84,7 +84,7 @@ pub struct DeadLetterDetail {
     pub history: Vec<Failure>,
 }
 
-/// One entry of an event's history: a round that it lost, or why it was put off.
+/// One entry of an event's history: a round that it failed, or why it was deferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {

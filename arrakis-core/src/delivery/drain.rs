@@ -142,7 +142,7 @@ const FRESH_TIMEOUT: Duration = Duration::from_secs(1);
 const FRESH_DELIVERIES: usize = 8;
 
 /// How long the loop waits after the queue itself failed.
-const QUEUE_TROUBLE_DELAY: Duration = Duration::from_secs(1);
+const QUEUE_FAILURE_DELAY: Duration = Duration::from_secs(1);
 
 impl Drainer {
     /// A drainer of `queue` through `transport`, which is usually a
@@ -252,7 +252,7 @@ impl Drainer {
             }
             let wait = match step {
                 Step::Progress => continue,
-                Step::Trouble => QUEUE_TROUBLE_DELAY,
+                Step::Failed => QUEUE_FAILURE_DELAY,
                 Step::Nothing { next_due } => {
                     if self.queue.is_idle().await.unwrap_or(false) {
                         let since = *idle_since.get_or_insert_with(Instant::now);
@@ -342,7 +342,7 @@ impl Drainer {
             }
             Err(error) => {
                 trouble(&error);
-                Step::Trouble
+                Step::Failed
             }
         }
     }
@@ -351,7 +351,7 @@ impl Drainer {
 enum Step {
     Progress,
     Nothing { next_due: Option<Duration> },
-    Trouble,
+    Failed,
 }
 
 impl Step {

@@ -1,4 +1,4 @@
-//! A receiver that can fall ill.
+//! A receiver that can fail.
 
 use std::sync::Arc;
 use std::time::Duration;

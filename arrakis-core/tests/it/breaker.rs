@@ -1,4 +1,4 @@
-//! The circuit breaker as a layer, with a receiver that falls ill and paused time.
+//! The circuit breaker as a layer, with a receiver that fails and paused time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use BreakerState::{Closed, HalfOpen, Open};
 
 const NOON: Timestamp = Timestamp::EPOCH;
 
-/// Longer than any probe is put off.
+/// Longer than any probe waits.
 const LONG_ENOUGH: Duration = Duration::from_millis(7500);
 
 struct World {

@@ -147,7 +147,7 @@ impl Spool {
     }
 
     /// Whether the event is in the spool already. A name of its own would be taken for another event once
-    /// the first has lost a round, so its history counts too.
+    /// the first has failed a round, so its history counts too.
     #[cfg(feature = "queue")]
     fn knows(&self, envelope: &Envelope) -> bool {
         let layout = &self.dir.layout;

@@ -550,10 +550,10 @@ fn verify_and_repair_can_be_about_some_entries_only() {
         verify(&home.layout, &a, tell);
     });
     assert_eq!(found.len(), 1);
-    let mended = findings(|tell| {
+    let repaired = findings(|tell| {
         repair(&home.dir(), &a, SpoolLimits::default(), tell).unwrap();
     });
-    assert_eq!((mended.len(), &mended[0].path), (1, &found[0].path));
+    assert_eq!((repaired.len(), &repaired[0].path), (1, &found[0].path));
     assert_eq!(home.in_state(State::Pending), ["b"]);
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Authenticator {
     /// Keys by their hash.
     cache: Mutex<LruCache<Digest, (Instant, Principal)>>,
     /// How long the store may take.
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// Who sends.
@@ -46,11 +46,11 @@ impl Authenticator {
     pub(super) fn new(
         keys: Arc<dyn KeyStore>,
         extra: Vec<SecretString>,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
         let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
         let cache = Mutex::new(LruCache::new(CACHE_MAX));
-        Self { keys, extra, cache, patience }
+        Self { keys, extra, cache, timeout }
     }
 
     /// The sender of a request, who must be allowed to do what `needed` allows.
@@ -89,7 +89,7 @@ impl Authenticator {
         {
             return Ok(Some(principal.clone()));
         }
-        let found = tokio::time::timeout(self.patience, self.keys.key(id)).await;
+        let found = tokio::time::timeout(self.timeout, self.keys.key(id)).await;
         let found = found.map_err(|_| HttpError::store_hangs())?;
         let key = found?.filter(|key| key.accepts(presented));
         let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });

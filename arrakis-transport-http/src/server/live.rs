@@ -56,11 +56,11 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(
         store: Arc<dyn EventStore>,
-        patience: Duration,
+        timeout: Duration,
         shutdown: CancellationToken,
     ) -> Self {
         let places = Arc::new(Semaphore::new(LISTENERS_MAX));
-        Self { places, notifier: FeedNotifier::new(store, patience), shutdown }
+        Self { places, notifier: FeedNotifier::new(store, timeout), shutdown }
     }
 }
 

@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// How long the store may take to answer. With [`FRESH`] this is less than two seconds, in which
 /// readiness must notice a store that hangs.
-const PATIENCE: Duration = Duration::from_millis(1400);
+const TIMEOUT: Duration = Duration::from_millis(1400);
 
 /// When a question is given up that the store never answered, so that another can be asked.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ type Answer = Result<(), &'static str>;
 #[derive(Debug, Clone, Copy)]
 enum Progress {
     Asked,
-    /// No answer within [`PATIENCE`]; one may still come.
+    /// No answer within [`TIMEOUT`]; one may still come.
     Hanging,
     Answered(Answer, Instant),
 }
@@ -99,7 +99,7 @@ fn is_current(question: &watch::Receiver<Progress>) -> bool {
 
 async fn ask(store: Arc<dyn EventStore>, progress: watch::Sender<Progress>) {
     let mut ping = store.ping();
-    let answer = match timeout(PATIENCE, &mut ping).await {
+    let answer = match timeout(TIMEOUT, &mut ping).await {
         Ok(answer) => answer,
         Err(_) => {
             tracing::error!(target: "arrakis::server", "the store does not answer");

@@ -41,13 +41,13 @@ pub(super) struct Spools {
     /// When a report of each spool was kept.
     kept: Mutex<HashMap<(String, Uuid), Instant>>,
     writes: Arc<Semaphore>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Spools {
-    pub(super) fn new(reports: Arc<dyn SpoolReports>, patience: Duration) -> Self {
+    pub(super) fn new(reports: Arc<dyn SpoolReports>, timeout: Duration) -> Self {
         let writes = Arc::new(Semaphore::new(WRITES_MAX));
-        Self { reports, kept: Mutex::default(), writes, patience }
+        Self { reports, kept: Mutex::default(), writes, timeout }
     }
 
     /// Keeps what a delivery said of its spool, beside the delivery: it neither waits for this nor hears
@@ -59,11 +59,11 @@ impl Spools {
         };
         let Ok(place) = Arc::clone(&self.writes).try_acquire_owned() else { return };
         let (reports, workspace) = (Arc::clone(&self.reports), workspace.to_owned());
-        let patience = self.patience;
+        let timeout = self.timeout;
         tokio::spawn(async move {
             let heard = HeardSpool { heard_at: now, report };
             let writing = reports.report_spool(&workspace, heard, SPOOLS_MAX);
-            let problem = match tokio::time::timeout(patience, writing).await {
+            let problem = match tokio::time::timeout(timeout, writing).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the store took too long".to_owned(),

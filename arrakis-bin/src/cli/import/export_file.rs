@@ -147,7 +147,7 @@ pub(super) fn run(path: &Path, skip: u64, context: &mut Context) -> anyhow::Resu
     tell(&report, context)?;
     if let Some(error) = stopped {
         return Err(anyhow::Error::new(error).context(format!(
-            "the import stopped; when that is mended, go on with --skip {durable}"
+            "the import stopped; when that is fixed, go on with --skip {durable}"
         )));
     }
     if !report.complete {

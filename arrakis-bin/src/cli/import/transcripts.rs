@@ -147,10 +147,10 @@ fn read(
     }
     if let Some((path, error)) = stopped {
         let how = if again {
-            "run it without --again when that is mended, and this file goes on there; those after it were \
+            "run it without --again when that is fixed, and this file goes on there; those after it were \
              not begun"
         } else {
-            "run it again when that is mended, and it goes on there"
+            "run it again when that is fixed, and it goes on there"
         };
         let stopped = format!("the import stopped in {}; {how}", path.display());
         return Err(anyhow::Error::new(error).context(stopped));

@@ -100,7 +100,7 @@ impl Follower {
 
     /// Reads what is new, and returns the lines that have waited long enough; all where it is `at_last`.
     pub(super) fn read(&mut self, at_last: bool) -> io::Result<Vec<Line>> {
-        self.changes.mend(&self.directory);
+        self.changes.recreate(&self.directory);
         for mut source in find(&self.directory, |id| self.tails.contains_key(&id))? {
             source.length = 0;
             self.tails.insert(source.id, Tail::new(&source)?);
@@ -212,7 +212,7 @@ struct Changes {
 impl Changes {
     fn new(directory: &Path) -> Self {
         let mut changes = Self { changed: Arc::default(), watcher: None };
-        changes.mend(directory);
+        changes.recreate(directory);
         changes
     }
 
@@ -221,7 +221,7 @@ impl Changes {
     }
 
     /// Watches the directory that is there now; a watch ends with the directory that it is on.
-    fn mend(&mut self, directory: &Path) {
+    fn recreate(&mut self, directory: &Path) {
         let there = directory.metadata().ok().map(|found| file_id(&found));
         if there.is_none() || self.watcher.as_ref().map(|(_, on)| *on) == there {
             return;

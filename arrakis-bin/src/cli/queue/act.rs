@@ -18,7 +18,7 @@ pub(in crate::cli) const TOLD_PROBLEMS: usize = 100;
 /// What came of an action on many entries. As JSON, these names beside the command's own count.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Tally {
+pub(super) struct Totals {
     #[serde(skip)]
     pub(super) done: u64,
     /// Entries that were not there any more when it was their turn.
@@ -33,7 +33,7 @@ pub(super) struct Tally {
     pub(super) unknown: BTreeSet<String>,
 }
 
-impl Tally {
+impl Totals {
     pub(super) fn of(filter: &Filter) -> Self {
         Self { unknown: filter.names.clone(), ..Self::default() }
     }

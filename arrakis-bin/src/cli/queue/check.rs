@@ -110,7 +110,7 @@ pub(super) fn verify(args: &CheckArgs, context: &mut Context) -> anyhow::Result<
         let read = events(pending + processing + failed);
         let verdict = match found {
             0 => "all are whole".to_owned(),
-            found => format!("{found} not as they should be; `arrakis queue repair` mends that"),
+            found => format!("{found} not as they should be; `arrakis queue repair` repairs that"),
         };
         writeln!(
             context.out,
@@ -147,8 +147,8 @@ pub(super) fn repair(args: &CheckArgs, context: &mut Context) -> anyhow::Result<
     } else {
         let verdict = match (found, left) {
             (0, _) => "The spool is in order.".to_owned(),
-            (found, 0) => format!("{found} mended; the spool is in order."),
-            (found, left) => format!("{} mended, {left} left as they are.", found - left),
+            (found, 0) => format!("{found} repaired; the spool is in order."),
+            (found, left) => format!("{} repaired, {left} left as they are.", found - left),
         };
         writeln!(context.out, "{verdict}")?;
     }

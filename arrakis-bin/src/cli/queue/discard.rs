@@ -15,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::Context;
-use super::act::Tally;
+use super::act::Totals;
 use super::progress::Progress;
 use super::{Selection, events, exit, spools};
 
@@ -35,7 +35,7 @@ pub struct DiscardArgs {
 struct Discarded<'a> {
     discarded: u64,
     #[serde(flatten)]
-    tally: &'a Tally,
+    totals: &'a Totals,
 }
 
 pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
@@ -52,20 +52,20 @@ pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<E
         }
     }
     let progress = Progress::new("Discarding");
-    let mut tally = Tally::of(&filter);
+    let mut totals = Totals::of(&filter);
     for spool in &spools {
         let dir = SpoolDir::new(spool.clone());
         let mut discarder = Discarder::new(&dir);
-        tally.each(&filter, spool, &progress, |entry| discarder.discard(entry));
+        totals.each(&filter, spool, &progress, |entry| discarder.discard(entry));
     }
     drop(progress);
     if context.json {
-        context.write_json(&Discarded { discarded: tally.done, tally: &tally })?;
+        context.write_json(&Discarded { discarded: totals.done, totals: &totals })?;
     } else {
-        writeln!(context.out, "{} discarded.", events(tally.done))?;
+        writeln!(context.out, "{} discarded.", events(totals.done))?;
     }
-    tally.remark(context)?;
-    Ok(exit(tally.kept == 0))
+    totals.remark(context)?;
+    Ok(exit(totals.kept == 0))
 }
 
 /// `Discard 2 pending and 3 failed for good?`

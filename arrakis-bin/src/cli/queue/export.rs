@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::super::Context;
 use super::super::output::text;
-use super::act::Tally;
+use super::act::Totals;
 use super::progress::Progress;
 use super::{Selection, events, exit, spools};
 
@@ -47,14 +47,14 @@ struct Exported<'a> {
     exported: u64,
     removed: u64,
     #[serde(flatten)]
-    tally: &'a Tally,
+    totals: &'a Totals,
 }
 
 pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
     let filter = args.selection.explicit(context.clock.now(), &State::ALL)?;
     let spools = spools(context);
     let progress = Progress::new("Exporting");
-    let mut tally = Tally::of(&filter);
+    let mut totals = Totals::of(&filter);
     let mut exporter = Exporter::default();
     let mut removed = 0;
     match &args.output {
@@ -64,7 +64,7 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
             for spool in &spools {
                 for entry in entries(spool, &filter) {
                     progress.step(1);
-                    let Some((_, line)) = line(spool, entry, &mut exporter, &mut tally) else {
+                    let Some((_, line)) = line(spool, entry, &mut exporter, &mut totals) else {
                         continue;
                     };
                     if is_terminal {
@@ -82,7 +82,7 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
             let written = spools.iter().try_for_each(|spool| {
                 for entry in entries(spool, &filter) {
                     progress.step(1);
-                    let Some((entry, line)) = line(spool, entry, &mut exporter, &mut tally) else {
+                    let Some((entry, line)) = line(spool, entry, &mut exporter, &mut totals) else {
                         continue;
                     };
                     file.write(&line)?;
@@ -90,25 +90,25 @@ pub(super) fn run(args: &ExportArgs, context: &mut Context) -> anyhow::Result<Ex
                         file.batch.push(entry);
                     }
                     if file.batch.len() == BATCH {
-                        removed += file.remove_batch(spool, &mut tally)?;
+                        removed += file.remove_batch(spool, &mut totals)?;
                     }
                 }
-                removed += file.remove_batch(spool, &mut tally)?;
+                removed += file.remove_batch(spool, &mut totals)?;
                 Ok(())
             });
             written.map_err(|error: io::Error| file.abandon(&error, removed))?;
         }
     }
     drop(progress);
-    let exported = tally.done;
+    let exported = totals.done;
     if context.json && args.output.is_some() {
-        context.write_json(&Exported { exported, removed, tally: &tally })?;
+        context.write_json(&Exported { exported, removed, totals: &totals })?;
     } else {
         let removal = if args.remove { format!(", {removed} removed") } else { String::new() };
         context.remark(&format!("{} exported{removal}.", events(exported)))?;
     }
-    tally.remark(context)?;
-    Ok(exit(tally.kept == 0))
+    totals.remark(context)?;
+    Ok(exit(totals.kept == 0))
 }
 
 /// The line of an entry; none, and why, where it has none.
@@ -116,12 +116,12 @@ fn line(
     spool: &Layout,
     entry: io::Result<Entry>,
     exporter: &mut Exporter,
-    tally: &mut Tally,
+    totals: &mut Totals,
 ) -> Option<(Entry, Vec<u8>)> {
     let entry = match entry {
         Ok(entry) => entry,
         Err(error) => {
-            tally.keep(error.to_string());
+            totals.keep(error.to_string());
             return None;
         }
     };
@@ -131,7 +131,7 @@ fn line(
         Ok(Found::Gone) => (Ok(Action::Gone), None),
         Err(error) => (Err(error), None),
     };
-    tally.count(&entry, action);
+    totals.count(&entry, action);
     line.map(|line| (entry, line))
 }
 
@@ -168,7 +168,7 @@ impl Output {
     }
 
     /// Makes the file durable, then removes from the spool what is to be removed; returns how many.
-    fn remove_batch(&mut self, spool: &Layout, tally: &mut Tally) -> io::Result<u64> {
+    fn remove_batch(&mut self, spool: &Layout, totals: &mut Totals) -> io::Result<u64> {
         self.file.flush()?;
         self.file.get_ref().sync_all()?;
         self.durable = self.written;
@@ -178,10 +178,10 @@ impl Output {
         for entry in self.batch.drain(..) {
             match discarder.discard(&entry) {
                 Ok(Action::Done) => removed += 1,
-                Ok(Action::Gone) => tally.gone += 1,
-                Ok(Action::Leased) => tally.leased += 1,
-                Ok(Action::Kept(why)) => tally.keep(why),
-                Err(error) => tally.keep(error.to_string()),
+                Ok(Action::Gone) => totals.gone += 1,
+                Ok(Action::Leased) => totals.leased += 1,
+                Ok(Action::Kept(why)) => totals.keep(why),
+                Err(error) => totals.keep(error.to_string()),
             }
         }
         Ok(removed)

@@ -111,7 +111,7 @@ pub(super) fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<Ex
     }
     if let Some(error) = stopped {
         return Err(anyhow::Error::new(error).context(format!(
-            "the import stopped at line {number}; run it again when that is mended, and what is in is passed over"
+            "the import stopped at line {number}; run it again when that is fixed, and what is in is passed over"
         )));
     }
     Ok(exit(bad == 0))

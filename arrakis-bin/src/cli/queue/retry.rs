@@ -14,7 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::Context;
-use super::act::Tally;
+use super::act::Totals;
 use super::progress::Progress;
 use super::{Selection, events, exit, spools};
 use crate::wake::spawn_drainer;
@@ -33,7 +33,7 @@ pub struct RetryArgs {
 struct Retried<'a> {
     retried: u64,
     #[serde(flatten)]
-    tally: &'a Tally,
+    totals: &'a Totals,
     drainer: Option<Drainer>,
 }
 
@@ -54,28 +54,28 @@ pub(super) fn run(args: &RetryArgs, context: &mut Context) -> anyhow::Result<Exi
     let progress = Progress::new("Retrying");
     let spools = spools(context);
     let mut drainer = None;
-    let mut tally = Tally::of(&filter);
+    let mut totals = Totals::of(&filter);
     for spool in &spools {
-        let before = tally.done;
+        let before = totals.done;
         let dir = SpoolDir::new(spool.clone()).with_clock(Arc::clone(&context.clock));
-        tally.each(&filter, spool, &progress, |entry| retry(&dir, entry));
-        if tally.done > before {
+        totals.each(&filter, spool, &progress, |entry| retry(&dir, entry));
+        if totals.done > before {
             drainer = Some(wake(spool, context)?);
         }
     }
     drop(progress);
     if context.json {
-        context.write_json(&Retried { retried: tally.done, tally: &tally, drainer })?;
+        context.write_json(&Retried { retried: totals.done, totals: &totals, drainer })?;
     } else {
         let who = match drainer {
             None => "",
             Some(Drainer::Running) => "; the drainer that runs was told",
             Some(Drainer::Started) => "; a drainer was started",
         };
-        writeln!(context.out, "{} due now{who}.", events(tally.done))?;
+        writeln!(context.out, "{} due now{who}.", events(totals.done))?;
     }
-    tally.remark(context)?;
-    Ok(exit(tally.kept == 0))
+    totals.remark(context)?;
+    Ok(exit(totals.kept == 0))
 }
 
 /// Has a drainer try what is due in a spool: the one that runs, or a new one.

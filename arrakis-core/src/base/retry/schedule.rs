@@ -18,7 +18,7 @@ pub struct FixedRetry {
 
 impl FixedRetry {
     /// Longest wait within a round. Whoever asks for more gives the round back to the queue.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const WAIT_MAX: Duration = Duration::from_secs(5);
 }
 
 impl Default for FixedRetry {
@@ -31,8 +31,8 @@ impl Default for FixedRetry {
 impl RetryPolicy for FixedRetry {
     fn next(&self, attempt: NonZeroU32, failure: &dyn Retryable) -> Decision {
         let delay = failure.retry_after().map_or(self.delay, |asked| asked.max(self.delay));
-        let impatient = failure.retry_after().is_some() && delay > Self::PATIENCE;
-        if attempt >= self.attempts || !failure.is_retryable() || impatient {
+        let too_long = failure.retry_after().is_some() && delay > Self::WAIT_MAX;
+        if attempt >= self.attempts || !failure.is_retryable() || too_long {
             Decision::GiveUp
         } else {
             Decision::RetryAfter(delay)
@@ -43,7 +43,7 @@ impl RetryPolicy for FixedRetry {
 /// A list of delays, one after each round: the policy between rounds.
 ///
 /// It gives up when the list is at its end. Whether the failure is retryable does not count: a
-/// receiver that refuses today may be mended tomorrow, and what it refused is still wanted.
+/// receiver that refuses today may be fixed tomorrow, and what it refused is still wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetrySchedule {
     delays: Vec<Duration>,

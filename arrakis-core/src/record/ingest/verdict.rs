@@ -142,10 +142,10 @@ impl Names {
                 session_id: text(original.session_id),
             };
         }
-        let glance = Preview::of(body);
+        let preview = Preview::of(body);
         Self {
-            event_type: glance.event_type.or_else(|| header?.event_type.clone()),
-            session_id: glance.session_id.or_else(|| header?.session_id.clone()),
+            event_type: preview.event_type.or_else(|| header?.event_type.clone()),
+            session_id: preview.session_id.or_else(|| header?.session_id.clone()),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
-use super::{PATIENCE, Server, everything, get};
+use super::{Server, TIMEOUT, everything, get};
 
 fn arrivals() -> Arrivals {
     Arrivals::new(Arc::new(ManualClock::new(Timestamp::EPOCH)))
@@ -206,7 +206,7 @@ async fn a_listener_that_reads_nothing_holds_up_no_shutdown() {
         tokio::task::yield_now().await; // until nothing more fits between the two
     }
     server.stop.cancel();
-    tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, serving).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,7 +38,7 @@ const HOOK: &str = r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","pr
 const ASK: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 
 /// When a test gives up that waits for what does not come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server in this process, and what a test does to it.
 struct Server {
@@ -120,7 +120,7 @@ fn raw_post() -> String {
 /// What comes until the connection ends, which it must.
 async fn everything(mut stream: impl AsyncRead + Unpin) -> String {
     let mut text = Vec::new();
-    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await;
+    let end = tokio::time::timeout(TIMEOUT, stream.read_to_end(&mut text)).await;
     // A connection that is reset has ended too.
     assert!(end.is_ok(), "the connection is still open: {}", String::from_utf8_lossy(&text));
     String::from_utf8_lossy(&text).into_owned()

@@ -1,10 +1,10 @@
 //! Conversations as documents to read, one each, in Markdown.
 //!
-//! Prompts and answers are as they were written, as far as that is safe ([`harmless`]). What was folded on a
+//! Prompts and answers are as they were written, as far as that is safe ([`sanitize`]). What was folded on a
 //! terminal is in `<details>`: tool uses with input and output, thinking, what the client itself says, and the
 //! threads of subagents. Times are in UTC, for a document is read elsewhere too.
 
-mod harmless;
+mod sanitize;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +17,7 @@ use arrakis_core::session::conversation::{Message, Role};
 use arrakis_core::session::hook::key_argument;
 use arrakis_core::session::price;
 
-use self::harmless::{code, fenced, html, markdown, plain};
+use self::sanitize::{code, fenced, html, markdown, plain};
 use super::select::Selected;
 use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};

@@ -100,14 +100,14 @@ fn dangers(text: &str) -> BTreeSet<usize> {
         let mut code: Vec<Range<usize>> = Vec::new();
         let parser = Parser::new_ext(text, options);
         for (_, definition) in parser.reference_definitions().iter() {
-            if !is_harmless(&definition.dest) {
+            if !is_safe(&definition.dest) {
                 dangers.insert(definition.span.start);
             }
         }
         for (event, range) in parser.into_offset_iter() {
             match event {
                 Event::Start(Tag::CodeBlock(_)) | Event::Code(_) => code.push(range),
-                Event::Start(Tag::Link { dest_url, .. }) if !is_harmless(&dest_url) => {
+                Event::Start(Tag::Link { dest_url, .. }) if !is_safe(&dest_url) => {
                     dangers.insert(range.start);
                 }
                 _ => {}
@@ -152,7 +152,7 @@ fn escaped(text: &str, places: &BTreeSet<usize>) -> String {
 }
 
 /// Whether following a link does no more than open a page or a letter.
-fn is_harmless(target: &str) -> bool {
+fn is_safe(target: &str) -> bool {
     let target = target.trim_start().to_ascii_lowercase();
     let scheme = target.split(['/', '?', '#']).next().and_then(|start| start.split_once(':'));
     scheme.is_none_or(|(scheme, _)| matches!(scheme, "http" | "https" | "mailto"))
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     /// Nothing of the text is obeyed, and it ends where it ends.
-    fn assert_harmless(text: &str) {
+    fn assert_sanitized(text: &str) {
         for options in languages() {
             let document = format!("before\n\n{}", markdown(text));
             assert!(ends_well(document.trim_end()), "{document:?}");
@@ -202,7 +202,7 @@ mod tests {
                     }
                     Event::Start(Tag::Image { .. }) => panic!("an image is loaded by {document:?}"),
                     Event::Start(Tag::Link { dest_url, .. }) => {
-                        assert!(is_harmless(&dest_url), "{dest_url} in {document:?}");
+                        assert!(is_safe(&dest_url), "{dest_url} in {document:?}");
                     }
                     _ => {}
                 }
@@ -250,7 +250,7 @@ mod tests {
             "\0<b\0>",
             "",
         ] {
-            assert_harmless(text);
+            assert_sanitized(text);
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
                 "- ", "1. ", "![", "[", "](", ")", "]: ", "javascript:x", "http://a", "a", "\\", "|", "|---|\n",
                 "$", "&lt;", "<a\n", "<pre>", "<?", "<![CDATA[", "[^1]", "#", "---\n", "*", "_",
             ]), 0..24)) {
-            assert_harmless(&parts.concat());
+            assert_sanitized(&parts.concat());
         }
 
         #[test]

@@ -11,29 +11,29 @@ use crate::log_file::LogFile;
 /// The component that a hook's lines name.
 pub(super) const COMPONENT: &str = "hook";
 
-/// The troubles of one run. Most runs have none, and write nothing.
+/// The problems of one run. Most runs have none, and write nothing.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct Problems {
     request_id: Option<RequestId>,
-    list: Vec<Trouble>,
+    list: Vec<Problem>,
     refused: bool,
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct Problem {
     code: &'static str,
     message: &'static str,
     details: String,
 }
 
-impl Troubles {
-    /// Names the event that the troubles are about.
+impl Problems {
+    /// Names the event that the problems are about.
     pub(super) fn about(&mut self, request_id: &RequestId) {
         self.request_id = Some(request_id.clone());
     }
 
     pub(super) fn add(&mut self, code: &'static str, message: &'static str, details: String) {
-        self.list.push(Trouble { code, message, details });
+        self.list.push(Problem { code, message, details });
     }
 
     /// The event was not captured.
@@ -41,17 +41,17 @@ impl Troubles {
         self.refused = true;
     }
 
-    /// Writes the troubles into the log of the home, else into that of the fallback home.
+    /// Writes the problems into the log of the home, else into that of the fallback home.
     pub(super) fn write(self, home: &Layout, fallback: &Layout, limits: LogLimits) {
-        for trouble in &self.list {
+        for problem in &self.list {
             let line = json!({
                 "timestamp": SystemClock.now(),
                 "level": if self.refused { "error" } else { "warn" },
                 "component": COMPONENT,
                 "requestId": self.request_id,
-                "code": trouble.code,
-                "message": trouble.message,
-                "details": trouble.details,
+                "code": problem.code,
+                "message": problem.message,
+                "details": problem.details,
                 "captured": !self.refused,
             });
             let log = |layout: &Layout| LogFile::new(&layout.logs(), "webhook-error", limits);

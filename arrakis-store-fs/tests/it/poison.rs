@@ -33,7 +33,7 @@ const HANGS: &str = "hangs";
 struct Receiver {
     inner: Loopback,
     is_well: AtomicBool,
-    hung: AtomicUsize,
+    timed_out: AtomicUsize,
     stored: Mutex<HashMap<String, Instant>>,
 }
 
@@ -42,7 +42,7 @@ impl Transport for Receiver {
     async fn deliver(&self, batch: Batch) -> Result<Vec<Outcome>, TransportError> {
         let ids: Vec<_> = batch.envelopes().iter().map(|e| e.request_id().to_string()).collect();
         if !self.is_well.load(Ordering::Relaxed) && ids.iter().any(|id| id == HANGS) {
-            self.hung.fetch_add(1, Ordering::Relaxed);
+            self.timed_out.fetch_add(1, Ordering::Relaxed);
             std::future::pending::<()>().await;
         }
         let outcomes = self.inner.deliver(batch).await?;
@@ -56,7 +56,7 @@ fn envelope(id: &str, at: Timestamp) -> Envelope {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_at_which_the_receiver_hangs_is_put_off_while_its_neighbours_are_delivered() {
+async fn an_event_at_which_the_receiver_hangs_is_deferred_while_its_neighbours_are_delivered() {
     let directory = TempDir::new().unwrap();
     let layout = Layout::new(directory.path().join("home"));
     let start = Timestamp::from_millis(1_800_000_000_000);
@@ -107,12 +107,12 @@ async fn an_event_at_which_the_receiver_hangs_is_put_off_while_its_neighbours_ar
     };
     assert!(slowest("backlog") < Duration::from_secs(180), "{:?}", slowest("backlog"));
     assert!(slowest("fresh") < Duration::from_secs(40), "{:?}", slowest("fresh"));
-    let hung = receiver.hung.load(Ordering::Relaxed);
-    assert!(hung < 30, "it is tried less and less: {hung}");
+    let timed_out = receiver.timed_out.load(Ordering::Relaxed);
+    assert!(timed_out < 30, "it is tried less and less: {timed_out}");
 }
 
 #[tokio::test]
-async fn an_event_that_was_put_off_is_due_once_a_person_asks() {
+async fn an_event_that_was_deferred_is_due_once_a_person_asks() {
     let directory = TempDir::new().unwrap();
     let layout = Layout::new(directory.path().join("home"));
     let start = Timestamp::from_millis(1_800_000_000_000);
