@@ -4,8 +4,8 @@
 //! with an empty stdout: exit 2 would block the user's prompt, and output would be put before the
 //! model.
 
-mod problem;
 mod stdin;
+mod trouble;
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machin
 use crate::error_chain::error_chain;
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
 
-use problem::Problems;
+use trouble::Troubles;
 
 /// How long stdin may take, in all. The client writes it at once; its own shortest limit is the 1.5 s
 /// that all hooks of a `SessionEnd` share.
@@ -34,24 +34,24 @@ pub fn run(env: Env<'_>) {
     if !config.enabled {
         return;
     }
-    let mut problems = Problems::default();
+    let mut troubles = Troubles::default();
     for problem in problems {
-        problems.add("config", "the configuration has a problem", problem.to_string());
+        troubles.add("config", "the configuration has a problem", problem.to_string());
     }
 
     let input = stdin::read(STDIN_DEADLINE);
     let now = SystemClock.now();
     let request_id = RequestId::mint(now, rand::random());
-    problems.about(&request_id);
+    troubles.about(&request_id);
     if let Some(problem) = &input.problem {
-        problems.add("stdin", "the event was not read whole", problem.clone());
+        troubles.add("stdin", "the event was not read whole", problem.clone());
     }
     let RedactedPayload { bytes: payload, truncated, removed } =
         RedactedPayload::new(&input.bytes, input.truncated, &config.redactor);
     let preview = Preview::of(&payload);
     if !preview.is_object && truncated.is_none() {
         let details = format!("{} bytes are kept as they came", payload.len());
-        problems.add("payload", "the event is not a JSON object", details);
+        troubles.add("payload", "the event is not a JSON object", details);
     }
     let url = config.receivers.current.clone();
     let mut envelope =
@@ -59,15 +59,15 @@ pub fn run(env: Env<'_>) {
     envelope.header.truncated = truncated;
     envelope.header.redacted = removed;
 
-    match capture(&home, &envelope, env, &mut problems) {
+    match capture(&home, &envelope, env, &mut troubles) {
         // A spool that is full needs its drainer most.
-        None => wake(&home, &home, &mut problems),
+        None => wake(&home, &home, &mut troubles),
         Some(_) if config.delivery == Delivery::Direct && config.hold.is_none() => {
-            deliver_now(&home, &request_id, &mut problems);
+            deliver_now(&home, &request_id, &mut troubles);
         }
-        Some(captured_in) => wake(&home, &captured_in, &mut problems),
+        Some(captured_in) => wake(&home, &captured_in, &mut troubles),
     }
-    problems.write(&home, &Layout::new(fallback_home(env)), config.logs);
+    troubles.write(&home, &Layout::new(fallback_home(env)), config.logs);
 }
 
 /// Makes the event durable: in the home, else in the fallback home. Returns where.
@@ -75,16 +75,16 @@ fn capture(
     home: &Layout,
     envelope: &Envelope,
     env: Env<'_>,
-    problems: &mut Problems,
+    troubles: &mut Troubles,
 ) -> Option<Layout> {
     let error = match Spool::new(home.clone()).capture(envelope) {
         Ok(_) => return Some(home.clone()),
         Err(error) => error,
     };
-    problems.add("spool", "the event could not be spooled in the home", error_chain(&error));
+    troubles.add("spool", "the event could not be spooled in the home", error_chain(&error));
     let fallback = Layout::new(fallback_home(env));
     if matches!(error, arrakis_store_fs::SpoolError::Full(_)) {
-        refuse(home, &fallback, problems);
+        refuse(home, &fallback, troubles);
         return None;
     }
     let captured = private(&fallback).and_then(|()| {
@@ -93,25 +93,25 @@ fn capture(
     match captured {
         Ok(path) => {
             let path = path.display().to_string();
-            problems.add("fallback", "the event was spooled in the fallback home", path);
+            troubles.add("fallback", "the event was spooled in the fallback home", path);
             Some(fallback)
         }
         Err(error) => {
-            problems.add("lost", "the event could not be spooled anywhere and is lost", error);
-            refuse(home, &fallback, problems);
+            troubles.add("lost", "the event could not be spooled anywhere and is lost", error);
+            refuse(home, &fallback, troubles);
             None
         }
     }
 }
 
 /// Counts an event that is not kept, where that can be written.
-fn refuse(home: &Layout, fallback: &Layout, problems: &mut Problems) {
-    problems.refused();
+fn refuse(home: &Layout, fallback: &Layout, troubles: &mut Troubles) {
+    troubles.refused();
     let counted = counters::count_refused(home).is_ok()
         || (private(fallback).is_ok() && counters::count_refused(fallback).is_ok());
     if !counted {
         let details = "neither home can be written".to_owned();
-        problems.add("uncounted", "the refused event could not be counted", details);
+        troubles.add("uncounted", "the refused event could not be counted", details);
     }
 }
 
@@ -131,11 +131,11 @@ fn private(fallback: &Layout) -> Result<(), String> {
 
 /// Wakes a drainer unless one holds the lock. The event's file was renamed before this look, and a
 /// drainer looks once more after it has let go of the lock, so no event falls between the two.
-fn wake(home: &Layout, captured_in: &Layout, problems: &mut Problems) {
+fn wake(home: &Layout, captured_in: &Layout, troubles: &mut Troubles) {
     if !is_drainer_running(captured_in)
         && let Err(error) = spawn_drainer(home.home())
     {
-        problems.add(
+        troubles.add(
             "drainer",
             "the drainer could not be started; the event waits",
             error.to_string(),
@@ -144,12 +144,12 @@ fn wake(home: &Layout, captured_in: &Layout, problems: &mut Problems) {
 }
 
 /// Has this one event delivered, and waits for it as long as one round may take.
-fn deliver_now(home: &Layout, request_id: &RequestId, problems: &mut Problems) {
+fn deliver_now(home: &Layout, request_id: &RequestId, troubles: &mut Troubles) {
     let mut child = match spawn_drain_of_one(home.home(), request_id.as_str()) {
         Ok(child) => child,
         Err(error) => {
             let details = error.to_string();
-            problems.add("drainer", "the drainer could not be started; the event waits", details);
+            troubles.add("drainer", "the drainer could not be started; the event waits", details);
             return;
         }
     };
@@ -158,7 +158,7 @@ fn deliver_now(home: &Layout, request_id: &RequestId, problems: &mut Problems) {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    problems.add("drainer", "direct delivery failed; the event waits", details);
+    troubles.add("drainer", "direct delivery failed; the event waits", details);
 }
 
 /// Where the event comes from.

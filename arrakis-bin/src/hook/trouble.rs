@@ -11,29 +11,29 @@ use crate::log_file::LogFile;
 /// The component that a hook's lines name.
 pub(super) const COMPONENT: &str = "hook";
 
-/// The problems of one run. Most runs have none, and write nothing.
+/// The troubles of one run. Most runs have none, and write nothing.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(super) struct Troubles {
     request_id: Option<RequestId>,
-    list: Vec<Problem>,
+    list: Vec<Trouble>,
     refused: bool,
 }
 
 #[derive(Debug)]
-struct Problem {
+struct Trouble {
     code: &'static str,
     message: &'static str,
     details: String,
 }
 
-impl Problems {
-    /// Names the event that the problems are about.
+impl Troubles {
+    /// Names the event that the troubles are about.
     pub(super) fn about(&mut self, request_id: &RequestId) {
         self.request_id = Some(request_id.clone());
     }
 
     pub(super) fn add(&mut self, code: &'static str, message: &'static str, details: String) {
-        self.list.push(Problem { code, message, details });
+        self.list.push(Trouble { code, message, details });
     }
 
     /// The event was not captured.
@@ -41,17 +41,17 @@ impl Problems {
         self.refused = true;
     }
 
-    /// Writes the problems into the log of the home, else into that of the fallback home.
+    /// Writes the troubles into the log of the home, else into that of the fallback home.
     pub(super) fn write(self, home: &Layout, fallback: &Layout, limits: LogLimits) {
-        for problem in &self.list {
+        for trouble in &self.list {
             let line = json!({
                 "timestamp": SystemClock.now(),
                 "level": if self.refused { "error" } else { "warn" },
                 "component": COMPONENT,
                 "requestId": self.request_id,
-                "code": problem.code,
-                "message": problem.message,
-                "details": problem.details,
+                "code": trouble.code,
+                "message": trouble.message,
+                "details": trouble.details,
                 "captured": !self.refused,
             });
             let log = |layout: &Layout| LogFile::new(&layout.logs(), "webhook-error", limits);
