@@ -1,90 +1,109 @@
-//! What goes into a store and what comes out.
+//! Reading: events, conversations, searches and the feed.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::{FeedCursor, FeedPage, SearchCursor, SearchFilter, SearchPage, StoreError};
 use crate::base::clock::Timestamp;
-use crate::base::digest::Digest;
 use crate::base::id::RequestId;
-use crate::record::arrival::{Arrival, EventMetadata};
+use crate::record::arrival::EventMetadata;
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
-    AnswerIds, Changes, Conversation, Message, Reconciliation, Subagent, ToolUse, TwoSides,
-    UsageReport, all_subagents, visible,
+    AnswerIds, Conversation, Message, Reconciliation, Subagent, ToolUse, TwoSides, UsageReport,
+    all_subagents, visible,
 };
 
-/// What is to become of an arrival.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Apply these changes: `SUCCESS`.
-    Apply(Changes),
-    /// It fails validation: `INVALID`.
-    Invalid {
-        /// A stable word.
-        code: String,
-        /// A sentence for people.
-        message: String,
-    },
-    /// It could not be projected: `ERROR`, to be tried again.
-    Failed {
-        /// A stable word.
-        code: String,
-        /// A sentence for people.
-        message: String,
-    },
-}
+/// Reads what is stored.
+///
+/// # Behavior
+///
+/// * What [`EventStore::record`] returned is visible at once.
+/// * Lists are newest first and continue from a cursor: the id of the last item seen.
+/// * Of each conversation, what only hooks or only transcripts have told of is counted.
+/// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
+///   the first match.
+/// * A search can be filtered, with and without words.
+/// * A search goes on from its cursor, and finds nothing twice, whatever is stored meanwhile.
+/// * What is found is shown as it is now; what changed is found by what it is now.
+/// * What an event and the transcript say both is found once.
+/// * Prompts are shown, counted and found once, however many events and lines tell of them, and not at all where
+///   they were withdrawn.
+/// * A search finds the same in every store.
+/// * The feed shows each commit at least once, whichever server made it and however long it took.
+#[async_trait]
+pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
+    /// One audit row with its bodies, by its own id or by request id (the admitted one).
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError>;
 
-impl Verdict {
-    /// The state of a row that is recorded with this verdict.
-    #[must_use]
-    pub fn status(&self) -> EventStatus {
-        match self {
-            Self::Apply(_) => EventStatus::Success,
-            Self::Invalid { .. } => EventStatus::Invalid,
-            Self::Failed { .. } => EventStatus::Error,
-        }
-    }
-}
+    /// Audit rows, newest first.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn events(
+        &self,
+        filter: EventFilter,
+        page: Page,
+    ) -> Result<Vec<EventSummary>, StoreError>;
 
-/// How an arrival was received into the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdmissionKind {
-    /// It is the first of its request id.
-    New,
-    /// Its request id and digest were there before.
-    Duplicate,
-    /// Its request id was there before, with another digest.
-    Conflict,
-}
+    /// One conversation, whole, by its session id or its own id's text.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn conversation(
+        &self,
+        workspace: &str,
+        key: &str,
+    ) -> Result<Option<ConversationDetail>, StoreError>;
 
-/// The store's answer to an arrival.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// How it was received.
-    pub kind: AdmissionKind,
-    /// The audit row of the request id's first arrival.
-    pub event_id: Uuid,
-    /// The digest of the first arrival.
-    pub digest: Digest,
-    /// The first arrival's current state.
-    pub status: EventStatus,
-    /// What the first arrival was about.
-    pub answer: AnswerIds,
-}
+    /// Conversations, newest first.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn conversations(
+        &self,
+        workspace: &str,
+        page: Page,
+    ) -> Result<Vec<ConversationSummary>, StoreError>;
 
-/// A row that a worker has taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// What had arrived.
-    pub arrival: Arrival,
-    /// How often it was tried before.
-    pub retry_count: u32,
-    /// Proves that the claim is this worker's.
-    pub token: String,
+    /// The messages and tool uses that `filter` asks for, newest first: up to `limit` of them, and where to
+    /// go on. What was stored lately may not be found yet ([`EventStore::index`]).
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn search(
+        &self,
+        filter: SearchFilter,
+        after: Option<SearchCursor>,
+        limit: usize,
+    ) -> Result<SearchPage, StoreError>;
+
+    /// What was committed since `after`, about `limit` rows of it, in the order of commits as far as the
+    /// store knows it; without `after`, nothing and the present position.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read, or did not give this cursor.
+    async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError>;
+
+    /// How many audit rows are in each state.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
+    async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError>;
 }
 
 /// Names an audit row.
@@ -112,23 +131,6 @@ pub struct EventFilter {
     /// Text whose words ([`query_words`](crate::session::search::query_words)) the payload holds, all of them;
     /// text without a word finds nothing.
     pub text: Option<String>,
-}
-
-/// A position among the commits of a store: everything before it was seen. Only the store that gave it
-/// can read it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FeedCursor(pub String);
-
-/// A part of the feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedPage {
-    /// Audit rows that were stored or changed their state, as they are now.
-    pub events: Vec<EventSummary>,
-    /// Where to go on.
-    pub cursor: FeedCursor,
-    /// Whether there was more than was asked for.
-    pub more: bool,
 }
 
 /// A part of a list.
@@ -283,3 +285,5 @@ impl ConversationDetail {
         Reconciliation::of(&self.conversation, &self.messages, &self.tool_uses, events)
     }
 }
+
+const _: Option<&dyn EventReader> = None; // object safe
