@@ -19,7 +19,7 @@ use arrakis_core::delivery::transport::{
 };
 use arrakis_core::record::ingest::{Ingest, Received};
 use arrakis_core::record::store::{
-    AdmissionKind, DEFAULT_WORKSPACE, EventFilter, EventReader, MemoryStore, Page,
+    AdmissionKind, DEFAULT_WORKSPACE, EventFilter, EventReader, EventSummary, MemoryStore, Page,
 };
 use arrakis_core::session::redact::Redactor;
 use async_trait::async_trait;
@@ -85,7 +85,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = drainer.run(Until::NothingDue, &CancellationToken::new()).await;
     println!("delivered {}", report.delivered);
 
-    for event in store.events(EventFilter::default(), Page::first(10)).await?.iter().rev() {
+    let mut events = store.events(EventFilter::default(), Page::first(10)).await?;
+    // Events of one delivery are received at the same time, so a list has them in any order.
+    events.sort_by_key(EventSummary::captured_at);
+    for event in events {
         let removed = event.metadata.redacted.total();
         println!("{} {}, {removed} secrets removed", event.event_type, event.status);
     }
