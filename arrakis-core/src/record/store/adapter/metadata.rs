@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::base::json::Canonical;
 use crate::record::arrival::{Capture, EventMetadata};
 
 /// The column of a duplicate of the row `first`.
@@ -48,7 +49,7 @@ impl Serialize for EventMetadata {
         {
             object.extend(capture);
         }
-        object.serialize(serializer)
+        Canonical(&object.into()).serialize(serializer)
     }
 }
 
