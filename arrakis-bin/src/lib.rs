@@ -2,7 +2,6 @@
 //! in the other crates.
 
 pub mod config;
-mod error_chain;
 pub mod hook;
 pub mod log_file;
 pub mod wake;

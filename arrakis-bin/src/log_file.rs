@@ -14,11 +14,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::{Clock, SystemClock};
 use nix::fcntl::OFlag;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::config::LogLimits;
@@ -87,7 +87,8 @@ impl LogFile {
     /// The line could not be written.
     pub fn append(&self, line: &Value) -> io::Result<()> {
         let path = self.directory.join(format!("{}.log", self.name));
-        let mut open = self.open.lock();
+        // The hook links this, and parking_lot is not in its tree.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let current = open.take().filter(|open| open.since.elapsed() < STAYS_OPEN);
         let mut current = current.map_or_else(|| self.open(&path), Ok)?;
         let mut bytes = Vec::with_capacity(256);

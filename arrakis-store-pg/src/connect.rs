@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrakis_core::base::error::BoxError;
+use arrakis_core::base::error::{BoxError, error_chain};
 use arrakis_core::record::store::StoreError;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
@@ -84,23 +84,12 @@ impl Connector {
         let (client, connection) = config
             .connect(tls.clone())
             .await
-            .map_err(|error| ConnectionError::BadConnection(explain(&error)))?;
+            .map_err(|error| ConnectionError::BadConnection(error_chain(&error)))?;
         let mut conn =
             AsyncPgConnection::try_from_client_and_connection(client, connection).await?;
         conn.batch_execute(session).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(conn)
     }
-}
-
-/// The error and what caused it: the outer one alone says no more than "error connecting".
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The settings of every session.

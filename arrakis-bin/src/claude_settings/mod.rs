@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use arrakis_core::base::clock::Timestamp;
 use serde::Serialize;
 
-use crate::error_chain::error_chain;
+use arrakis_core::base::error::error_chain;
 use edit::Edit;
 use file::{ReplaceError, Snapshot};
 

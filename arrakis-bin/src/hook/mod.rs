@@ -18,8 +18,8 @@ use arrakis_store_fs::spool::counters;
 use arrakis_store_fs::{Layout, Spool, is_drainer_running};
 
 use crate::config::{Config, Delivery, Env, env_text, fallback_home, home, machine};
-use crate::error_chain::error_chain;
 use crate::wake::{spawn_drain_of_one, spawn_drainer};
+use arrakis_core::base::error::error_chain;
 
 use trouble::Troubles;
 

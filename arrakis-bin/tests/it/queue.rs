@@ -26,7 +26,7 @@ fn capture(world: &World, id: &str, payload: &[u8], url: &str) -> PathBuf {
     Spool::new(layout(world)).capture(&event).unwrap()
 }
 
-/// Gives a captured event's file the name that it has after `rounds` lost rounds.
+/// Gives a captured event's file the name that it has after `rounds` failed rounds.
 fn age(path: &Path, directory: &Path, due: Timestamp, rounds: u32) {
     let name = EntryName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
     let name = EntryName { due, rounds, ..name };

@@ -120,7 +120,7 @@ fn kill_drainers(size: Size) {
     scenario.finish();
 }
 
-/// A server that refuses: one event loses a round, and another its last.
+/// A server that refuses: one event fails a round, and another its last.
 fn kill_drainers_whose_events_are_refused() {
     let receiver = Receiver::start();
     let proxy = Proxy::start(receiver.up.address());

@@ -18,6 +18,13 @@ pub trait Retryable: std::error::Error {
     }
 }
 
+/// The error and what caused it on one line, the outermost first: `cannot write: disk full`.
+#[must_use]
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// The innermost cause of an error: what the operating system or the other side said.
 #[cfg(feature = "runtime")]
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> Option<String> {

@@ -138,7 +138,7 @@ pub const SPOOLS_MAX: usize = 10_000;
 pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;
 
 /// Longest line of an exported spool: a payload of 16 MiB in base64, with room for its header and the
-/// history of thousands of lost rounds.
+/// history of thousands of failed rounds.
 pub const SPOOL_LINE_MAX_BYTES: usize = 32 * MIB;
 
 /// Longest line of a transcript that is sent, in bytes: what a payload holds

@@ -1,7 +1,7 @@
 //! The eight states of an audit row, and which may follow which.
 //!
 //! ```text
-//!             record ──► SUCCESS  DUPLICATE  INVALID  ERROR  PENDING (bulk import)
+//!             record ──► SUCCESS  DUPLICATE  INVALID  ERROR
 //!
 //!   PENDING ──claim──► PROCESSING ──► SUCCESS
 //!      ▲                   │  └─────► ERROR ──► PENDING_RETRY ──claim──► PROCESSING

@@ -345,7 +345,7 @@ pub async fn released_gives_the_event_back_as_it_was(fixture: &impl QueueFixture
     assert_eq!(*lease.envelope, envelope("a", b"x"));
 }
 
-/// Each lost round is counted, whoever leases the event next.
+/// Each failed round is counted, whoever leases the event next.
 pub async fn retry_at_gives_the_event_back_with_one_more_round_burnt(fixture: &impl QueueFixture) {
     fixture.open().await.push(envelope("a", b"x")).await.expect("push");
     for round in 0..3 {

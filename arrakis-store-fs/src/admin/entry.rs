@@ -183,7 +183,7 @@ impl Entry {
         }))
     }
 
-    /// The rounds that it lost, oldest first; at last that it waited for too long, if it did.
+    /// Its failed rounds, oldest first; last the failure of having waited for too long, if it did.
     #[must_use]
     pub fn history(&self, layout: &Layout) -> Vec<Failure> {
         let Some(name) = &self.named else { return Vec::new() };
@@ -218,7 +218,7 @@ pub struct Filter {
     pub destination: Option<String>,
     /// Captured before this time.
     pub captured_before: Option<Timestamp>,
-    /// Whose last lost round has this code.
+    /// Whose last failed round has this code.
     pub failure_code: Option<String>,
 }
 

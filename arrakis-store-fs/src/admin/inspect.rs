@@ -191,7 +191,7 @@ fn elsewhere(layout: &Layout) -> io::Result<Vec<Elsewhere>> {
     Ok(elsewhere)
 }
 
-/// When the event of a file was captured: before its first lost round the due time; then what its id
+/// When the event of a file was captured: before its first failed round the due time; then what its id
 /// says, if it is one of ours.
 fn captured_at(entry: &DirEntry) -> Option<Timestamp> {
     let name = EntryName::parse(entry.file_name().to_str()?)?;

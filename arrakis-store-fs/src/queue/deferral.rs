@@ -1,4 +1,4 @@
-//! Events that were deferred without losing a round.
+//! Events that were deferred without a failed round.
 
 use std::num::NonZeroUsize;
 

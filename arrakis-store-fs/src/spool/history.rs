@@ -1,4 +1,4 @@
-//! The rounds that an event has lost: `attempts/<request id>.jsonl`, one failure a line.
+//! The failed rounds of an event: `attempts/<request id>.jsonl`, one failure a line.
 //!
 //! The file never moves, so that no crash can part it from its event. A line is durable before the
 //! event moves on: a dead letter has its whole history after a power loss too.

@@ -11,7 +11,7 @@
 //!     processing/<owner>/ events that a drainer has leased; `lock` is held by its process
 //!     failed/             dead letters
 //!     quarantine/         entries that could not be read, each with a `.reason`
-//!     attempts/           the rounds that an event lost, one JSON line each, by request id
+//!     attempts/           the failed rounds of an event, one JSON line each, by request id
 //!     transcripts/        how far each transcript was read, one file each; see `source`
 //!     tally, tally.<n>    what became of events, a record a step; see `counters`
 //!     counters.json       the counts that were folded, and the spool's id
@@ -31,7 +31,7 @@
 //! 1764000000000-00-5f2a9c01-019abc….event
 //! └ due, ms ──┘ │  │        └ request id
 //!               │  └ the first eight hexadecimal digits of the destination's SHA-256
-//!               └ rounds lost
+//!               └ failed rounds
 //! ```
 //!
 //! Every step after the first is a rename. With no round lost the due time is the time of capture, and the
