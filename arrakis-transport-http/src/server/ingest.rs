@@ -4,7 +4,7 @@
 //! with the request id: extract metadata, authenticate, parse, read the trace, check duplicate,
 //! validate, record, process, finish, answer. Checking for a duplicate, recording, processing and
 //! finishing are one transaction of the store, so theirs come when it has committed. What lies between the
-//! key and the answer is [`Ingest`](arrakis_core::record::ingest::Ingest)'s.
+//! key and the answer is [`Ingest`]'s.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -22,7 +22,7 @@ use crate::session::conversation::{
 ///
 /// # Behavior
 ///
-/// * What [`EventStore::record`] returned is visible at once.
+/// * What [`EventStore::record`](super::EventStore::record) returned is visible at once.
 /// * Lists are newest first and continue from a cursor: the id of the last item seen.
 /// * Of each conversation, what only hooks or only transcripts have told of is counted.
 /// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
@@ -78,7 +78,7 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<ConversationSummary>, StoreError>;
 
     /// The messages and tool uses that `filter` asks for, newest first: up to `limit` of them, and where to
-    /// go on. What was stored lately may not be found yet ([`EventStore::index`]).
+    /// go on. What was stored lately may not be found yet ([`EventStore::index`](super::EventStore::index)).
     ///
     /// # Errors
     ///
