@@ -264,7 +264,7 @@ async fn finish(
     Ok(status)
 }
 
-/// Brings a row into another state on somebody's behalf.
+/// Changes the state of a row because `actor` asked for it.
 pub(crate) async fn transition(
     conn: &mut AsyncPgConnection,
     event_id: Uuid,

@@ -195,7 +195,7 @@ fn finish(
     Ok(status)
 }
 
-/// Brings a row into another state on somebody's behalf.
+/// Changes the state of a row because `actor` asked for it.
 pub(crate) fn transition(
     conn: &mut SqliteConnection,
     event_id: Uuid,

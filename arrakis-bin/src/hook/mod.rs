@@ -54,8 +54,14 @@ pub fn run(env: Env<'_>) {
         troubles.add("payload", "the event is not a JSON object", details);
     }
     let url = config.receivers.current.clone();
-    let mut envelope =
-        Envelope::with_preview(request_id.clone(), now, url, source(env), payload, preview);
+    let mut envelope = Envelope::with_preview(
+        request_id.clone(),
+        now,
+        url,
+        source(env),
+        payload.into_owned(),
+        preview,
+    );
     envelope.header.truncated = truncated;
     envelope.header.redacted = removed;
 

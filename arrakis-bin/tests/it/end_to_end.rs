@@ -184,6 +184,19 @@ fn direct_delivery_has_the_event_stored_when_the_hook_returns() {
 }
 
 #[test]
+fn a_local_server_needs_no_certificates_of_the_system() {
+    let world = World::new();
+    let _up = world.lone_up();
+    feed(world.lone_hook(), br#"{"session_id":"s","hook_event_name":"Stop"}"#);
+    let mut drain = world.command(env!("CARGO_BIN_EXE_arrakis"));
+    drain.args(["drain", "--once"]);
+    drain.env("SSL_CERT_FILE", world.directory.path().join("none"));
+    drain.env("SSL_CERT_DIR", world.directory.path().join("none"));
+    assert!(drain.output().unwrap().status.success());
+    assert_eq!(stored(&world), 1);
+}
+
+#[test]
 fn what_the_fallback_home_holds_is_delivered_too() {
     let world = World::new();
     let up = world.lone_up();

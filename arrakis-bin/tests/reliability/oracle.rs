@@ -55,9 +55,11 @@ impl Oracle {
         let head = format!(
             r#"{{"session_id":"{id}","hook_event_name":"UserPromptSubmit","prompt_id":"p","prompt":""#
         );
-        let filler = "the spice must flow ".bytes().cycle();
+        const FILLER: &str = "the spice must flow ";
         let length = size.bytes() - head.len() - 2;
-        let payload: Vec<u8> = head.bytes().chain(filler.take(length)).chain(*b"\"}").collect();
+        let mut filler = FILLER.repeat(length / FILLER.len() + 1);
+        filler.truncate(length);
+        let payload = [head.as_str(), &filler, "\"}"].concat().into_bytes();
         issued.insert(id.clone(), false);
         Event { id, payload }
     }

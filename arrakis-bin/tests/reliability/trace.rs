@@ -3,12 +3,15 @@
 //! The programs have many threads, and the n-th call is that of the whole process: `strace` counts for
 //! each thread by itself, so it could not reach every call of a drainer or a server. A call counts
 //! when one of its paths, or the file behind one of its descriptors, is below a directory of interest.
+//!
+//! A seccomp filter stops the program at the calls that may count and at no other: most calls of a program with
+//! many threads are about locks and timers.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
@@ -17,14 +20,16 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::calls::{Argument, arguments};
+use super::calls::{Argument, FILE_CALLS};
 
 /// What happens to the chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +115,8 @@ impl Traced {
         let counting = Arc::clone(&armed);
         let (started, streams) = mpsc::channel();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        trace_me(&mut command);
+        let has_jump = plan.is_some_and(|plan| matches!(plan.fault, Fault::Jump(_)));
+        trace_me(&mut command, filter(has_jump));
         // Only the thread that started a process may trace it.
         let tracer = std::thread::spawn(move || {
             #[allow(clippy::zombie_processes, reason = "the tracer waits for it")]
@@ -131,7 +137,6 @@ impl Traced {
                 calls: Vec::new(),
                 struck: None,
                 clock_off: 0,
-                pending: HashMap::new(),
             };
             tracer.run()
         });
@@ -165,10 +170,69 @@ pub(crate) fn run(
     traced.wait()
 }
 
+/// Has the program stop at the calls of `filter`, before it makes them.
 #[allow(unsafe_code, reason = "there is no other way to run code between fork and exec")]
-fn trace_me(command: &mut Command) {
-    // SAFETY: between fork and exec only one call is made, and it is async-signal-safe.
-    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+fn trace_me(command: &mut Command, filter: Vec<libc::sock_filter>) {
+    let begin = move || {
+        ptrace::traceme()?;
+        let program =
+            libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program outlives the call, which copies it.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        Errno::result(result)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only three calls are made, and they are async-signal-safe.
+    unsafe { command.pre_exec(begin) };
+}
+
+/// A program for the kernel: which calls the tracer is asked about. The wall clock is one of them where it jumps.
+fn filter(with_wall_clock: bool) -> Vec<libc::sock_filter> {
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    // The lower half of the n-th argument.
+    let argument = |n: usize| offset_of!(libc::seccomp_data, args) + n * 8;
+    let load = |offset: usize| (LOAD, offset as u32, 0);
+    let allow = (RETURN, libc::SECCOMP_RET_ALLOW, 0);
+    let mut program = Vec::new();
+    // Each step skips so many of the next steps if the value is not equal.
+    let skip_unless = |value: u32, steps: u8| (IF_EQUAL, value, steps);
+    let number = load(offset_of!(libc::seccomp_data, nr));
+    let ask = (RETURN, libc::SECCOMP_RET_TRACE, 0);
+    program.push(number);
+    for call in FILE_CALLS {
+        if call.number == libc::SYS_mmap {
+            // Memory without a file.
+            let anonymous = [
+                skip_unless(call.number as u32, 4),
+                load(argument(4)),
+                skip_unless(u32::MAX, 1),
+                allow,
+                ask,
+            ];
+            program.extend(anonymous);
+        } else {
+            program.extend([skip_unless(call.number as u32, 1), ask]);
+        }
+    }
+    if with_wall_clock {
+        let clock = libc::CLOCK_REALTIME as u32;
+        let steps = [
+            skip_unless(libc::SYS_clock_gettime as u32, 3),
+            load(argument(0)),
+            skip_unless(clock, 1),
+            ask,
+        ];
+        program.extend(steps);
+    }
+    program.push(allow);
+    let instruction =
+        |(code, k, jf): (u32, u32, u8)| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    program.into_iter().map(instruction).collect()
 }
 
 struct Tracer {
@@ -181,16 +245,6 @@ struct Tracer {
     struck: Option<Call>,
     /// What is added to the wall clock, in seconds.
     clock_off: i64,
-    /// What is to be done when a thread's call returns.
-    pending: HashMap<Pid, Return>,
-}
-
-/// What is done when a call returns.
-enum Return {
-    /// It was not made, and fails.
-    Fail(Errno),
-    /// It has written the time here.
-    Time(u64),
 }
 
 impl Tracer {
@@ -210,23 +264,27 @@ impl Tracer {
                 }
                 WaitStatus::Stopped(thread, Signal::SIGTRAP) if !is_set_up => {
                     is_set_up = true;
-                    let options = Options::PTRACE_O_TRACESYSGOOD
+                    // A child inherits the filter, and its calls would fail if nobody answered for them.
+                    let options = Options::PTRACE_O_TRACESECCOMP
                         | Options::PTRACE_O_TRACECLONE
+                        | Options::PTRACE_O_TRACEFORK
+                        | Options::PTRACE_O_TRACEVFORK
+                        | Options::PTRACE_O_TRACEEXEC
                         | Options::PTRACE_O_EXITKILL;
                     ptrace::setoptions(thread, options).unwrap();
                     if let Some(Plan { fault: Fault::Jump(_), .. }) = self.plan {
                         self.hide_vdso();
                     }
-                    ptrace::syscall(thread, None)
+                    ptrace::cont(thread, None)
                 }
-                WaitStatus::PtraceSyscall(thread) => {
+                WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_SECCOMP) => {
                     self.at_call(thread);
-                    ptrace::syscall(thread, None)
+                    ptrace::cont(thread, None)
                 }
                 // What a new thread begins with.
                 WaitStatus::Stopped(thread, Signal::SIGSTOP)
-                | WaitStatus::PtraceEvent(thread, ..) => ptrace::syscall(thread, None),
-                WaitStatus::Stopped(thread, signal) => ptrace::syscall(thread, signal),
+                | WaitStatus::PtraceEvent(thread, ..) => ptrace::cont(thread, None),
+                WaitStatus::Stopped(thread, signal) => ptrace::cont(thread, signal),
                 other => panic!("{other:?} was not asked for"),
             };
             // A thread of a killed process is gone before it is told to go on.
@@ -234,32 +292,17 @@ impl Tracer {
         }
     }
 
-    /// Deals with a thread that is about to make a call, or has just made it.
+    /// Deals with a thread that is about to make a call.
     fn at_call(&mut self, thread: Pid) {
-        const ENTRY: u8 = nix::libc::PTRACE_SYSCALL_INFO_ENTRY;
-        // A killed thread can be looked at no more.
-        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(thread), ptrace::getregs(thread))
-        else {
-            return;
-        };
-        if info.op != ENTRY {
-            match self.pending.remove(&thread) {
-                Some(Return::Fail(error)) => {
-                    registers.rax = i64::from(-(error as i32)).cast_unsigned();
-                    ptrace::setregs(thread, registers).ok();
-                }
-                Some(Return::Time(address)) => {
-                    let seconds = i64::from_ne_bytes(self.word(address)) + self.clock_off;
-                    self.memory.write_all_at(&seconds.to_ne_bytes(), address).unwrap();
-                }
-                None => {}
-            }
+        let is_child = !Path::new(&format!("/proc/{}/task/{thread}", self.pid)).exists();
+        if is_child {
             return;
         }
-        let is_wall_clock = registers.rdi == nix::libc::CLOCK_REALTIME as u64;
-        if registers.orig_rax == nix::libc::SYS_clock_gettime as u64 && is_wall_clock {
-            self.pending.insert(thread, Return::Time(registers.rsi));
-            return;
+        // A killed thread can be looked at no more.
+        let Ok(registers) = ptrace::getregs(thread) else { return };
+        if registers.orig_rax == libc::SYS_clock_gettime as u64 {
+            self.say_the_time(registers.rsi);
+            return answer(thread, registers, 0);
         }
         if !self.armed.load(Ordering::SeqCst) {
             return;
@@ -285,16 +328,22 @@ impl Tracer {
             _ => return,
         };
         self.struck.get_or_insert(call);
-        registers.orig_rax = u64::MAX;
-        ptrace::setregs(thread, registers).unwrap();
-        self.pending.insert(thread, Return::Fail(error));
+        answer(thread, registers, -i64::from(error as i32));
+    }
+
+    /// Writes what the wall clock says, as the process sees it, to an address in the process.
+    fn say_the_time(&self, address: u64) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let seconds = now.as_secs().cast_signed() + self.clock_off;
+        let parts = [seconds, i64::from(now.subsec_nanos())].map(i64::to_ne_bytes);
+        self.memory.write_all_at(parts.as_flattened(), address).unwrap();
     }
 
     /// The call, if it touches a directory of interest.
     fn call(&self, number: u64, values: [u64; 5]) -> Option<Call> {
-        let (name, arguments) = arguments(number.cast_signed())?;
+        let call = FILE_CALLS.iter().find(|call| call.number.cast_unsigned() == number)?;
         let mut base = None;
-        for argument in arguments {
+        for argument in call.arguments {
             let path = match *argument {
                 Argument::File(index) => {
                     base = self.descriptor(values[index]);
@@ -306,7 +355,7 @@ impl Tracer {
                 },
             };
             if let Some(path) = path.filter(|path| self.is_of_interest(path)) {
-                return Some(Call { name, path });
+                return Some(Call { name: call.name, path });
             }
         }
         None
@@ -326,7 +375,7 @@ impl Tracer {
             at += 8;
         }
         while word(at) != 0 {
-            if word(at) == nix::libc::AT_SYSINFO_EHDR {
+            if word(at) == libc::AT_SYSINFO_EHDR {
                 self.memory.write_all_at(&IGNORED.to_ne_bytes(), at).unwrap();
             }
             at += 16;
@@ -346,7 +395,7 @@ impl Tracer {
     fn descriptor(&self, number: u64) -> Option<PathBuf> {
         // Only the lower half is the number; the upper may hold anything.
         let number = number as i32;
-        if number == nix::libc::AT_FDCWD {
+        if number == libc::AT_FDCWD {
             return std::fs::read_link(format!("/proc/{}/cwd", self.pid)).ok();
         }
         std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok()
@@ -370,6 +419,14 @@ impl Tracer {
         }
         None
     }
+}
+
+/// Has the call that a thread is about to make not be made, and return this.
+fn answer(thread: Pid, mut registers: libc::user_regs_struct, value: i64) {
+    const NO_CALL: u64 = u64::MAX;
+    registers.orig_rax = NO_CALL;
+    registers.rax = value.cast_unsigned();
+    ptrace::setregs(thread, registers).unwrap();
 }
 
 /// Whether a call fails on a file system that has no space left or is broken. Looking at what is

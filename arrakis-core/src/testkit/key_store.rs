@@ -74,22 +74,3 @@ pub async fn a_revoked_key_is_found_marked_and_revoking_twice_is_as_good_as_once
     assert_eq!(revoked.revoked_at, Some(now));
     assert!(!keys.revoke_key("none", now).await.expect("revoke"));
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::clock::SystemClock;
-    use crate::record::store::MemoryStore;
-
-    impl KeyStoreFixture for Arc<MemoryStore> {
-        fn keys(&self) -> Arc<dyn KeyStore> {
-            Self::clone(self)
-        }
-    }
-
-    async fn make() -> Arc<MemoryStore> {
-        Arc::new(MemoryStore::new(Arc::new(SystemClock)))
-    }
-
-    key_store_conformance!(make);
-}

@@ -13,4 +13,5 @@ pub mod recorded;
 pub mod retry_policy;
 pub mod sessions;
 pub mod spool_reports;
+pub mod store;
 pub mod transport;

@@ -90,7 +90,7 @@ macro_rules! queue_conformance {
             the_fresh_lane_gives_an_event_once,
             delivered_and_duplicate_remove_the_event,
             released_gives_the_event_back_as_it_was,
-            retry_at_gives_the_event_back_with_one_more_round_burnt,
+            retry_at_gives_the_event_back_with_one_more_failed_round,
             deferred_gives_the_event_back_with_its_rounds_due_later,
             a_new_event_that_is_deferred_waits_while_others_go,
             a_dead_letter_is_kept_with_its_whole_history,
@@ -168,7 +168,7 @@ pub async fn a_pushed_event_is_leased_as_it_was(fixture: &impl QueueFixture) {
         let lease = lease_one(&*queue).await;
         assert_eq!(*lease.envelope, envelope);
         assert_eq!(lease.envelope.header.digest, Digest::of(payload));
-        assert_eq!(lease.rounds_burnt, 0);
+        assert_eq!(lease.failed_rounds, 0);
         settle(&*queue, lease, Disposition::Delivered).await;
     }
 }
@@ -341,21 +341,21 @@ pub async fn released_gives_the_event_back_as_it_was(fixture: &impl QueueFixture
     settle(&*queue, lease, Disposition::Released).await;
     assert_eq!(queue.depth().await.expect("depth").pending, 1);
     let lease = lease_one(&*fixture.open().await).await;
-    assert_eq!(lease.rounds_burnt, 0);
+    assert_eq!(lease.failed_rounds, 0);
     assert_eq!(*lease.envelope, envelope("a", b"x"));
 }
 
-/// Each failed round is counted, whoever leases the event next.
-pub async fn retry_at_gives_the_event_back_with_one_more_round_burnt(fixture: &impl QueueFixture) {
+/// A failed round stays counted when another owner leases the event.
+pub async fn retry_at_gives_the_event_back_with_one_more_failed_round(fixture: &impl QueueFixture) {
     fixture.open().await.push(envelope("a", b"x")).await.expect("push");
     for round in 0..3 {
         let queue = fixture.open().await;
         let lease = lease_one(&*queue).await;
-        assert_eq!(lease.rounds_burnt, round);
+        assert_eq!(lease.failed_rounds, round);
         let due = fixture.clock().now();
         settle(&*queue, lease, Disposition::RetryAt { due, failure: failure(round + 1) }).await;
     }
-    assert_eq!(lease_one(&*fixture.open().await).await.rounds_burnt, 3);
+    assert_eq!(lease_one(&*fixture.open().await).await.failed_rounds, 3);
 }
 
 /// An event that is deferred is due later, with its rounds, and pushing it again changes nothing.
@@ -375,7 +375,7 @@ pub async fn deferred_gives_the_event_back_with_its_rounds_due_later(fixture: &i
     assert_eq!(leased.next_due, Some(due));
     fixture.clock().advance(Duration::from_secs(60));
     let lease = lease_one(&*queue).await;
-    assert_eq!(lease.rounds_burnt, 1);
+    assert_eq!(lease.failed_rounds, 1);
     settle(&*queue, lease, Disposition::DeadLetter { failure: failure(2) }).await;
     let letter = fixture.dead_letters().await.show(&id_of("a")).await.expect("show");
     assert_eq!(letter.expect("it is there").history, [failure(1), failure(1), failure(2)]);
@@ -410,7 +410,7 @@ pub async fn a_new_event_that_is_deferred_waits_while_others_go(fixture: &impl Q
     assert!(queue.lease(request(Lane::Any)).await.expect("lease").leases.is_empty());
     fixture.clock().advance(minute);
     let lease = lease_one(&*queue).await;
-    assert_eq!((lease.envelope.request_id(), lease.rounds_burnt), (&id_of("a"), 0));
+    assert_eq!((lease.envelope.request_id(), lease.failed_rounds), (&id_of("a"), 0));
 }
 
 /// A dead letter leaves the queue and keeps all that is known about it.
@@ -439,7 +439,7 @@ pub async fn settling_twice_is_told_and_harms_nobody(fixture: &impl QueueFixture
     let lease = lease_one(&*one).await;
     let copy = Lease {
         envelope: Arc::clone(&lease.envelope),
-        rounds_burnt: lease.rounds_burnt,
+        failed_rounds: lease.failed_rounds,
         token: lease.token.clone(),
     };
     settle(&*one, lease, Disposition::Released).await;
@@ -515,7 +515,7 @@ pub async fn an_event_that_waits_too_long_is_a_dead_letter_until_its_receiver_is
     let revived = Aged { expired: 0, revived: 1 };
     assert_eq!(queue.age(second).await.expect("age"), revived, "the other receiver is still away");
     let old = lease_one(&*queue).await;
-    assert_eq!((old.envelope.request_id(), old.rounds_burnt), (&id_of("old"), 1));
+    assert_eq!((old.envelope.request_id(), old.failed_rounds), (&id_of("old"), 1));
     assert_eq!(queue.depth().await.expect("depth").failed, 1);
 }
 

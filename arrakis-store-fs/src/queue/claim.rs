@@ -21,8 +21,8 @@ use crate::spool::quarantine::quarantine;
 pub(crate) struct Claims(Mutex<HashMap<RequestId, String>>);
 
 impl Claims {
-    /// Takes the event of this name, to `held`. `None` if somebody else was quicker, or if it cannot be
-    /// read and is in quarantine now.
+    /// Moves the event's file into `held`, the owner's directory, and reads it. `None` if another owner has taken
+    /// it, or if it could not be read and went to quarantine.
     pub(crate) fn claim(
         &self,
         dir: &SpoolDir,

@@ -217,9 +217,9 @@ impl Lessee<'_> {
         }
         self.room_events = self.room_events.saturating_sub(1);
         self.room_bytes = self.room_bytes.saturating_sub(size);
-        let rounds_burnt = EntryName::parse(name).map_or(0, |entry| entry.rounds);
+        let failed_rounds = EntryName::parse(name).map_or(0, |entry| entry.rounds);
         let token = name.to_owned();
-        self.leases.push(Lease { envelope: Arc::new(envelope), rounds_burnt, token });
+        self.leases.push(Lease { envelope: Arc::new(envelope), failed_rounds, token });
         Ok(())
     }
 

@@ -187,8 +187,8 @@ impl Queue for FsQueue {
 }
 
 impl Parts {
-    /// Makes anew what somebody has removed under this process. A spool that is gone altogether stays
-    /// so until something is captured.
+    /// Creates directories again that were removed while this process runs. A spool that is gone as a whole is
+    /// created by the next capture.
     fn restore(&self) -> io::Result<()> {
         let layout = &self.dir.layout;
         if layout.queue().exists() {

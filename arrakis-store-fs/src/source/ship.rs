@@ -201,8 +201,8 @@ impl Shipper {
     }
 
     /// Reads what a transcript has gained. `observe` sees each slice, without its payload, once it is in
-    /// the spool; also those that hold nothing worth sending. A file that is being read already, here or
-    /// by another process, is left to that reading unless somebody has asked.
+    /// the spool; also those that hold nothing worth sending. A file that another reader
+    /// has locked is skipped, unless a user asked for this reading.
     ///
     /// # Errors
     ///

@@ -498,7 +498,7 @@ fn lease(path: &Path, event: &str) -> Lease {
     let at = Timestamp::from_millis(1_800_000_000_000);
     let id = "r".parse().unwrap();
     let envelope = Envelope::new(id, at, DESTINATION, Source::default(), payload);
-    Lease { envelope: Arc::new(envelope), rounds_burnt: 0, token: String::new() }
+    Lease { envelope: Arc::new(envelope), failed_rounds: 0, token: String::new() }
 }
 
 #[tokio::test(start_paused = true)]

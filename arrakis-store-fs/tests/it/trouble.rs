@@ -118,7 +118,7 @@ async fn on_a_full_disk_events_are_leased_settled_and_deleted() {
     assert_eq!(depth, Depth { pending: 2, failed: 1, ..Depth::default() });
     let leases = lease_all(&queue).await;
     assert_eq!(ids(&leases), ["released", "retried"]);
-    let rounds: Vec<_> = leases.iter().map(|lease| lease.rounds_burnt).collect();
+    let rounds: Vec<_> = leases.iter().map(|lease| lease.failed_rounds).collect();
     assert_eq!(rounds.iter().sum::<u32>(), 1, "the round counts, with no history too");
 }
 

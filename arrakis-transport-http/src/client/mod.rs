@@ -45,10 +45,12 @@ impl Default for HttpConfig {
 #[derive(Debug)]
 pub struct HttpTransport {
     config: HttpConfig,
-    // Made when they are needed: each reads the system's certificates, which takes longer than a delivery.
+    // Made when they are needed: reading the system's certificates takes longer than a delivery.
     client: OnceLock<Client>,
     /// For receivers on this machine, which no proxy of the environment may stand before.
     local: OnceLock<Client>,
+    /// The same over plain HTTP, without certificates: there is no proxy and no redirect, so nothing asks for any.
+    local_plain: OnceLock<Client>,
     endpoints: Arc<dyn Endpoints>,
     reporter: Option<Arc<dyn SpoolReporter>>,
     clock: Arc<dyn Clock>,
@@ -59,8 +61,9 @@ impl HttpTransport {
     /// as where the system's certificates cannot be read, the request fails as misconfigured.
     #[must_use]
     pub fn new(config: HttpConfig, endpoints: Arc<dyn Endpoints>) -> Self {
-        let (client, local) = (OnceLock::new(), OnceLock::new());
-        Self { config, client, local, endpoints, reporter: None, clock: Arc::new(SystemClock) }
+        let (client, local, local_plain, reporter) = Default::default();
+        let clock = Arc::new(SystemClock);
+        Self { config, client, local, local_plain, endpoints, reporter, clock }
     }
 
     /// The same, with this clock for a `Retry-After` that names a date.
@@ -128,8 +131,12 @@ impl HttpTransport {
 
     /// The client for a URL: no proxy of the environment stands before this machine.
     fn client_for(&self, url: &Url) -> Result<&Client, TransportError> {
-        let is_local = leads_here(url);
-        let place = if is_local { &self.local } else { &self.client };
+        let (is_local, is_plain) = (leads_here(url), url.scheme() == "http");
+        let place = match (is_local, is_plain) {
+            (true, true) => &self.local_plain,
+            (true, false) => &self.local,
+            (false, _) => &self.client,
+        };
         if let Some(client) = place.get() {
             return Ok(client);
         }
@@ -143,6 +150,7 @@ impl HttpTransport {
             .user_agent(concat!("arrakis/", env!("CARGO_PKG_VERSION")));
         let client =
             if is_local { client.no_proxy().dns_resolver(Arc::new(ThisMachine)) } else { client };
+        let client = if is_local && is_plain { client.tls_certs_only([]) } else { client };
         let client = client.build().map_err(|error| TransportError::Misconfigured {
             problem: format!("the HTTP client cannot be set up: {error}"),
             remedy: "check the system's TLS certificates and proxy settings".to_owned(),

@@ -137,7 +137,7 @@ fn write_human(
     line("age", view.age_ms.map(output::duration))?;
     line("session", view.session_id.clone())?;
     line("destination", view.destination.clone())?;
-    line("rounds lost", view.rounds.map(|rounds| rounds.to_string()))?;
+    line("failed rounds", view.rounds.map(|rounds| rounds.to_string()))?;
     line("next try", view.next_due.map(|due| zone.whole_moment(due)))?;
     line("project", source(|header| &header.source.project_dir))?;
     line("host", source(|header| &header.source.host))?;
@@ -153,7 +153,7 @@ fn write_human(
     line("truncated", truncated.map(|cut| format!("of {} bytes", cut.original_bytes)))?;
     line("file", Some(view.path.clone()))?;
     if !history.is_empty() {
-        writeln!(out, "\n{}", terminal.paint(output::DIM, "Rounds lost"))?;
+        writeln!(out, "\n{}", terminal.paint(output::DIM, "Failed rounds"))?;
     }
     for Failure { at, round, code, message } in history {
         let at = zone.moment(*at, false);

@@ -182,7 +182,7 @@ impl Drainer {
 
     /// What becomes of an event that failed a round by its own fault.
     fn fail_round(&self, lease: &Lease, code: &str, failure: &dyn Retryable) -> Disposition {
-        let failed = NonZeroU32::MIN.saturating_add(lease.rounds_burnt);
+        let failed = NonZeroU32::MIN.saturating_add(lease.failed_rounds);
         let now = self.config.clock.now();
         let entry = Failure {
             at: now,
@@ -217,7 +217,7 @@ impl Drainer {
             retry_ms = delay.as_millis(), "event timed out while others succeed; deferred");
         let failure = Failure {
             at: now,
-            round: lease.rounds_burnt,
+            round: lease.failed_rounds,
             code: error.code().to_owned(),
             message: error.to_string(),
         };

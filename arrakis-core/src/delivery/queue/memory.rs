@@ -42,7 +42,7 @@ struct Entry {
     envelope: Arc<Envelope>,
     state: State,
     due: Timestamp,
-    rounds_burnt: u32,
+    failed_rounds: u32,
     history: Vec<Failure>,
     fresh: bool,
     /// How long it has waited, once somebody has looked.
@@ -134,7 +134,7 @@ impl Queue for MemoryQueue {
         let entry = Entry {
             due: self.shared.clock.now(),
             state: State::Pending,
-            rounds_burnt: 0,
+            failed_rounds: 0,
             history: Vec::new(),
             fresh: true,
             waited: None,
@@ -164,7 +164,7 @@ impl Queue for MemoryQueue {
             entry.fresh = false;
             leased.leases.push(Lease {
                 envelope: Arc::clone(&entry.envelope),
-                rounds_burnt: entry.rounds_burnt,
+                failed_rounds: entry.failed_rounds,
                 token: self.owner.to_string(),
             });
         }
@@ -198,12 +198,12 @@ impl Queue for MemoryQueue {
                 Disposition::RetryAt { due, failure } => {
                     entry.state = State::Pending;
                     entry.due = due;
-                    entry.rounds_burnt += 1;
+                    entry.failed_rounds += 1;
                     entry.history.push(failure);
                 }
                 Disposition::DeadLetter { failure } => {
                     entry.state = State::Failed;
-                    entry.rounds_burnt += 1;
+                    entry.failed_rounds += 1;
                     entry.history.push(failure);
                 }
             }
@@ -243,7 +243,7 @@ impl Queue for MemoryQueue {
                     entry.waited = Some(waited);
                     if waited >= PENDING_MAX_AGE {
                         entry.state = State::Expired;
-                        entry.history.push(Failure::expired(now, entry.rounds_burnt));
+                        entry.history.push(Failure::expired(now, entry.failed_rounds));
                         aged.expired += 1;
                     }
                 }
@@ -294,7 +294,7 @@ impl DeadLetters for MemoryQueue {
         for id in ids {
             if let Some(entry) = entries.get_mut(id).filter(|entry| entry.is_failed()) {
                 entry.revive(now);
-                entry.rounds_burnt = 0;
+                entry.failed_rounds = 0;
                 redriven += 1;
             }
         }

@@ -179,7 +179,7 @@ pub struct Lease {
     /// The event.
     pub envelope: Arc<Envelope>,
     /// How many rounds of delivery it has failed.
-    pub rounds_burnt: u32,
+    pub failed_rounds: u32,
     /// What the queue needs to find it again; opaque to everybody else.
     pub token: String,
 }

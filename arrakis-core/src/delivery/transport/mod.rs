@@ -182,7 +182,7 @@ pub enum TransportError {
 pub enum Fault {
     /// The receiver's or the network's: no event fails a round, all wait.
     Receiver,
-    /// The configuration's: no event fails a round, the queue is held until somebody corrects it.
+    /// The configuration's: no event fails a round. Delivery is held until the configuration changes.
     Configuration,
     /// Perhaps an event's: the batch is halved to find it; alone in its request, an event fails a
     /// round, unless nothing shows that the receiver works.

@@ -80,7 +80,7 @@ pub trait EventStore: EventReader {
         retry_at: Option<Timestamp>,
     ) -> Result<bool, StoreError>;
 
-    /// Brings a row into another state on somebody's behalf.
+    /// Changes the state of a row because `actor` asked for it.
     ///
     /// # Errors
     ///

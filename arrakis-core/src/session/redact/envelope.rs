@@ -20,7 +20,7 @@ impl Redactor {
         header.truncated = redacted.truncated;
         header.redacted.add(&redacted.removed);
         header.payload_digest = Some(Digest::of(&redacted.bytes));
-        Envelope { header, payload: redacted.bytes.into() }
+        Envelope { header, payload: redacted.bytes.into_owned().into() }
     }
 }
 

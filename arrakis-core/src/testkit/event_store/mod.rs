@@ -200,39 +200,3 @@ fn normalized(body: &[u8]) -> String {
     serde_json::from_slice::<serde_json::Value>(body)
         .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |json| json.to_string())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::store::MemoryStore;
-
-    struct Fixture {
-        clock: Arc<ManualClock>,
-        store: Arc<MemoryStore>,
-    }
-
-    impl EventStoreFixture for Fixture {
-        fn store(&self) -> Arc<dyn EventStore> {
-            Arc::<MemoryStore>::clone(&self.store)
-        }
-
-        fn clock(&self) -> Arc<ManualClock> {
-            Arc::clone(&self.clock)
-        }
-    }
-
-    async fn make() -> Fixture {
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        let store = Arc::new(MemoryStore::new(Arc::<ManualClock>::clone(&clock)));
-        Fixture { clock, store }
-    }
-
-    impl crate::testkit::archive::ArchiveFixture for Fixture {
-        fn archive(&self) -> Arc<dyn crate::record::store::Archive> {
-            Arc::<MemoryStore>::clone(&self.store)
-        }
-    }
-
-    event_store_conformance!(make);
-    crate::archive_conformance!(make);
-}

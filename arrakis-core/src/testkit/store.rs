@@ -1,0 +1,153 @@
+//! A fixture for the suites of a store: a store, the manual clock that it reads, and what must outlive it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::archive::ArchiveFixture;
+use super::dead_letters::DeadLettersFixture;
+use super::event_store::{Arrivals, EventStoreFixture};
+use super::key_store::KeyStoreFixture;
+use super::spool_reports::SpoolReportsFixture;
+use crate::base::clock::{Clock, ManualClock, Timestamp};
+use crate::base::dead_letter::DeadLetters;
+use crate::base::id::RequestId;
+use crate::record::store::{Archive, EventStore, KeyStore, SpoolReports, Verdict};
+
+/// A fresh store `S`. It is a fixture of the suite of each trait that `S` implements.
+pub struct StoreFixture<S> {
+    store: Arc<S>,
+    clock: Arc<ManualClock>,
+    _guard: Box<dyn Send + Sync>,
+}
+
+impl<S> StoreFixture<S> {
+    /// The store that `open` makes with the clock. `guard` is kept as long as the fixture: the folder of a
+    /// database, for example.
+    pub async fn new(
+        guard: impl Send + Sync + 'static,
+        open: impl AsyncFnOnce(Arc<dyn Clock>) -> S,
+    ) -> Self {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let store = Arc::new(open(Arc::<ManualClock>::clone(&clock)).await);
+        Self { store, clock, _guard: Box::new(guard) }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for StoreFixture<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFixture").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl<S: EventStore + 'static> EventStoreFixture for StoreFixture<S> {
+    fn store(&self) -> Arc<dyn EventStore> {
+        Arc::<S>::clone(&self.store)
+    }
+
+    fn clock(&self) -> Arc<ManualClock> {
+        Arc::clone(&self.clock)
+    }
+}
+
+impl<S: EventStore + Archive + 'static> ArchiveFixture for StoreFixture<S> {
+    fn archive(&self) -> Arc<dyn Archive> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+impl<S: KeyStore + 'static> KeyStoreFixture for StoreFixture<S> {
+    fn keys(&self) -> Arc<dyn KeyStore> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+impl<S: SpoolReports + 'static> SpoolReportsFixture for StoreFixture<S> {
+    fn reports(&self) -> Arc<dyn SpoolReports> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+#[async_trait]
+impl<S: EventStore + DeadLetters + 'static> DeadLettersFixture for StoreFixture<S> {
+    async fn bury(&self, id: &RequestId) {
+        let (arrival, _) = Arrivals::new(Arc::clone(&self.clock)).prompt(id.as_str(), "s");
+        let (code, message) = ("broken".to_owned(), "it is broken".to_owned());
+        let failed = Verdict::Failed { code, message };
+        self.store.record(vec![(arrival, failed.clone())]).await.expect("record");
+        let later = self.clock.now().plus(Duration::from_secs(3600));
+        for claim in self.store.claim_due(later, Timestamp::EPOCH, 10).await.expect("claim") {
+            let is_ours = self.store.complete(claim, failed.clone(), None).await.expect("complete");
+            assert!(is_ours, "the claim is the only one");
+        }
+    }
+
+    async fn is_due(&self, id: &RequestId) -> bool {
+        let now = self.clock.now();
+        let due = self.store.claim_due(now, Timestamp::EPOCH, 10).await.expect("claim");
+        due.iter().any(|claim| claim.arrival.request_id == *id)
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+/// Runs every suite of a store that implements all traits of one; `$make` is an async function without
+/// arguments that returns a fresh [`StoreFixture`].
+#[macro_export]
+macro_rules! store_conformance {
+    ($make:ident) => {
+        mod event_store {
+            use super::$make;
+            $crate::event_store_conformance!($make);
+        }
+
+        mod archive {
+            use super::$make;
+            $crate::archive_conformance!($make);
+        }
+
+        mod key_store {
+            use super::$make;
+            $crate::key_store_conformance!($make);
+        }
+
+        mod spool_reports {
+            use super::$make;
+            $crate::spool_reports_conformance!($make);
+        }
+
+        mod dead_letters {
+            use super::$make;
+            $crate::dead_letters_conformance!($make);
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::store::MemoryStore;
+
+    async fn make() -> StoreFixture<MemoryStore> {
+        StoreFixture::new((), async |clock| MemoryStore::new(clock)).await
+    }
+
+    mod event_store {
+        use super::make;
+        crate::event_store_conformance!(make);
+    }
+
+    mod archive {
+        use super::make;
+        crate::archive_conformance!(make);
+    }
+
+    mod key_store {
+        use super::make;
+        crate::key_store_conformance!(make);
+    }
+}
