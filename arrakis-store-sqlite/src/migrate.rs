@@ -19,12 +19,20 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 ///
 /// A migration fails, or another version of this program has written the database.
 pub(crate) fn run(conn: &mut SqliteConnection, migrate: bool) -> Result<(), BoxError> {
+    run_all(conn, &MIGRATIONS, migrate)
+}
+
+fn run_all(
+    conn: &mut SqliteConnection,
+    migrations: &(impl MigrationSource<Sqlite> + Clone),
+    migrate: bool,
+) -> Result<(), BoxError> {
     conn.immediate_transaction(|conn| {
-        let known: Vec<MigrationVersion<'static>> =
-            MigrationSource::<Sqlite>::migrations(&MIGRATIONS)?
-                .iter()
-                .map(|migration| migration.name().version().as_owned())
-                .collect();
+        let known: Vec<MigrationVersion<'static>> = migrations
+            .migrations()?
+            .iter()
+            .map(|migration| migration.name().version().as_owned())
+            .collect();
         let applied = conn.applied_migrations()?;
         if let Some(version) = applied.iter().find(|one| !known.contains(one)) {
             return Err(format!(
@@ -33,21 +41,24 @@ pub(crate) fn run(conn: &mut SqliteConnection, migrate: bool) -> Result<(), BoxE
             )
             .into());
         }
-        if !migrate && !applied.is_empty() && conn.has_pending_migration(MIGRATIONS)? {
+        if !migrate && !applied.is_empty() && conn.has_pending_migration(migrations.clone())? {
             return Err(
                 "the database is of an earlier version; a server of this version brings it \
                         to the present schema when it starts: restart it"
                     .into(),
             );
         }
-        conn.run_pending_migrations(MIGRATIONS)?;
+        conn.run_pending_migrations(migrations.clone())?;
         Ok(())
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use diesel::{Connection, RunQueryDsl};
+    use diesel_migrations::FileBasedMigrations;
 
     use super::*;
 
@@ -62,5 +73,26 @@ mod tests {
         );
         assert_eq!(left.get_result::<i64>(&mut conn).unwrap(), 0);
         run(&mut conn, true).unwrap();
+    }
+
+    #[test]
+    fn a_database_of_an_earlier_version_is_migrated_only_if_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let later = folder.path().join("9999-01-01-000000_later");
+        std::fs::create_dir(&later).unwrap();
+        std::fs::write(later.join("up.sql"), "CREATE TABLE later (id INTEGER) STRICT").unwrap();
+        let foundation = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        for one in std::fs::read_dir(foundation).unwrap().map(Result::unwrap) {
+            let copy = folder.path().join(one.file_name());
+            std::fs::create_dir(&copy).unwrap();
+            std::fs::copy(one.path().join("up.sql"), copy.join("up.sql")).unwrap();
+        }
+        let later = FileBasedMigrations::from_path(folder.path()).unwrap();
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        run(&mut conn, false).unwrap();
+        let refused = run_all(&mut conn, &later, false).unwrap_err();
+        assert!(refused.to_string().contains("earlier version"), "{refused}");
+        run_all(&mut conn, &later, true).unwrap();
+        run_all(&mut conn, &later, false).unwrap();
     }
 }

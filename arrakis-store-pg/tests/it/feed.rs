@@ -25,8 +25,8 @@ async fn a_transaction_that_takes_long_is_not_skipped() {
     let cursor = home.store.feed(None, 10).await.unwrap().cursor;
     // It takes its number first and commits last.
     let mut late = home.database.connect().await;
-    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
-        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    let slow = "BEGIN; INSERT INTO commits (events, messages, tool_uses, at)
+        SELECT array_agg(id), '{}', '{}', now() FROM webhook_events";
     late.batch_execute(slow).await.unwrap();
     record_one(&other, home.arrivals.prompt("a", "s")).await;
     let (cursor, seen) = follow(&home.store, cursor).await;
@@ -46,8 +46,8 @@ async fn a_page_that_ends_in_the_middle_does_not_skip_what_commits_meanwhile() {
     record_one(&home.store, home.arrivals.prompt("late", "s")).await;
     let mut cursor = home.store.feed(None, 10).await.unwrap().cursor;
     let mut late = home.database.connect().await;
-    let slow = "BEGIN; INSERT INTO commits (events, messages, at)
-        SELECT array_agg(id), '{}', now() FROM webhook_events";
+    let slow = "BEGIN; INSERT INTO commits (events, messages, tool_uses, at)
+        SELECT array_agg(id), '{}', '{}', now() FROM webhook_events";
     late.batch_execute(slow).await.unwrap();
     for n in 0..10 {
         record_one(&home.store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
@@ -133,7 +133,7 @@ async fn positions_of_another_server_are_forgotten_by_the_next_migration() {
 }
 
 #[tokio::test]
-async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+async fn what_waits_to_be_indexed_anew_is_indexed_in_parts() {
     let mut home = Home::new().await;
     let tool = |n: u32| {
         format!(r#","tool_name":"Bash","tool_use_id":"t{n}","tool_input":{{"command":"needle"}}"#)
@@ -150,10 +150,11 @@ async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
     };
     assert_eq!(found(&home.store).await, 71);
     home.database
-        .run_sql(concat!(
-            include_str!("../../migrations/2026-11-26-100000_search/down.sql"),
-            include_str!("../../migrations/2026-11-26-100000_search/up.sql")
-        ))
+        .run_sql(
+            "TRUNCATE subject_search, subject_buckets;
+             INSERT INTO search_backlog (table_name, after_id)
+             SELECT unnest('{messages,tool_uses}'::text[]), '00000000-0000-0000-0000-000000000000'",
+        )
         .await;
     assert_eq!(found(&home.store).await, 0);
     record_one(&home.store, home.arrivals.prompt("another-needle", "s")).await;

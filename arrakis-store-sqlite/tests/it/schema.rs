@@ -93,24 +93,6 @@ async fn a_database_of_a_later_version_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_database_of_an_earlier_version_is_migrated_only_if_wanted() {
-    let home = Home::new();
-    let newest = "DELETE FROM __diesel_schema_migrations WHERE version = (
-        SELECT max(version) FROM __diesel_schema_migrations)";
-    let down = include_str!("../../migrations/2026-11-26-100000_search/down.sql");
-    home.beside().batch_execute(&format!("{down};{newest}")).unwrap();
-    let open = |migrate| {
-        let clock = Arc::new(ManualClock::new(at(0)));
-        SqliteStore::open(home.path(), clock, SqliteConfig { migrate, ..SqliteConfig::default() })
-    };
-    let error = open(false).unwrap_err();
-    let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("earlier version"), "{source}");
-    open(true).unwrap();
-    open(false).unwrap();
-}
-
-#[tokio::test]
 async fn what_is_no_database_is_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");
@@ -150,13 +132,10 @@ async fn sql_allows_exactly_the_changes_of_state_that_the_code_does() {
 async fn each_index_serves_the_query_that_its_comment_holds() {
     let home = Home::new();
     let mut conn = home.beside();
-    let migrations = [
-        include_str!("../../migrations/2026-11-24-000000_foundation/up.sql"),
-        include_str!("../../migrations/2026-11-26-100000_search/up.sql"),
-    ];
+    let schema = include_str!("../../migrations/2026-11-30-000000_foundation/up.sql");
     let mut query = None;
     let mut indexes = 0;
-    for line in migrations.into_iter().flat_map(str::lines) {
+    for line in schema.lines() {
         if let Some(found) = line.strip_prefix("-- query: ") {
             query = Some(found);
         } else if let Some(name) = line.strip_prefix("CREATE INDEX webhook_events_") {

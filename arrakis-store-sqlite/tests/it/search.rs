@@ -267,15 +267,18 @@ async fn words_are_those_of_the_search_and_not_of_the_index() {
 }
 
 #[tokio::test]
-async fn what_was_stored_before_there_was_an_index_is_indexed_too() {
+async fn what_waits_to_be_indexed_anew_is_indexed_in_parts() {
     let home = Home::new();
     for n in 0..700 {
         record(&home.store, &payload(&format!("e{n}"), n, "x"), &format!("needle n{n}")).await;
     }
     while home.store.index(100).await.unwrap() == 100 {}
     let mut conn = home.beside();
-    conn.batch_execute(include_str!("../../migrations/2026-11-26-100000_search/down.sql")).unwrap();
-    conn.batch_execute(include_str!("../../migrations/2026-11-26-100000_search/up.sql")).unwrap();
+    conn.batch_execute(
+        "DELETE FROM subject_words; DELETE FROM subject_keys;
+         INSERT INTO index_backlog (table_name, after_id) VALUES ('messages', ''), ('tool_uses', '')",
+    )
+    .unwrap();
     assert!(messages(&home.store, "needle").await.is_empty());
     record(&home.store, &payload("new", 900, "x"), "needle new").await;
     assert_eq!(home.store.index(1).await.unwrap(), 1);

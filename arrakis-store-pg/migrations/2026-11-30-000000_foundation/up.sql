@@ -37,7 +37,7 @@ CREATE TABLE webhook_events (
     updated_at      TIMESTAMPTZ NOT NULL
 );
 
--- Eight indexes. Each comment holds the query that needs it.
+-- Nine indexes. Each comment holds the query that needs it.
 
 -- query: SELECT count(*) FROM webhook_events WHERE received_at >= now() - interval '1 minute'
 CREATE INDEX webhook_events_received ON webhook_events USING brin (received_at) WITH (autosummarize = on);
@@ -57,6 +57,9 @@ CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
 -- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
 CREATE INDEX webhook_events_dead ON webhook_events (request_id)
     WHERE status = 'FAILED' AND discarded_at IS NULL;
+-- What belongs to no conversation is read by itself, to keep it elsewhere.
+-- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '00000000-0000-0000-0000-000000000000' ORDER BY id LIMIT 50
+CREATE INDEX webhook_events_loose ON webhook_events (workspace, id) WHERE conversation_id IS NULL;
 
 -- The eight states and which may follow which: the same table as `EventStatus::may_become`.
 CREATE FUNCTION refuse_transition() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -128,7 +131,15 @@ CREATE TABLE messages (
     content         TEXT NOT NULL,
     tool_calls      JSONB,
     timestamp       TIMESTAMPTZ NOT NULL,
-    metadata        JSONB NOT NULL
+    metadata        JSONB NOT NULL,
+    -- What the transcript adds. What a message is made of, in order, is in blocks: of its texts only how long they
+    -- are, for the content has the words. The tokens are in metadata too, with all their kinds.
+    blocks          JSONB,                                -- array of objects
+    model           TEXT,
+    input_tokens    BIGINT,
+    output_tokens   BIGINT,
+    cache_read_tokens BIGINT,
+    cache_creation_tokens BIGINT
 );
 
 CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
@@ -149,6 +160,21 @@ CREATE TABLE tool_uses (
 
 CREATE INDEX tool_uses_conversation ON tool_uses (conversation_id, timestamp);
 
+-- One row per subagent: a thread of a conversation beside the main one.
+CREATE TABLE subagents (
+    id              UUID PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    conversation_id UUID NOT NULL,
+    agent_id        TEXT NOT NULL,                       -- Claude Code's id, as in the metadata of messages
+    agent_type      TEXT,
+    tool_use_id     TEXT,                                -- Claude Code's id of the tool use that started it
+    started_at      TIMESTAMPTZ NOT NULL,
+    last_event_at   TIMESTAMPTZ NOT NULL,
+    stopped_at      TIMESTAMPTZ
+);
+
+CREATE INDEX subagents_conversation ON subagents (conversation_id);
+
 -- One row per transaction that wrote events: what the live feed and the search index follow. A reader
 -- remembers the snapshot that it read under, and next reads what that snapshot did not show: so a
 -- transaction that took long is not skipped.
@@ -157,6 +183,7 @@ CREATE TABLE commits (
     xid      XID8 NOT NULL DEFAULT pg_current_xact_id(),
     events   UUID[] NOT NULL,                            -- audit rows stored, or changed in their state
     messages UUID[] NOT NULL,                            -- messages written
+    tool_uses UUID[] NOT NULL,                           -- tool uses written
     bytes    BIGINT NOT NULL DEFAULT 0,                  -- of the payloads stored, to read them in parts
     at       TIMESTAMPTZ NOT NULL
 );
@@ -170,18 +197,37 @@ CREATE TABLE search_position (
 );
 INSERT INTO search_position (position) VALUES ('1:1:');
 
--- The words of payloads and messages, written behind the hot path.
+-- The words of payloads, written behind the hot path.
 CREATE TABLE event_search (
     event_id UUID PRIMARY KEY,
     words    TSVECTOR NOT NULL
 );
 CREATE INDEX event_search_words ON event_search USING gin (words);
 
-CREATE TABLE message_search (
-    message_id UUID PRIMARY KEY,
-    words      TSVECTOR NOT NULL
+-- Messages and tool uses are searched together. GIN gives what it finds in no order, and a search wants the
+-- newest of perhaps half of all rows. So each word carries the bucket of its row's time (about a day and a
+-- half), and a search goes through the buckets, newest first, until it has enough. Without fastupdate, because
+-- each bucket is a scan of its own, which would read the pending list each time; the words of the newest
+-- bucket stand beside each other, so that inserts touch few pages.
+CREATE TABLE subject_search (
+    subject_id      UUID PRIMARY KEY,                    -- in messages or tool_uses
+    conversation_id UUID NOT NULL,
+    is_tool_use     BOOLEAN NOT NULL,
+    at              TIMESTAMPTZ NOT NULL,
+    words           TSVECTOR NOT NULL
 );
-CREATE INDEX message_search_words ON message_search USING gin (words);
+CREATE INDEX subject_search_words ON subject_search USING gin (words) WITH (fastupdate = off);
+
+-- The buckets that rows were ever in.
+CREATE TABLE subject_buckets (
+    bucket BIGINT PRIMARY KEY                            -- milliseconds since 1970, divided by 2^27
+);
+
+-- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
+CREATE TABLE search_backlog (
+    table_name TEXT PRIMARY KEY,                         -- messages or tool_uses
+    after_id   UUID NOT NULL                             -- up to this one it is done
+);
 
 -- Keys as hashes; the secret is nowhere.
 CREATE TABLE api_keys (
@@ -192,4 +238,13 @@ CREATE TABLE api_keys (
     hash       BYTEA NOT NULL,
     created_at TIMESTAMPTZ NOT NULL,
     revoked_at TIMESTAMPTZ
+);
+
+-- The newest report of each spool, as its drainer gave it: one row a machine and user.
+CREATE TABLE spools (
+    workspace TEXT NOT NULL,
+    spool_id  UUID NOT NULL,
+    heard_at  TIMESTAMPTZ NOT NULL,
+    report    TEXT NOT NULL,                             -- JSON; read whole, never searched
+    PRIMARY KEY (workspace, spool_id)
 );

@@ -36,7 +36,7 @@ CREATE TABLE webhook_events (
     raw_body        BLOB                                 -- the bytes of what is not JSON
 ) STRICT;
 
--- Eight indexes. Each comment holds the query that needs it.
+-- Nine indexes. Each comment holds the query that needs it.
 
 -- query: SELECT count(*) FROM webhook_events WHERE received_at >= '2026-11-24T00:00:00.000000Z'
 CREATE INDEX webhook_events_received ON webhook_events (received_at);
@@ -56,6 +56,9 @@ CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
 -- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
 CREATE INDEX webhook_events_dead ON webhook_events (discarded_at, request_id)
     WHERE status = 'FAILED';
+-- What belongs to no conversation is read by itself, to keep it elsewhere.
+-- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '0' ORDER BY id LIMIT 50
+CREATE INDEX webhook_events_loose ON webhook_events (workspace, id) WHERE conversation_id IS NULL;
 
 -- The eight states and which may follow which: the same table as `EventStatus::may_become`.
 CREATE TRIGGER webhook_events_transition BEFORE UPDATE OF status ON webhook_events
@@ -126,7 +129,15 @@ CREATE TABLE messages (
     content         TEXT NOT NULL,
     tool_calls      TEXT,
     timestamp       TEXT NOT NULL,
-    metadata        TEXT NOT NULL
+    metadata        TEXT NOT NULL,
+    -- What the transcript adds. What a message is made of, in order, is in blocks: of its texts only how long they
+    -- are, for the content has the words. The tokens are in metadata too, with all their kinds.
+    blocks          TEXT,                                -- JSON array of objects
+    model           TEXT,
+    input_tokens    INTEGER,
+    output_tokens   INTEGER,
+    cache_read_tokens INTEGER,
+    cache_creation_tokens INTEGER
 ) STRICT;
 
 CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
@@ -147,6 +158,21 @@ CREATE TABLE tool_uses (
 
 CREATE INDEX tool_uses_conversation ON tool_uses (conversation_id, timestamp);
 
+-- One row per subagent: a thread of a conversation beside the main one.
+CREATE TABLE subagents (
+    id              TEXT NOT NULL PRIMARY KEY,
+    workspace       TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    agent_id        TEXT NOT NULL,                       -- Claude Code's id, as in the metadata of messages
+    agent_type      TEXT,
+    tool_use_id     TEXT,                                -- Claude Code's id of the tool use that started it
+    started_at      TEXT NOT NULL,
+    last_event_at   TEXT NOT NULL,
+    stopped_at      TEXT
+) STRICT;
+
+CREATE INDEX subagents_conversation ON subagents (conversation_id);
+
 -- Keys as hashes; the secret is nowhere.
 CREATE TABLE api_keys (
     id         TEXT NOT NULL PRIMARY KEY,
@@ -165,7 +191,8 @@ CREATE TABLE commits (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
-    messages TEXT NOT NULL                               -- JSON array of ids in messages
+    messages TEXT NOT NULL,                              -- JSON array of ids in messages
+    tool_uses TEXT NOT NULL                              -- JSON array of ids in tool_uses
 ) STRICT;
 
 -- Full text search, for SQLite 3.43 or later. The words are computed by the program and stored joined by
@@ -175,19 +202,22 @@ CREATE TABLE commits (
 CREATE VIRTUAL TABLE event_words USING fts5(
     words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );
-CREATE VIRTUAL TABLE message_words USING fts5(
-    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
-);
-
--- What the rows of event_words and message_words are about. A key is a time in milliseconds times 2^20
+-- What the rows of event_words are about. A key is a time in milliseconds times 2^20
 -- and a number that tells apart what has the same: so the newest are found first without sorting.
 CREATE TABLE event_keys (
     key      INTEGER PRIMARY KEY,                        -- the rowid in event_words
     event_id TEXT NOT NULL UNIQUE
 ) STRICT;
-CREATE TABLE message_keys (
-    key        INTEGER PRIMARY KEY,                      -- the rowid in message_words
-    message_id TEXT NOT NULL UNIQUE
+
+-- Messages and tool uses are searched together, so one index holds both. It is built as event_words is.
+CREATE VIRTUAL TABLE subject_words USING fts5(
+    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
+);
+CREATE TABLE subject_keys (
+    key             INTEGER PRIMARY KEY,                 -- the rowid in subject_words
+    subject_id      TEXT NOT NULL UNIQUE,                -- in messages or tool_uses
+    conversation_id TEXT NOT NULL,
+    is_tool_use     INTEGER NOT NULL
 ) STRICT;
 
 -- How far the commits are searchable: the commit to go on with, and how much of it is done. One row.
@@ -197,3 +227,18 @@ CREATE TABLE index_position (
     done      INTEGER NOT NULL
 ) STRICT;
 INSERT INTO index_position (id, commit_id, done) VALUES (1, 0, 0);
+
+-- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
+CREATE TABLE index_backlog (
+    table_name TEXT NOT NULL PRIMARY KEY,                -- messages or tool_uses
+    after_id   TEXT NOT NULL                             -- up to this one it is done
+) STRICT;
+
+-- The newest report of each spool, as its drainer gave it: one row a machine and user.
+CREATE TABLE spools (
+    workspace TEXT NOT NULL,
+    spool_id  TEXT NOT NULL,
+    heard_at  TEXT NOT NULL,
+    report    TEXT NOT NULL,                             -- JSON; read whole, never searched
+    PRIMARY KEY (workspace, spool_id)
+) STRICT;

@@ -1,10 +1,13 @@
+DROP TABLE spools;
+DROP TABLE index_backlog;
 DROP TABLE index_position;
-DROP TABLE message_keys;
+DROP TABLE subject_keys;
+DROP TABLE subject_words;
 DROP TABLE event_keys;
-DROP TABLE message_words;
 DROP TABLE event_words;
 DROP TABLE commits;
 DROP TABLE api_keys;
+DROP TABLE subagents;
 DROP TABLE tool_uses;
 DROP TABLE messages;
 DROP TABLE conversations;
