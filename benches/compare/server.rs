@@ -153,7 +153,7 @@ impl Bare {
              ATTACH '{}' AS server;
              DROP TABLE IF EXISTS temp.events; DROP TABLE IF EXISTS temp.ids; DROP TABLE IF EXISTS temp.tools;
              CREATE TEMP TABLE events AS SELECT * FROM server.webhook_events WHERE {of} ORDER BY id;
-             CREATE TEMP TABLE ids AS SELECT i.* FROM temp.events e JOIN server.request_ids i USING (request_id) ORDER BY e.rowid;
+             CREATE TEMP TABLE ids AS SELECT i.* FROM temp.events e JOIN server.request_ids i USING (workspace, request_id) ORDER BY e.rowid;
              CREATE TEMP TABLE tools AS SELECT t.* FROM temp.events e JOIN server.tool_uses t ON t.id = e.tool_use_id ORDER BY e.rowid;
              DETACH server;",
             path.display()
