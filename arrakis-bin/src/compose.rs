@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::conservation::SpoolReporter;
-use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::delivery::drain::{DrainConfig, Drainer};
 use arrakis_core::delivery::layers::{DeliveryConfig, EnvelopeMap, MapEnvelopes, delivery_stack};
@@ -14,7 +13,7 @@ use arrakis_core::delivery::receiver;
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::retry::RetryJob;
-use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports};
+use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports, StoredDeadLetters};
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
 use arrakis_store_fs::source::{Follower, ShipConfig, Shipper};
@@ -38,9 +37,9 @@ use crate::config::{
 };
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + Archive + KeyStore + SpoolReports + DeadLetters {}
+pub trait Store: EventStore + Archive + KeyStore + SpoolReports + StoredDeadLetters {}
 
-impl<T: EventStore + Archive + KeyStore + SpoolReports + DeadLetters> Store for T {}
+impl<T: EventStore + Archive + KeyStore + SpoolReports + StoredDeadLetters> Store for T {}
 
 /// Which database a URL names.
 enum Database<'a> {

@@ -75,7 +75,8 @@ pub async fn a_claim_can_be_rescued_and_its_row_run_out_of_retries(
         assert_eq!(status_of(&*store, id).await, expected);
         now = now.plus(Duration::from_secs(300));
     }
-    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.error_code.as_deref(), Some("too_deep"));
     for pair in row.transitions.windows(2) {
         assert_eq!(pair[0].to, pair[1].from);
@@ -93,7 +94,8 @@ pub async fn only_legal_transitions_happen_and_each_leaves_a_trail(
     record_one(&*store, (arrival, verdict)).await;
     assert!(store.transition(id, EventStatus::Success, "me", "why not").await.is_err());
     store.transition(id, EventStatus::Pending, "me", "please").await.expect("a redrive");
-    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.status, EventStatus::Pending);
     assert_eq!(row.transitions.len(), 1);
     let step = &row.transitions[0];
@@ -116,7 +118,13 @@ pub async fn pruning_keeps_the_ledger(fixture: &impl EventStoreFixture) {
     let cut = fixture.clock().now();
     let young = record_one(&*store, arrivals.next("b", hook("s", "Stop", ""))).await;
     assert_eq!(store.prune(cut, 100).await.expect("prune"), 1);
-    assert!(store.event(EventKey::Id(first.event_id)).await.expect("event").is_none());
+    assert!(
+        store
+            .event(DEFAULT_WORKSPACE, EventKey::Id(first.event_id))
+            .await
+            .expect("event")
+            .is_none()
+    );
     assert_eq!(status_of(&*store, waiting_id).await, EventStatus::Error);
     assert_eq!(status_of(&*store, young.event_id).await, EventStatus::Success);
     let repeat = record_one(&*store, arrivals.next("a", payload)).await;
