@@ -128,7 +128,7 @@ impl EventStore for PgStore {
             .await
     }
 
-    async fn discard(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
         let (call, now) = (Arc::new((actor.to_owned(), reason.to_owned())), self.clock.now());
         self.pool
             .write("discard an event", move |conn| {

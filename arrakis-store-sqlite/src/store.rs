@@ -123,7 +123,7 @@ impl EventStore for SqliteStore {
         self.writer.run("change an event's state", transition).await
     }
 
-    async fn discard(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
         let (actor, reason) = (actor.to_owned(), reason.to_owned());
         let discard =
             move |conn: &mut _, at: &_| work::discard(conn, event_id, &actor, &reason, at);

@@ -148,7 +148,7 @@ pub(super) async fn discard(
     chosen
         .each(store, async |event| {
             progress.step(1);
-            let done = store.discard(event.id, &actor, "discarded by hand").await;
+            let done = store.give_up(event.id, &actor, "discarded by hand").await;
             totals.count(&event, done)
         })
         .await?;

@@ -367,7 +367,7 @@ impl EventStore for MemoryStore {
         Ok(())
     }
 
-    async fn discard(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
         let at = self.clock.now();
         let mut state = self.state();
         let row = state.undiscarded(event_id)?;

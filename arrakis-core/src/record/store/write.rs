@@ -100,7 +100,7 @@ pub trait EventStore: EventReader {
     /// # Errors
     ///
     /// There is no such row, it is discarded already, or it is in another state.
-    async fn discard(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError>;
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError>;
 
     /// Makes the text of up to `limit` commits searchable: the payloads, messages and tool uses that they
     /// wrote. Returns how many it took; less than `limit` means that nothing is left. What an earlier version

@@ -111,14 +111,14 @@ pub async fn what_was_discarded_stays_as_it_is(fixture: &impl EventStoreFixture)
     let id = arrival.event_id;
     let (_, failure) = failed(arrival.clone());
     record_one(&*store, (arrival, failure.clone())).await;
-    assert!(store.discard(id, "me", "too early").await.is_err(), "it is tried again first");
+    assert!(store.give_up(id, "me", "too early").await.is_err(), "it is tried again first");
     let due = fixture.clock().now().plus(FIRST_RETRY_DELAY);
     let claim = store.claim_due(due, START, 1).await.expect("claim").remove(0);
     store.complete(claim, failure, None).await.expect("complete");
     let before = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(before.summary.discarded_at, None);
 
-    store.discard(id, "me", "nobody needs it").await.expect("discard");
+    store.give_up(id, "me", "nobody needs it").await.expect("discard");
     let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.status, EventStatus::Failed);
     assert_eq!(row.summary.discarded_at, Some(fixture.clock().now()));
@@ -126,8 +126,8 @@ pub async fn what_was_discarded_stays_as_it_is(fixture: &impl EventStoreFixture)
     let step = row.transitions.last().expect("a step");
     assert_eq!((step.from, step.to), (EventStatus::Failed, EventStatus::Failed));
     assert_eq!((step.actor.as_str(), step.reason.as_str()), ("me", "nobody needs it"));
-    assert!(store.discard(id, "me", "again").await.is_err());
+    assert!(store.give_up(id, "me", "again").await.is_err());
     assert!(store.transition(id, EventStatus::Pending, "me", "after all").await.is_err());
-    assert!(store.discard(Uuid::nil(), "me", "").await.is_err());
+    assert!(store.give_up(Uuid::nil(), "me", "").await.is_err());
     assert!(store.claim_due(due, START, 10).await.expect("claim").is_empty());
 }
