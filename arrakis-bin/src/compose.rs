@@ -12,8 +12,11 @@ use arrakis_core::delivery::layers::{DeliveryConfig, EnvelopeMap, MapEnvelopes, 
 use arrakis_core::delivery::receiver;
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
+use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
-use arrakis_core::record::store::{Archive, EventStore, KeyStore, SpoolReports, StoredDeadLetters};
+use arrakis_core::record::store::{
+    Archive, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+};
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
 use arrakis_store_fs::source::{Follower, ShipConfig, Shipper};
@@ -37,9 +40,15 @@ use crate::config::{
 };
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + Archive + KeyStore + SpoolReports + StoredDeadLetters {}
+pub trait Store:
+    EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+{
+}
 
-impl<T: EventStore + Archive + KeyStore + SpoolReports + StoredDeadLetters> Store for T {}
+impl<T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters> Store
+    for T
+{
+}
 
 /// Which database a URL names.
 enum Database<'a> {
@@ -184,12 +193,15 @@ pub async fn run_server(
         server,
     );
     let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
+    let (events, policy) = (Arc::<dyn Store>::clone(&store), config.retention.clone());
+    let prune = PruneJob::new(events, Arc::clone(&clock), policy);
     let retry = RetryJob::new(store, clock, Arc::new(RetrySchedule::default()));
     let stopped = shutdown.clone().cancelled_owned();
     tokio::join!(
         serve(listener, router(state), serving, stopped),
         retry.run(&shutdown),
-        index.run(&shutdown)
+        index.run(&shutdown),
+        prune.run(&shutdown)
     );
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::feed::{self, Touched};
 use crate::read;
-use crate::row::{At, DetailRow, SummaryRow, shown};
+use crate::row::{DetailRow, SummaryRow, shown};
 use crate::schema::webhook_events;
 use crate::work;
 
@@ -88,10 +88,7 @@ pub(crate) async fn discard(
     now: Timestamp,
 ) -> Result<u64, TxError> {
     let rows = dead_rows(conn, workspace, ids).await?;
-    diesel::update(webhook_events::table.filter(webhook_events::id.eq_any(&rows)))
-        .set((webhook_events::discarded_at.eq(At(now)), webhook_events::updated_at.eq(At(now))))
-        .execute(conn)
-        .await?;
+    work::give_up(conn, &rows, PERSON, "discarded", now).await?;
     let count = rows.len() as u64;
     feed::commit(conn, &Touched::events(rows), now).await?;
     Ok(count)

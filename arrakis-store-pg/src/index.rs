@@ -81,6 +81,12 @@ pub(crate) async fn step(
     Ok(Some(whole))
 }
 
+/// Keeps everybody from indexing until this transaction is over; waits for whoever does.
+pub(crate) async fn hold(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    const HOLD: &str = "SELECT position FROM search_position FOR UPDATE";
+    Statement::<Text>::new(HOLD).get_result::<String>(conn).await.map(|_| ())
+}
+
 async fn index_events(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
     type Row = (Uuid, Option<JsonText<'static>>, Option<Vec<u8>>);
     for ids in ids.chunks(TEXTS_AT_ONCE) {
@@ -129,7 +135,7 @@ async fn write_events(
 }
 
 /// Deletes old commits, a few at a time; what waits to be indexed is never that old while a server runs.
-async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
+pub(crate) async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     const SQL: &str = "DELETE FROM commits WHERE id IN (\
         SELECT id FROM commits WHERE xid < (\
             SELECT pg_snapshot_xmin(split_part(position, '/', 1)::pg_snapshot) FROM search_position) \

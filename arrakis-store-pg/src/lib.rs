@@ -19,7 +19,8 @@
 //! * `connect`, `pool`, `migrate`: connections, transactions, and the schema
 //! * `writer`: group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
-//! * `work`: claims, completion, changes of state, pruning
+//! * `work`: claims, completion, changes of state
+//! * `retention`: pruning
 //! * `feed`: what follows the commits
 //! * `index`: texts, made searchable
 //! * `search`, `documents`: what a search asks for; messages and tool uses, searched
@@ -40,6 +41,7 @@ mod keys;
 mod migrate;
 mod pool;
 mod read;
+mod retention;
 mod row;
 mod schema;
 mod search;

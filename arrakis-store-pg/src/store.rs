@@ -10,9 +10,9 @@ use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
-    StoreError, StoredDeadLetters, Verdict,
+    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
+    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention,
+    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -28,7 +28,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, index, keys, migrate, read, spools, work};
+use crate::{archive, documents, index, keys, migrate, read, retention, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -128,8 +128,14 @@ impl EventStore for PgStore {
             .await
     }
 
-    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        self.pool.write("prune events", move |conn| work::prune(conn, before, limit).boxed()).await
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+        let (call, now) = (Arc::new((actor.to_owned(), reason.to_owned())), self.clock.now());
+        self.pool
+            .write("discard an event", move |conn| {
+                let call = Arc::clone(&call);
+                async move { work::discard(conn, event_id, &call.0, &call.1, now).await }.boxed()
+            })
+            .await
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
@@ -270,6 +276,34 @@ impl Archive for PgStore {
             .read("read a conversation", move |conn| {
                 let (workspace, session_id) = (workspace.clone(), session_id.clone());
                 async move { Ok(archive::values(conn, &workspace, &session_id).await?) }.boxed()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Retention for PgStore {
+    async fn prune(
+        &self,
+        cutoffs: &Cutoffs,
+        from: PrunePosition,
+        limit: usize,
+    ) -> Result<PruneStep, StoreError> {
+        let (cutoffs, now) = (Arc::new(cutoffs.clone()), self.clock.now());
+        self.pool
+            .write("prune what is old", move |conn| {
+                let cutoffs = Arc::clone(&cutoffs);
+                async move { retention::prune(conn, &cutoffs, from, limit, now).await }.boxed()
+            })
+            .await
+    }
+
+    async fn prunable(&self, cutoffs: &Cutoffs) -> Result<Vec<Prunable>, StoreError> {
+        let cutoffs = Arc::new(cutoffs.clone());
+        self.pool
+            .read("count what is old", move |conn| {
+                let cutoffs = Arc::clone(&cutoffs);
+                async move { retention::prunable(conn, &cutoffs).await }.boxed()
             })
             .await
     }

@@ -1,10 +1,8 @@
-//! What happens to audit rows after they are recorded: claims, completion, changes of state, pruning.
+//! What happens to audit rows after they are recorded: claims, completion, changes of state.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::id;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::adapter::{LedgerAnswer, Outcome, failure_text};
 use arrakis_core::record::store::{Arrival, Claim, StoreError, Verdict};
@@ -307,6 +305,51 @@ pub(crate) async fn transition(
     Ok(())
 }
 
+/// Gives a row in `FAILED` up because `actor` asked for it.
+pub(crate) async fn discard(
+    conn: &mut AsyncPgConnection,
+    event_id: Uuid,
+    actor: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), TxError> {
+    let found = webhook_events::table
+        .find(event_id)
+        .filter(webhook_events::discarded_at.is_null())
+        .select(webhook_events::status)
+        .for_update()
+        .get_result::<State>(conn)
+        .await
+        .optional()?;
+    let Some(State(from)) = found else {
+        return Err(TxError::Refused(StoreError::NotFound(format!("event {event_id}"))));
+    };
+    let to = EventStatus::Failed;
+    if from != to {
+        return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
+    }
+    give_up(conn, &[event_id], actor, reason, now).await?;
+    feed::commit(conn, &Touched::events(vec![event_id]), now).await?;
+    Ok(())
+}
+
+/// Marks rows in `FAILED` as discarded, for a transaction that tells the feed itself.
+pub(crate) async fn give_up(
+    conn: &mut AsyncPgConnection,
+    ids: &[Uuid],
+    actor: &str,
+    reason: &str,
+    now: Timestamp,
+) -> QueryResult<()> {
+    diesel::update(webhook_events::table.filter(webhook_events::id.eq_any(ids)))
+        .set((webhook_events::discarded_at.eq(At(now)), webhook_events::updated_at.eq(At(now))))
+        .execute(conn)
+        .await?;
+    let rows: Vec<_> = ids.iter().map(|id| (*id, reason.to_owned())).collect();
+    let (from, to) = (EventStatus::Failed, EventStatus::Failed);
+    Change { actor, now }.leave_trail(conn, from, to, &rows).await
+}
+
 /// Changes of state by one actor at one moment. Every change of state passes here.
 struct Change<'a> {
     actor: &'a str,
@@ -323,11 +366,6 @@ impl Change<'_> {
         rows: &[(Uuid, String)],
     ) -> QueryResult<()> {
         use webhook_events::{claim_token, claimed_at, id, processed_at, status, updated_at};
-        const TRAIL: &str = "INSERT INTO event_transitions \
-            (event_id, from_status, to_status, at, actor, reason) \
-            SELECT v.id, n.from_status, n.to_status, n.at, n.actor, v.reason \
-            FROM unnest(?, ?) AS v (id, reason), \
-            (SELECT ? AS from_status, ? AS to_status, ? AS at, ? AS actor) AS n";
         if rows.is_empty() {
             return Ok(());
         }
@@ -356,8 +394,26 @@ impl Change<'_> {
                 .execute(conn)
                 .await?;
         }
+        self.leave_trail(conn, from, to, rows).await
+    }
+
+    /// Tells the trail what happened to rows.
+    async fn leave_trail(
+        &self,
+        conn: &mut AsyncPgConnection,
+        from: EventStatus,
+        to: EventStatus,
+        rows: &[(Uuid, String)],
+    ) -> QueryResult<()> {
+        const TRAIL: &str = "INSERT INTO event_transitions \
+            (event_id, from_status, to_status, at, actor, reason) \
+            SELECT v.id, n.from_status, n.to_status, n.at, n.actor, v.reason \
+            FROM unnest(?, ?) AS v (id, reason), \
+            (SELECT ? AS from_status, ? AS to_status, ? AS at, ? AS actor) AS n";
         Statement::<()>::new(TRAIL)
-            .bind::<Array<diesel::sql_types::Uuid>>(&ids)
+            .bind::<Array<diesel::sql_types::Uuid>>(
+                rows.iter().map(|row| row.0).collect::<Vec<_>>(),
+            )
             .bind::<Array<Text>>(rows.iter().map(|row| shown(&row.1)).collect::<Vec<_>>())
             .bind::<sql_types::EventStatus>(State(from))
             .bind::<sql_types::EventStatus>(State(to))
@@ -367,45 +423,4 @@ impl Change<'_> {
             .await?;
         Ok(())
     }
-}
-
-/// Deletes settled rows received before `before`, with their trails and what is searched of them;
-/// returns how many.
-pub(crate) async fn prune(
-    conn: &mut AsyncPgConnection,
-    before: Timestamp,
-    limit: usize,
-) -> Result<u64, TxError> {
-    // The ledger outlives the audit row, and from then on is the only one to know its state.
-    const KEEP_STATUS: &str = "UPDATE request_ids AS r \
-        SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
-        FROM webhook_events AS e WHERE e.id = ANY(?) \
-        AND r.workspace = e.workspace AND r.request_id = e.request_id \
-        AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
-    // Ids begin with the millisecond of receipt, so the key itself finds the oldest rows.
-    let ceiling = id::uuid_v7(before.plus(Duration::from_millis(1)), [0; 10]);
-    let settled = "status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
-    let ids: Vec<Uuid> = webhook_events::table
-        .filter(webhook_events::id.lt(ceiling))
-        .filter(webhook_events::received_at.lt(At(before)))
-        .filter(diesel::dsl::sql::<Bool>(settled))
-        .order(webhook_events::id.asc())
-        .select(webhook_events::id)
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .for_update()
-        .skip_locked()
-        .load(conn)
-        .await?;
-    Statement::<()>::new(KEEP_STATUS)
-        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
-        .execute(conn)
-        .await?;
-    Statement::<()>::new("DELETE FROM event_search WHERE event_id = ANY(?)")
-        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
-        .execute(conn)
-        .await?;
-    diesel::delete(webhook_events::table.filter(webhook_events::id.eq_any(&ids)))
-        .execute(conn)
-        .await?;
-    Ok(ids.len() as u64)
 }

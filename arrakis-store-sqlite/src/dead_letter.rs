@@ -89,12 +89,7 @@ pub(crate) fn discard(
 ) -> Result<u64, TxError> {
     let rows = dead_rows(conn, workspace, ids)?;
     for row in &rows {
-        diesel::update(webhook_events::table.find(row))
-            .set((
-                webhook_events::discarded_at.eq(&now.text),
-                webhook_events::updated_at.eq(&now.text),
-            ))
-            .execute(conn)?;
+        work::give_up(conn, row, PERSON, "discarded", now)?;
     }
     let discarded = rows.len() as u64;
     Touched::events(rows).write(conn, now)?;

@@ -141,7 +141,10 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
         }
     }
     for text in &step.documents {
-        search::documents::put(conn, text)?;
+        // So may its conversation have been.
+        if text.is_there(conn)? {
+            search::documents::put(conn, text)?;
+        }
     }
     if let Some(Backlog { table_name, up_to_id, .. }) = &step.backlog {
         match up_to_id {

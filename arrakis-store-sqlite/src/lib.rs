@@ -20,7 +20,8 @@
 //! * `pool`, `migrate`: connections, and the schema
 //! * `writer`: the thread that writes, and group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
-//! * `work`: claims, completion, changes of state, pruning
+//! * `work`: claims, completion, changes of state
+//! * `retention`: pruning, and giving space back
 //! * `feed`: which rows each commit touched
 //! * `index`, `search`: making texts searchable, and finding them
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
@@ -40,6 +41,7 @@ mod keys;
 mod migrate;
 mod pool;
 mod read;
+mod retention;
 mod row;
 mod schema;
 mod search;

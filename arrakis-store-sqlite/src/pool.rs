@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use arrakis_core::record::store::StoreError;
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::result::QueryResult;
+use diesel::sql_types::BigInt;
 use diesel::{Connection, ConnectionError, ConnectionResult, RunQueryDsl, SqliteConnection};
 use diesel_async::AsyncConnection;
 use diesel_async::pooled_connection::deadpool::Pool;
@@ -40,7 +42,8 @@ pub(crate) fn open_writer(
 
 fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryResult<()> {
     conn.batch_execute(&busy_timeout(config))?;
-    enter_wal(conn, config.busy_timeout)?;
+    until_free(config.busy_timeout, || give_space_back_later(conn))?;
+    until_free(config.busy_timeout, || enter_wal(conn))?;
     conn.batch_execute("PRAGMA synchronous = FULL")?; // a commit is on the disk before it is answered
     conn.batch_execute("PRAGMA foreign_keys = ON")?;
     conn.batch_execute("PRAGMA temp_store = MEMORY")?;
@@ -49,23 +52,37 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
     conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
 }
 
-/// Turns the write-ahead log on, which stays on in the file. Doing so needs the file alone, and SQLite
-/// may refuse without waiting when two processes try at once.
+/// Has a new database keep account of what stands where, so that free pages can be given back. That is decided
+/// before its first page is written, and stays so in the file.
+fn give_space_back_later(conn: &mut SqliteConnection) -> QueryResult<()> {
+    let pages = sql::<BigInt>("(SELECT page_count FROM pragma_page_count)");
+    if diesel::select(pages).get_result::<i64>(conn)? == 0 {
+        conn.batch_execute("PRAGMA auto_vacuum = INCREMENTAL")?;
+    }
+    Ok(())
+}
+
+/// Turns the write-ahead log on, which stays on in the file.
+fn enter_wal(conn: &mut SqliteConnection) -> QueryResult<()> {
+    diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn).map(|_| ())
+}
+
+/// Does what needs the file alone: SQLite may refuse it without waiting when two processes try at once.
 #[allow(clippy::disallowed_methods, reason = "connections are opened on blocking threads")]
-fn enter_wal(conn: &mut SqliteConnection, timeout: Duration) -> QueryResult<()> {
+fn until_free(timeout: Duration, mut set_up: impl FnMut() -> QueryResult<()>) -> QueryResult<()> {
     let began = Instant::now();
     loop {
-        match diesel::sql_query("PRAGMA journal_mode = WAL").execute(conn) {
+        match set_up() {
             Err(error) if is_locked(&error) && began.elapsed() < timeout => {
-                std::thread::sleep(WAL_RETRY_DELAY);
+                std::thread::sleep(RETRY_DELAY);
             }
-            done => return done.map(|_| ()),
+            done => return done,
         }
     }
 }
 
-/// Between two tries to turn the log on: long against the switch itself, short against a start.
-const WAL_RETRY_DELAY: Duration = Duration::from_millis(10);
+/// Between two tries to set a file up: long against the switch itself, short against a start.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 fn busy_timeout(config: &SqliteConfig) -> String {
     format!("PRAGMA busy_timeout = {}", config.busy_timeout.as_millis())

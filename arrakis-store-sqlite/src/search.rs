@@ -20,7 +20,7 @@ use diesel::sql_types::{Bool, Text as SqlText};
 use uuid::Uuid;
 
 use crate::row::SummaryRow;
-use crate::schema::{event_keys, event_words, webhook_events};
+use crate::schema::{event_keys, event_words, messages, tool_uses, webhook_events};
 
 /// Audit rows whose payload holds all words of `text`, newest first.
 pub(crate) fn find_events(
@@ -103,6 +103,16 @@ impl Text {
             is_tool_use: matches!(document, SearchDocument::ToolUse { .. }),
             words: Vec::from_iter(words).join(" "),
             keys: keys_at(document.at().as_millis()),
+        }
+    }
+
+    /// Whether the message or tool use is still stored.
+    pub(crate) fn is_there(&self, conn: &mut SqliteConnection) -> QueryResult<bool> {
+        let id = self.id.as_str();
+        if self.is_tool_use {
+            diesel::select(diesel::dsl::exists(tool_uses::table.find(id))).get_result(conn)
+        } else {
+            diesel::select(diesel::dsl::exists(messages::table.find(id))).get_result(conn)
         }
     }
 

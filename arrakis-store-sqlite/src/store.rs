@@ -11,9 +11,9 @@ use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, SearchCursor, SearchFilter, SearchPage, SpoolReports,
-    StoreError, StoredDeadLetters, Verdict,
+    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
+    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
+    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -28,7 +28,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, index, keys, read, search, spools, work};
+use crate::{archive, documents, feed, index, keys, read, retention, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -123,9 +123,11 @@ impl EventStore for SqliteStore {
         self.writer.run("change an event's state", transition).await
     }
 
-    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        let prune = move |conn: &mut _, at: &_| work::prune(conn, before, limit, at);
-        self.writer.run("prune events", prune).await
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let discard =
+            move |conn: &mut _, at: &_| work::discard(conn, event_id, &actor, &reason, at);
+        self.writer.run("discard an event", discard).await
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
@@ -240,6 +242,67 @@ impl Archive for SqliteStore {
         let (workspace, session_id) = (workspace.to_owned(), session_id.to_owned());
         let read = move |conn: &mut _| archive::values(conn, &workspace, &session_id);
         self.readers.read("read a conversation", read).await
+    }
+}
+
+#[async_trait]
+impl Retention for SqliteStore {
+    async fn prune(
+        &self,
+        cutoffs: &Cutoffs,
+        from: PrunePosition,
+        limit: usize,
+    ) -> Result<PruneStep, StoreError> {
+        let (cutoffs, limit) = (Arc::new(cutoffs.clone()), limit.max(1));
+        let known = Arc::clone(&cutoffs);
+        match from {
+            PrunePosition::Events(after) => {
+                let find = move |conn: &mut _| retention::old_events(conn, &cutoffs, after, limit);
+                let found = self.readers.read("find old events", find).await?;
+                let next = Some(found.next);
+                if found.ids.is_empty() {
+                    return Ok(PruneStep { pruned: Pruned::default(), next });
+                }
+                let delete = move |conn: &mut _, _: &_| retention::delete_events(conn, &found.ids);
+                let pruned = self.writer.run("prune events", delete).await?;
+                Ok(PruneStep { pruned, next })
+            }
+            PrunePosition::Conversations(after) => {
+                let find =
+                    move |conn: &mut _| retention::old_conversations(conn, &cutoffs, after, limit);
+                let found = self.readers.read("find old conversations", find).await?;
+                if found.ids.is_empty() {
+                    return Ok(PruneStep { pruned: Pruned::default(), next: Some(found.next) });
+                }
+                let delete = move |conn: &mut _, _: &_| {
+                    retention::delete_conversations(conn, &known, after, &found, limit)
+                };
+                self.writer.run("prune conversations", delete).await
+            }
+            PrunePosition::Ledger(after) => {
+                let find = move |conn: &mut _| retention::old_ledger(conn, &cutoffs, after, limit);
+                let found = self.readers.read("find old request ids", find).await?;
+                let next = Some(found.next);
+                if found.ids.is_empty() {
+                    return Ok(PruneStep { pruned: Pruned::default(), next });
+                }
+                let delete = move |conn: &mut _, _: &_| retention::delete_ledger(conn, &found.ids);
+                let pruned = self.writer.run("prune request ids", delete).await?;
+                Ok(PruneStep { pruned, next })
+            }
+            PrunePosition::Space => {
+                let give = move |conn: &mut _, at: &_| retention::give_space_back(conn, at);
+                let more = self.writer.run("give space back", give).await?;
+                let next = more.then_some(PrunePosition::Space);
+                Ok(PruneStep { pruned: Pruned::default(), next })
+            }
+        }
+    }
+
+    async fn prunable(&self, cutoffs: &Cutoffs) -> Result<Vec<Prunable>, StoreError> {
+        let cutoffs = cutoffs.clone();
+        let count = move |conn: &mut _| retention::prunable(conn, &cutoffs);
+        self.readers.read("count what is old", count).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens to audit rows after they are recorded: claims, completion, changes of state, pruning.
+//! What happens to audit rows after they are recorded: claims, completion, changes of state.
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
@@ -14,7 +14,6 @@ use crate::error::TxError;
 use crate::feed::Touched;
 use crate::row::{ArrivalRow, Now, parse, to_json};
 use crate::schema::{event_transitions, request_ids, webhook_events};
-use crate::{feed, index, search};
 
 /// Who is named in the trail for what the store's own workers do.
 const WORKER: &str = "worker";
@@ -247,6 +246,47 @@ pub(crate) fn move_to(
     Ok(())
 }
 
+/// Gives a row in `FAILED` up because `actor` asked for it.
+pub(crate) fn discard(
+    conn: &mut SqliteConnection,
+    event_id: Uuid,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> Result<(), TxError> {
+    let id = event_id.to_string();
+    let found = webhook_events::table
+        .find(&id)
+        .filter(webhook_events::discarded_at.is_null())
+        .select(webhook_events::status)
+        .get_result::<String>(conn)
+        .optional()?;
+    let Some(status) = found else {
+        return Err(TxError::Refused(StoreError::NotFound(format!("event {id}"))));
+    };
+    let (from, to) = (parse("status", &status)?, EventStatus::Failed);
+    if from != to {
+        return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
+    }
+    give_up(conn, &id, actor, reason, now)?;
+    Touched::events(vec![id]).write(conn, now)?;
+    Ok(())
+}
+
+/// Marks a row in `FAILED` as discarded, for a transaction that writes the commit's row itself.
+pub(crate) fn give_up(
+    conn: &mut SqliteConnection,
+    id: &str,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> QueryResult<()> {
+    diesel::update(webhook_events::table.find(id))
+        .set((webhook_events::discarded_at.eq(&now.text), webhook_events::updated_at.eq(&now.text)))
+        .execute(conn)?;
+    leave_trail(conn, id, EventStatus::Failed, EventStatus::Failed, actor, reason, now)
+}
+
 /// Changes a row's state and leaves a row in the trail. Every change of state passes here.
 fn change(
     conn: &mut SqliteConnection,
@@ -285,6 +325,19 @@ fn change(
             ))
             .execute(conn)?;
     }
+    leave_trail(conn, id, from, to, actor, reason, now)
+}
+
+/// Tells the trail what happened to a row.
+fn leave_trail(
+    conn: &mut SqliteConnection,
+    id: &str,
+    from: EventStatus,
+    to: EventStatus,
+    actor: &str,
+    reason: &str,
+    now: &Now,
+) -> QueryResult<()> {
     diesel::insert_into(event_transitions::table)
         .values((
             event_transitions::event_id.eq(id),
@@ -298,40 +351,8 @@ fn change(
     Ok(())
 }
 
-/// Deletes settled rows received before `before`, with their trails and what is searched of them;
-/// returns how many. Old commits go along the way.
-pub(crate) fn prune(
-    conn: &mut SqliteConnection,
-    before: Timestamp,
-    limit: usize,
-    now: &Now,
-) -> Result<u64, TxError> {
-    // The plus keeps SQLite off the index on states, which would read every settled row.
-    let settled = "+status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
-    let rows = webhook_events::table
-        .filter(webhook_events::received_at.lt(before.to_string()))
-        .filter(diesel::dsl::sql::<Bool>(settled))
-        .order(webhook_events::received_at.asc())
-        .select((
-            webhook_events::id,
-            webhook_events::workspace,
-            webhook_events::request_id,
-            webhook_events::status,
-        ))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load::<(String, String, String, String)>(conn)?;
-    for (id, workspace, request_id, status) in &rows {
-        keep_final_status(conn, id, (workspace, request_id), status)?;
-        search::events::remove(conn, id)?;
-        diesel::delete(webhook_events::table.find(id)).execute(conn)?;
-    }
-    let searchable = index::position(conn)?;
-    feed::clean(conn, searchable, now)?;
-    Ok(rows.len() as u64)
-}
-
 /// The ledger outlives the audit row, and from now on is the only one to know its state.
-fn keep_final_status(
+pub(crate) fn keep_final_status(
     conn: &mut SqliteConnection,
     id: &str,
     (workspace, request_id): (&str, &str),

@@ -1,10 +1,12 @@
-//! `arrakis events`: lists audit rows, or shows one.
+//! `arrakis events`: lists audit rows, shows one, and has them tried again or given up.
 //!
 //! As JSON, a list is one array of objects with `id`, `requestId`, `eventType`, `sessionId`,
 //! `receivedAt`, `status`, `processingTimeMs`, `conversationId`, `messageId`, `toolUseId`, `errorCode`,
-//! `errorMessage`, `retryCount`, `retryAfter` and `metadata`, newest first. One event is such an object
+//! `errorMessage`, `retryCount`, `retryAfter`, `discardedAt` and `metadata`, newest first. One event is such an object
 //! with `headers`, `ipAddress`, `transitions` and its body besides: `body` where it is JSON, else
 //! `bodyText`, else `bodyBase64`.
+
+mod change;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -16,14 +18,16 @@ use anyhow::{Context as _, bail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    DEFAULT_WORKSPACE, EventDetail, EventFilter, EventKey, EventReader, EventSummary, Page,
-    Transition,
+    DEFAULT_WORKSPACE, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary,
+    Page, Transition,
 };
 use base64::Engine as _;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+pub use change::{DiscardArgs, RetryArgs, Selection};
 
 use super::Context;
 use super::output::table::{Cell, Column, Table};
@@ -54,6 +58,10 @@ pub enum EventsCommand {
     List(ListArgs),
     /// Show one event with its payload, headers and changes of state. With --json: one object.
     Show(ShowArgs),
+    /// Have events tried again: those that have failed, and with their ids or --status those that are INVALID.
+    Retry(RetryArgs),
+    /// Give FAILED events up for good.
+    Discard(DiscardArgs),
 }
 
 /// The arguments of `arrakis events list`.
@@ -125,15 +133,18 @@ pub struct ShowArgs {
 ///
 /// # Errors
 ///
-/// There is no such event, the store cannot be read, or the output cannot be written.
+/// There is no such event, the store cannot be read or written, nobody confirms, or the output cannot be written.
 pub async fn run(
     args: &EventsArgs,
-    reader: &Arc<dyn EventReader>,
+    store: &Arc<dyn EventStore>,
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
+    let reader: &Arc<dyn EventReader> = &(Arc::clone(store) as _);
     match &args.command {
         EventsCommand::List(args) => list(args, reader, context).await?,
         EventsCommand::Show(args) => show(args, reader, context).await?,
+        EventsCommand::Retry(args) => return change::retry(args, store, context).await,
+        EventsCommand::Discard(args) => return change::discard(args, store, context).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -243,6 +254,9 @@ fn note(event: &EventSummary, zone: &Zone) -> String {
     if let Some(first) = event.metadata.duplicate_of {
         notes.push(format!("repeats {first}"));
     }
+    if event.discarded_at.is_some() {
+        notes.push("discarded".to_owned());
+    }
     if event.retry_count > 0 {
         notes.push(format!("retried {} times", event.retry_count));
     }
@@ -286,6 +300,7 @@ fn write_event(
     line("", summary.error_message.clone())?;
     line("retried", (summary.retry_count > 0).then(|| format!("{} times", summary.retry_count)))?;
     line("next try", summary.retry_after.map(|at| zone.whole_moment(at)))?;
+    line("discarded", summary.discarded_at.map(|at| zone.whole_moment(at)))?;
     line("client", event.ip_address.map(|ip| ip.to_string()))?;
     let mut section = |heading: &str, lines: Vec<String>| -> io::Result<()> {
         if lines.is_empty() {

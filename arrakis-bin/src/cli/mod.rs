@@ -5,6 +5,7 @@
 //! `out`, remarks to `err`, so that `--json` and pipes get results only.
 
 pub mod config_watch;
+mod confirm;
 pub mod conversations;
 pub mod doctor;
 pub mod drain;
@@ -16,6 +17,7 @@ pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod output;
+pub mod prune;
 pub mod queue;
 pub mod redact;
 pub mod search;
@@ -32,7 +34,8 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::base::clock::Clock;
-use arrakis_core::record::store::{EventReader, EventStore, KeyStore};
+use arrakis_core::record::retention::RetentionPolicy;
+use arrakis_core::record::store::{EventReader, EventStore, KeyStore, Retention};
 use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;
@@ -40,7 +43,8 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::compose::{Store, open_without_migrating};
-use crate::config::{env_text, process_env};
+use crate::config::{Config, env_text, process_env};
+use crate::shutdown;
 
 use output::zone::Zone;
 use output::{Terminal, text};
@@ -86,10 +90,12 @@ pub enum Command {
     Drain(drain::DrainArgs),
     /// Look after the spool: list, show, retry, discard, verify, repair, export and import.
     Queue(queue::QueueArgs),
-    /// List stored events, or show one.
+    /// Look after stored events: list, show, retry and discard.
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
+    /// Delete what is kept no longer, as [retention] of the configuration says; a server does so every hour.
+    Prune(prune::PruneArgs),
     /// Search conversations: prompts, answers, tool inputs and outputs.
     Search(search::SearchArgs),
     /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
@@ -125,12 +131,17 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Drain(args) => drain::run(args, context).await,
         Command::Queue(args) => queue::run(&args, context),
         Command::Events(args) => {
-            let reader: Arc<dyn EventReader> = existing_store(context).await?;
-            events::run(&args, &reader, context).await
+            let store: Arc<dyn EventStore> = existing_store(context).await?;
+            events::run(&args, &store, context).await
         }
         Command::Conversations(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
+        }
+        Command::Prune(args) => {
+            let policy = retention(context)?;
+            let store: Arc<dyn Retention> = existing_store(context).await?;
+            prune::run(&args, &store, &policy, &shutdown::on_signal()?, context).await
         }
         Command::Search(args) => {
             let store: Arc<dyn EventStore> = existing_store(context).await?;
@@ -150,6 +161,18 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Logs(args) => logs::run(&args, context),
         Command::Migrate(args) => migrate::run(&args, context).await,
     }
+}
+
+/// For how long the configuration of this home keeps things. What is wrong with it is told.
+fn retention(context: &mut Context) -> anyhow::Result<RetentionPolicy> {
+    let (config, problems) = Config::load(&context.home, &process_env);
+    if let Some(hold) = &config.hold {
+        bail!("nothing is pruned with this configuration: {}; {}", hold.found(), hold.remedy());
+    }
+    for problem in problems {
+        context.remark(&format!("warning: {problem}"))?;
+    }
+    Ok(config.retention)
 }
 
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do

@@ -10,6 +10,7 @@ mod file;
 mod problem;
 mod receivers;
 mod redaction;
+mod retention;
 mod value;
 
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +21,7 @@ use arrakis_core::base::limits::{
     DELIVERY_TIME_MAX, LOG_FILES_MAX, PATH_MAX_BYTES, SPOOL_MAX_BYTES, SPOOL_MAX_FILES,
     TRANSCRIPT_FOLDERS_MAX, TRUSTED_PROXIES_MAX,
 };
+use arrakis_core::record::retention::RetentionPolicy;
 use arrakis_core::session::redact::{RedactConfig, Redactor};
 
 use file::{Document, Section, Unknown};
@@ -66,6 +68,8 @@ pub struct Config {
     pub spool: SpoolLimits,
     /// The limits of the log files.
     pub logs: LogLimits,
+    /// How long a server keeps what is stored.
+    pub retention: RetentionPolicy,
 }
 
 /// How the hook hands events on.
@@ -141,6 +145,7 @@ const NAMES: &[&str] = &[
     "transcripts",
     "spool",
     "logs",
+    "retention",
 ];
 const TRANSCRIPTS_NAMES: &[&str] = &["enabled", "thinking", "folders"];
 const SPOOL_NAMES: &[&str] = &["max_files", "max_bytes"];
@@ -158,6 +163,7 @@ impl Config {
         });
         let document = Document { path: &path, text: text.as_deref().unwrap_or_default() };
         let parsed = document.parse();
+        let is_known = reader.problems.is_empty() && parsed.is_ok();
         let config = match &parsed {
             Ok(table) => Self::read(&mut reader, &Section::root(document, Some(table), NAMES)),
             Err(problem) => {
@@ -171,6 +177,9 @@ impl Config {
         let mut config = Self { hold, ..config };
         // They can be read later, and what the file says about them may not be known.
         config.transcripts.enabled &= config.hold.is_none();
+        if !is_known {
+            config.retention = RetentionPolicy::default(); // what it says may keep more
+        }
         (config, problems)
     }
 
@@ -182,10 +191,12 @@ impl Config {
             index.map(|index| unknown.remove(index))
         };
         let (redact, transcripts) = (slips("redact"), slips("transcripts"));
+        let retention = slips("retention");
         let (redact, redactor) = redaction::read(reader, root, redact);
         let transcripts = Transcripts::read(reader, root, transcripts);
         let spool = SpoolLimits::read(reader, root);
         let logs = LogLimits::read(reader, root);
+        let retention = retention::read(reader, root, retention);
 
         let mut flag = |name, variables, otherwise: (bool, Otherwise<bool>)| {
             reader.setting(root, &mut unknown, name, variables, &Flag, otherwise)
@@ -225,6 +236,7 @@ impl Config {
             transcripts,
             spool,
             logs,
+            retention,
         }
     }
 }

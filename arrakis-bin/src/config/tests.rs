@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
+use arrakis_core::record::retention::Ages;
+
 use super::*;
 
 /// What a value is that must not be told.
@@ -72,6 +74,9 @@ spool.max_files = 5
 spool.max_bytes = 6
 logs.max_bytes = 7
 logs.keep = 8
+retention.events = "9d"
+retention.conversations = "10d"
+retention.workspaces."w".events = "11d"
 destinations."http://b/".api_key = "k2"
 "#;
 
@@ -79,7 +84,8 @@ destinations."http://b/".api_key = "k2"
 fn lines(config: &Config) -> Vec<String> {
     let keyed = keyed(config).into_iter();
     let keyed: Vec<_> = keyed.map(|(url, _, key)| format!("{key} for {url}")).collect();
-    let Config { receivers, spool, logs, redact, transcripts, .. } = config;
+    let Config { receivers, spool, logs, redact, transcripts, retention, .. } = config;
+    let own = retention.workspaces.get("w").map(|ages| ages.events);
     vec![
         format!("url {}", receivers.current),
         format!("key {:?}", keyed.iter().find(|key| key.starts_with("k1"))),
@@ -101,6 +107,9 @@ fn lines(config: &Config) -> Vec<String> {
         format!("bytes {}", spool.max_bytes),
         format!("log bytes {}", logs.max_bytes),
         format!("keep {}", logs.keep),
+        format!("events {:?}", retention.default.events),
+        format!("conversations {:?}", retention.default.conversations),
+        format!("own {own:?}"),
         format!("others {:?}", keyed.iter().find(|key| key.starts_with("k2"))),
     ]
 }
@@ -159,7 +168,8 @@ fn every_setting_of_the_file_is_in_the_documentation_with_what_a_wrong_one_does(
     }
     let documented =
         rows.iter().map(|row| row.trim_matches('|').split('|').next().unwrap()).collect::<String>();
-    for name in NAMES.iter().chain(TRANSCRIPTS_NAMES).chain(SPOOL_NAMES).chain(LOGS_NAMES) {
+    let names = NAMES.iter().chain(TRANSCRIPTS_NAMES).chain(SPOOL_NAMES).chain(LOGS_NAMES);
+    for name in names.chain(retention::NAMES) {
         assert!(documented.contains(name), "{name}");
     }
     let variables: Vec<_> =
@@ -193,6 +203,11 @@ fn a_wrong_value_is_told_with_its_place_and_what_is_used_instead() {
         ("retry_attempts = 0xb", "retry_attempts must be a whole number from 1 to 10"),
         ("delivery = \"later\"", "delivery must be \"spool\" or \"direct\""),
         ("logs = 5", "logs must be a table"),
+        ("retention = 5", "retention must be a table"),
+        (
+            "retention.events = \"0d\"",
+            "retention.events must be \"off\", or a number of days from \"1d\" to \"36500d\"",
+        ),
         ("logs.keep = -1", "logs.keep must be a whole number from 0 to 10000"),
         ("trusted_proxies = [\"x\"]", "entry 1 of trusted_proxies must be an IP address"),
     ] {
@@ -249,6 +264,44 @@ fn a_privacy_setting_that_cannot_be_read_takes_its_strict_form() {
     let (config, problems) = load(file, &[]);
     assert_eq!(config.transcripts.folders, [PathBuf::from("/shared")]);
     assert_eq!(problems.len(), 4);
+}
+
+#[test]
+fn what_cannot_be_read_of_the_retention_keeps_everything_that_it_may_be_about() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let kept = |ages: &Ages| {
+        let days = |age: Option<Duration>| age.map(|age| age.as_secs() / DAY.as_secs());
+        (days(ages.events), days(ages.conversations))
+    };
+    let own = "[retention.workspaces.w]\n";
+    for (file, expected, expected_own) in [
+        ("", (Some(365), None), None),
+        ("[retention]\nevents = \"30d\"", (Some(30), None), None),
+        ("[retention]\nevents = \"off\"\nconversations = \"7d\"", (None, Some(7)), None),
+        (&format!("{own}conversations = \"9d\""), (Some(365), None), Some((Some(365), Some(9)))),
+        (&format!("{own}events = \"off\""), (Some(365), None), Some((None, None))),
+        ("[retention]\nevents = \"5y\"", (None, None), None),
+        ("[retention]\nevents = 30", (None, None), None),
+        ("[retention]\nevents = \"36501d\"", (None, None), None),
+        ("[retention]\nevent = \"900d\"", (None, None), None),
+        ("[retention]\nconversations = \"x\"", (Some(365), None), None),
+        ("retention = \"off\"", (None, None), None),
+        ("[retentoin]\nevents = \"900d\"", (None, None), None),
+        ("[retention.workspace.w]\nevents = \"900d\"", (None, None), None),
+        ("[retention]\nworkspaces = [\"w\"]", (None, None), None),
+        ("[retention]\nworkspaces.w = \"900d\"", (Some(365), None), Some((None, None))),
+        (&format!("{own}events = \"900\""), (Some(365), None), Some((None, None))),
+        (&format!("{own}event = \"900d\""), (Some(365), None), Some((None, None))),
+    ] {
+        let (config, problems) = load(file, &[]);
+        let RetentionPolicy { default, workspaces } = &config.retention;
+        assert_eq!(kept(default), expected, "{file}: {problems:#?}");
+        assert_eq!(workspaces.get("w").map(kept), expected_own, "{file}: {problems:#?}");
+        assert!(config.hold.is_none(), "{file}");
+    }
+    let many: String =
+        (0..1001).map(|n| format!("[retention.workspaces.w{n}]\nevents = \"1d\"\n")).collect();
+    assert_eq!(load(&many, &[]).0.retention, RetentionPolicy::default());
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
+use arrakis_core::base::limits::RETENTION_MAX_DAYS;
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -128,6 +130,39 @@ impl Kind for DeliveryKind {
 
     fn shown(&self, value: &Delivery) -> String {
         format!("{:?}", value.as_str())
+    }
+}
+
+/// For how long something is kept: a number of days; `None` is for good.
+#[derive(Debug)]
+pub(super) struct Age;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Kind for Age {
+    type Value = Option<Duration>;
+
+    fn must_be(&self) -> String {
+        format!("\"off\", or a number of days from \"1d\" to \"{RETENTION_MAX_DAYS}d\"")
+    }
+
+    fn of_toml(&self, value: &DeValue<'_>) -> Option<Option<Duration>> {
+        self.of_text(value.as_str()?)
+    }
+
+    fn of_text(&self, text: &str) -> Option<Option<Duration>> {
+        if text == "off" {
+            return Some(None);
+        }
+        let days = text.strip_suffix('d')?.parse().ok()?;
+        (1..=RETENTION_MAX_DAYS).contains(&u64::from(days)).then(|| Some(DAY * days))
+    }
+
+    fn shown(&self, value: &Option<Duration>) -> String {
+        match value {
+            None => "\"off\"".to_owned(),
+            Some(age) => format!("\"{}d\"", age.as_secs() / DAY.as_secs()),
+        }
     }
 }
 

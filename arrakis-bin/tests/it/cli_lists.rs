@@ -13,7 +13,7 @@ use arrakis_bin::cli::output::zone::Zone;
 use arrakis_bin::cli::{Cli, Command, conversations, events, keys, logs};
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::record::key::ApiKey;
-use arrakis_core::record::store::{EventReader, EventStore, KeyStore, MemoryStore};
+use arrakis_core::record::store::{EventReader, EventStore, KeyStore, MemoryStore, Verdict};
 use arrakis_core::testkit::event_store::{Arrivals, hook};
 use clap::Parser;
 use rand::SeedableRng;
@@ -79,7 +79,10 @@ impl Desk {
         let reader: Arc<dyn EventReader> = self.store.clone();
         let store: Arc<dyn KeyStore> = self.store.clone();
         match &cli.command {
-            Command::Events(args) => events::run(args, &reader, context).await?,
+            Command::Events(args) => {
+                let store: Arc<dyn EventStore> = self.store.clone();
+                events::run(args, &store, context).await?
+            }
             Command::Conversations(args) => conversations::run(args, &reader, context).await?,
             Command::Keys(args) => {
                 let mut rng = rand::rngs::StdRng::seed_from_u64(7);
@@ -130,6 +133,88 @@ RECEIVED (UTC)       STATUS     EVENT         REQUEST ID  SESSION  NOTE
         )
     );
     assert_eq!(desk.remarks(), "");
+}
+
+/// Events in each state that a person may change, a minute apart: `failed`, `error`, `invalid` and `fine`.
+async fn unlucky() -> Desk {
+    let mut desk = Desk::new();
+    let failure = Verdict::Failed { code: "x".to_owned(), message: "why".to_owned() };
+    let (failed, _) = desk.arrivals.next("failed", hook("s-1", "Stop", ""));
+    desk.store.record(vec![(failed, failure.clone())]).await.unwrap();
+    let due = desk.clock.now().plus(Duration::from_secs(60));
+    for claim in desk.store.claim_due(due, Timestamp::EPOCH, 10).await.unwrap() {
+        desk.store.complete(claim, failure.clone(), None).await.unwrap();
+    }
+    desk.clock.advance(Duration::from_secs(60));
+    let (error, _) = desk.arrivals.next("error", hook("s-2", "PreCompact", ""));
+    desk.store.record(vec![(error, failure)]).await.unwrap();
+    desk.clock.advance(Duration::from_secs(60));
+    desk.receive("invalid", "not json").await;
+    desk.clock.advance(Duration::from_secs(60));
+    desk.receive("fine", hook("s-1", "Stop", "")).await;
+    desk
+}
+
+async fn in_state(desk: &mut Desk, status: &str) -> Vec<String> {
+    let list = desk.json(&format!("events list --status {status}")).await;
+    let id = |event: &Value| event["requestId"].as_str().unwrap().to_owned();
+    list.as_array().unwrap().iter().map(id).collect()
+}
+
+#[tokio::test]
+async fn events_that_failed_are_tried_again_where_a_person_says_so() {
+    let mut desk = unlucky().await;
+    let told = desk.error("events retry").await;
+    assert!(told.contains("say which"), "{told}");
+    let told = desk.error("events retry --status success").await;
+    assert!(told.contains("FAILED or ERROR or INVALID, not in SUCCESS"), "{told}");
+    assert_eq!(desk.run("events retry --type Nothing").await, "0 events due now.\n");
+    assert_eq!(desk.run("events retry --session s-2 --type Stop").await, "0 events due now.\n");
+    assert_eq!(desk.run("events retry --all --workspace other").await, "0 events due now.\n");
+    let since = "events retry --all --since 2026-11-24T12:02";
+    assert_eq!(desk.run(since).await, "0 events due now.\n");
+    let retried = desk.json("events retry --all --until 2026-11-24T12:00:30Z").await;
+    let expected = json!({ "retried": 1, "gone": 0, "kept": 0, "problems": [], "unknown": [] });
+    assert_eq!(retried, expected);
+    assert_eq!(in_state(&mut desk, "pending").await, ["failed"]);
+    let show = desk.json("events show failed").await;
+    let step = show["transitions"].as_array().unwrap().last().unwrap();
+    assert_eq!((&step["from"], &step["to"]), (&json!("FAILED"), &json!("PENDING")));
+    assert_eq!(step["reason"], "retried by hand");
+    assert_ne!(step["actor"], "");
+
+    let told = desk.run("events retry --all").await;
+    assert_eq!(told, "1 event due now; a running server applies them within a minute.\n");
+    assert_eq!(in_state(&mut desk, "pending").await, ["error", "failed"]);
+    assert_eq!(in_state(&mut desk, "invalid").await, ["invalid"], "it is to be named");
+    desk.run("events retry invalid fine nowhere").await;
+    assert_eq!(in_state(&mut desk, "pending").await, ["invalid", "error", "failed"]);
+    assert_eq!(in_state(&mut desk, "success").await, ["fine"]);
+    let remark = desk.remarks();
+    assert!(remark.contains("nowhere is not stored"), "{remark}");
+}
+
+#[tokio::test]
+async fn events_that_failed_are_given_up_where_a_person_says_so() {
+    let mut desk = unlucky().await;
+    assert!(desk.error("events discard --yes").await.contains("say which"));
+    assert!(desk.error("events discard --all").await.contains("--yes"), "nobody can confirm it");
+    let told = desk.error("events discard --yes --status error").await;
+    assert!(told.contains("for events in FAILED, not in ERROR"), "{told}");
+    assert_eq!(desk.run("events discard --yes error invalid fine").await, "0 events discarded.\n");
+    let discarded = desk.json("events discard --all --yes").await;
+    let expected = json!({ "discarded": 1, "gone": 0, "kept": 0, "problems": [], "unknown": [] });
+    assert_eq!(discarded, expected);
+    let show = desk.json("events show failed").await;
+    let step = show["transitions"].as_array().unwrap().last().unwrap();
+    assert_eq!((&step["to"], &step["reason"]), (&json!("FAILED"), &json!("discarded by hand")));
+    assert!(show["discardedAt"].is_string());
+    assert!(desk.run("events list --status failed").await.contains("discarded; why"));
+    // What was given up stays so.
+    assert_eq!(desk.run("events discard --all --yes").await, "0 events discarded.\n");
+    assert_eq!(desk.run("events retry failed").await, "0 events due now.\n");
+    assert_eq!(in_state(&mut desk, "failed").await, ["failed"]);
+    assert_eq!(in_state(&mut desk, "error").await, ["error"]);
 }
 
 #[tokio::test]

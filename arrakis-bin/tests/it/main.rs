@@ -15,6 +15,7 @@ mod hook;
 mod install;
 mod logs;
 mod postgres;
+mod prune;
 mod queue;
 mod reading;
 mod receivers;

@@ -55,6 +55,17 @@ pub const PROJECT_DIR_MAX_BYTES: usize = 4096;
 /// Longest URL of a receiver, in bytes: what servers commonly take, and it stands in every header.
 pub const URL_MAX_BYTES: usize = 8 * 1024;
 
+/// How much longer than its workspace keeps audit rows the ledger knows an event: for so long a repeat is
+/// recognised whose first was pruned. A spool that was away for a quarter of a year is older than any that was
+/// seen, and an entry takes some 200 bytes.
+pub const LEDGER_OUTLIVES_EVENTS: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// Most days that a retention may be set to: a hundred years, which any clock can be set back by.
+pub const RETENTION_MAX_DAYS: u64 = 36_500;
+
+/// Most workspaces with a retention of their own: each is compared with what is pruned.
+pub const RETENTION_WORKSPACES_MAX: usize = 1000;
+
 /// Largest `config.toml` that is read, in bytes: real ones have a few hundred.
 pub const CONFIG_FILE_MAX_BYTES: u64 = MIB as u64;
 

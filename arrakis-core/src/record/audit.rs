@@ -65,6 +65,12 @@ impl EventStatus {
         }
     }
 
+    /// Whether nothing more happens to a row in this state, unless a person asks for it.
+    #[must_use]
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Success | Self::Duplicate | Self::Invalid | Self::Failed)
+    }
+
     /// Whether a row in this state may be brought into the state `next`.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {

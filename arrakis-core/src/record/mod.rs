@@ -10,5 +10,6 @@ pub mod ingest;
 pub mod job;
 #[cfg(feature = "runtime")]
 pub mod key;
+pub mod retention;
 #[cfg(feature = "runtime")]
 pub mod store;

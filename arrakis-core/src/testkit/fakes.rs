@@ -127,8 +127,8 @@ impl EventStore for FaultyStore {
         self.inner().await?.transition(event_id, to, actor, reason).await
     }
 
-    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
-        self.inner().await?.prune(before, limit).await
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+        self.inner().await?.give_up(event_id, actor, reason).await
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {

@@ -10,6 +10,7 @@ pub mod key_store;
 pub mod queue;
 pub mod receiver;
 pub mod recorded;
+pub mod retention;
 pub mod retry_policy;
 pub mod sessions;
 pub mod spool_reports;

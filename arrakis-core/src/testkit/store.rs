@@ -10,13 +10,14 @@ use super::archive::ArchiveFixture;
 use super::dead_letters::DeadLettersFixture;
 use super::event_store::{Arrivals, EventStoreFixture};
 use super::key_store::KeyStoreFixture;
+use super::retention::RetentionFixture;
 use super::spool_reports::SpoolReportsFixture;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::dead_letter::DeadLetters;
 use crate::base::id::RequestId;
 use crate::record::store::{
-    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, SpoolReports, StoredDeadLetters, Verdict,
-    WorkspaceDeadLetters,
+    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+    Verdict, WorkspaceDeadLetters,
 };
 
 /// A fresh store `S`. It is a fixture of the suite of each trait that `S` implements.
@@ -63,6 +64,12 @@ impl<S: EventStore + Archive + 'static> ArchiveFixture for StoreFixture<S> {
 
 impl<S: KeyStore + 'static> KeyStoreFixture for StoreFixture<S> {
     fn keys(&self) -> Arc<dyn KeyStore> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+impl<S: EventStore + Retention + 'static> RetentionFixture for StoreFixture<S> {
+    fn retention(&self) -> Arc<dyn Retention> {
         Arc::<S>::clone(&self.store)
     }
 }
@@ -158,6 +165,11 @@ macro_rules! store_conformance {
             $crate::key_store_conformance!($make);
         }
 
+        mod retention {
+            use super::$make;
+            $crate::retention_conformance!($make);
+        }
+
         mod spool_reports {
             use super::$make;
             $crate::spool_reports_conformance!($make);
@@ -197,5 +209,10 @@ mod tests {
     mod key_store {
         use super::make;
         crate::key_store_conformance!(make);
+    }
+
+    mod retention {
+        use super::make;
+        crate::retention_conformance!(make);
     }
 }

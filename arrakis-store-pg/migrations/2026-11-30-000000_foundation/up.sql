@@ -96,6 +96,9 @@ CREATE TABLE request_ids (
     PRIMARY KEY (workspace, request_id)
 );
 
+-- The oldest entries are found by their events' ids, which sort by time.
+CREATE INDEX request_ids_event ON request_ids (event_id);
+
 -- The trail: every change of an audit row's state.
 CREATE TABLE event_transitions (
     id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

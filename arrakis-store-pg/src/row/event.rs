@@ -199,6 +199,7 @@ pub(crate) struct SummaryRow {
     error_message: Option<String>,
     retry_count: i64,
     retry_after: Option<At>,
+    discarded_at: Option<At>,
     metadata: JsonText<'static>,
 }
 
@@ -224,6 +225,7 @@ impl TryFrom<SummaryRow> for EventSummary {
             error_message: row.error_message,
             retry_count: u32::try_from(row.retry_count).unwrap_or(u32::MAX),
             retry_after: row.retry_after.map(|at| at.0),
+            discarded_at: row.discarded_at.map(|at| at.0),
             metadata: json("metadata", row.metadata)?,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Home, record_one};
+use crate::common::{Home, prune, record_one};
 use arrakis_core::record::store::{
     EventFilter, EventReader, EventStore, FeedCursor, Page, SearchFilter,
 };
@@ -87,9 +87,8 @@ async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
     let found = other.events(filter.clone(), Page::first(100)).await.unwrap();
     assert_eq!(found.len(), 20);
 
-    let pruned =
-        home.store.prune(crate::common::start().plus(Duration::from_secs(9)), 100).await.unwrap();
-    assert_eq!(pruned, 20);
+    let pruned = prune(&*home.store, crate::common::start().plus(Duration::from_secs(9))).await;
+    assert_eq!(pruned.events, 20);
     assert!(other.events(filter, Page::first(100)).await.unwrap().is_empty());
 }
 

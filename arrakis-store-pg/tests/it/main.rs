@@ -9,5 +9,6 @@ mod faults;
 mod feed;
 mod monitoring;
 mod record;
+mod retention;
 mod schema;
 mod sessions;

@@ -92,6 +92,9 @@ CREATE TABLE request_ids (
     PRIMARY KEY (workspace, request_id)
 ) STRICT, WITHOUT ROWID;
 
+-- The oldest entries are found by their events' ids, which sort by time.
+CREATE INDEX request_ids_event ON request_ids (event_id);
+
 -- The trail: every change of an audit row's state.
 CREATE TABLE event_transitions (
     id          INTEGER NOT NULL PRIMARY KEY,

@@ -178,6 +178,7 @@ pub(crate) struct SummaryRow {
     error_message: Option<String>,
     retry_count: i64,
     retry_after: Option<String>,
+    discarded_at: Option<String>,
     metadata: String,
 }
 
@@ -210,6 +211,7 @@ impl TryFrom<SummaryRow> for EventSummary {
             error_message: row.error_message,
             retry_count: u32::try_from(row.retry_count).unwrap_or(u32::MAX),
             retry_after: maybe_time("retry_after", row.retry_after.as_deref())?,
+            discarded_at: maybe_time("discarded_at", row.discarded_at.as_deref())?,
             metadata: json("metadata", &row.metadata)?,
         })
     }

@@ -6,6 +6,7 @@ mod common;
 mod conformance;
 mod feed;
 mod record;
+mod retention;
 mod schema;
 mod search;
 mod sessions;

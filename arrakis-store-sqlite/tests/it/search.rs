@@ -1,6 +1,6 @@
 //! Search: what is indexed when, how much at a time, and what is found of it.
 
-use crate::common::{Home, arrival, at, count, says, with_body};
+use crate::common::{Home, arrival, at, count, prune, says, with_body};
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, Verdict,
@@ -39,7 +39,7 @@ async fn what_is_pruned_is_no_longer_found() {
     record(&home.store, &payload("new", 9, "a needle"), "hello").await;
     home.store.index(10).await.unwrap();
     assert_eq!(find(&home.store, text("needle")).await, "new old");
-    assert_eq!(home.store.prune(at(5), 10).await.unwrap(), 1);
+    assert_eq!(prune(&home.store, at(5)).await.events, 1);
     assert_eq!(find(&home.store, text("needle")).await, "new");
     let mut conn = home.beside();
     assert_eq!(count(&mut conn, "event_keys"), 1);
@@ -51,7 +51,7 @@ async fn what_is_pruned_is_no_longer_found() {
 async fn what_is_pruned_before_it_is_indexed_leaves_nothing() {
     let home = Home::new();
     record(&home.store, &payload("old", 0, "a needle"), "hello").await;
-    home.store.prune(at(5), 10).await.unwrap();
+    prune(&home.store, at(5)).await;
     assert_eq!(home.store.index(10).await.unwrap(), 1);
     assert_eq!(count(&mut home.beside(), "event_keys"), 0);
     assert_eq!(messages(&home.store, "hello").await.len(), 1, "messages stay");

@@ -4,10 +4,9 @@
 //! ids.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use arrakis_store_fs::admin::action::Discarder;
 use arrakis_store_fs::admin::entry::{Filter, State, entries};
 use arrakis_store_fs::{Layout, SpoolDir};
@@ -15,6 +14,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::Context;
+use super::super::confirm::confirmed;
 use super::act::Totals;
 use super::progress::Progress;
 use super::{Selection, events, exit, spools};
@@ -42,11 +42,8 @@ pub(super) fn run(args: &DiscardArgs, context: &mut Context) -> anyhow::Result<E
     let filter = args.selection.explicit(context.clock.now(), &State::ALL)?;
     let spools = spools(context);
     if !args.yes {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            bail!("discarding is for good; add --yes to confirm it");
-        }
-        let question = question(&filter, &spools)?;
-        if !is_confirmed(&question, &mut io::stdin().lock(), &mut context.err)? {
+        let must = "discarding is for good; add --yes to confirm it";
+        if !confirmed(must, |_| Ok(question(&filter, &spools)?), context)? {
             context.remark("Nothing was discarded.")?;
             return Ok(ExitCode::FAILURE);
         }
@@ -80,16 +77,4 @@ fn question(filter: &Filter, spools: &[Layout]) -> io::Result<String> {
     let counts: Vec<_> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let what = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
     Ok(format!("Discard {what} for good? [y/N] "))
-}
-
-fn is_confirmed(
-    question: &str,
-    answers: &mut dyn BufRead,
-    err: &mut dyn Write,
-) -> io::Result<bool> {
-    write!(err, "{question}")?;
-    err.flush()?;
-    let mut answer = String::new();
-    answers.read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

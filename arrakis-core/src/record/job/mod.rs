@@ -1,4 +1,5 @@
 //! Jobs that a server runs beside its requests, one file each.
 
 pub mod index;
+pub mod prune;
 pub mod retry;

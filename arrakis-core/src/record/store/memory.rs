@@ -2,6 +2,7 @@
 //! conformance suites.
 
 mod archive;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -61,6 +62,7 @@ struct Row {
     retry_count: u32,
     retry_after: Option<Timestamp>,
     claim: Option<(String, Timestamp)>,
+    discarded_at: Option<Timestamp>,
     transitions: Vec<Transition>,
 }
 
@@ -130,6 +132,7 @@ impl State {
             retry_count: 0,
             retry_after: waits.then(|| now.plus(FIRST_RETRY_DELAY)),
             claim: None,
+            discarded_at: None,
             transitions: Vec::new(),
         };
         self.feed.push(row.arrival.event_id);
@@ -142,6 +145,12 @@ impl State {
         merge_all(&mut self.tool_uses, changes.tool_uses, |t| t.id, ToolUse::merge);
         merge_all(&mut self.subagents, changes.subagents, |s| s.id, Subagent::merge);
         changes.answer
+    }
+
+    /// A row that nobody has discarded.
+    fn undiscarded(&mut self, event_id: Uuid) -> Result<&mut Row, StoreError> {
+        let row = self.rows.get_mut(&event_id).filter(|row| row.discarded_at.is_none());
+        row.ok_or_else(|| StoreError::NotFound(format!("event {event_id}")))
     }
 
     fn documents(&self) -> impl Iterator<Item = SearchDocument<'_>> {
@@ -216,6 +225,7 @@ impl Row {
             error_message: message,
             retry_count: self.retry_count,
             retry_after: self.retry_after,
+            discarded_at: self.discarded_at,
             metadata: self.arrival.metadata.clone(),
         }
     }
@@ -336,8 +346,7 @@ impl EventStore for MemoryStore {
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
         let mut state = self.state();
-        let row = state.rows.get_mut(&event_id);
-        let row = row.ok_or_else(|| StoreError::NotFound(format!("event {event_id}")))?;
+        let row = state.undiscarded(event_id)?;
         if !row.status.may_become(to) {
             return Err(StoreError::IllegalTransition { from: row.status, to });
         }
@@ -348,19 +357,19 @@ impl EventStore for MemoryStore {
         Ok(())
     }
 
-    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError> {
+        let at = self.clock.now();
         let mut state = self.state();
-        let settled = |row: &Row| {
-            use EventStatus::{Duplicate, Failed, Invalid, Success};
-            row.arrival.received_at < before
-                && matches!(row.status, Success | Duplicate | Invalid | Failed)
-        };
-        let old: Vec<Uuid> =
-            state.rows.iter().filter(|(_, r)| settled(r)).map(|(id, _)| *id).take(limit).collect();
-        for id in &old {
-            state.rows.remove(id);
+        let row = state.undiscarded(event_id)?;
+        let (from, to) = (row.status, EventStatus::Failed);
+        if from != to {
+            return Err(StoreError::IllegalTransition { from, to });
         }
-        Ok(old.len() as u64)
+        row.discarded_at = Some(at);
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        row.transitions.push(Transition { from, to, at, actor, reason });
+        state.feed.push(event_id);
+        Ok(())
     }
 
     async fn index(&self, _limit: usize) -> Result<usize, StoreError> {

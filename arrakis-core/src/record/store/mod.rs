@@ -7,6 +7,7 @@ mod feed;
 mod keys;
 mod memory;
 mod read;
+mod retention;
 mod search;
 mod spools;
 mod write;
@@ -20,6 +21,7 @@ pub use read::{
     ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventReader,
     EventSummary, Page, Transition,
 };
+pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
 pub use search::{HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage};
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use write::{
@@ -27,6 +29,7 @@ pub use write::{
 };
 
 pub use crate::record::arrival::{Arrival, Capture, EventMetadata};
+pub use crate::record::retention::{Ages, Cutoff, Cutoffs, PruneKind, RetentionPolicy, first_id};
 
 use crate::base::dead_letter::DeadLetterError;
 use crate::base::error::{BoxError, Retryable};

@@ -187,6 +187,8 @@ pub struct EventSummary {
     pub retry_count: u32,
     /// When it is tried again.
     pub retry_after: Option<Timestamp>,
+    /// When a person gave it up for good.
+    pub discarded_at: Option<Timestamp>,
     /// What else is known of it.
     pub metadata: EventMetadata,
 }

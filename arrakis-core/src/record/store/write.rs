@@ -48,6 +48,8 @@ pub const ID_CONFLICT: (&str, &str) =
 ///   of a claim that was lost meanwhile changes nothing and says so.
 /// * What was recorded is found by its text after the next [`index`](EventStore::index).
 /// * Only the changes of state of [`EventStatus::may_become`] happen, and each leaves a row in the trail.
+/// * A discarded row stays as it is, and what was discarded cannot be discarded or tried again; its trail says who
+///   did it.
 #[async_trait]
 pub trait EventStore: EventReader {
     /// Stores what arrived, each with its verdict; returns one admission per arrival, in order.
@@ -97,13 +99,12 @@ pub trait EventStore: EventReader {
         reason: &str,
     ) -> Result<(), StoreError>;
 
-    /// Deletes up to `limit` settled audit rows (`SUCCESS`, `DUPLICATE`, `INVALID`, `FAILED`) received
-    /// before `before`; returns how many. The ledger stays.
+    /// Gives a row in `FAILED` up for good because `actor` asked for it.
     ///
     /// # Errors
     ///
-    /// Nothing is deleted.
-    async fn prune(&self, before: Timestamp, limit: usize) -> Result<u64, StoreError>;
+    /// There is no such row, it is discarded already, or it is in another state.
+    async fn give_up(&self, event_id: Uuid, actor: &str, reason: &str) -> Result<(), StoreError>;
 
     /// Makes the text of up to `limit` commits searchable: the payloads, messages and tool uses that they
     /// wrote. Returns how many it took; less than `limit` means that nothing is left. What an earlier version

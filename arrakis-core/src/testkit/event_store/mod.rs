@@ -48,7 +48,7 @@ pub use transcript::{
 pub use work::{
     a_claim_can_be_rescued_and_its_row_run_out_of_retries, a_claim_that_was_lost_changes_nothing,
     a_row_that_failed_is_claimed_once_when_it_is_due,
-    only_legal_transitions_happen_and_each_leaves_a_trail, pruning_keeps_the_ledger,
+    only_legal_transitions_happen_and_each_leaves_a_trail, what_was_discarded_stays_as_it_is,
 };
 pub use workspaces::{
     a_named_digest_finds_repeats_and_hides_nothing,
@@ -105,7 +105,7 @@ macro_rules! event_store_conformance {
             a_claim_that_was_lost_changes_nothing,
             a_claim_can_be_rescued_and_its_row_run_out_of_retries,
             only_legal_transitions_happen_and_each_leaves_a_trail,
-            pruning_keeps_the_ledger,
+            what_was_discarded_stays_as_it_is,
             lists_are_newest_first_and_continue_without_gap,
             lists_can_be_filtered,
             a_conversation_is_read_whole,

@@ -1,14 +1,14 @@
-//! What happens to rows after they are recorded: claims, changes of state, pruning.
+//! What happens to rows after they are recorded: claims, and changes of state.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Arrivals, EventStoreFixture, START, failed, hook, normalized, record_one, status_of};
+use super::{Arrivals, EventStoreFixture, START, failed, normalized, record_one, status_of};
 use crate::base::clock::Clock;
 use crate::record::audit::EventStatus;
 use crate::record::store::{
-    Admission, AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, FIRST_RETRY_DELAY,
+    AdmissionKind, Arrival, DEFAULT_WORKSPACE, EventKey, FIRST_RETRY_DELAY,
 };
 
 /// A row in `ERROR` waits, is claimed by one worker, and is applied.
@@ -106,27 +106,32 @@ pub async fn only_legal_transitions_happen_and_each_leaves_a_trail(
     assert_eq!(claims.len(), 1, "a redriven row is due");
 }
 
-/// Old rows go; that their ids were used stays known.
-pub async fn pruning_keeps_the_ledger(fixture: &impl EventStoreFixture) {
+/// What a person gives up.
+pub async fn what_was_discarded_stays_as_it_is(fixture: &impl EventStoreFixture) {
     let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
-    let payload = hook("s", "Stop", "");
-    let first = record_one(&*store, arrivals.next("a", payload.clone())).await;
-    let (waiting, _) = arrivals.prompt("waits", "s");
-    let waiting_id = waiting.event_id;
-    record_one(&*store, failed(waiting)).await;
-    fixture.clock().advance(Duration::from_secs(1));
-    let cut = fixture.clock().now();
-    let young = record_one(&*store, arrivals.next("b", hook("s", "Stop", ""))).await;
-    assert_eq!(store.prune(cut, 100).await.expect("prune"), 1);
-    assert!(
-        store
-            .event(DEFAULT_WORKSPACE, EventKey::Id(first.event_id))
-            .await
-            .expect("event")
-            .is_none()
-    );
-    assert_eq!(status_of(&*store, waiting_id).await, EventStatus::Error);
-    assert_eq!(status_of(&*store, young.event_id).await, EventStatus::Success);
-    let repeat = record_one(&*store, arrivals.next("a", payload)).await;
-    assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..first });
+    let (arrival, _) = arrivals.prompt("a", "s");
+    let id = arrival.event_id;
+    let (_, failure) = failed(arrival.clone());
+    record_one(&*store, (arrival, failure.clone())).await;
+    assert!(store.give_up(id, "me", "too early").await.is_err(), "it is tried again first");
+    let due = fixture.clock().now().plus(FIRST_RETRY_DELAY);
+    let claim = store.claim_due(due, START, 1).await.expect("claim").remove(0);
+    store.complete(claim, failure, None).await.expect("complete");
+    let before =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
+    assert_eq!(before.summary.discarded_at, None);
+
+    store.give_up(id, "me", "nobody needs it").await.expect("discard");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
+    assert_eq!(row.summary.status, EventStatus::Failed);
+    assert_eq!(row.summary.discarded_at, Some(fixture.clock().now()));
+    assert_eq!(row.transitions.len(), before.transitions.len() + 1);
+    let step = row.transitions.last().expect("a step");
+    assert_eq!((step.from, step.to), (EventStatus::Failed, EventStatus::Failed));
+    assert_eq!((step.actor.as_str(), step.reason.as_str()), ("me", "nobody needs it"));
+    assert!(store.give_up(id, "me", "again").await.is_err());
+    assert!(store.transition(id, EventStatus::Pending, "me", "after all").await.is_err());
+    assert!(store.give_up(Uuid::nil(), "me", "").await.is_err());
+    assert!(store.claim_due(due, START, 10).await.expect("claim").is_empty());
 }

@@ -1,0 +1,36 @@
+//! Asking before what cannot be undone.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::bail;
+
+use super::Context;
+
+/// Whether somebody at a terminal says yes to `question`. Without a terminal nobody can, and `must` says what to do.
+///
+/// # Errors
+///
+/// There is no terminal, the question cannot be made, or the answer cannot be read.
+pub(super) fn confirmed(
+    must: &str,
+    question: impl FnOnce(&mut Context) -> anyhow::Result<String>,
+    context: &mut Context,
+) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        bail!("{must}");
+    }
+    let question = question(context)?;
+    Ok(is_confirmed(&question, &mut io::stdin().lock(), &mut context.err)?)
+}
+
+fn is_confirmed(
+    question: &str,
+    answers: &mut dyn BufRead,
+    err: &mut dyn Write,
+) -> io::Result<bool> {
+    write!(err, "{question}")?;
+    err.flush()?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,394 @@
+//! `arrakis events retry` and `arrakis events discard`.
+//!
+//! As JSON, an object with the counts `retried` or `discarded`, `gone` and `kept`, with `problems` and `unknown`
+//! ids.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{
+    DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, EventSummary, Page, StoreError, first_id,
+};
+use clap::Args;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::super::Context;
+use super::super::confirm::confirmed;
+use super::super::logs::Since;
+use super::super::output;
+use super::super::queue::act::TOLD_PROBLEMS;
+use super::super::queue::progress::Progress;
+use crate::config::{machine, process_env};
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Events that are read at one time.
+const PAGE: usize = 500;
+
+/// Which events are meant.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which events")]
+pub struct Selection {
+    /// Row ids or request ids.
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+
+    /// All of them.
+    #[arg(long)]
+    pub all: bool,
+
+    /// Only those in this state. May be repeated.
+    #[arg(long = "status", value_name = "STATUS", value_delimiter = ',')]
+    pub statuses: Vec<EventStatus>,
+
+    /// Only events of this type, such as PostToolUse.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+
+    /// Only events of this session.
+    #[arg(long, value_name = "SESSION")]
+    pub session: Option<String>,
+
+    /// Only events of this workspace. Ids are looked for in the workspace main unless this names another.
+    #[arg(long, value_name = "NAME")]
+    pub workspace: Option<String>,
+
+    /// Only events received since then: a duration such as 3h or 2days, or a time such as 2026-11-24,
+    /// 2026-11-24T08:30 or one of RFC 3339.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub since: Option<Since>,
+
+    /// Only events received before then.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub until: Option<Since>,
+}
+
+/// The arguments of `arrakis events retry`.
+///
+/// Without ids and states, what has failed is meant: FAILED and ERROR. An event that is INVALID fails the same way
+/// again, unless a later version reads it; so it is to be named.
+#[derive(Debug, Clone, Args)]
+pub struct RetryArgs {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// The arguments of `arrakis events discard`.
+#[derive(Debug, Clone, Args)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    selection: Selection,
+
+    /// Do not ask.
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+pub(super) async fn retry(
+    args: &RetryArgs,
+    store: &Arc<dyn EventStore>,
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
+    use EventStatus::{Error, Failed, Invalid};
+    let chosen = Chosen::of(&args.selection, &[Failed, Error], &[Failed, Error, Invalid], context)?;
+    let actor = actor();
+    let progress = Progress::new("Retrying");
+    let mut totals = Totals::default();
+    chosen
+        .each(store, async |event| {
+            progress.step(1);
+            let to = EventStatus::Pending;
+            let done = store.transition(event.id, to, &actor, "retried by hand").await;
+            totals.count(&event, done)
+        })
+        .await?;
+    drop(progress);
+    totals.unknown = chosen.unknown(store).await?;
+    if context.json {
+        context.write_json(&Retried { retried: totals.done, totals: &totals })?;
+    } else {
+        let when =
+            if totals.done > 0 { "; a running server applies them within a minute" } else { "" };
+        writeln!(context.out, "{} due now{when}.", events(totals.done))?;
+    }
+    totals.remark(context)
+}
+
+pub(super) async fn discard(
+    args: &DiscardArgs,
+    store: &Arc<dyn EventStore>,
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
+    let failed = [EventStatus::Failed];
+    let chosen = Chosen::of(&args.selection, &failed, &failed, context)?;
+    if !args.yes {
+        let mut count = 0;
+        chosen
+            .each(store, async |_| {
+                count += 1;
+                Ok(())
+            })
+            .await?;
+        let question = format!("Discard {} for good? [y/N] ", events(count));
+        let must = "discarding is for good; add --yes to confirm it";
+        if !confirmed(must, |_| Ok(question), context)? {
+            context.remark("Nothing was discarded.")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let actor = actor();
+    let progress = Progress::new("Discarding");
+    let mut totals = Totals::default();
+    chosen
+        .each(store, async |event| {
+            progress.step(1);
+            let done = store.give_up(event.id, &actor, "discarded by hand").await;
+            totals.count(&event, done)
+        })
+        .await?;
+    drop(progress);
+    totals.unknown = chosen.unknown(store).await?;
+    if context.json {
+        context.write_json(&Discarded { discarded: totals.done, totals: &totals })?;
+    } else {
+        writeln!(context.out, "{} discarded.", events(totals.done))?;
+    }
+    totals.remark(context)
+}
+
+/// Who is named in the trail: the user, where the environment says who that is.
+fn actor() -> String {
+    machine(&process_env).user.unwrap_or_else(|| "person".to_owned())
+}
+
+fn events(n: u64) -> String {
+    output::count(usize::try_from(n).unwrap_or(usize::MAX), "event")
+}
+
+/// The selection of a command, with what holds where it says nothing.
+struct Chosen<'a> {
+    selection: &'a Selection,
+    /// In which states.
+    statuses: BTreeSet<EventStatus>,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+impl<'a> Chosen<'a> {
+    /// What is meant: where no state is named those of `default`, and of events that are named by their ids those
+    /// of `possible`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is said, or a state is named that is not possible.
+    fn of(
+        selection: &'a Selection,
+        default: &[EventStatus],
+        possible: &[EventStatus],
+        context: &Context,
+    ) -> anyhow::Result<Self> {
+        let Selection { ids, all, statuses, event_type, session, workspace, since, until } =
+            selection;
+        let is_filtered = !statuses.is_empty()
+            || event_type.is_some()
+            || session.is_some()
+            || workspace.is_some()
+            || since.is_some()
+            || until.is_some();
+        if ids.is_empty() && !is_filtered && !all {
+            bail!("say which: ids, a filter such as --status failed, or --all");
+        }
+        if let Some(wrong) = statuses.iter().find(|status| !possible.contains(status)) {
+            let possible: Vec<_> = possible.iter().map(|status| status.as_str()).collect();
+            bail!("this is for events in {}, not in {wrong}", possible.join(" or "));
+        }
+        let meant = match (statuses.is_empty(), ids.is_empty()) {
+            (false, _) => statuses,
+            (true, true) => default,
+            (true, false) => possible,
+        };
+        let now = context.clock.now();
+        let moment = |since: &Option<Since>| since.map(|since| since.before(now, &context.zone));
+        Ok(Self {
+            selection,
+            statuses: meant.iter().copied().collect(),
+            since: moment(since),
+            until: moment(until),
+        })
+    }
+
+    /// Does `work` for each event that is meant, newest first in each state; those that are discarded are not.
+    async fn each(
+        &self,
+        store: &Arc<dyn EventStore>,
+        mut work: impl AsyncFnMut(EventSummary) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if !self.selection.ids.is_empty() {
+            for id in &self.selection.ids {
+                for event in rows_of(self.workspace(), id, store).await? {
+                    if self.fits(&event) {
+                        work(event).await?;
+                    }
+                }
+            }
+            return Ok(());
+        }
+        for status in &self.statuses {
+            let filter = EventFilter {
+                workspace: self.selection.workspace.clone(),
+                status: Some(*status),
+                event_type: self.selection.event_type.clone(),
+                session_id: self.selection.session.clone(),
+                ..EventFilter::default()
+            };
+            // Ids begin with the time of receipt.
+            let mut page = Page {
+                after: self.until.map(|until| first_id(until.plus(MILLISECOND))),
+                limit: PAGE,
+            };
+            loop {
+                let rows = store.events(filter.clone(), page).await?;
+                let Some(last) = rows.last() else { break };
+                page.after = Some(last.id);
+                let is_past = self.since.is_some_and(|since| last.received_at < since);
+                for event in rows {
+                    if self.fits(&event) {
+                        work(event).await?;
+                    }
+                }
+                if is_past {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The workspace in which an id names an event.
+    fn workspace(&self) -> &str {
+        self.selection.workspace.as_deref().unwrap_or(DEFAULT_WORKSPACE)
+    }
+
+    fn fits(&self, event: &EventSummary) -> bool {
+        let Selection { event_type, session, workspace, .. } = self.selection;
+        self.statuses.contains(&event.status)
+            && event.discarded_at.is_none()
+            && event_type.as_ref().is_none_or(|wanted| *wanted == event.event_type)
+            && session.as_ref().is_none_or(|wanted| event.session_id.as_ref() == Some(wanted))
+            && workspace.as_ref().is_none_or(|wanted| *wanted == event.workspace)
+            && self.since.is_none_or(|since| event.received_at >= since)
+            && self.until.is_none_or(|until| event.received_at < until)
+    }
+
+    /// The ids that name no event.
+    async fn unknown(&self, store: &Arc<dyn EventStore>) -> anyhow::Result<BTreeSet<String>> {
+        let mut unknown = BTreeSet::new();
+        for id in &self.selection.ids {
+            if rows_of(self.workspace(), id, store).await?.is_empty() {
+                unknown.insert(id.clone());
+            }
+        }
+        Ok(unknown)
+    }
+}
+
+/// The row of this id, or else the rows of this request id that are no repeats.
+async fn rows_of(
+    workspace: &str,
+    id: &str,
+    store: &Arc<dyn EventStore>,
+) -> anyhow::Result<Vec<EventSummary>> {
+    if let Ok(row) = id.parse::<Uuid>()
+        && let Some(event) = store.event(workspace, EventKey::Id(row)).await?
+    {
+        return Ok(vec![event.summary]);
+    }
+    let Ok(request_id) = id.parse() else { return Ok(Vec::new()) };
+    let filter = EventFilter {
+        workspace: Some(workspace.to_owned()),
+        request_id: Some(request_id),
+        ..EventFilter::default()
+    };
+    let mut rows = store.events(filter, Page::first(PAGE)).await?;
+    rows.retain(|row| row.status != EventStatus::Duplicate);
+    Ok(rows)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Retried<'a> {
+    retried: u64,
+    #[serde(flatten)]
+    totals: &'a Totals,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Discarded<'a> {
+    discarded: u64,
+    #[serde(flatten)]
+    totals: &'a Totals,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Totals {
+    #[serde(skip)]
+    done: u64,
+    /// Events that were in another state, or pruned, when it was their turn.
+    gone: u64,
+    /// Events that were left as they are.
+    kept: u64,
+    /// Why, for the first hundred of them.
+    problems: Vec<String>,
+    /// What was named and is not stored.
+    unknown: BTreeSet<String>,
+}
+
+impl Totals {
+    /// Counts what came of one event.
+    ///
+    /// # Errors
+    ///
+    /// The store is away: the rest would fail as well.
+    fn count(&mut self, event: &EventSummary, done: Result<(), StoreError>) -> anyhow::Result<()> {
+        match done {
+            Ok(()) => self.done += 1,
+            Err(StoreError::NotFound(_) | StoreError::IllegalTransition { .. }) => self.gone += 1,
+            Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+            Err(error) => {
+                self.kept += 1;
+                if self.problems.len() < TOLD_PROBLEMS {
+                    self.problems.push(format!("{}: {error}", event.request_id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells people what was not done, and why.
+    fn remark(&self, context: &mut Context) -> anyhow::Result<ExitCode> {
+        for problem in &self.problems {
+            context.remark(problem)?;
+        }
+        let rest = self.kept - self.problems.len() as u64;
+        if rest > 0 {
+            context.remark(&format!("{rest} more were left as they are."))?;
+        }
+        if self.gone > 0 {
+            let gone = events(self.gone);
+            context.remark(&format!("{gone} passed over: changed meanwhile."))?;
+        }
+        for id in &self.unknown {
+            context.remark(&format!("{id} is not stored; `arrakis events list` shows what is."))?;
+        }
+        Ok(if self.kept == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

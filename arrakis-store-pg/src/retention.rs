@@ -1,0 +1,349 @@
+//! Pruning, in small transactions that wait for nobody: rows that others hold are left for the next pass.
+//!
+//! What is deleted and what is made searchable must not pass each other by. So a step holds the position of the
+//! index, as whoever indexes does.
+
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::{Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned};
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::error::TxError;
+use crate::index;
+use crate::row::{At, State, shown};
+use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::statement::Statement;
+
+/// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. Each 2 KB of a
+/// large value is a row to delete.
+const STEP_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The states of rows that may be deleted.
+const SETTLED: &str = "status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
+
+/// Makes one step.
+pub(crate) async fn prune(
+    conn: &mut AsyncPgConnection,
+    cutoffs: &Cutoffs,
+    from: PrunePosition,
+    limit: usize,
+    now: Timestamp,
+) -> Result<PruneStep, TxError> {
+    let limit = limit.max(1);
+    let (pruned, next) = match from {
+        PrunePosition::Events(after) => prune_events(conn, cutoffs, after, limit).await?,
+        PrunePosition::Conversations(after) => {
+            prune_conversations(conn, cutoffs, after, limit).await?
+        }
+        PrunePosition::Ledger(after) => prune_ledger(conn, cutoffs, after, limit).await?,
+        // Space is given back by the server's own vacuum.
+        PrunePosition::Space => {
+            index::forget(conn, now).await?;
+            return Ok(PruneStep { pruned: Pruned::default(), next: None });
+        }
+    };
+    Ok(PruneStep { pruned, next: Some(next) })
+}
+
+async fn prune_events(
+    conn: &mut AsyncPgConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> Result<(Pruned, PrunePosition), TxError> {
+    // The ledger outlives the audit row, and from then on is the only one to know its state.
+    const KEEP_STATUS: &str = "UPDATE request_ids AS r \
+        SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
+        FROM webhook_events AS e WHERE e.id = ANY(?) AND r.workspace = e.workspace \
+        AND r.request_id = e.request_id AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
+    use webhook_events::{id, received_at, status, table, workspace};
+    let mut next = PrunePosition::Conversations(Uuid::nil());
+    let Some(end) = cutoffs.events_below() else { return Ok((Pruned::default(), next)) };
+    let size = "coalesce(pg_column_size(raw_body), pg_column_size(request_body), 0)::bigint";
+    let rows: Vec<(Uuid, String, State, At, i64)> = table
+        .filter(id.gt(after))
+        .filter(id.lt(end))
+        .order(id.asc())
+        .select((id, workspace, status, received_at, sql::<BigInt>(size)))
+        .limit(row_limit(limit))
+        .load(conn)
+        .await?;
+    let is_full = rows.len() >= limit;
+    let (mut old, mut bytes) = (Vec::new(), 0);
+    for (row, owner, State(state), At(at), size) in rows {
+        if cutoffs.takes_event(&owner, state, at) {
+            bytes += size.unsigned_abs();
+            old.push(row);
+        }
+        if is_full || bytes >= STEP_BYTES {
+            next = PrunePosition::Events(row);
+        }
+        if bytes >= STEP_BYTES {
+            break;
+        }
+    }
+    if old.is_empty() {
+        return Ok((Pruned::default(), next));
+    }
+    index::hold(conn).await?;
+    let ids: Vec<Uuid> = table
+        .filter(id.eq_any(&old))
+        .filter(sql::<Bool>(SETTLED))
+        .order(id.asc())
+        .select(id)
+        .for_update()
+        .skip_locked()
+        .load(conn)
+        .await?;
+    Statement::<()>::new(KEEP_STATUS)
+        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
+        .execute(conn)
+        .await?;
+    Statement::<()>::new("DELETE FROM event_search WHERE event_id = ANY(?)")
+        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
+        .execute(conn)
+        .await?;
+    diesel::delete(table.filter(id.eq_any(&ids))).execute(conn).await?;
+    Ok((Pruned { events: ids.len() as u64, ..Pruned::default() }, next))
+}
+
+/// Deletes what belongs to old conversations, up to `limit` rows of it, and those of which nothing is left. A
+/// conversation without all of its messages is whole; messages without their conversation are not.
+async fn prune_conversations(
+    conn: &mut AsyncPgConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> Result<(Pruned, PrunePosition), TxError> {
+    use conversations::{id, last_event_at, table, workspace};
+    let mut next = PrunePosition::Ledger(Uuid::nil());
+    let mut pruned = Pruned::default();
+    if cutoffs.latest(PruneKind::Conversations).is_none() {
+        return Ok((pruned, next));
+    }
+    let rows: Vec<(Uuid, String, At)> = table
+        .filter(id.gt(after))
+        .order(id.asc())
+        .select((id, workspace, last_event_at))
+        .limit(row_limit(limit))
+        .load(conn)
+        .await?;
+    if let Some((last, ..)) = rows.last().filter(|_| rows.len() >= limit) {
+        next = PrunePosition::Conversations(*last);
+    }
+    let takes = |owner: &str, at: &At| cutoffs.takes_conversation(owner, at.0);
+    let old = rows.iter().filter(|(_, owner, at)| takes(owner, at));
+    let old: Vec<Uuid> = old.map(|row| row.0).collect();
+    if old.is_empty() {
+        return Ok((pruned, next));
+    }
+    index::hold(conn).await?;
+    let mut budget = Budget { rows: limit, bytes: STEP_BYTES };
+    let mut done = after;
+    for one in old {
+        // An event of this session waits until the step is over, and then begins the conversation anew.
+        let held: Option<(String, At)> = table
+            .find(one)
+            .select((workspace, last_event_at))
+            .for_update()
+            .skip_locked()
+            .get_result(conn)
+            .await
+            .optional()?;
+        if held.is_some_and(|(owner, at)| takes(&owner, &at)) {
+            if !budget.delete_parts(conn, one, &mut pruned).await? {
+                return Ok((pruned, PrunePosition::Conversations(done)));
+            }
+            diesel::delete(table.find(one)).execute(conn).await?;
+            pruned.conversations += 1;
+        }
+        done = one;
+    }
+    Ok((pruned, next))
+}
+
+/// How much more a step may delete.
+struct Budget {
+    rows: usize,
+    bytes: u64,
+}
+
+impl Budget {
+    /// Deletes what belongs to a conversation; returns whether that was all.
+    async fn delete_parts(
+        &mut self,
+        conn: &mut AsyncPgConnection,
+        conversation: Uuid,
+        pruned: &mut Pruned,
+    ) -> QueryResult<bool> {
+        let size = "(pg_column_size(content) + coalesce(pg_column_size(blocks), 0))::bigint";
+        let rows = messages::table
+            .filter(messages::conversation_id.eq(conversation))
+            .select((messages::id, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load(conn)
+            .await?;
+        let ids = self.take(rows);
+        forget_texts(conn, &ids).await?;
+        let these = messages::table.filter(messages::id.eq_any(&ids));
+        pruned.messages += diesel::delete(these).execute(conn).await? as u64;
+
+        let size = "(coalesce(pg_column_size(parameters), 0) \
+            + coalesce(pg_column_size(response), 0))::bigint";
+        let rows = tool_uses::table
+            .filter(tool_uses::conversation_id.eq(conversation))
+            .select((tool_uses::id, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load(conn)
+            .await?;
+        let ids = self.take(rows);
+        forget_texts(conn, &ids).await?;
+        let these = tool_uses::table.filter(tool_uses::id.eq_any(&ids));
+        pruned.tool_uses += diesel::delete(these).execute(conn).await? as u64;
+
+        let rows = subagents::table
+            .filter(subagents::conversation_id.eq(conversation))
+            .select((subagents::id, sql::<BigInt>("0::bigint")))
+            .limit(row_limit(self.rows))
+            .load(conn)
+            .await?;
+        let ids = self.take(rows);
+        let these = subagents::table.filter(subagents::id.eq_any(&ids));
+        pruned.subagents += diesel::delete(these).execute(conn).await? as u64;
+        // With nothing left to spend there may be more.
+        Ok(self.rows > 0 && self.bytes > 0)
+    }
+
+    /// Those of these rows that the budget is enough for.
+    fn take(&mut self, rows: Vec<(Uuid, i64)>) -> Vec<Uuid> {
+        let mut taken = Vec::new();
+        for (id, bytes) in rows {
+            if self.rows == 0 || self.bytes == 0 {
+                break;
+            }
+            self.rows -= 1;
+            self.bytes = self.bytes.saturating_sub(bytes.unsigned_abs());
+            taken.push(id);
+        }
+        taken
+    }
+}
+
+async fn forget_texts(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<()> {
+    Statement::<()>::new("DELETE FROM subject_search WHERE subject_id = ANY(?)")
+        .bind::<Array<diesel::sql_types::Uuid>>(ids)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Deletes old entries of the ledger whose audit row is gone.
+async fn prune_ledger(
+    conn: &mut AsyncPgConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> Result<(Pruned, PrunePosition), TxError> {
+    use request_ids::{event_id, table};
+    let mut next = PrunePosition::Space;
+    let Some(end) = cutoffs.ledger_below() else {
+        return Ok((Pruned::default(), next));
+    };
+    let has_row = "EXISTS (SELECT FROM webhook_events AS e WHERE e.id = event_id)";
+    let rows: Vec<(Uuid, bool)> = table
+        .filter(event_id.gt(after))
+        .filter(event_id.lt(end))
+        .order(event_id.asc())
+        .select((event_id, sql::<Bool>(has_row)))
+        .limit(row_limit(limit))
+        .load(conn)
+        .await?;
+    if let Some((last, _)) = rows.last().filter(|_| rows.len() >= limit) {
+        next = PrunePosition::Ledger(*last);
+    }
+    // An id's entry of another event is another entry.
+    let old: Vec<Uuid> = rows.iter().filter(|(_, has_row)| !has_row).map(|row| row.0).collect();
+    let ledger = if old.is_empty() {
+        0
+    } else {
+        diesel::delete(table.filter(event_id.eq_any(&old))).execute(conn).await? as u64
+    };
+    Ok((Pruned { ledger, ..Pruned::default() }, next))
+}
+
+/// What a pass would delete.
+pub(crate) async fn prunable(
+    conn: &mut AsyncPgConnection,
+    cutoffs: &Cutoffs,
+) -> Result<Vec<Prunable>, TxError> {
+    // An entry whose audit row is settled goes with it: that is older than it need be.
+    const STAYS: &str = "NOT EXISTS (SELECT FROM webhook_events AS e WHERE e.id = event_id \
+        AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED'))";
+    let mut all = Vec::new();
+    for kind in [PruneKind::Events, PruneKind::Conversations] {
+        for (workspace, cutoff) in cutoffs.all() {
+            if let Some(before) = cutoff.of(kind) {
+                all.extend(count(conn, kind, before, workspace, cutoffs).await?);
+            }
+        }
+    }
+    if let Some(end) = cutoffs.ledger_below() {
+        let count: i64 = request_ids::table
+            .filter(request_ids::event_id.lt(end))
+            .filter(sql::<Bool>(STAYS))
+            .count()
+            .get_result(conn)
+            .await?;
+        if count > 0 {
+            let (kind, count) = (PruneKind::Ledger, count.unsigned_abs());
+            all.push(Prunable { workspace: None, kind, count, oldest: None, bytes: None });
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Counts what is older than `before` in one workspace, or in each of those that have no moments of their own.
+async fn count(
+    conn: &mut AsyncPgConnection,
+    kind: PruneKind,
+    before: Timestamp,
+    workspace: Option<&str>,
+    cutoffs: &Cutoffs,
+) -> QueryResult<Vec<Prunable>> {
+    const EVENTS: &str = "SELECT workspace, count(*), min(received_at), \
+        sum(coalesce(pg_column_size(raw_body), pg_column_size(request_body), 0))::bigint \
+        FROM webhook_events WHERE received_at < ? \
+        AND status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED') \
+        AND (workspace = ? OR (? AND NOT workspace = ANY(?))) GROUP BY workspace";
+    const CONVERSATIONS: &str = "SELECT workspace, count(*), min(last_event_at), NULL::bigint \
+        FROM conversations WHERE last_event_at < ? \
+        AND (workspace = ? OR (? AND NOT workspace = ANY(?))) GROUP BY workspace";
+    type Row = (String, i64, Option<At>, Option<i64>);
+    type Sql = (Text, BigInt, Nullable<Timestamptz>, Nullable<BigInt>);
+    let statement = if kind == PruneKind::Events { EVENTS } else { CONVERSATIONS };
+    let named: Vec<_> = cutoffs.named().map(shown).collect();
+    let rows: Vec<Row> = Statement::<Sql>::new(statement)
+        .bind::<Timestamptz>(At(before))
+        .bind::<Nullable<Text>>(workspace.map(shown))
+        .bind::<Bool>(workspace.is_none())
+        .bind::<Array<Text>>(named)
+        .load(conn)
+        .await?;
+    let prunable = |(workspace, count, oldest, bytes): Row| Prunable {
+        workspace: Some(workspace),
+        kind,
+        count: count.unsigned_abs(),
+        oldest: oldest.map(|at| at.0),
+        bytes: bytes.map(i64::unsigned_abs),
+    };
+    Ok(rows.into_iter().map(prunable).collect())
+}
+
+fn row_limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}

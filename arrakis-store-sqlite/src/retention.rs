@@ -1,0 +1,380 @@
+//! Pruning, in steps that hold the writer for a few milliseconds each.
+//!
+//! What is old is found beside the writer, in the order of ids; a transaction of its own then deletes what is still
+//! old. Deleting is what takes time, so a step ends by its rows or by their bytes, whichever comes first. Space
+//! that becomes free is used again; what is left of it goes back to the file system in small steps as well.
+
+use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::store::{Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned};
+use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::result::QueryResult;
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use uuid::Uuid;
+
+use crate::error::TxError;
+use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
+use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::{feed, index, search, work};
+
+/// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits
+/// each page of a value that it deletes.
+const STEP_BYTES: u64 = 256 * 1024;
+
+/// Pages that one step gives back to the file system: 1 MiB.
+const SPACE_STEP_PAGES: i64 = 256;
+
+/// Free pages that stay in the file, for what is stored next: 4 MiB.
+const KEPT_FREE_PAGES: i64 = 1024;
+
+/// The states of rows that may be deleted. The plus keeps SQLite off the index on states, which would read every
+/// settled row.
+const SETTLED: &str = "+status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
+
+/// What a step found: rows that may be deleted, and where the pass continues behind them.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Their ids.
+    pub(crate) ids: Vec<String>,
+    /// Where to continue.
+    pub(crate) next: PrunePosition,
+}
+
+/// Finds old audit rows among up to `limit` of them behind `after`.
+pub(crate) fn old_events(
+    conn: &mut SqliteConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> QueryResult<Found> {
+    use webhook_events::{id, received_at, status, table, workspace};
+    let mut found = Found { ids: Vec::new(), next: PrunePosition::Conversations(Uuid::nil()) };
+    let Some(end) = cutoffs.events_below() else { return Ok(found) };
+    let size = "coalesce(octet_length(raw_body), octet_length(request_body), 0)";
+    let rows = table
+        .filter(id.gt(after.to_string()))
+        .filter(id.lt(end.to_string()))
+        .order(id.asc())
+        .select((id, workspace, status, received_at, sql::<BigInt>(size)))
+        .limit(row_limit(limit))
+        .load::<(String, String, String, String, i64)>(conn)?;
+    let is_full = rows.len() >= limit;
+    let mut bytes = 0;
+    for (row, owner, state, at, size) in rows {
+        let state: EventStatus = parse("status", &state)?;
+        let last = uuid("id", &row)?;
+        if cutoffs.takes_event(&owner, state, time("received_at", &at)?) {
+            bytes += size.unsigned_abs();
+            found.ids.push(row);
+        }
+        if is_full || bytes >= STEP_BYTES {
+            found.next = PrunePosition::Events(last);
+        }
+        if bytes >= STEP_BYTES {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes these audit rows, unless they have become unsettled meanwhile, with their trails and what is searched
+/// of them.
+pub(crate) fn delete_events(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> Result<Pruned, TxError> {
+    let mut pruned = Pruned::default();
+    for id in ids {
+        let row = webhook_events::table
+            .find(id)
+            .filter(sql::<Bool>(SETTLED))
+            .select((webhook_events::workspace, webhook_events::request_id, webhook_events::status))
+            .get_result::<(String, String, String)>(conn)
+            .optional()?;
+        let Some((workspace, request_id, status)) = row else { continue };
+        work::keep_final_status(conn, id, (&workspace, &request_id), &status)?;
+        search::events::remove(conn, id)?;
+        diesel::delete(webhook_events::table.find(id)).execute(conn)?;
+        pruned.events += 1;
+    }
+    Ok(pruned)
+}
+
+/// Finds old conversations among up to `limit` of them behind `after`.
+pub(crate) fn old_conversations(
+    conn: &mut SqliteConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> QueryResult<Found> {
+    use conversations::{id, last_event_at, table, workspace};
+    let mut found = Found { ids: Vec::new(), next: PrunePosition::Ledger(Uuid::nil()) };
+    if cutoffs.latest(PruneKind::Conversations).is_none() {
+        return Ok(found);
+    }
+    let rows = table
+        .filter(id.gt(after.to_string()))
+        .order(id.asc())
+        .select((id, workspace, last_event_at))
+        .limit(row_limit(limit))
+        .load::<(String, String, String)>(conn)?;
+    if let Some((last, ..)) = rows.last().filter(|_| rows.len() >= limit) {
+        found.next = PrunePosition::Conversations(uuid("id", last)?);
+    }
+    for (row, owner, at) in rows {
+        if cutoffs.takes_conversation(&owner, time("last_event_at", &at)?) {
+            found.ids.push(row);
+        }
+    }
+    Ok(found)
+}
+
+/// Deletes what belongs to these conversations, up to `limit` rows of it, and those of which nothing is left. A
+/// conversation without all of its messages is whole; messages without their conversation are not.
+pub(crate) fn delete_conversations(
+    conn: &mut SqliteConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    found: &Found,
+    limit: usize,
+) -> Result<PruneStep, TxError> {
+    let mut budget = Budget { rows: limit, bytes: STEP_BYTES };
+    let mut pruned = Pruned::default();
+    let mut done = after;
+    for id in &found.ids {
+        let row = conversations::table
+            .find(id)
+            .select((conversations::workspace, conversations::last_event_at))
+            .get_result::<(String, String)>(conn)
+            .optional()?;
+        let is_old = |(workspace, at): (String, String)| {
+            let at = time("last_event_at", &at)?;
+            QueryResult::Ok(cutoffs.takes_conversation(&workspace, at))
+        };
+        // It may have gone on meanwhile.
+        if row.map(is_old).transpose()?.unwrap_or(false) {
+            if !budget.delete_parts(conn, id, &mut pruned)? {
+                let next = Some(PrunePosition::Conversations(done));
+                return Ok(PruneStep { pruned, next });
+            }
+            diesel::delete(conversations::table.find(id)).execute(conn)?;
+            pruned.conversations += 1;
+        }
+        done = uuid("id", id)?;
+    }
+    Ok(PruneStep { pruned, next: Some(found.next) })
+}
+
+/// How much more a step may delete.
+struct Budget {
+    rows: usize,
+    bytes: u64,
+}
+
+impl Budget {
+    /// Deletes what belongs to a conversation; returns whether that was all.
+    fn delete_parts(
+        &mut self,
+        conn: &mut SqliteConnection,
+        conversation: &str,
+        pruned: &mut Pruned,
+    ) -> QueryResult<bool> {
+        let size = "octet_length(content) + coalesce(octet_length(blocks), 0)";
+        let rows = messages::table
+            .filter(messages::conversation_id.eq(conversation))
+            .select((messages::id, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load::<(String, i64)>(conn)?;
+        for (id, size) in rows {
+            if self.is_used_up() {
+                return Ok(false);
+            }
+            search::documents::remove(conn, &id)?;
+            diesel::delete(messages::table.find(&id)).execute(conn)?;
+            pruned.messages += 1;
+            self.take(size);
+        }
+        let size = "coalesce(octet_length(parameters), 0) + coalesce(octet_length(response), 0)";
+        let rows = tool_uses::table
+            .filter(tool_uses::conversation_id.eq(conversation))
+            .select((tool_uses::id, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load::<(String, i64)>(conn)?;
+        for (id, size) in rows {
+            if self.is_used_up() {
+                return Ok(false);
+            }
+            search::documents::remove(conn, &id)?;
+            diesel::delete(tool_uses::table.find(&id)).execute(conn)?;
+            pruned.tool_uses += 1;
+            self.take(size);
+        }
+        let rows = subagents::table
+            .filter(subagents::conversation_id.eq(conversation))
+            .select(subagents::id)
+            .limit(row_limit(self.rows))
+            .load::<String>(conn)?;
+        for id in rows {
+            diesel::delete(subagents::table.find(&id)).execute(conn)?;
+            pruned.subagents += 1;
+            self.take(0);
+        }
+        // With nothing left to spend there may be more.
+        Ok(!self.is_used_up())
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.rows == 0 || self.bytes == 0
+    }
+
+    fn take(&mut self, bytes: i64) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes.unsigned_abs());
+    }
+}
+
+/// Finds old entries of the ledger among up to `limit` of them behind `after`: those whose audit row is gone.
+pub(crate) fn old_ledger(
+    conn: &mut SqliteConnection,
+    cutoffs: &Cutoffs,
+    after: Uuid,
+    limit: usize,
+) -> QueryResult<Found> {
+    use request_ids::{event_id, table};
+    let mut found = Found { ids: Vec::new(), next: PrunePosition::Space };
+    let Some(end) = cutoffs.ledger_below() else { return Ok(found) };
+    let has_row = "EXISTS (SELECT 1 FROM webhook_events AS e WHERE e.id = event_id)";
+    let rows = table
+        .filter(event_id.gt(after.to_string()))
+        .filter(event_id.lt(end.to_string()))
+        .order(event_id.asc())
+        .select((event_id, sql::<Bool>(has_row)))
+        .limit(row_limit(limit))
+        .load::<(String, bool)>(conn)?;
+    if let Some((last, _)) = rows.last().filter(|_| rows.len() >= limit) {
+        found.next = PrunePosition::Ledger(uuid("event_id", last)?);
+    }
+    let gone = rows.into_iter().filter(|row| !row.1);
+    found.ids.extend(gone.map(|row| row.0));
+    Ok(found)
+}
+
+/// Deletes the entries of the ledger of these audit rows.
+pub(crate) fn delete_ledger(
+    conn: &mut SqliteConnection,
+    ids: &[String],
+) -> Result<Pruned, TxError> {
+    let mut pruned = Pruned::default();
+    for id in ids {
+        // What took the id anew since it was looked at is another entry.
+        let entry = request_ids::table.filter(request_ids::event_id.eq(id));
+        pruned.ledger += diesel::delete(entry).execute(conn)? as u64;
+    }
+    Ok(pruned)
+}
+
+/// Deletes commits that are too old for any reader, which else goes along with making texts searchable, and gives
+/// some free pages back to the file system; returns whether there is more to give. The file becomes smaller with
+/// the next checkpoint.
+pub(crate) fn give_space_back(conn: &mut SqliteConnection, now: &Now) -> Result<bool, TxError> {
+    let searchable = index::position(conn)?;
+    feed::clean(conn, searchable, now)?;
+    let free = free_pages(conn)?;
+    if free <= KEPT_FREE_PAGES {
+        return Ok(false);
+    }
+    let pages = SPACE_STEP_PAGES.min(free - KEPT_FREE_PAGES);
+    conn.batch_execute(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    // A database that was made without it keeps its pages.
+    let left = free_pages(conn)?;
+    Ok(left < free && left > KEPT_FREE_PAGES)
+}
+
+fn free_pages(conn: &mut SqliteConnection) -> QueryResult<i64> {
+    diesel::select(sql::<BigInt>("(SELECT freelist_count FROM pragma_freelist_count)"))
+        .get_result(conn)
+}
+
+/// What a pass would delete.
+pub(crate) fn prunable(
+    conn: &mut SqliteConnection,
+    cutoffs: &Cutoffs,
+) -> QueryResult<Vec<Prunable>> {
+    let mut all = Vec::new();
+    for kind in [PruneKind::Events, PruneKind::Conversations] {
+        for (workspace, cutoff) in cutoffs.all() {
+            if let Some(before) = cutoff.of(kind) {
+                all.extend(count(conn, kind, before, workspace, cutoffs)?);
+            }
+        }
+    }
+    if let Some(end) = cutoffs.ledger_below() {
+        // An entry whose audit row is settled goes with it: that is older than it need be.
+        let stays = "NOT EXISTS (SELECT 1 FROM webhook_events AS e WHERE e.id = event_id \
+            AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED'))";
+        let count: i64 = request_ids::table
+            .filter(request_ids::event_id.lt(end.to_string()))
+            .filter(sql::<Bool>(stays))
+            .count()
+            .get_result(conn)?;
+        if count > 0 {
+            let (kind, count) = (PruneKind::Ledger, count.unsigned_abs());
+            all.push(Prunable { workspace: None, kind, count, oldest: None, bytes: None });
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Counts what is older than `before` in one workspace, or in each of those that have no moments of their own.
+fn count(
+    conn: &mut SqliteConnection,
+    kind: PruneKind,
+    before: Timestamp,
+    workspace: Option<&str>,
+    cutoffs: &Cutoffs,
+) -> QueryResult<Vec<Prunable>> {
+    const EVENTS: &str = "SELECT workspace, count(*) AS count, min(received_at) AS oldest, \
+        sum(coalesce(octet_length(raw_body), octet_length(request_body), 0)) AS bytes \
+        FROM webhook_events WHERE received_at < ?1 \
+        AND +status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
+    const CONVERSATIONS: &str = "SELECT workspace, count(*) AS count, \
+        min(last_event_at) AS oldest, NULL AS bytes FROM conversations WHERE last_event_at < ?1";
+    const SCOPE: &str = "AND CASE WHEN ?2 IS NULL \
+        THEN workspace NOT IN (SELECT value FROM json_each(?3)) ELSE workspace = ?2 END \
+        GROUP BY workspace";
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Text)]
+        workspace: String,
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+        #[diesel(sql_type = Nullable<Text>)]
+        oldest: Option<String>,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        bytes: Option<i64>,
+    }
+    let select = if kind == PruneKind::Events { EVENTS } else { CONVERSATIONS };
+    let named: Vec<&str> = cutoffs.named().collect();
+    let rows: Vec<Row> = diesel::sql_query(format!("{select} {SCOPE}"))
+        .bind::<Text, _>(before.to_string())
+        .bind::<Nullable<Text>, _>(workspace)
+        .bind::<Text, _>(to_json(&named)?)
+        .load(conn)?;
+    let prunable = |row: Row| {
+        Ok(Prunable {
+            workspace: Some(row.workspace),
+            kind,
+            count: row.count.unsigned_abs(),
+            oldest: maybe_time("oldest", row.oldest.as_deref())?,
+            bytes: row.bytes.map(i64::unsigned_abs),
+        })
+    };
+    rows.into_iter().map(prunable).collect()
+}
+
+fn row_limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
