@@ -19,16 +19,16 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 ///
 /// A migration fails, or another version of this program has written the database.
 pub(crate) fn run(conn: &mut SqliteConnection, migrate: bool) -> Result<(), BoxError> {
-    run_all(conn, &MIGRATIONS, migrate)
+    run_all(conn, || MIGRATIONS, migrate)
 }
 
-fn run_all(
+fn run_all<M: MigrationSource<Sqlite>>(
     conn: &mut SqliteConnection,
-    migrations: &(impl MigrationSource<Sqlite> + Clone),
+    migrations: impl Fn() -> M,
     migrate: bool,
 ) -> Result<(), BoxError> {
     conn.immediate_transaction(|conn| {
-        let known: Vec<MigrationVersion<'static>> = migrations
+        let known: Vec<MigrationVersion<'static>> = migrations()
             .migrations()?
             .iter()
             .map(|migration| migration.name().version().as_owned())
@@ -41,14 +41,14 @@ fn run_all(
             )
             .into());
         }
-        if !migrate && !applied.is_empty() && conn.has_pending_migration(migrations.clone())? {
+        if !migrate && !applied.is_empty() && conn.has_pending_migration(migrations())? {
             return Err(
                 "the database is of an earlier version; a server of this version brings it \
                         to the present schema when it starts: restart it"
                     .into(),
             );
         }
-        conn.run_pending_migrations(migrations.clone())?;
+        conn.run_pending_migrations(migrations())?;
         Ok(())
     })
 }
@@ -87,12 +87,12 @@ mod tests {
             std::fs::create_dir(&copy).unwrap();
             std::fs::copy(one.path().join("up.sql"), copy.join("up.sql")).unwrap();
         }
-        let later = FileBasedMigrations::from_path(folder.path()).unwrap();
+        let later = || FileBasedMigrations::from_path(folder.path()).unwrap();
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         run(&mut conn, false).unwrap();
-        let refused = run_all(&mut conn, &later, false).unwrap_err();
+        let refused = run_all(&mut conn, later, false).unwrap_err();
         assert!(refused.to_string().contains("earlier version"), "{refused}");
-        run_all(&mut conn, &later, true).unwrap();
-        run_all(&mut conn, &later, false).unwrap();
+        run_all(&mut conn, later, true).unwrap();
+        run_all(&mut conn, later, false).unwrap();
     }
 }

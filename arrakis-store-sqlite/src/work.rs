@@ -14,7 +14,7 @@ use crate::error::TxError;
 use crate::feed::Touched;
 use crate::row::{ArrivalRow, Now, parse, to_json};
 use crate::schema::{event_transitions, request_ids, webhook_events};
-use crate::{feed, index, search};
+use crate::{feed, search};
 
 /// Who is named in the trail for what the store's own workers do.
 const WORKER: &str = "worker";
@@ -126,7 +126,7 @@ pub(crate) fn complete(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
-    let mut touched = Touched::events(vec![id.clone()]);
+    let mut touched = Touched::stored([(claim.arrival.workspace.as_str(), id.clone())]);
     if let Verdict::Apply(changes) = verdict {
         let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);
@@ -319,8 +319,7 @@ pub(crate) fn prune(
         search::events::remove(conn, id)?;
         diesel::delete(webhook_events::table.find(id)).execute(conn)?;
     }
-    let searchable = index::position(conn)?;
-    feed::clean(conn, searchable, now)?;
+    feed::clean(conn, now)?;
     Ok(rows.len() as u64)
 }
 
