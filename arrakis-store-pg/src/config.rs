@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use arrakis_core::base::limits::SEARCH_TIMEOUT;
+
 /// The settings of a [`PgStore`](crate::PgStore).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PgConfig {
@@ -20,6 +22,10 @@ pub struct PgConfig {
     pub writers: usize,
     /// How many connections do everything else.
     pub pool: usize,
+    /// How many searches run at the same time, on connections of their own.
+    pub searchers: usize,
+    /// How long a search may take before it is ended.
+    pub search_timeout: Duration,
     /// How many calls may wait for a writer.
     pub queue_calls: usize,
     /// How long a call waits for a place among those, or for a connection of the pool, before it fails
@@ -44,6 +50,9 @@ impl Default for PgConfig {
             writers: 2,
             // Readers are for people and their dashboards, and keys are remembered for a moment.
             pool: 8,
+            // A search keeps a processor of the database busy, which several servers may share.
+            searchers: 4,
+            search_timeout: SEARCH_TIMEOUT,
             // At one event a call this is two full groups: more would only wait longer.
             queue_calls: 1024,
             queue_wait: Duration::from_secs(1),

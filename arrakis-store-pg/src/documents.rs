@@ -1,18 +1,20 @@
 //! Searching messages and tool uses.
 //!
-//! Each term of a text stands in the index behind the bucket of the text's time. A search asks bucket by
-//! bucket, newest first, so what it reads are matches of some days, however many more there are. The index
-//! finds candidates; each is read, and [`SearchFilter::hit`] has the last word.
+//! Each term of a text stands in the index behind the text's bucket. A bucket holds a limited number of texts in
+//! the order of the list. A search asks bucket by bucket, newest first, so what it reads are matches of a few
+//! thousand texts, however many more there are, also of the same time. The index finds candidates; each is read,
+//! and [`SearchFilter::hit`] has the last word.
 //!
 //! What a text does not have by itself is its conversation's project, which may change at any time. So the
 //! conversations of a project are looked up first, and where there are few, their filter terms are asked for like a
-//! word, in the buckets in which they lived.
+//! word, in the buckets of the time in which they lived.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::RangeInclusive;
 
 use arrakis_core::base::limits::PAGE_MAX;
-use arrakis_core::record::store::{SearchCursor, SearchFilter, SearchHit, SearchPage};
+use arrakis_core::record::store::{
+    SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
+};
 use arrakis_core::session::conversation::Conversation;
 use arrakis_core::session::search::{FilterTerm, SearchDocument};
 use diesel::dsl::{max, sql};
@@ -24,7 +26,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use uuid::Uuid;
 
 use crate::error::TxError;
-use crate::index::{bucket_of, in_bucket, off_the_runtime};
+use crate::index::{in_bucket, off_the_runtime};
 use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
 use crate::search::all_of;
@@ -34,17 +36,28 @@ use crate::statement::Statement;
 /// be most of their texts.
 const BUCKETS_AT_ONCE: usize = 4;
 
-/// Most buckets that are looked up at one time: those of some years.
-const BUCKETS_READ: i64 = 1000;
+/// Most buckets that are looked up at one time.
+const BUCKETS_READ: i64 = 256;
 
 /// Most conversations of a project whose filter terms are asked for.
 const MARKED_CONVERSATIONS: i64 = 256;
 
+/// Candidates that are read from the index at one time, unless a page takes more: for each part of them, the
+/// matches of their buckets are read again.
+const CANDIDATES_MIN: usize = 64;
+
+/// Most candidates that are read from the index at one time.
+const CANDIDATES_MAX: usize = 1024;
+
 /// How many candidates are read and judged at one time: fewer than are indexed, because many searches may run
-/// at once, and each candidate may have the largest input and output that there can be.
+/// at once.
 const JUDGED_AT_ONCE: usize = 8;
 
-/// What `filter` asks for, newest first.
+/// What the texts of candidates have that are read at one time, in bytes, unless one alone has more: each may
+/// have the largest input and output that there can be.
+const JUDGED_BYTES: usize = 1024 * 1024;
+
+/// What `filter` asks for, newest first. Few texts are read at one time, until the page is full.
 pub(crate) async fn find(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
@@ -54,52 +67,71 @@ pub(crate) async fn find(
     // The planner takes a common word for a reason to read the whole table.
     conn.batch_execute("SET LOCAL enable_seqscan = off").await?;
     let limit = limit.min(PAGE_MAX);
-    let Some(query) = Query::of(conn, filter).await? else { return Ok(SearchPage::default()) };
-    let first = filter.since.map_or(i64::MIN, bucket_of);
-    let project_end = match query.project {
-        Project::Large(end) => end.map(|end| end.0),
-        _ => None,
-    };
-    let ends = [filter.until, project_end, after.map(|after| after.at)].into_iter().flatten();
-    let mut behind = ends.map(bucket_of).min().map_or(i64::MAX, |last| last.saturating_add(1));
-    let (mut hits, mut at_once) = (Vec::new(), 1);
-    let mut buckets: Vec<i64> = Vec::new();
-    while hits.len() <= limit {
-        if buckets.is_empty() {
-            buckets = subject_buckets::table
-                .filter(subject_buckets::bucket.lt(behind))
-                .filter(subject_buckets::bucket.ge(first))
-                .order(subject_buckets::bucket.desc())
-                .select(subject_buckets::bucket)
-                .limit(BUCKETS_READ)
-                .load(conn)
-                .await?;
-            let Some(last) = buckets.last() else { break };
-            behind = *last;
-        }
-        let older = buckets.split_off(at_once.min(buckets.len()));
-        let conditions = query.in_buckets(&buckets);
-        (buckets, at_once) = (older, BUCKETS_AT_ONCE);
-        let mut place = after;
-        while hits.len() <= limit {
-            let found = query.candidates(conn, &conditions, place, limit + 1).await?;
-            place = found.last().map(|(id, _, at)| SearchCursor { at: at.0, id: *id });
-            let is_all = found.len() <= limit;
-            for few in found.chunks(JUDGED_AT_ONCE) {
-                let found = look(conn, filter, few).await?.into_iter();
-                hits.extend(found.filter(|hit| after.is_none_or(|after| hit.cursor() < after)));
-            }
-            if is_all {
-                break;
+    let mut page = SearchPageBuilder::new(limit);
+    let Some(query) = Query::of(conn, filter).await? else { return Ok(page.finish()) };
+    let wanted = limit.saturating_add(1).clamp(CANDIDATES_MIN, CANDIDATES_MAX);
+    let mut bound = query.bound(after);
+    let mut at_once = 1;
+    loop {
+        let buckets = query.buckets(conn, bound).await?;
+        let Some(last) = buckets.last() else { return Ok(page.finish()) };
+        bound = Some((last.from, last.from_id));
+        let mut buckets = &buckets[..];
+        while !buckets.is_empty() {
+            let (some, older) = buckets.split_at(at_once.min(buckets.len()));
+            (buckets, at_once) = (older, BUCKETS_AT_ONCE);
+            let conditions = query.in_buckets(some);
+            let mut place = after.map(|after| (At(after.at), after.id));
+            loop {
+                let found = query.candidates(conn, &conditions, place, wanted).await?;
+                place = found.last().map(|last| (last.at, last.id));
+                let mut rest = &found[..];
+                while !rest.is_empty() {
+                    let (few, others) = rest.split_at(few(rest));
+                    rest = others;
+                    for (hit, cursor) in look(conn, filter, few).await? {
+                        if !page.push(hit, cursor) {
+                            return Ok(page.finish());
+                        }
+                    }
+                }
+                if found.len() < wanted {
+                    break;
+                }
             }
         }
     }
-    hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));
-    Ok(SearchPage::of(hits, limit))
+}
+
+/// How many of these candidates are read at one time: at least one.
+fn few(candidates: &[Candidate]) -> usize {
+    let mut bytes = 0_usize;
+    let fits = candidates.iter().take(JUDGED_AT_ONCE).take_while(|candidate| {
+        let is_first = bytes == 0;
+        bytes = bytes.saturating_add(usize::try_from(candidate.bytes).unwrap_or(0).max(1));
+        is_first || bytes <= JUDGED_BYTES
+    });
+    fits.count()
 }
 
 /// What the index knows of a match.
-type Candidate = (Uuid, bool, At);
+#[derive(Debug, Queryable)]
+struct Candidate {
+    id: Uuid,
+    is_tool_use: bool,
+    at: At,
+    bytes: i32,
+}
+
+/// A bucket that may have what is asked for: it has the texts from one place up to before another.
+#[derive(Debug)]
+struct Bucket {
+    bucket: i64,
+    from: At,
+    from_id: Uuid,
+    /// None for the newest.
+    to: Option<At>,
+}
 
 /// What the index is asked.
 struct Query<'a> {
@@ -112,8 +144,8 @@ struct Query<'a> {
 enum Project {
     /// None is asked for.
     Any,
-    /// By the filter terms of its conversations, each in the buckets in which that lived.
-    Terms(Vec<(String, RangeInclusive<i64>)>),
+    /// By the filter terms of its conversations, each in the time in which that lived.
+    Terms(Vec<(String, At, At)>),
     /// By asking each match: it has many conversations, of which the last had its last event then.
     Large(Option<At>),
 }
@@ -143,20 +175,59 @@ impl<'a> Query<'a> {
         } else {
             let term = |(id, began, ended): (Uuid, At, At)| {
                 let term = FilterTerm::Conversation.word(&id.to_string());
-                (term, bucket_of(began.0)..=bucket_of(ended.0))
+                (term, began, ended)
             };
             Project::Terms(lived.into_iter().map(term).collect())
         };
         Ok(Some(Self { filter, terms, project }))
     }
 
+    /// A place before which all is that can be found; none where all is.
+    fn bound(&self, after: Option<SearchCursor>) -> Option<(At, Uuid)> {
+        let project_end = match self.project {
+            Project::Large(end) => end.map(|end| (end, Uuid::max())),
+            _ => None,
+        };
+        let until = self.filter.until.map(|until| (At(until), Uuid::nil()));
+        let after = after.map(|after| (At(after.at), after.id));
+        [project_end, until, after].into_iter().flatten().min()
+    }
+
+    /// Some buckets that begin before `bound`, newest first, as far as they reach into the time asked for.
+    async fn buckets(
+        &self,
+        conn: &mut AsyncPgConnection,
+        bound: Option<(At, Uuid)>,
+    ) -> QueryResult<Vec<Bucket>> {
+        use subject_buckets::{bucket, from_at, from_id, table};
+        let mut query = table.select((bucket, from_at, from_id)).into_boxed();
+        if let Some((at, id)) = bound {
+            query = query.filter(from_at.lt(at).or(from_at.eq(at).and(from_id.lt(id))));
+        }
+        let query = query.order((from_at.desc(), from_id.desc())).limit(BUCKETS_READ);
+        let rows: Vec<(i64, At, Uuid)> = query.load(conn).await?;
+        let mut to = bound.map(|(at, _)| at);
+        let mut buckets = Vec::new();
+        for (number, from, first) in rows {
+            if self.filter.since.is_some_and(|since| to.is_some_and(|to| to.0 < since)) {
+                break;
+            }
+            buckets.push(Bucket { bucket: number, from, from_id: first, to });
+            to = Some(from);
+        }
+        Ok(buckets)
+    }
+
     /// The conditions of those buckets in which something can be.
-    fn in_buckets(&self, buckets: &[i64]) -> Vec<String> {
-        let condition = |bucket: &i64| {
+    fn in_buckets(&self, buckets: &[Bucket]) -> Vec<String> {
+        let condition = |Bucket { bucket, from, to, .. }: &Bucket| {
             let all = all_of(self.terms.iter().map(|term| in_bucket(*bucket, term)));
             let Project::Terms(terms) = &self.project else { return Some(all) };
-            let any = terms.iter().filter(|(_, lived)| lived.contains(bucket));
-            let any = any.map(|(term, _)| format!("'{}'", in_bucket(*bucket, term)));
+            let lived = |(_, began, ended): &&(String, At, At)| {
+                from <= ended && to.is_none_or(|to| *began <= to)
+            };
+            let any = terms.iter().filter(lived);
+            let any = any.map(|(term, ..)| format!("'{}'", in_bucket(*bucket, term)));
             let any = any.collect::<Vec<_>>().join(" | ");
             (!any.is_empty()).then(|| format!("{all} & ({any})"))
         };
@@ -168,17 +239,17 @@ impl<'a> Query<'a> {
         &self,
         conn: &mut AsyncPgConnection,
         conditions: &[String],
-        place: Option<SearchCursor>,
+        place: Option<(At, Uuid)>,
         wanted: usize,
     ) -> QueryResult<Vec<Candidate>> {
-        use subject_search::{at, conversation_id, is_tool_use, subject_id, table};
+        use subject_search::{at, bytes, conversation_id, is_tool_use, subject_id, table};
         if conditions.is_empty() {
             return Ok(Vec::new());
         }
         let matches = sql::<Bool>("words @@ ANY (").bind::<Array<Text>, _>(conditions);
         let mut query = table
             .filter(matches.sql("::tsquery[])"))
-            .select((subject_id, is_tool_use, at))
+            .select((subject_id, is_tool_use, at, bytes))
             .into_boxed();
         if let Some(since) = self.filter.since {
             query = query.filter(at.ge(At(since)));
@@ -186,8 +257,8 @@ impl<'a> Query<'a> {
         if let Some(until) = self.filter.until {
             query = query.filter(at.lt(At(until)));
         }
-        if let Some(SearchCursor { at: seen, id }) = place {
-            query = query.filter(at.lt(At(seen)).or(at.eq(At(seen)).and(subject_id.lt(id))));
+        if let Some((seen, id)) = place {
+            query = query.filter(at.lt(seen).or(at.eq(seen).and(subject_id.lt(id))));
         }
         if let Project::Large(_) = self.project {
             let ids = in_project(self.filter).select(conversations::id);
@@ -215,15 +286,15 @@ fn in_project(filter: &SearchFilter) -> conversations::BoxedQuery<'_, Pg> {
         .into_boxed()
 }
 
-/// Reads a few candidates, and keeps what is to be found.
+/// Reads a few candidates, and keeps what is to be found, each with its place in the index.
 async fn look(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
     candidates: &[Candidate],
-) -> Result<Vec<SearchHit>, TxError> {
+) -> Result<Vec<(SearchHit, SearchCursor)>, TxError> {
     let ids = |of_tools: bool| {
-        let ids = candidates.iter().filter(move |(_, is_tool_use, _)| *is_tool_use == of_tools);
-        ids.map(|(id, ..)| *id).collect::<Vec<_>>()
+        let ids = candidates.iter().filter(move |candidate| candidate.is_tool_use == of_tools);
+        ids.map(|candidate| candidate.id).collect::<Vec<_>>()
     };
     let said: Vec<MessageRow> = messages::table
         .filter(messages::id.eq_any(ids(false)))
@@ -248,7 +319,11 @@ async fn look(
     let asked: Vec<String> = found.iter().filter_map(|(_, said)| said.clone()).collect();
     let is_said = said_by_transcripts(conn, &asked).await?;
     let is_new = |said: &Option<String>| said.as_ref().is_none_or(|said| !is_said.contains(said));
-    Ok(found.into_iter().filter(|(_, said)| is_new(said)).map(|(hit, _)| hit).collect())
+    let new = found.into_iter().filter(|(_, said)| is_new(said)).map(|(hit, _)| (hit.id, hit));
+    let mut hits: HashMap<Uuid, SearchHit> = new.collect();
+    let cursor = |one: &Candidate| SearchCursor { at: one.at.0, id: one.id, place: 0 };
+    let in_order = candidates.iter().filter_map(|one| Some((hits.remove(&one.id)?, cursor(one))));
+    Ok(in_order.collect())
 }
 
 /// What is to be found of these; with each what the index holds of a message of a transcript that says the

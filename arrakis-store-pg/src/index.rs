@@ -1,8 +1,9 @@
 //! Full text: the words of payloads, messages and tool uses, indexed behind the hot path. [`step`] follows the
 //! feed of commits from a stored position.
 //!
-//! GIN gives what it finds in no order, and a search wants the newest. So time is parted into buckets, and
-//! each term of a text stands in the index behind the bucket of the text's time.
+//! GIN gives what it finds in no order, and a search wants the newest. So texts are parted into buckets in the
+//! order of their times and ids, and each term of a text stands in the index behind the text's bucket. `buckets`
+//! decides which that is.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use arrakis_core::record::audit::EventStatus;
 use arrakis_core::session::search::{SearchDocument, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Bool, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ use crate::feed::{self, Budget, Commits, NoPosition, Position};
 use crate::row::{At, JsonText, MessageRow, State, ToolUseRow, body_of, readable};
 use crate::schema::{messages, search_backlog, tool_uses, webhook_events};
 use crate::statement::Statement;
+
+pub(crate) mod buckets;
 
 /// How many texts are read at one time: each may have the largest size that a payload can.
 const TEXTS_AT_ONCE: usize = 32;
@@ -31,19 +34,14 @@ const COMMITS_KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 36
 /// What one step indexes, unless a single commit holds more: little enough for one transaction.
 const STEP: Budget = Budget { commits: 100, events: 500, bytes: 16 * 1024 * 1024, documents: 2000 };
 
-/// Milliseconds of a bucket, as a power of two: a day and a half. A bucket of a busy team holds some
-/// ten thousand texts, a year some hundred buckets; a search may have to read all matches of the first and
-/// to ask each of the others.
-const BUCKET_BITS: u32 = 27;
-
-/// The bucket of a time.
-pub(crate) fn bucket_of(at: Timestamp) -> i64 {
-    at.as_millis() >> BUCKET_BITS
-}
-
 /// A term as it stands in the index.
 pub(crate) fn in_bucket(bucket: i64, term: &str) -> String {
-    format!("{bucket:x}:{term}")
+    format!("{}{term}", bucket_prefix(bucket))
+}
+
+/// What the terms of a bucket's texts begin with.
+fn bucket_prefix(bucket: i64) -> String {
+    format!("{bucket:x}:")
 }
 
 /// Indexes some of up to `limit` commits; returns how many end with it, or nothing where there is nothing to
@@ -148,30 +146,46 @@ pub(crate) async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> Quer
 }
 
 /// What the index holds of a text.
-struct Indexed {
-    id: Uuid,
+pub(crate) struct Indexed {
+    pub(crate) id: Uuid,
+    pub(crate) at: Timestamp,
     conversation_id: Uuid,
     is_tool_use: bool,
-    at: Timestamp,
-    words: String,
+    /// How large the text is.
+    bytes: usize,
+    /// What stands behind the bucket.
+    terms: Vec<String>,
+    /// What stands alone, for it is asked for without a time.
+    said: Vec<String>,
 }
 
 impl Indexed {
     /// Nothing where there is nothing to be found, and nothing that says what another text says.
-    fn of(document: SearchDocument<'_>, workspace: &str) -> Option<Self> {
+    fn of(document: SearchDocument<'_>, bytes: usize, workspace: &str) -> Option<Self> {
         let (terms, said) = (document.terms(workspace), document.dedup_terms());
         if terms.is_empty() && said.is_empty() {
             return None;
         }
-        let bucket = bucket_of(document.at());
-        let terms = terms.iter().map(|term| in_bucket(bucket, term));
         Some(Self {
             id: document.id(),
+            at: document.at(),
             conversation_id: document.conversation_id(),
             is_tool_use: matches!(document, SearchDocument::ToolUse { .. }),
-            at: document.at(),
-            words: terms.chain(said).collect::<Vec<_>>().join(" "),
+            bytes,
+            terms: Vec::from_iter(terms),
+            said,
         })
+    }
+
+    /// How much of a bucket it takes.
+    pub(crate) fn weight(&self) -> i32 {
+        let terms = i32::try_from(self.terms.len() + self.said.len()).unwrap_or(i32::MAX);
+        buckets::TEXT_WEIGHT.saturating_add(terms)
+    }
+
+    fn words(&self, bucket: i64) -> String {
+        let terms = self.terms.iter().map(|term| in_bucket(bucket, term));
+        terms.chain(self.said.iter().cloned()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -186,7 +200,8 @@ async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<()
         let indexed = off_the_runtime(move || {
             let index = |(workspace, row): (String, MessageRow)| {
                 let message = readable("messages", row.id, row.into_value())?;
-                Indexed::of(SearchDocument::Message(&message), &workspace)
+                let bytes = message.content.value.len();
+                Indexed::of(SearchDocument::Message(&message), bytes, &workspace)
             };
             rows.into_iter().filter_map(index).collect()
         });
@@ -208,7 +223,10 @@ async fn index_tool_uses(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(
             let index = |(workspace, row, model): (String, ToolUseRow, Option<String>)| {
                 let tool_use = &readable("tool_uses", row.id, row.into_value())?;
                 let document = SearchDocument::ToolUse { tool_use, model: model.as_deref() };
-                Indexed::of(document, &workspace)
+                let input = tool_use.parameters.as_ref().map(|input| &input.value);
+                let output = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
+                let bytes = input.into_iter().chain(output).map(|json| json.as_str().len()).sum();
+                Indexed::of(document, bytes, &workspace)
             };
             rows.into_iter().filter_map(index).collect()
         });
@@ -245,29 +263,41 @@ async fn index_backlog(conn: &mut AsyncPgConnection) -> Result<bool, TxError> {
     Ok(true)
 }
 
-async fn write(conn: &mut AsyncPgConnection, indexed: Vec<Indexed>) -> QueryResult<()> {
+/// Writes texts, each into its bucket.
+async fn write(conn: &mut AsyncPgConnection, mut indexed: Vec<Indexed>) -> QueryResult<()> {
+    indexed.sort_by_key(|text| (text.at, text.id));
+    let mut rest = &indexed[..];
+    while !rest.is_empty() {
+        let (bucket, count) = buckets::place(conn, rest).await?;
+        let (texts, others) = rest.split_at(count);
+        put(conn, bucket, texts).await?;
+        rest = others;
+    }
+    Ok(())
+}
+
+async fn put(conn: &mut AsyncPgConnection, bucket: i64, texts: &[Indexed]) -> QueryResult<()> {
     const WRITE: &str = "INSERT INTO subject_search \
-        (subject_id, conversation_id, is_tool_use, at, words) \
-        SELECT v.id, v.conversation_id, v.is_tool_use, v.at, \
+        (subject_id, conversation_id, is_tool_use, at, bucket, weight, bytes, words) \
+        SELECT v.id, v.conversation_id, v.is_tool_use, v.at, ?, v.weight, v.bytes, \
         array_to_tsvector(string_to_array(v.words, ' ')) \
-        FROM unnest(?, ?, ?, ?, ?) AS v (id, conversation_id, is_tool_use, at, words) ORDER BY 1 \
-        ON CONFLICT (subject_id) DO UPDATE SET at = excluded.at, words = excluded.words";
-    const BUCKETS: &str =
-        "INSERT INTO subject_buckets (bucket) SELECT unnest(?) ON CONFLICT DO NOTHING";
-    let buckets: BTreeSet<i64> = indexed.iter().map(|one| bucket_of(one.at)).collect();
-    Statement::<()>::new(BUCKETS)
-        .bind::<Array<BigInt>>(Vec::from_iter(buckets))
-        .execute(conn)
-        .await?;
-    let all = || indexed.iter();
+        FROM unnest(?, ?, ?, ?, ?, ?, ?) \
+        AS v (id, conversation_id, is_tool_use, at, weight, bytes, words) ORDER BY 1 \
+        ON CONFLICT (subject_id) DO UPDATE SET at = excluded.at, bucket = excluded.bucket, \
+        weight = excluded.weight, bytes = excluded.bytes, words = excluded.words";
+    let all = || texts.iter();
+    let bytes = |text: &Indexed| i32::try_from(text.bytes).unwrap_or(i32::MAX);
     Statement::<()>::new(WRITE)
+        .bind::<BigInt>(bucket)
         .bind::<Array<diesel::sql_types::Uuid>>(all().map(|one| one.id).collect::<Vec<_>>())
         .bind::<Array<diesel::sql_types::Uuid>>(
             all().map(|one| one.conversation_id).collect::<Vec<_>>(),
         )
         .bind::<Array<Bool>>(all().map(|one| one.is_tool_use).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>>(all().map(|one| At(one.at)).collect::<Vec<_>>())
-        .bind::<Array<Text>>(all().map(|one| one.words.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Integer>>(all().map(Indexed::weight).collect::<Vec<_>>())
+        .bind::<Array<Integer>>(all().map(bytes).collect::<Vec<_>>())
+        .bind::<Array<Text>>(all().map(|one| one.words(bucket)).collect::<Vec<_>>())
         .execute(conn)
         .await?;
     Ok(())

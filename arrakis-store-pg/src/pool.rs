@@ -1,6 +1,7 @@
 //! The connections that do everything but record events, and transactions.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::record::store::StoreError;
@@ -14,6 +15,7 @@ use diesel_async::{
 };
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::PgConfig;
 use crate::connect::Connector;
@@ -42,6 +44,8 @@ pub(crate) struct Connections {
     size: usize,
     queue_wait: Duration,
     limit: Duration,
+    /// One for each search, where it is searches that the connections are for.
+    searches: Option<Arc<Semaphore>>,
 }
 
 impl fmt::Debug for Connections {
@@ -57,6 +61,25 @@ impl Connections {
     ///
     /// The pool cannot be built.
     pub(crate) fn new(connector: &Connector, config: &PgConfig) -> Result<Self, StoreError> {
+        Self::of(connector, config, config.pool.max(1))
+    }
+
+    /// The connections of searches. They are their own, so that nothing else waits for a search. One that takes
+    /// too long is ended here; the server ends its statement a little later.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn for_searches(url: &str, config: &PgConfig) -> Result<Self, StoreError> {
+        let limit = config.search_timeout;
+        let statement_timeout = limit.saturating_add(Duration::from_secs(1));
+        let config = PgConfig { statement_timeout, transaction_timeout: limit, ..config.clone() };
+        let size = config.searchers.max(1);
+        let connections = Self::of(&Connector::new(url, &config)?, &config, size)?;
+        Ok(Self { searches: Some(Arc::new(Semaphore::new(size))), ..connections })
+    }
+
+    fn of(connector: &Connector, config: &PgConfig, size: usize) -> Result<Self, StoreError> {
         let connector = connector.clone();
         let mut manager = ManagerConfig::default();
         // Whether a connection still works shows when its transaction begins.
@@ -66,12 +89,17 @@ impl Connections {
             async move { connector.connect().await }.boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config("", manager);
-        let size = config.pool.max(1);
         let pool = Pool::builder(manager)
             .max_size(size)
             .build()
             .map_err(|error| unavailable("build the pool of connections", error))?;
-        Ok(Self { pool, size, queue_wait: config.queue_wait, limit: config.transaction_timeout })
+        Ok(Self {
+            pool,
+            size,
+            queue_wait: config.queue_wait,
+            limit: config.transaction_timeout,
+            searches: None,
+        })
     }
 
     /// Reads in one transaction.
@@ -106,10 +134,12 @@ impl Connections {
         begin: &'static str,
         work: impl for<'c> Fn(&'c mut AsyncPgConnection) -> Work<'c, T> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
+        let place = self.place().await?;
         let connections = self.clone();
         // A task of its own, because the caller may go away at any time, and a connection with half a
         // transaction is of no use to the next.
         let working = tokio::spawn(async move {
+            let _place = place;
             loop {
                 let mut conn = connections.begun(what, begin).await?;
                 let is_reused = Object::metrics(&conn).recycle_count > 0;
@@ -126,12 +156,30 @@ impl Connections {
                     Ok(done) => return done.map_err(|error| error.into_store(what)),
                     Err(_) => {
                         drop(Object::take(conn));
-                        return Err(unavailable(what, SLOW));
+                        return Err(connections.slow(what));
                     }
                 }
             }
         });
         working.await.map_err(|error| unavailable(what, error))?
+    }
+
+    /// A place for one more search, where the connections are for searches.
+    async fn place(&self) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
+        let Some(searches) = &self.searches else { return Ok(None) };
+        let place = tokio::time::timeout(self.queue_wait, Arc::clone(searches).acquire_owned());
+        match place.await {
+            Ok(Ok(place)) => Ok(Some(place)),
+            _ => Err(StoreError::SearchesBusy { running: self.size }),
+        }
+    }
+
+    /// The error for a transaction that was given up.
+    fn slow(&self, what: &'static str) -> StoreError {
+        match self.searches {
+            Some(_) => StoreError::SearchTimeout { limit: self.limit },
+            None => unavailable(what, SLOW),
+        }
     }
 
     /// A connection on which a transaction has begun. Those that the server has closed meanwhile are
@@ -151,7 +199,7 @@ impl Connections {
                 return Ok(conn);
             }
             drop(Object::take(conn));
-            let error = begun.map_err(|_| unavailable(what, SLOW))?;
+            let error = begun.map_err(|_| self.slow(what))?;
             closed += 1;
             if let Err(error) = error
                 && closed > self.size

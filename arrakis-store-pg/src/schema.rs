@@ -125,19 +125,23 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Bool, Timestamptz, Uuid};
+    use diesel::sql_types::{BigInt, Bool, Integer, Timestamptz, Uuid};
 
     subject_search (subject_id) {
         subject_id -> Uuid,
         conversation_id -> Uuid,
         is_tool_use -> Bool,
         at -> Timestamptz,
+        bucket -> BigInt,
+        bytes -> Integer,
     }
 }
 
 diesel::table! {
     subject_buckets (bucket) {
         bucket -> BigInt,
+        from_at -> Timestamptz,
+        from_id -> Uuid,
     }
 }
 

@@ -37,6 +37,7 @@ use crate::{archive, documents, index, keys, migrate, read, retention, spools, w
 pub struct PgStore {
     clock: Arc<dyn Clock>,
     pool: Connections,
+    searches: Connections,
     writer: Writer,
 }
 
@@ -65,8 +66,9 @@ impl PgStore {
             return Err(unavailable("open the database", missing));
         }
         let pool = Connections::new(&connector, &config)?;
+        let searches = Connections::for_searches(url, &config)?;
         let writer = Writer::start(&connector, &clock, &config);
-        Ok(Self { clock, pool, writer })
+        Ok(Self { clock, pool, searches, writer })
     }
 }
 
@@ -185,8 +187,12 @@ impl EventReader for PgStore {
         filter: EventFilter,
         page: Page,
     ) -> Result<Vec<EventSummary>, StoreError> {
-        self.pool
-            .read("list events", move |conn| {
+        let (connections, what) = match filter.text {
+            Some(_) => (&self.searches, "search events"),
+            None => (&self.pool, "list events"),
+        };
+        connections
+            .read(what, move |conn| {
                 let filter = filter.clone();
                 async move { Ok(read::events(conn, &filter, page).await?) }.boxed()
             })
@@ -227,7 +233,7 @@ impl EventReader for PgStore {
         after: Option<SearchCursor>,
         limit: usize,
     ) -> Result<SearchPage, StoreError> {
-        self.pool
+        self.searches
             .read("search conversations", move |conn| {
                 let filter = filter.clone();
                 async move { documents::find(conn, &filter, after, limit).await }.boxed()

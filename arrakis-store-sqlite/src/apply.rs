@@ -38,7 +38,7 @@ pub(crate) fn write(
         if let Some(value) = changed(stored, value, Message::merge) {
             let row = MessageRow::new(&value, workspace)?;
             diesel::replace_into(messages::table).values(&row).execute(conn)?;
-            written.messages.push(row.id);
+            written.message(workspace, row.id);
         }
     }
     for (workspace, value) in merged.tool_uses.into_values() {
@@ -46,7 +46,7 @@ pub(crate) fn write(
         if let Some(value) = changed(stored, value, ToolUse::merge) {
             let row = ToolUseRow::new(&value, workspace)?;
             diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
-            written.tool_uses.push(row.id);
+            written.tool_use(workspace, row.id);
         }
     }
     for (workspace, value) in merged.subagents.into_values() {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use arrakis_core::base::limits::SEARCH_TIMEOUT;
+
 /// The settings of a [`SqliteStore`](crate::SqliteStore).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteConfig {
@@ -10,6 +12,10 @@ pub struct SqliteConfig {
     pub busy_timeout: Duration,
     /// How many connections read at the same time.
     pub readers: usize,
+    /// How many searches run at the same time, on connections of their own.
+    pub searchers: usize,
+    /// How long a search may take before it is ended.
+    pub search_timeout: Duration,
     /// How many calls may wait for the writer.
     pub queue_calls: usize,
     /// How long a call waits for a place among those, or for a connection that reads, before it fails as
@@ -33,6 +39,9 @@ impl Default for SqliteConfig {
             busy_timeout: Duration::from_secs(5),
             // Readers are for people and their dashboards; each holds a page cache.
             readers: 4,
+            // A search keeps a processor busy, and a person's machine has other work.
+            searchers: 2,
+            search_timeout: SEARCH_TIMEOUT,
             // At one event a call this is two full groups: more would only wait longer.
             queue_calls: 1024,
             queue_wait: Duration::from_secs(1),

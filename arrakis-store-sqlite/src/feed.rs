@@ -1,10 +1,11 @@
 //! The feed: which rows each transaction touched, in the order of the commits.
 //!
-//! A transaction that stores audit rows, changes their state or writes messages or tool uses leaves one row
-//! in `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
+//! A transaction that stores audit rows, changes their state or writes messages or tool uses leaves a row for each
+//! of their workspaces in `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
 //! whoever has seen one has seen everything before it. Rows go a day after their commit, once they
 //! are searchable; a cursor that is older goes on with the earliest that is left.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrakis_core::base::error::BoxError;
@@ -14,45 +15,82 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 
 use crate::row::{Now, SummaryRow, json, to_json};
-use crate::schema::{commits, webhook_events};
+use crate::schema::{commits, index_position, webhook_events};
 
-/// What a transaction touched.
+/// What a transaction touched, by workspace.
 #[derive(Debug, Default)]
-pub(crate) struct Touched {
+pub(crate) struct Touched(BTreeMap<String, Items>);
+
+/// What of one workspace it touched.
+#[derive(Debug, Default)]
+struct Items {
     /// Ids of audit rows that were stored or changed.
-    pub(crate) events: Vec<String>,
+    events: Vec<String>,
     /// Ids of messages that were written.
-    pub(crate) messages: Vec<String>,
+    messages: Vec<String>,
     /// Ids of tool uses that were written.
-    pub(crate) tool_uses: Vec<String>,
+    tool_uses: Vec<String>,
 }
 
+/// The workspace of rows that only changed their state. Their texts are searchable already, so whose they are
+/// does not matter.
+const ANY_WORKSPACE: &str = "";
+
 impl Touched {
-    /// Audit rows, and nothing else.
+    /// Audit rows that changed their state, and nothing else.
     pub(crate) fn events(events: Vec<String>) -> Self {
-        Self { events, ..Self::default() }
+        Self([(ANY_WORKSPACE.to_owned(), Items { events, ..Items::default() })].into())
+    }
+
+    /// Audit rows that were stored, each with its workspace.
+    pub(crate) fn stored<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        let mut touched = Self::default();
+        for (workspace, id) in rows {
+            touched.of(workspace).events.push(id);
+        }
+        touched
+    }
+
+    /// Adds a message.
+    pub(crate) fn message(&mut self, workspace: &str, id: String) {
+        self.of(workspace).messages.push(id);
+    }
+
+    /// Adds a tool use.
+    pub(crate) fn tool_use(&mut self, workspace: &str, id: String) {
+        self.of(workspace).tool_uses.push(id);
+    }
+
+    fn of(&mut self, workspace: &str) -> &mut Items {
+        self.0.entry(workspace.to_owned()).or_default()
     }
 
     /// Adds what another part of the same transaction touched.
     pub(crate) fn extend(&mut self, other: Self) {
-        self.events.extend(other.events);
-        self.messages.extend(other.messages);
-        self.tool_uses.extend(other.tool_uses);
+        for (workspace, items) in other.0 {
+            let mine = self.of(&workspace);
+            mine.events.extend(items.events);
+            mine.messages.extend(items.messages);
+            mine.tool_uses.extend(items.tool_uses);
+        }
     }
 
-    /// Writes the commit's row, unless nothing was touched; at the end of the transaction.
+    /// Writes the commit's rows, unless nothing was touched; at the end of the transaction.
     pub(crate) fn write(&self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
-        if self.events.is_empty() && self.messages.is_empty() && self.tool_uses.is_empty() {
-            return Ok(());
+        for (workspace, items) in &self.0 {
+            if items.events.is_empty() && items.messages.is_empty() && items.tool_uses.is_empty() {
+                continue;
+            }
+            diesel::insert_into(commits::table)
+                .values((
+                    commits::workspace.eq(workspace),
+                    commits::at.eq(&now.text),
+                    commits::events.eq(to_json(&items.events)?),
+                    commits::messages.eq(to_json(&items.messages)?),
+                    commits::tool_uses.eq(to_json(&items.tool_uses)?),
+                ))
+                .execute(conn)?;
         }
-        diesel::insert_into(commits::table)
-            .values((
-                commits::at.eq(&now.text),
-                commits::events.eq(to_json(&self.events)?),
-                commits::messages.eq(to_json(&self.messages)?),
-                commits::tool_uses.eq(to_json(&self.tool_uses)?),
-            ))
-            .execute(conn)?;
         Ok(())
     }
 }
@@ -147,16 +185,19 @@ pub(crate) fn page(
     Ok(Some(FeedPage { events, cursor: next.cursor(), more }))
 }
 
-/// Deletes a few rows of commits that are before `done` and more than a day old.
-pub(crate) fn clean(conn: &mut SqliteConnection, done: Position, now: &Now) -> QueryResult<()> {
+/// Deletes a few rows of commits that are searchable and more than a day old.
+pub(crate) fn clean(conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
     let oldest = commits::table
-        .filter(commits::id.lt(done.commit))
+        .left_join(index_position::table.on(index_position::workspace.eq(commits::workspace)))
         .order(commits::id.asc())
-        .select((commits::id, commits::at))
+        .select((commits::id, commits::at, index_position::commit_id.nullable()))
         .limit(CLEANED_AT_ONCE)
-        .load::<(i64, String)>(conn)?;
+        .load::<(i64, String, Option<i64>)>(conn)?;
     let cut = now.at.minus(KEPT).to_string();
-    if let Some((last, _)) = oldest.iter().take_while(|(_, at)| *at < cut).last() {
+    let is_done = |(id, at, next): &&(i64, String, Option<i64>)| {
+        *at < cut && next.is_some_and(|next| *id < next)
+    };
+    if let Some((last, ..)) = oldest.iter().take_while(is_done).last() {
         diesel::delete(commits::table.filter(commits::id.le(last))).execute(conn)?;
     }
     Ok(())

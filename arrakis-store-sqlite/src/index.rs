@@ -1,16 +1,17 @@
 //! Making text searchable, off the hot path.
 //!
-//! An index position goes through the commits. Each step reads some of what they touched beside the
-//! writer and computes the words; a transaction of its own then stores the words and moves the
-//! position. A step is small, so that neither the writer nor the memory is held for long by commits
-//! of many large payloads. While there are no commits, steps go through what a version before this one
-//! has stored.
+//! An index position goes through the commits of each workspace. Each step reads some of what those of one
+//! workspace touched beside the writer and computes the words; a transaction of its own then stores the words and
+//! moves the position. Workspaces take turns, one step each, so a flood of one delays its own texts only. A step is
+//! limited, so that neither the writer nor the memory is held for long by commits of many large payloads. While
+//! there are no commits, steps go through what waits to be indexed anew.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use arrakis_core::session::search::{FilterTerm, SearchDocument, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
+use diesel::sql_types::Text as SqlText;
 
 use crate::documents;
 use crate::feed::{self, Position};
@@ -21,6 +22,8 @@ use crate::search::{self, Text};
 /// What one transaction makes searchable.
 #[derive(Debug)]
 pub(crate) struct Step {
+    /// The workspace whose turn it is.
+    workspace: String,
     from: Position,
     to: Position,
     commits: usize,
@@ -32,6 +35,8 @@ pub(crate) struct Step {
     seen: HashSet<String>,
     /// How much more it may read.
     budget_bytes: usize,
+    /// How many more terms it may write.
+    budget_terms: usize,
 }
 
 /// A part of a table that was filled before there was this index.
@@ -44,8 +49,9 @@ struct Backlog {
 }
 
 impl Step {
-    fn new(from: Position) -> Self {
+    fn new(workspace: &str, from: Position) -> Self {
         Self {
+            workspace: workspace.to_owned(),
             from,
             to: from,
             commits: 0,
@@ -54,7 +60,12 @@ impl Step {
             documents: Vec::new(),
             seen: HashSet::new(),
             budget_bytes: STEP_BYTES,
+            budget_terms: STEP_TERMS,
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.budget_bytes == 0 || self.budget_terms == 0
     }
 
     /// How many commits end with it; a part of what was stored before counts as one.
@@ -63,16 +74,42 @@ impl Step {
     }
 }
 
-/// Reads what comes next, of up to `limit` commits; nothing where all is searchable.
-pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResult<Option<Step>> {
-    let from = position(conn)?;
+/// The workspaces that have commits to be indexed, those behind `last` first: it had its turn.
+pub(crate) fn turns(conn: &mut SqliteConnection, last: &str) -> QueryResult<VecDeque<String>> {
+    #[derive(QueryableByName)]
+    struct Workspace {
+        #[diesel(sql_type = SqlText)]
+        name: String,
+    }
+    // Each workspace is one look into the index of commits, however many commits it has.
+    let waiting = "WITH RECURSIVE workspaces (name) AS (\
+            SELECT min(workspace) FROM commits \
+            UNION ALL SELECT (SELECT min(workspace) FROM commits WHERE workspace > name) \
+            FROM workspaces WHERE name IS NOT NULL) \
+        SELECT name FROM workspaces WHERE name IS NOT NULL \
+        AND (SELECT max(id) FROM commits WHERE workspace = name) >= coalesce(\
+            (SELECT commit_id FROM index_position WHERE workspace = name), 0) ORDER BY name";
+    let waiting: Vec<Workspace> = diesel::sql_query(waiting).load(conn)?;
+    let (done, next): (Vec<String>, Vec<String>) =
+        waiting.into_iter().map(|one| one.name).partition(|name| name.as_str() <= last);
+    Ok(next.into_iter().chain(done).collect())
+}
+
+/// Reads what comes next of a workspace, of up to `limit` commits; nothing where all is searchable.
+pub(crate) fn next_step(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    limit: usize,
+) -> QueryResult<Option<Step>> {
+    let from = position(conn, workspace)?;
     let rows = commits::table
+        .filter(commits::workspace.eq(workspace))
         .filter(commits::id.ge(from.commit))
         .order(commits::id.asc())
         .select((commits::id, commits::events, commits::messages, commits::tool_uses))
         .limit(i64::try_from(limit.min(STEP_COMMITS)).unwrap_or(i64::MAX))
         .load::<(i64, String, String, String)>(conn)?;
-    let mut step = Step::new(from);
+    let mut step = Step::new(workspace, from);
     for (commit, events, messages, tool_uses) in rows {
         let ids = |column, ids: &str| json::<Vec<String>>(column, ids);
         let events = ids("events", &events)?.into_iter().map(Item::Event);
@@ -80,7 +117,7 @@ pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResul
         let tool_uses = ids("tool_uses", &tool_uses)?.into_iter().map(Item::ToolUse);
         let items = events.chain(messages).chain(tool_uses);
         for (done, item) in items.enumerate().skip(from.done_of(commit)) {
-            if step.budget_bytes == 0 {
+            if step.is_full() {
                 step.to = Position { commit, done };
                 return Ok(Some(step));
             }
@@ -89,11 +126,11 @@ pub(crate) fn next_step(conn: &mut SqliteConnection, limit: usize) -> QueryResul
         step.to = Position::behind(commit);
         step.commits += 1;
     }
-    if step.to != from { Ok(Some(step)) } else { backlog_step(conn, from) }
+    Ok((step.to != from).then_some(step))
 }
 
-/// Reads some of what was stored before; nothing where all of it is searchable.
-fn backlog_step(conn: &mut SqliteConnection, from: Position) -> QueryResult<Option<Step>> {
+/// Reads some of what waits to be indexed anew; nothing where all of it is searchable.
+pub(crate) fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<Step>> {
     let next = index_backlog::table
         .order(index_backlog::table_name.asc())
         .first::<(String, String)>(conn)
@@ -106,10 +143,11 @@ fn backlog_step(conn: &mut SqliteConnection, from: Position) -> QueryResult<Opti
         let query = tool_uses::table.filter(tool_uses::id.gt(&after_id)).order(tool_uses::id.asc());
         (query.select(tool_uses::id).limit(BACKLOG_ROWS).load(conn)?, Item::ToolUse)
     };
-    let mut step = Step { commits: 1, ..Step::new(from) };
+    let from = position(conn, BACKLOG)?;
+    let mut step = Step { commits: 1, ..Step::new(BACKLOG, from) };
     let mut up_to_id = None;
     for id in ids {
-        if step.budget_bytes == 0 {
+        if step.is_full() {
             break;
         }
         step.add(conn, item(id.clone()))?;
@@ -122,7 +160,7 @@ fn backlog_step(conn: &mut SqliteConnection, from: Position) -> QueryResult<Opti
 /// Stores a step's words and moves the position; returns whether it was still this step's turn, or
 /// another process has taken it.
 pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> QueryResult<bool> {
-    if position(conn)? != step.from {
+    if position(conn, &step.workspace)? != step.from {
         return Ok(false);
     }
     if let Some(Backlog { table_name, after_id, .. }) = &step.backlog {
@@ -154,30 +192,43 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
             None => diesel::delete(index_backlog::table.find(table_name)).execute(conn)?,
         };
     }
-    diesel::update(index_position::table)
-        .set((
-            index_position::commit_id.eq(step.to.commit),
-            index_position::done.eq(i64::try_from(step.to.done).unwrap_or(i64::MAX)),
-        ))
-        .execute(conn)?;
-    feed::clean(conn, step.to, now)?;
+    if step.to != step.from {
+        diesel::replace_into(index_position::table)
+            .values((
+                index_position::workspace.eq(&step.workspace),
+                index_position::commit_id.eq(step.to.commit),
+                index_position::done.eq(i64::try_from(step.to.done).unwrap_or(i64::MAX)),
+            ))
+            .execute(conn)?;
+    }
+    feed::clean(conn, now)?;
     Ok(true)
 }
 
-/// How far the commits are searchable.
-pub(crate) fn position(conn: &mut SqliteConnection) -> QueryResult<Position> {
-    let (commit, done) = index_position::table
+/// How far the commits of a workspace are searchable.
+fn position(conn: &mut SqliteConnection, workspace: &str) -> QueryResult<Position> {
+    let found = index_position::table
+        .find(workspace)
         .select((index_position::commit_id, index_position::done))
-        .get_result::<(i64, i64)>(conn)?;
+        .get_result::<(i64, i64)>(conn)
+        .optional()?;
+    let (commit, done) = found.unwrap_or((0, 0));
     Ok(Position { commit, done: usize::try_from(done).unwrap_or(0) })
 }
+
+/// Stands for a workspace in steps through what waits to be indexed anew, which have no position.
+const BACKLOG: &str = "";
 
 /// Most commits of a step; each holds the ids of a group.
 const STEP_COMMITS: usize = 64;
 
-/// How many bytes of text a step reads before it ends; the last text may go beyond. To store the words
-/// of so much keeps the writer about as long as a group of events does.
-const STEP_BYTES: usize = 256 * 1024;
+/// How many bytes of text a step reads before it ends; the last text may go beyond.
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// How many terms a step writes before it ends; the last text may go beyond. To store so many keeps the writer for
+/// some tens of milliseconds. Fewer would cost more: each transaction leaves a segment of the index, which is
+/// merged with others later.
+const STEP_TERMS: usize = 32 * 1024;
 
 /// Most rows of a step through what was stored before: as many small ones as end a step.
 const BACKLOG_ROWS: i64 = (STEP_BYTES / ITEM_BYTES) as i64;
@@ -198,11 +249,20 @@ impl Step {
         if !self.seen.insert(id.clone()) {
             return Ok(());
         }
+        let events = self.events.len();
+        let before = events + self.documents.len();
         let read_bytes = match item {
             Item::Event(id) => self.add_event(conn, id)?,
             Item::Message(id) => self.add_message(conn, &id)?,
             Item::ToolUse(id) => self.add_tool_use(conn, &id)?,
         };
+        let texts = self.events.len() + self.documents.len();
+        if texts > before {
+            let last =
+                if self.events.len() > events { self.events.last() } else { self.documents.last() };
+            let terms = last.map_or(0, Text::terms);
+            self.budget_terms = self.budget_terms.saturating_sub(terms);
+        }
         self.budget_bytes = self.budget_bytes.saturating_sub(read_bytes + ITEM_BYTES);
         Ok(())
     }

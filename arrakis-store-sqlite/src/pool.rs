@@ -1,7 +1,8 @@
-//! The file, and the connections to it: one that writes, a few that read.
+//! The file, and the connections to it: one that writes, a few that read, and a few that search.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrakis_core::record::store::StoreError;
@@ -16,10 +17,10 @@ use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
 };
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::SqliteConfig;
-use crate::error::{is_locked, store_error, unavailable};
+use crate::error::{TxError, is_locked, store_error, unavailable};
 use crate::file::DatabaseFile;
 use crate::migrate;
 
@@ -103,12 +104,16 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// A pool on `file`; connections open when they are needed.
+    /// A pool of `readers` connections to `file`, which open when they are needed.
     ///
     /// # Errors
     ///
     /// The pool cannot be built.
-    pub(crate) fn new(file: &DatabaseFile, config: &SqliteConfig) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        file: &DatabaseFile,
+        config: &SqliteConfig,
+        readers: usize,
+    ) -> Result<Self, StoreError> {
         let set_up = [
             busy_timeout(config),
             "PRAGMA temp_store = MEMORY".to_owned(),
@@ -122,7 +127,7 @@ impl Readers {
             Box::pin(async move { establish_reader(&url, &set_up).await })
         });
         let manager = AsyncDieselConnectionManager::new_with_config(file.url(), manager);
-        let readers = config.readers.clamp(1, Semaphore::MAX_PERMITS);
+        let readers = readers.clamp(1, Semaphore::MAX_PERMITS);
         let pool = Pool::builder(manager)
             .max_size(readers)
             .build()
@@ -140,8 +145,7 @@ impl Readers {
         what: &'static str,
         read: impl FnOnce(&mut SqliteConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(self.queue_wait, place).await else {
+        let Some(place) = self.place().await else {
             return Err(unavailable(what, "every connection that reads is busy"));
         };
         let pool = self.pool.clone();
@@ -156,9 +160,108 @@ impl Readers {
         reading.await.map_err(|error| unavailable(what, error))?
     }
 
+    /// A place for one transaction; `None` if all of them stay taken.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        tokio::time::timeout(self.queue_wait, place).await.ok()?.ok()
+    }
+
     /// Closes the connections; whoever reads still finishes.
     pub(crate) fn close(&self) {
         self.pool.close();
+    }
+}
+
+/// The connections that search. They are their own, so that nothing else waits for a search.
+#[derive(Debug)]
+pub(crate) struct Searchers {
+    readers: Readers,
+    size: usize,
+    limit: Duration,
+}
+
+impl Searchers {
+    /// A pool on `file`; connections open when they are needed.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn new(file: &DatabaseFile, config: &SqliteConfig) -> Result<Self, StoreError> {
+        let size = config.searchers.max(1);
+        let readers = Readers::new(file, config, size)?;
+        Ok(Self { readers, size, limit: config.search_timeout })
+    }
+
+    /// Runs `search` in one transaction of its own. A search that takes too long, or whose caller has gone, is
+    /// told so by its [`Stop`].
+    ///
+    /// # Errors
+    ///
+    /// As many searches run as there are connections, this one takes too long, or the database cannot be read.
+    pub(crate) async fn search<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        search: impl FnOnce(&mut SqliteConnection, &Stop) -> Result<T, TxError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(place) = self.readers.place().await else {
+            return Err(StoreError::SearchesBusy { running: self.size });
+        };
+        let pool = self.readers.pool.clone();
+        let stop = Stop { is_set: Arc::default(), limit: self.limit };
+        // However this future ends, the search does too.
+        let _stops = StopOnDrop(stop.clone());
+        let searching = tokio::spawn(async move {
+            let _place = place;
+            let mut conn = pool.get().await.map_err(|error| unavailable(what, error))?;
+            let found =
+                conn.spawn_blocking(move |conn| Ok(conn.transaction(|conn| search(conn, &stop))));
+            let found = found.await.map_err(|error| store_error(what, error))?;
+            found.map_err(|error: TxError| error.into_store(what))
+        });
+        match tokio::time::timeout(self.limit, searching).await {
+            Ok(found) => found.map_err(|error| unavailable(what, error))?,
+            Err(_) => Err(StoreError::SearchTimeout { limit: self.limit }),
+        }
+    }
+
+    /// Closes the connections; whoever searches still finishes.
+    pub(crate) fn close(&self) {
+        self.readers.close();
+    }
+}
+
+/// Tells a search to end. SQLite runs in this process, and no safe interface interrupts a statement. So each
+/// statement of a search is short, and the search asks between two of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    is_set: Arc<AtomicBool>,
+    limit: Duration,
+}
+
+impl Stop {
+    /// Ends the search if it is to end.
+    ///
+    /// # Errors
+    ///
+    /// It is.
+    pub(crate) fn check(&self) -> Result<(), TxError> {
+        if self.is_set.load(Ordering::Relaxed) {
+            return Err(TxError::Refused(StoreError::SearchTimeout { limit: self.limit }));
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(is_set: bool) -> Self {
+        Self { is_set: Arc::new(AtomicBool::new(is_set)), limit: Duration::ZERO }
+    }
+}
+
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.is_set.store(true, Ordering::Relaxed);
     }
 }
 
@@ -174,4 +277,49 @@ async fn establish_reader(
     .await
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_search_too_many_is_told_so_and_nothing_else_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = DatabaseFile::prepare(&directory.path().join("a.db")).unwrap();
+        let config =
+            SqliteConfig { searchers: 1, queue_wait: Duration::ZERO, ..Default::default() };
+        let _writer = open_writer(&file, &config).unwrap();
+        let readers = Readers::new(&file, &config, 1).unwrap();
+        let searchers = Arc::new(Searchers::new(&file, &config).unwrap());
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (open, gate) = mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let searchers = Arc::clone(&searchers);
+            async move {
+                let search = move |_: &mut SqliteConnection, stop: &Stop| {
+                    begun.send(stop.clone()).unwrap();
+                    gate.recv().ok();
+                    stop.check()
+                };
+                searchers.search("search", search).await
+            }
+        });
+        let stop = has_begun.await.unwrap();
+        let second = searchers.search("search", |_, _| Ok(())).await.unwrap_err();
+        assert!(matches!(second, StoreError::SearchesBusy { running: 1 }), "{second:?}");
+        readers.read("read", |_| Ok(())).await.unwrap();
+        // Whoever goes away ends the search, which keeps its place until then.
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        assert!(stop.check().is_err());
+        let third = searchers.search("search", |_, _| Ok(())).await.unwrap_err();
+        assert!(matches!(third, StoreError::SearchesBusy { .. }), "{third:?}");
+        drop(open);
+        while searchers.search("search", |_, _| Ok(())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

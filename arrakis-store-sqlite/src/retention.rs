@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
-use crate::{feed, index, search, work};
+use crate::{feed, search, work};
 
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits
 /// each page of a value that it deletes.
@@ -279,8 +279,7 @@ pub(crate) fn delete_ledger(
 /// some free pages back to the file system; returns whether there is more to give. The file becomes smaller with
 /// the next checkpoint.
 pub(crate) fn give_space_back(conn: &mut SqliteConnection, now: &Now) -> Result<bool, TxError> {
-    let searchable = index::position(conn)?;
-    feed::clean(conn, searchable, now)?;
+    feed::clean(conn, now)?;
     let free = free_pages(conn)?;
     if free <= KEPT_FREE_PAGES {
         return Ok(false);

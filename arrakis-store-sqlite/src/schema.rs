@@ -147,6 +147,7 @@ diesel::table! {
 diesel::table! {
     commits (id) {
         id -> BigInt,
+        workspace -> Text,
         at -> Text,
         events -> Text,
         messages -> Text,
@@ -185,8 +186,8 @@ diesel::table! {
 }
 
 diesel::table! {
-    index_position (id) {
-        id -> BigInt,
+    index_position (workspace) {
+        workspace -> Text,
         commit_id -> BigInt,
         done -> BigInt,
     }
@@ -200,5 +201,6 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
+diesel::allow_tables_to_appear_in_same_query!(commits, index_position);
 diesel::allow_tables_to_appear_in_same_query!(event_words, event_keys, webhook_events);
 diesel::allow_tables_to_appear_in_same_query!(subject_words, subject_keys, conversations);

@@ -1,9 +1,10 @@
 //! Searching: texts by their words, newest first. Payloads here, messages and tool uses in `documents.rs`.
 //!
 //! The words and filter terms are those of [`arrakis_core::session::search`]; SQLite's full text index (FTS5) only keeps them.
-//! Each text has a key that begins with its time in milliseconds, and FTS5 gives matches in the order
-//! of their keys. So a page is read from its newest match on until it is full, however many more there
-//! are; only texts of the same millisecond are put in order afterwards.
+//! Each text has a key that begins with its time in milliseconds and ends with a number that tells apart the
+//! texts of one millisecond. FTS5 gives matches in the order of their keys, and lists are in that order. So a
+//! page is read from its newest match on until it is full, however many more there are, also of the same
+//! millisecond.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -19,6 +20,8 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Bool, Text as SqlText};
 use uuid::Uuid;
 
+use crate::error::TxError;
+use crate::pool::Stop;
 use crate::row::SummaryRow;
 use crate::schema::{event_keys, event_words, messages, tool_uses, webhook_events};
 
@@ -28,43 +31,77 @@ pub(crate) fn find_events(
     text: &str,
     filter: &EventFilter,
     page: Page,
-) -> QueryResult<Vec<EventSummary>> {
-    let asked = [
-        (FilterTerm::Workspace, "+workspace = ", filter.workspace.as_deref()),
-        (FilterTerm::EventType, "+event_type = ", filter.event_type.as_deref()),
-        (FilterTerm::Session, "+session_id = ", filter.session_id.as_deref()),
-        (FilterTerm::Request, "+request_id = ", filter.request_id.as_ref().map(RequestId::as_str)),
-    ];
-    let asked = asked.into_iter().filter_map(|(term, column, value)| Some((term, column, value?)));
+    stop: &Stop,
+) -> Result<Vec<EventSummary>, TxError> {
     let mut terms = query_words(text);
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    terms.extend(asked.clone().map(|(term, _, value)| term.word(value)));
+    let asked = [
+        (FilterTerm::Workspace, filter.workspace.as_deref()),
+        (FilterTerm::EventType, filter.event_type.as_deref()),
+        (FilterTerm::Session, filter.session_id.as_deref()),
+        (FilterTerm::Request, filter.request_id.as_ref().map(RequestId::as_str)),
+    ];
+    terms.extend(asked.into_iter().filter_map(|(term, value)| Some(term.word(value?))));
+    let terms = all_of(&terms);
     let limit = page.limit.min(PAGE_MAX);
-    let mut query = event_words::table
-        .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
-        .inner_join(webhook_events::table.on(webhook_events::id.eq(event_keys::event_id)))
-        .filter(matches("event_words", all_of(&terms)))
-        .order(event_words::rowid.desc())
-        .select((event_words::rowid, SummaryRow::as_select()))
-        .into_boxed();
-    for (_, column, value) in asked {
-        query = query.filter(also(column, value));
+    let mut last = match page.after {
+        Some(after) => end_before(conn, after)?,
+        None => i64::MAX,
+    };
+    let mut found = Vec::new();
+    let mut wanted = limit.min(CANDIDATES_MAX);
+    while found.len() < limit {
+        stop.check()?;
+        let candidates: Vec<(i64, String)> = event_words::table
+            .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
+            .filter(matches("event_words", terms.clone()))
+            .filter(event_words::rowid.le(last))
+            .order(event_words::rowid.desc())
+            .select((event_words::rowid, event_keys::event_id))
+            .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
+            .load(conn)?;
+        for (_, id) in &candidates {
+            let row = webhook_events::table.find(id).select(SummaryRow::as_select());
+            let Some(row) = row.get_result(conn).optional()? else { continue };
+            let event = EventSummary::try_from(row)?;
+            if is_asked_for(&event, filter) {
+                found.push(event);
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        match candidates.last() {
+            Some((key, _)) if candidates.len() == wanted => last = key.saturating_sub(1),
+            _ => break,
+        }
+        wanted = (2 * wanted).min(CANDIDATES_MAX);
     }
-    if let Some(value) = filter.status {
-        query = query.filter(also("+status = ", value.as_str()));
+    Ok(found)
+}
+
+/// Most candidates that are read from an index at one time, so that a statement is short.
+pub(crate) const CANDIDATES_MAX: usize = 1024;
+
+/// The last key behind an event in a list. If the event is gone, the list goes on with its millisecond, of which
+/// it may show some events again.
+fn end_before(conn: &mut SqliteConnection, event: Uuid) -> QueryResult<i64> {
+    let key = events::key(conn, &event.to_string())?;
+    Ok(key.map_or_else(|| *keys_at(millis_of(event)).end(), |key| key.saturating_sub(1)))
+}
+
+/// Whether a row has what a filter asks for. Two values may share a term, and a state is none.
+fn is_asked_for(event: &EventSummary, filter: &EventFilter) -> bool {
+    fn fits<T: PartialEq>(wanted: Option<&T>, is: Option<&T>) -> bool {
+        wanted.is_none() || wanted == is
     }
-    if let Some(after) = page.after {
-        query = query.filter(event_words::rowid.le(*keys_at(millis_of(after)).end()));
-        query = query.filter(also("+webhook_events.id < ", after));
-    }
-    let rows = whole_milliseconds(query.load_iter(conn)?, limit)?;
-    let mut events =
-        rows.into_iter().map(EventSummary::try_from).collect::<QueryResult<Vec<EventSummary>>>()?;
-    events.sort_by_key(|event| std::cmp::Reverse(event.id));
-    events.truncate(limit);
-    Ok(events)
+    fits(filter.workspace.as_ref(), Some(&event.workspace))
+        && fits(filter.event_type.as_ref(), Some(&event.event_type))
+        && fits(filter.session_id.as_ref(), event.session_id.as_ref())
+        && fits(filter.request_id.as_ref(), Some(&event.request_id))
+        && fits(filter.status.as_ref(), Some(&event.status))
 }
 
 /// A text as it is searched.
@@ -116,6 +153,11 @@ impl Text {
         }
     }
 
+    /// How many terms it has.
+    pub(crate) fn terms(&self) -> usize {
+        self.words.split(' ').count()
+    }
+
     /// Has the text found together with this value only, where a search asks for one; a text without
     /// words is not found at all.
     pub(crate) fn term(&mut self, term: FilterTerm, value: &str) {
@@ -143,8 +185,17 @@ macro_rules! texts {
                 $keys::table.filter($keys::$id.eq(id)).select($keys::key).get_result(conn).optional()
             }
 
-            /// Makes a text searchable, in place of what the row had before.
+            /// Makes a text searchable, in place of what the row had before. A text whose time is still the
+            /// same keeps its key: whoever reads page by page meets it once.
             pub(crate) fn put(conn: &mut SqliteConnection, text: &Text) -> QueryResult<()> {
+                let kept = key(conn, &text.id)?.filter(|key| text.keys.contains(key));
+                if let Some(key) = kept.filter(|_| !text.words.is_empty()) {
+                    diesel::delete($words::table.find(key)).execute(conn)?;
+                    diesel::insert_into($words::table)
+                        .values(($words::rowid.eq(key), $words::words.eq(&text.words)))
+                        .execute(conn)?;
+                    return Ok(());
+                }
                 remove(conn, &text.id)?;
                 if text.words.is_empty() {
                     return Ok(());
@@ -212,33 +263,7 @@ pub(crate) fn all_of<'a>(terms: impl IntoIterator<Item = &'a String>) -> String 
     quoted.collect::<Vec<_>>().join(" AND ")
 }
 
-/// Takes rows that come by their keys until there are `limit`, and on to the end of the last one's
-/// millisecond.
-pub(crate) fn whole_milliseconds<T>(
-    rows: impl Iterator<Item = QueryResult<(i64, T)>>,
-    limit: usize,
-) -> QueryResult<Vec<T>> {
-    let mut taken = Vec::new();
-    let mut last = None;
-    for row in rows {
-        let (key, row) = row?;
-        let millis = Some(key >> NUMBER_BITS);
-        if taken.len() >= limit && last != millis {
-            break;
-        }
-        last = millis;
-        taken.push(row);
-    }
-    Ok(taken)
-}
-
 pub(crate) type Condition = UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, SqlText>>;
-
-/// A condition on a column behind a plus, which keeps SQLite off its indexes: the words choose the
-/// rows, and their order is the order of the list.
-fn also(condition: &str, value: impl Into<String>) -> Condition {
-    sql::<Bool>(condition).bind::<SqlText, _>(value.into())
-}
 
 /// That an index holds these words; its name stands for all of its columns.
 pub(crate) fn matches(index: &str, words: String) -> Condition {
@@ -249,13 +274,22 @@ pub(crate) fn matches(index: &str, words: String) -> Condition {
 pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
-    use diesel::connection::InstrumentationEvent;
+    use arrakis_core::record::store::StoreError;
+    use diesel::connection::{InstrumentationEvent, SimpleConnection};
 
     use super::*;
     use crate::migrate;
 
-    /// What SQLite does for each query that `search` asks.
+    /// What SQLite does for each query that `search` asks of an empty database.
     pub(crate) fn plans(search: impl FnOnce(&mut SqliteConnection)) -> Vec<String> {
+        plans_with(|_| (), search)
+    }
+
+    /// What SQLite does for each query that `search` asks of the database that `fill` has filled.
+    pub(crate) fn plans_with(
+        fill: impl FnOnce(&mut SqliteConnection),
+        search: impl FnOnce(&mut SqliteConnection),
+    ) -> Vec<String> {
         #[derive(QueryableByName)]
         struct Line {
             #[diesel(sql_type = SqlText)]
@@ -263,6 +297,7 @@ pub(crate) mod tests {
         }
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         migrate::run(&mut conn, true).unwrap();
+        fill(&mut conn);
         let queries = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&queries);
         conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
@@ -281,13 +316,13 @@ pub(crate) mod tests {
     }
 
     /// The words first, then what they are about by its keys; nothing is sorted or read through.
-    fn goes_by_words(plan: &str, index: &str, keys: &str, rows: &str) -> bool {
+    pub(crate) fn goes_by_words(plan: &str, index: &str, keys: &str) -> bool {
         let steps: Vec<&str> = plan.split("; ").collect();
-        matches!(steps[..], [words, key, row]
+        matches!(steps[..], [words, key]
             if words.starts_with(&format!("SCAN {index} VIRTUAL TABLE INDEX"))
-                && words.contains(":M")
-                && key == format!("SEARCH {keys} USING INTEGER PRIMARY KEY (rowid=?)")
-                && row.starts_with(&format!("SEARCH {rows} USING INDEX sqlite_autoindex_{rows}_1")))
+                // The terms (M) and a bound of the keys.
+                && words.contains(":M") && words.contains('<')
+                && key == format!("SEARCH {keys} USING INTEGER PRIMARY KEY (rowid=?)"))
     }
 
     #[test]
@@ -303,15 +338,66 @@ pub(crate) mod tests {
         for filter in [EventFilter::default(), filter] {
             for page in [Page::first(9), Page { after: Some(Uuid::max()), limit: 9 }] {
                 let plans = plans(|conn| {
-                    find_events(conn, "some words", &filter, page).unwrap();
+                    find_events(conn, "some words", &filter, page, &Stop::new(false)).unwrap();
                 });
-                let [plan] = &plans[..] else { panic!("{plans:?}") };
-                assert!(
-                    goes_by_words(plan, "event_words", "event_keys", "webhook_events"),
-                    "{plan}"
-                );
+                let plan = plans.last().unwrap();
+                assert!(goes_by_words(plan, "event_words", "event_keys"), "{plan}");
             }
         }
+    }
+
+    #[test]
+    fn a_search_that_is_told_to_end_does() {
+        let mut conn = SqliteConnection::establish(":memory:").unwrap();
+        migrate::run(&mut conn, true).unwrap();
+        let filter = EventFilter::default();
+        let found = find_events(&mut conn, "word", &filter, Page::first(1), &Stop::new(true));
+        assert!(matches!(found, Err(TxError::Refused(StoreError::SearchTimeout { .. }))));
+    }
+
+    /// A page of one row reads as many where 300,000 have the same millisecond as where they do not.
+    #[test]
+    fn a_page_of_payloads_reads_little_of_a_crowded_millisecond() {
+        let ids = "'01890000-0000-7000-8000-' || printf('%012d', n)";
+        let fill = |conn: &mut SqliteConnection| {
+            crowd(conn, "event_words", "event_keys (key, event_id)", ids);
+            conn.batch_execute(&format!(
+                "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, received_at,
+                    request_headers, status, metadata, created_at, updated_at)
+                 SELECT {ids}, 'main', n, zeroblob(32), 'Stop', '2023-06-28T00:00:00.000000Z', '{{}}',
+                    'SUCCESS', '{{}}', '', '' FROM (SELECT {CROWD} - 1 AS n UNION ALL SELECT {CROWD} - 2)"
+            ))
+            .unwrap();
+        };
+        let plans = plans_with(fill, |conn| {
+            let find = |conn: &mut SqliteConnection, after| {
+                let page = Page { after, limit: 1 };
+                let filter = EventFilter::default();
+                find_events(conn, "common", &filter, page, &Stop::new(false)).unwrap()
+            };
+            let first = find(conn, None);
+            let second = find(conn, Some(first[0].id));
+            assert_eq!((first.len(), second.len()), (1, 1));
+            assert_ne!(first[0].id, second[0].id);
+        });
+        // One for each page, one for each row, one for the cursor.
+        assert_eq!(plans.len(), 5, "{plans:?}");
+        assert!(plans.iter().all(|plan| !plan.contains("B-TREE")), "{plans:?}");
+    }
+
+    /// How many texts [`crowd`] makes.
+    pub(crate) const CROWD: i64 = 300_000;
+
+    /// Fills an index with texts of one millisecond that have the word `common`; `$ids` makes their ids of `n`.
+    pub(crate) fn crowd(conn: &mut SqliteConnection, words: &str, keys: &str, values: &str) {
+        let first = *keys_at(0x0189_0000_0000).start();
+        conn.batch_execute(&format!(
+            "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {CROWD} - 1)
+             INSERT INTO {keys} SELECT {first} + n, {values} FROM numbers;
+             WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {CROWD} - 1)
+             INSERT INTO {words} (rowid, words) SELECT {first} + n, 'common \u{a7}w0d6e4079e36703eb' FROM numbers"
+        ))
+        .unwrap();
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! [`SqliteStore`]: the traits, each method a call to the readers or to the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
@@ -25,7 +25,7 @@ use crate::dead_letter;
 use crate::error::store_error;
 use crate::feed::Position;
 use crate::file::DatabaseFile;
-use crate::pool::{self, Readers};
+use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
 use crate::{archive, documents, feed, index, keys, read, retention, search, spools, work};
@@ -38,7 +38,10 @@ use crate::{archive, documents, feed, index, keys, read, retention, search, spoo
 pub struct SqliteStore {
     file: DatabaseFile,
     readers: Readers,
+    searchers: Searchers,
     writer: Writer,
+    /// The workspace whose texts were made searchable last: the next one has its turn.
+    indexed_last: Mutex<String>,
 }
 
 impl SqliteStore {
@@ -56,9 +59,14 @@ impl SqliteStore {
     ) -> Result<Self, StoreError> {
         let file = DatabaseFile::prepare(path.as_ref())?;
         let conn = pool::open_writer(&file, &config)?;
-        let readers = Readers::new(&file, &config)?;
+        let readers = Readers::new(&file, &config, config.readers)?;
+        let searchers = Searchers::new(&file, &config)?;
         let writer = Writer::start(file.clone(), conn, clock, config)?;
-        Ok(Self { file, readers, writer })
+        Ok(Self { file, readers, searchers, writer, indexed_last: Mutex::default() })
+    }
+
+    fn last_indexed(&self) -> MutexGuard<'_, String> {
+        self.indexed_last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database file.
@@ -72,6 +80,7 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         // Readers first, so that the writer closes last and folds the log into the file.
         self.readers.close();
+        self.searchers.close();
     }
 }
 
@@ -131,12 +140,26 @@ impl EventStore for SqliteStore {
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        const READ: &str = "read what is to be searched";
         let mut commits = 0;
+        let mut turns = VecDeque::new();
         while commits < limit {
             let left = limit - commits;
-            let next = move |conn: &mut _| index::next_step(conn, left);
-            let Some(step) = self.readers.read("read what is to be searched", next).await? else {
-                break;
+            if turns.is_empty() {
+                let last = self.last_indexed().clone();
+                turns = self.readers.read(READ, move |conn| index::turns(conn, &last)).await?;
+            }
+            let step = match turns.pop_front() {
+                Some(workspace) => {
+                    self.last_indexed().clone_from(&workspace);
+                    let next = move |conn: &mut _| index::next_step(conn, &workspace, left);
+                    let Some(step) = self.readers.read(READ, next).await? else { continue };
+                    step
+                }
+                None => match self.readers.read(READ, index::backlog_step).await? {
+                    Some(step) => step,
+                    None => break,
+                },
             };
             let taken = step.commits();
             let write = move |conn: &mut _, at: &_| Ok(index::write(conn, &step, at)?);
@@ -171,10 +194,12 @@ impl EventReader for SqliteStore {
         filter: EventFilter,
         page: Page,
     ) -> Result<Vec<EventSummary>, StoreError> {
-        let list = move |conn: &mut _| match &filter.text {
-            Some(text) => search::find_events(conn, text, &filter, page),
-            None => read::events(conn, &filter, page),
-        };
+        if let Some(text) = filter.text.clone() {
+            let find =
+                move |conn: &mut _, stop: &_| search::find_events(conn, &text, &filter, page, stop);
+            return self.searchers.search("search events", find).await;
+        }
+        let list = move |conn: &mut _| read::events(conn, &filter, page);
         self.readers.read("list events", list).await
     }
 
@@ -204,8 +229,8 @@ impl EventReader for SqliteStore {
         after: Option<SearchCursor>,
         limit: usize,
     ) -> Result<SearchPage, StoreError> {
-        let find = move |conn: &mut _| documents::find(conn, &filter, after, limit);
-        self.readers.read("search conversations", find).await
+        let find = move |conn: &mut _, stop: &_| documents::find(conn, &filter, after, limit, stop);
+        self.searchers.search("search conversations", find).await
     }
 
     async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {

@@ -125,7 +125,7 @@ pub(crate) fn complete(
         return Ok(false);
     }
     let outcome = Outcome::of(verdict);
-    let mut touched = Touched::events(vec![id.clone()]);
+    let mut touched = Touched::stored([(claim.arrival.workspace.as_str(), id.clone())]);
     if let Verdict::Apply(changes) = verdict {
         let mut merged = Merged::default();
         merged.add(&claim.arrival.workspace, changes);

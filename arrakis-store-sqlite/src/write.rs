@@ -65,7 +65,8 @@ fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryRes
         }
         admissions.push(admission);
     }
-    let mut touched = Touched::events(rows.iter().map(|row| row.event_id.clone()).collect());
+    let stored = rows.iter().map(|row| (row.arrival.workspace.as_str(), row.event_id.clone()));
+    let mut touched = Touched::stored(stored);
     apply::write(merged, conn, &mut touched, now)?;
     Ok((admissions, touched))
 }

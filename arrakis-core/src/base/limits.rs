@@ -115,6 +115,19 @@ pub const SUMMARY_MAX_BYTES: usize = 200;
 /// What of one text or payload can be searched for, from its beginning.
 pub const SEARCHED_TEXT_MAX_BYTES: usize = 256 * 1024;
 
+/// Most distinct words of one text or payload that can be searched for, the first ones. Prose and source code of
+/// [`SEARCHED_TEXT_MAX_BYTES`] have about 5,000; tables and encoded data have a hundred thousand, each of which
+/// would be a row of the index.
+pub const INDEXED_WORDS_MAX: usize = 8192;
+
+/// What the hits of one page of a search hold at most, in bytes of text, unless one alone has more: a hundred hits
+/// of ordinary length, and little enough that a hundred readers at one time take some megabytes.
+pub const SEARCH_PAGE_BYTES: usize = 256 * 1024;
+
+/// How long a search may take. Searches of a million messages take a fifth of a second, and people give up after
+/// some seconds; what takes longer only keeps others waiting.
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A due time further ahead than this is taken as due now: the longest delay of the schedule is
 /// two hours, half of it again as jitter, so only a clock that jumped can say more.
 pub const DUE_HORIZON: Duration = Duration::from_secs(5 * 3600);

@@ -18,13 +18,14 @@ pub use snippet::{SNIPPET_MAX_CHARS, Snippet, SnippetPart};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
+use crate::base::limits::{INDEXED_WORDS_MAX, SEARCHED_TEXT_MAX_BYTES, cut};
 
 /// Longest word, in bytes; longer ones are found by their beginning. Nobody types what is longer, but
 /// payloads hold encoded files.
 pub const WORD_MAX_BYTES: usize = 64;
 
-/// The words of a text, as far as it is searched.
+/// The words of a text, as far as it is searched: its beginning, and of that the first
+/// [`INDEXED_WORDS_MAX`] distinct words.
 #[must_use]
 pub fn words(text: &str) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
@@ -48,7 +49,7 @@ pub fn query_words(text: &str) -> BTreeSet<String> {
     wanted
 }
 
-/// The words of a payload: those of its strings where it is JSON, else of its text.
+/// The words of a payload, as far as it is searched: those of its strings where it is JSON, else of its text.
 #[must_use]
 pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
     let mut strings = Strings { words: BTreeSet::new(), left: SEARCHED_TEXT_MAX_BYTES };
@@ -60,8 +61,14 @@ pub fn payload_words(payload: &[u8]) -> BTreeSet<String> {
     }
 }
 
+/// Adds the words of a text, as long as there are not too many.
 fn add_words(text: &str, words: &mut BTreeSet<String>) {
-    words.extend(runs(text).map(|(_, run)| word(run)));
+    for (_, run) in runs(text) {
+        if words.len() >= INDEXED_WORDS_MAX {
+            break;
+        }
+        words.insert(word(run));
+    }
 }
 
 /// The runs of letters and digits in what of a text is searched, each with its place.
@@ -113,12 +120,12 @@ impl<'de> Visitor<'de> for &mut Strings {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.words.insert(number.to_string());
+        add_words(&number.to_string(), &mut self.words);
         Ok(())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.words.insert(number.unsigned_abs().to_string());
+        add_words(&number.unsigned_abs().to_string(), &mut self.words);
         Ok(())
     }
 
@@ -180,5 +187,20 @@ mod tests {
     fn no_more_text_is_searched_than_the_limit() {
         let payload = format!(r#"["{}","late"]"#, "x ".repeat(SEARCHED_TEXT_MAX_BYTES));
         assert_eq!(list(payload_words(payload.as_bytes())), "x");
+    }
+
+    #[test]
+    fn no_more_distinct_words_are_searched_than_the_limit() {
+        let many = (0..2 * INDEXED_WORDS_MAX).map(|n| format!("w{n:05} ")).collect::<String>();
+        let numbers = Vec::from_iter(0..2 * INDEXED_WORDS_MAX);
+        for words in [
+            words(&many),
+            payload_words(many.as_bytes()),
+            payload_words(format!("[\"{many}\",7]").as_bytes()),
+            payload_words(serde_json::to_string(&numbers).unwrap().as_bytes()),
+        ] {
+            assert_eq!(words.len(), INDEXED_WORDS_MAX);
+        }
+        assert!(words(&many).contains("w08191") && !words(&many).contains("w08192"));
     }
 }

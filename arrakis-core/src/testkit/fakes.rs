@@ -48,6 +48,10 @@ pub enum Fault {
     Unavailable,
     /// No call ever returns, as with a database that hangs.
     Hanging,
+    /// Every call finds as many searches as there may be.
+    SearchesBusy,
+    /// Every call takes longer than a search may.
+    SearchTimeout,
 }
 
 /// A store with another one inside, and faults at will.
@@ -89,6 +93,10 @@ impl FaultyStore {
                 source: "it is away".into(),
             }),
             Fault::Hanging => std::future::pending().await,
+            Fault::SearchesBusy => Err(StoreError::SearchesBusy { running: 2 }),
+            Fault::SearchTimeout => {
+                Err(StoreError::SearchTimeout { limit: crate::base::limits::SEARCH_TIMEOUT })
+            }
         }
     }
 }

@@ -29,6 +29,7 @@ macro_rules! retention_conformance {
         $crate::retention_conformance!(@cases $make:
             settled_rows_go_once_they_are_kept_no_longer_and_others_stay,
             the_ledger_outlives_the_audit_rows,
+            the_ledger_keeps_the_last_state_of_each_workspace,
             a_conversation_goes_with_all_that_belongs_to_it,
             each_workspace_has_its_own_ages_and_what_has_none_is_kept,
             what_is_pruned_is_found_no_longer,
@@ -307,6 +308,28 @@ pub async fn prunable_counts_what_a_pass_would_delete_and_deletes_nothing(
 }
 
 /// Makes a pass in steps of `limit` rows; returns what it deleted.
+/// One request id that succeeded in one workspace and failed in another; the audit rows of both are gone.
+pub async fn the_ledger_keeps_the_last_state_of_each_workspace(fixture: &impl RetentionFixture) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let first = failed(arrivals.prompt("a", "s"));
+    let first_id = first.0.event_id;
+    let second = in_workspace("other", arrivals.prompt("a", "s"));
+    record(&*store, first.clone()).await;
+    record(&*store, second).await;
+    let due = fixture.clock().now().plus(FIRST_RETRY_DELAY);
+    let claim = store.claim_due(due, due, 10).await.expect("claim").remove(0);
+    assert!(store.complete(claim, first.1.clone(), None).await.expect("complete"));
+    fixture.clock().advance(DAY);
+    assert_eq!(pass(fixture, &events_of(fixture, DAY), 100).await.events, 2);
+    assert_eq!(status(&*store, first_id).await, None);
+    let mine = arrivals.prompt("a", "s");
+    let theirs = in_workspace("other", arrivals.prompt("a", "s"));
+    for (repeat, expected) in [(mine, EventStatus::Failed), (theirs, EventStatus::Success)] {
+        let told = record(&*store, repeat).await;
+        assert_eq!((told.kind, told.status), (AdmissionKind::Duplicate, expected));
+    }
+}
+
 async fn pass(fixture: &impl RetentionFixture, cutoffs: &Cutoffs, limit: usize) -> Pruned {
     let (mut next, mut sum) = (Some(PrunePosition::START), Pruned::default());
     for steps in 0.. {

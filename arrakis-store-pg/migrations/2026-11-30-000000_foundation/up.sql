@@ -212,22 +212,32 @@ CREATE TABLE event_search (
 CREATE INDEX event_search_words ON event_search USING gin (words);
 
 -- Messages and tool uses are searched together. GIN gives what it finds in no order, and a search wants the
--- newest of perhaps half of all rows. So each word carries the bucket of its row's time (about a day and a
--- half), and a search goes through the buckets, newest first, until it has enough. Without fastupdate, because
--- each bucket is a scan of its own, which would read the pending list each time; the words of the newest
--- bucket stand beside each other, so that inserts touch few pages.
+-- newest of perhaps half of all rows. So the rows are parted into buckets in the order of (at, subject_id), each
+-- word carries its row's bucket, and a search goes through the buckets, newest first, until it has enough. A
+-- bucket that is full is parted in two, so a search reads few rows however many have the same time. Without
+-- fastupdate, because each bucket is a scan of its own, which would read the pending list each time; the words of
+-- the newest bucket stand beside each other, so that inserts touch few pages.
 CREATE TABLE subject_search (
     subject_id      UUID PRIMARY KEY,                    -- in messages or tool_uses
     conversation_id UUID NOT NULL,
     is_tool_use     BOOLEAN NOT NULL,
     at              TIMESTAMPTZ NOT NULL,
+    bucket          BIGINT NOT NULL,                     -- in subject_buckets
+    weight          INTEGER NOT NULL,                    -- how much of its bucket it takes
+    bytes           INTEGER NOT NULL,                    -- of its texts, to read few large ones at one time
     words           TSVECTOR NOT NULL
 );
 CREATE INDEX subject_search_words ON subject_search USING gin (words) WITH (fastupdate = off);
+-- The order within a bucket, for finding its middle.
+CREATE INDEX subject_search_bucket ON subject_search (bucket, at, subject_id);
 
--- The buckets that rows were ever in.
+-- A bucket has the rows from its first place up to that of the next bucket.
 CREATE TABLE subject_buckets (
-    bucket BIGINT PRIMARY KEY                            -- milliseconds since 1970, divided by 2^27
+    bucket  BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    from_at TIMESTAMPTZ NOT NULL,
+    from_id UUID NOT NULL,
+    weight  BIGINT NOT NULL,                             -- of its rows, and of rows that have left it
+    UNIQUE (from_at, from_id)
 );
 
 -- What waits to be indexed anew, in the order of ids: a row goes when its table is done.

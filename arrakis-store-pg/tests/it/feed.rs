@@ -1,13 +1,15 @@
 //! The feed and the search index beyond what every store does: late commits, several servers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{Home, prune, record_one};
 use arrakis_core::record::store::{
-    EventFilter, EventReader, EventStore, FeedCursor, Page, SearchFilter,
+    EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter, StoreError,
 };
 use arrakis_core::testkit::event_store::hook;
-use arrakis_store_pg::PgStore;
+use arrakis_store_pg::{PgConfig, PgStore};
+use arrakis_test_cluster::Database;
 use diesel::QueryableByName;
 use diesel::sql_types::Text;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
@@ -253,6 +255,100 @@ async fn a_search_asks_the_index_bucket_by_bucket() {
         (SELECT 1 FROM subject_search WHERE words @@ quote_literal(v.said)::tsquery)";
     let plan = lines(&mut conn, query).await.join("\n");
     assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_full_is_parted() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("a", "s")).await;
+    home.store.index(10).await.unwrap();
+    // Many of one time, and in no order.
+    home.database
+        .run_sql(
+            "CREATE TABLE made AS TABLE messages;
+             INSERT INTO messages SELECT (jsonb_populate_record(made,
+                 jsonb_build_object('id', gen_random_uuid()))).* FROM made, generate_series(1, 12000);
+             INSERT INTO commits (events, messages, tool_uses, at)
+             SELECT '{}', (SELECT array_agg(id) FROM messages), '{}', now()",
+        )
+        .await;
+    while home.store.index(10).await.unwrap() > 0 {}
+    let mut conn = home.database.connect().await;
+    let counted = async |conn: &mut AsyncPgConnection, what: &str| -> u32 {
+        let sql = format!("SELECT ({what})::text AS \"QUERY PLAN\" FROM subject_search");
+        lines(conn, &sql).await[0].parse().unwrap()
+    };
+    assert_eq!(counted(&mut conn, "count(*)").await, 12_001);
+    assert!(counted(&mut conn, "count(DISTINCT bucket)").await > 1);
+    let misplaced = "count(*) FILTER (WHERE \
+        NOT words @@ quote_literal(to_hex(bucket) || ':prompt')::tsquery \
+        OR NOT EXISTS (SELECT FROM subject_buckets b WHERE b.bucket = subject_search.bucket \
+            AND (b.from_at, b.from_id) <= (at, subject_id)))";
+    assert_eq!(counted(&mut conn, misplaced).await, 0);
+    let most = "SELECT max(n)::text AS \"QUERY PLAN\" FROM \
+        (SELECT count(*) AS n FROM subject_search GROUP BY bucket) x";
+    assert!(lines(&mut conn, most).await[0].parse::<u32>().unwrap() < 8192);
+    let filter = SearchFilter { text: Some("prompt".to_owned()), ..SearchFilter::new("main") };
+    let first = home.store.search(filter.clone(), None, 100).await.unwrap();
+    let second = home.store.search(filter, first.next, 100).await.unwrap();
+    let hits = first.hits.iter().chain(&second.hits).map(|hit| (hit.at, hit.id));
+    assert!(hits.is_sorted_by(|a, b| a > b), "newest first, each once");
+}
+
+/// The statement of a page of one hit, where 300,000 texts have the same time.
+#[tokio::test]
+async fn a_page_reads_one_bucket_however_many_texts_have_its_time() {
+    let home = Home::new().await;
+    home.database
+        .run_sql(
+            "INSERT INTO subject_search
+             SELECT lpad(to_hex(n), 32, '0')::uuid, gen_random_uuid(), false, '2026-11-24', n / 4096, 70, 10,
+                 array_to_tsvector(ARRAY[to_hex(n / 4096) || ':common', to_hex(n / 4096) || ':other'])
+             FROM generate_series(1, 300000) n",
+        )
+        .await;
+    let mut conn = home.database.connect().await;
+    conn.batch_execute("SET enable_seqscan = off").await.unwrap();
+    let query = "EXPLAIN (ANALYZE, TIMING off) SELECT subject_id FROM subject_search \
+        WHERE words @@ ANY ('{\"''49:common'' & ''49:other''\"}'::text[]::tsquery[]) \
+        ORDER BY at DESC, subject_id DESC LIMIT 2";
+    let plan = lines(&mut conn, query).await.join("\n");
+    assert!(plan.contains("Bitmap Index Scan on subject_search_words"), "{plan}");
+    let rows =
+        |line: &str| line.split("(actual rows=").nth(1)?.split([' ', '.']).next()?.parse().ok();
+    let most: u32 = plan.lines().filter_map(rows).max().unwrap();
+    assert!((1..=8192).contains(&most), "{plan}");
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_is_ended_and_says_so() {
+    let config = PgConfig { search_timeout: Duration::ZERO, ..PgConfig::default() };
+    let home = Home::with(Database::create().await, config).await;
+    let ended = home.store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
+    assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
+    assert!(home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_search_too_many_is_told_so_and_nothing_else_waits() {
+    let queue_wait = Duration::from_millis(500);
+    let config = PgConfig { searchers: 1, pool: 1, queue_wait, ..PgConfig::default() };
+    let home = Home::with(Database::create().await, config).await;
+    let mut holder = home.database.connect().await;
+    holder.batch_execute("BEGIN; LOCK TABLE subject_buckets").await.unwrap();
+    let store = Arc::clone(&home.store);
+    let stuck = tokio::spawn(async move { store.search(SearchFilter::new("main"), None, 1).await });
+    let waits = "DO $$ BEGIN ASSERT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d
+        ON d.oid = l.database WHERE d.datname = current_database() AND NOT l.granted); END $$";
+    let mut watcher = home.database.connect().await;
+    while watcher.batch_execute(waits).await.is_err() {
+        assert!(!stuck.is_finished());
+    }
+    let refused = home.store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
+    assert!(matches!(refused, StoreError::SearchesBusy { running: 1 }), "{refused:?}");
+    assert!(home.store.key("any").await.unwrap().is_none());
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert!(stuck.await.unwrap().unwrap().hits.is_empty());
 }
 
 async fn lines(conn: &mut AsyncPgConnection, sql: &str) -> Vec<String> {

@@ -191,16 +191,20 @@ CREATE TABLE api_keys (
     revoked_at TEXT
 ) STRICT;
 
--- The feed: one row per transaction that stored audit rows, changed their state or wrote messages. One
--- connection writes at a time, so the order of the ids is the order of the commits; AUTOINCREMENT keeps
--- an id from being used again when its row is gone.
+-- The feed: one row per transaction, and in it per workspace, that stored audit rows, changed their state or
+-- wrote messages. One connection writes at a time, so the order of the ids is the order of the commits;
+-- AUTOINCREMENT keeps an id from being used again when its row is gone.
 CREATE TABLE commits (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    workspace TEXT NOT NULL,                             -- empty where rows only changed their state
     at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
     messages TEXT NOT NULL,                              -- JSON array of ids in messages
     tool_uses TEXT NOT NULL                              -- JSON array of ids in tool_uses
 ) STRICT;
+
+-- The search index takes the commits of one workspace after the other.
+CREATE INDEX commits_workspace ON commits (workspace, id);
 
 -- Full text search, for SQLite 3.43 or later. The words are computed by the program and stored joined by
 -- spaces; values to narrow a search by are among them. The tokenizer ascii keeps each of them whole,
@@ -227,13 +231,12 @@ CREATE TABLE subject_keys (
     is_tool_use     INTEGER NOT NULL
 ) STRICT;
 
--- How far the commits are searchable: the commit to go on with, and how much of it is done. One row.
+-- How far the commits of a workspace are searchable: the commit to go on with, and how much of it is done.
 CREATE TABLE index_position (
-    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    workspace TEXT NOT NULL PRIMARY KEY,
     commit_id INTEGER NOT NULL,
     done      INTEGER NOT NULL
 ) STRICT;
-INSERT INTO index_position (id, commit_id, done) VALUES (1, 0, 0);
 
 -- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
 CREATE TABLE index_backlog (

@@ -1,13 +1,18 @@
 //! Search: what is indexed when, how much at a time, and what is found of it.
 
+use arrakis_core::base::clock::ManualClock;
+
 use crate::common::{Home, arrival, at, count, prune, says, with_body};
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, Verdict,
+    Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, StoreError,
+    Verdict,
 };
 use arrakis_core::session::conversation::{Stamp, Stamped};
-use arrakis_store_sqlite::SqliteStore;
+use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use diesel::connection::SimpleConnection;
+use std::sync::Arc;
+use std::time::Duration;
 
 fn payload(request_id: &str, seconds: i64, text: &str) -> Arrival {
     let body = serde_json::json!({"session_id": "s", "hook_event_name": "Stop", "text": text});
@@ -200,22 +205,97 @@ async fn pages_of_one_millisecond_have_no_gap() {
         page.after = Some(last.id);
         found.extend(part.into_iter().map(|event| event.id));
     }
+    let millis = |id: &uuid::Uuid| id.as_u64_pair().0 >> 16;
+    assert!(found.is_sorted_by_key(|id| std::cmp::Reverse(millis(id))), "newest first");
     let mut expected: Vec<_> = events.iter().map(|event| event.event_id).collect();
-    expected.sort_unstable_by(|a, b| b.cmp(a));
-    assert_eq!(found, expected);
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected, "each once");
 
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let filter = SearchFilter { text: Some("needle".to_owned()), ..SearchFilter::new("main") };
         let part = home.store.search(filter, after, 7).await.unwrap();
-        found.extend(part.hits.into_iter().map(|hit| hit.cursor()));
+        found.extend(part.hits.into_iter().map(|hit| (hit.at, hit.id)));
         after = part.next;
         if after.is_none() {
             break;
         }
     }
+    assert!(found.is_sorted_by_key(|(at, _)| std::cmp::Reverse(*at)), "newest first");
     assert_eq!(found.len(), 50);
-    assert!(found.is_sorted_by(|a, b| a > b), "newest first, each once");
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), 50, "each once");
+}
+
+#[tokio::test]
+async fn a_text_that_changes_between_two_pages_keeps_its_place() {
+    let home = Home::new();
+    let events: Vec<Arrival> = (0..4).map(|n| payload(&format!("e{n}"), 0, "x")).collect();
+    for event in &events {
+        record(&home.store, event, "needle").await;
+    }
+    home.store.index(100).await.unwrap();
+    let filter = SearchFilter { text: Some("needle".to_owned()), ..SearchFilter::new("main") };
+    let page = home.store.search(filter.clone(), None, 2).await.unwrap();
+    // All are written and indexed again, in the same millisecond.
+    home.beside()
+        .batch_execute(
+            "INSERT INTO commits (workspace, at, events, messages, tool_uses)
+             SELECT 'main', '', '[]', json_group_array(id), '[]' FROM messages",
+        )
+        .unwrap();
+    assert_eq!(home.store.index(100).await.unwrap(), 1);
+    let rest = home.store.search(filter, page.next, 9).await.unwrap();
+    let mut found: Vec<_> = page.hits.iter().chain(&rest.hits).map(|hit| hit.id).collect();
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!((found.len(), page.hits.len(), rest.hits.len()), (4, 2, 2));
+    assert_eq!(count(&mut home.beside(), "subject_keys"), 4);
+}
+
+#[tokio::test]
+async fn a_flood_of_one_workspace_delays_its_own_texts_only() {
+    let home = Home::new();
+    let filler: String = (0..20_000).map(|n| format!("w{n} ")).collect();
+    let event = |n: i64, workspace: &str, text: &str| {
+        let event = payload(&format!("{workspace}{n}"), n, text);
+        Arrival { workspace: workspace.to_owned(), ..event }
+    };
+    for n in 0..30 {
+        let flood = event(n, "flood", &format!("flood {filler}"));
+        record(&home.store, &flood, "flood").await;
+    }
+    for workspace in ["another", "third"] {
+        record(&home.store, &event(99, workspace, "needle"), "needle").await;
+    }
+    // A turn of each.
+    let mut taken = 0;
+    while find(&home.store, text("needle")).await.split(' ').count() < 2 {
+        taken += home.store.index(1).await.unwrap();
+        assert!(taken < 20, "the flood comes first");
+    }
+    assert!(find(&home.store, text("flood")).await.split(' ').count() < 30, "it still waits");
+    while home.store.index(100).await.unwrap() == 100 {}
+    assert_eq!(find(&home.store, text("flood")).await.split(' ').count(), 30);
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_is_ended_and_says_so() {
+    let home = Home::new();
+    record(&home.store, &payload("e", 0, "needle"), "needle").await;
+    home.store.index(10).await.unwrap();
+    let config = SqliteConfig { search_timeout: Duration::ZERO, ..SqliteConfig::default() };
+    let clock = Arc::<ManualClock>::clone(&home.clock);
+    let store = SqliteStore::open(home.path(), clock, config).unwrap();
+    let ended = store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
+    assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
+    assert!(ended.to_string().contains("narrow it"), "{ended}");
+    let ended = store.events(text("needle"), Page::first(1)).await.unwrap_err();
+    assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
+    // Nothing else has this limit.
+    assert_eq!(store.events(EventFilter::default(), Page::first(9)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub(super) struct Authenticator {
 /// Who sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Principal {
+    /// The id of the key; empty for one that is in no store.
+    pub(super) key_id: String,
     pub(super) scope: Scope,
     pub(super) workspace: String,
 }
@@ -80,7 +82,8 @@ impl Authenticator {
         let hash = Digest::of(presented.expose_secret().as_bytes());
         if self.extra.contains(&hash) {
             let workspace = DEFAULT_WORKSPACE.to_owned();
-            return Ok(Some(Principal { scope: Scope::Ingest, workspace }));
+            let key_id = String::new();
+            return Ok(Some(Principal { key_id, scope: Scope::Ingest, workspace }));
         }
         let Some(id) = ApiKey::id_of(presented.expose_secret()) else { return Ok(None) };
         let now = Instant::now();
@@ -92,7 +95,8 @@ impl Authenticator {
         let found = tokio::time::timeout(self.timeout, self.keys.key(id)).await;
         let found = found.map_err(|_| HttpError::store_hangs())?;
         let key = found?.filter(|key| key.accepts(presented));
-        let principal = key.map(|key| Principal { scope: key.scope, workspace: key.workspace });
+        let principal =
+            key.map(|key| Principal { key_id: key.id, scope: key.scope, workspace: key.workspace });
         if let Some(principal) = &principal {
             self.cache.lock().put(hash, (now + CACHE_TIME, principal.clone()));
         }

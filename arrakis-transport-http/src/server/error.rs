@@ -63,6 +63,18 @@ impl HttpError {
 
 impl From<StoreError> for HttpError {
     fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::SearchesBusy { .. } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Self::new(status, "too_many_searches", error.to_string());
+            }
+            // Not 503: the same search would take as long again.
+            StoreError::SearchTimeout { .. } => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                return Self::new(status, "search_timeout", error.to_string());
+            }
+            _ => {}
+        }
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(target: "arrakis::server", %error, cause, "the store failed");
         // Details of the database are the operator's, in the log; the client only waits.

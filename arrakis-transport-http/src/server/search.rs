@@ -17,7 +17,7 @@ use super::error::HttpError;
 const LIMIT: usize = 20;
 
 /// Most hits of a page: for each, a store reads all that a message or a tool use has, which may be an input
-/// and an output of 16 MiB.
+/// and an output of 16 MiB. It reads few of them at one time, and a page ends by its bytes as well.
 const LIMIT_MAX: usize = 100;
 
 /// What a reader may ask for: [`SearchFilter`], and which page of it.

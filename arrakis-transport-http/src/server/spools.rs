@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Json, Response};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -31,6 +31,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Most reports that are being written at one time; others are passed over, and come again.
 const WRITES_MAX: usize = 4;
 
+/// Reports that are remembered for live streams, which take them at once; a stream that is further behind hears
+/// the next ones.
+const REPORTS_REMEMBERED: usize = 256;
+
 /// How many spools are listed where nothing else is asked for.
 const LISTED: usize = 1000;
 
@@ -42,12 +46,20 @@ pub(super) struct Spools {
     kept: Mutex<HashMap<(String, Uuid), Instant>>,
     writes: Arc<Semaphore>,
     timeout: Duration,
+    /// Tells live streams of each report that is kept, with its workspace.
+    heard: broadcast::Sender<Arc<(String, HeardSpool)>>,
 }
 
 impl Spools {
     pub(super) fn new(reports: Arc<dyn SpoolReports>, timeout: Duration) -> Self {
         let writes = Arc::new(Semaphore::new(WRITES_MAX));
-        Self { reports, kept: Mutex::default(), writes, timeout }
+        let (heard, _) = broadcast::channel(REPORTS_REMEMBERED);
+        Self { reports, kept: Mutex::default(), writes, timeout, heard }
+    }
+
+    /// The reports that this server keeps from now on, each with its workspace.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<(String, HeardSpool)>> {
+        self.heard.subscribe()
     }
 
     /// Keeps what a delivery said of its spool, beside the delivery: it neither waits for this nor hears
@@ -59,12 +71,15 @@ impl Spools {
         };
         let Ok(place) = Arc::clone(&self.writes).try_acquire_owned() else { return };
         let (reports, workspace) = (Arc::clone(&self.reports), workspace.to_owned());
-        let timeout = self.timeout;
+        let (timeout, listeners) = (self.timeout, self.heard.clone());
         tokio::spawn(async move {
             let heard = HeardSpool { heard_at: now, report };
-            let writing = reports.report_spool(&workspace, heard, SPOOLS_MAX);
+            let writing = reports.report_spool(&workspace, heard.clone(), SPOOLS_MAX);
             let problem = match tokio::time::timeout(timeout, writing).await {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => {
+                    listeners.send(Arc::new((workspace, heard))).ok();
+                    return;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the store took too long".to_owned(),
             };
@@ -102,8 +117,10 @@ pub(super) async fn report(State(state): State<ServerState>, request: Request) -
             HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_report", message)
         })?;
         let heard = HeardSpool { heard_at: inner.clock.now(), report };
-        let keeping = inner.spools.reports.report_spool(&principal.workspace, heard, SPOOLS_MAX);
+        let spools = &inner.spools;
+        let keeping = spools.reports.report_spool(&principal.workspace, heard.clone(), SPOOLS_MAX);
         inner.in_time(keeping).await??;
+        spools.heard.send(Arc::new((principal.workspace, heard))).ok();
         Ok(Json(json!({ "success": true })))
     };
     let reported: Result<_, HttpError> = reported.await;

@@ -16,8 +16,8 @@ use super::adapter::{LedgerEntry, Outcome};
 use super::{
     Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
     EventKey, EventMetadata, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
-    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, StoreError,
-    Transition, Verdict,
+    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
+    StoreError, Transition, Verdict,
 };
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::RequestId;
@@ -487,7 +487,14 @@ impl EventReader for MemoryStore {
             .filter(|hit| after.is_none_or(|after| hit.cursor() < after))
             .collect();
         hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));
-        Ok(SearchPage::of(hits, limit))
+        let mut page = SearchPageBuilder::new(limit);
+        for hit in hits {
+            let cursor = hit.cursor();
+            if !page.push(hit, cursor) {
+                break;
+            }
+        }
+        Ok(page.finish())
     }
 
     async fn feed(&self, after: Option<FeedCursor>, limit: usize) -> Result<FeedPage, StoreError> {

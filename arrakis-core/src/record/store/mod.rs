@@ -22,7 +22,10 @@ pub use read::{
     EventSummary, Page, Transition,
 };
 pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
-pub use search::{HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage};
+pub use search::{
+    HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,
+    SearchPageBuilder,
+};
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
 pub use write::{
     Admission, AdmissionKind, Claim, EventStore, FIRST_RETRY_DELAY, ID_CONFLICT, Verdict,
@@ -58,6 +61,20 @@ pub enum StoreError {
         /// What went wrong.
         source: BoxError,
     },
+    /// As many searches run as the store takes: the same search may succeed in a moment.
+    #[error("{running} searches run already: try again in a moment")]
+    SearchesBusy {
+        /// How many run.
+        running: usize,
+    },
+    /// The search was ended because it took too long. The same search would take as long again.
+    #[error(
+        "the search took longer than {limit:?} and was ended: add a rarer word, or narrow it by time, session or project"
+    )]
+    SearchTimeout {
+        /// How long a search may take.
+        limit: std::time::Duration,
+    },
     /// There is no such row.
     #[error("there is no {0}")]
     NotFound(String),
@@ -79,6 +96,6 @@ impl From<StoreError> for DeadLetterError {
 
 impl Retryable for StoreError {
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+        matches!(self, Self::Unavailable { .. } | Self::SearchesBusy { .. })
     }
 }

@@ -29,6 +29,8 @@ use crate::session::conversation::{
 /// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
 ///   the first match.
 /// * A search can be filtered, with and without words.
+/// * A page of a search is small, however large what it finds is: it ends by its bytes as well as by its count
+///   ([`SearchPageBuilder`](super::SearchPageBuilder)).
 /// * A search goes on from its cursor, and finds nothing twice, whatever is stored meanwhile.
 /// * What is found is shown as it is now; what changed is found by what it is now.
 /// * What an event and the transcript say both is found once.
@@ -83,11 +85,12 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<ConversationSummary>, StoreError>;
 
     /// The messages and tool uses that `filter` asks for, newest first: up to `limit` of them, and where to
-    /// go on. What was stored lately may not be found yet ([`EventStore::index`](super::EventStore::index)).
+    /// go on. What shares a millisecond comes in an order that the store keeps. What was stored lately may not be found yet ([`EventStore::index`](super::EventStore::index)).
     ///
     /// # Errors
     ///
-    /// The store could not be read.
+    /// The store could not be read, [too many searches](StoreError::SearchesBusy) run at the moment, or this
+    /// one takes [too long](StoreError::SearchTimeout).
     async fn search(
         &self,
         filter: SearchFilter,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::id;
+use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SEARCH_PAGE_BYTES, cut};
 use crate::session::conversation::{Conversation, Role, ToolStatus};
 use crate::session::search::document::{model_terms, thread};
 use crate::session::search::{FilterTerm, SearchDocument, Snippet, query_words};
@@ -112,7 +113,8 @@ impl SearchFilter {
     }
 
     /// What is found where `document` of `conversation` is what is asked for. An index may be behind, so
-    /// what it finds is looked at once more.
+    /// what it finds is looked at once more. A hit is small, however large the document is: names are cut at
+    /// [`INDEXED_TEXT_MAX_BYTES`], and a path is cut at [`PROJECT_DIR_MAX_BYTES`].
     #[must_use]
     pub fn hit(
         &self,
@@ -127,19 +129,23 @@ impl SearchFilter {
             && self.until.is_none_or(|until| at < until)
             && self.admits_project(conversation)
             && terms.is_subset(&document.terms(&conversation.workspace));
+        let name = |text: &str| cut(text, INDEXED_TEXT_MAX_BYTES).to_owned();
         fits.then(|| SearchHit {
             id: document.id(),
             conversation_id: conversation.id,
-            session_id: conversation.session_id.clone(),
-            title: conversation.title.as_ref().map(|title| title.value.clone()),
-            project_path: conversation.project_path.as_ref().map(|path| path.value.clone()),
+            session_id: name(&conversation.session_id),
+            title: conversation.title.as_ref().map(|title| name(&title.value)),
+            project_path: conversation
+                .project_path
+                .as_ref()
+                .map(|path| cut(&path.value, PROJECT_DIR_MAX_BYTES).to_owned()),
             at,
-            agent_id: document.agent_id().map(str::to_owned),
-            model: document.model().map(str::to_owned),
+            agent_id: document.agent_id().map(name),
+            model: document.model().map(name),
             what: match document {
                 SearchDocument::Message(message) => HitKind::Message { role: message.role },
                 SearchDocument::ToolUse { tool_use, .. } => HitKind::ToolUse {
-                    tool_name: tool_use.tool_name.clone(),
+                    tool_name: name(&tool_use.tool_name),
                     outcome: tool_use.status(),
                 },
             },
@@ -187,7 +193,21 @@ impl SearchHit {
     /// The place of this hit: a search goes on behind it.
     #[must_use]
     pub fn cursor(&self) -> SearchCursor {
-        SearchCursor { at: self.at, id: self.id }
+        SearchCursor { at: self.at, id: self.id, place: 0 }
+    }
+
+    /// About how much of an answer it takes, in bytes.
+    fn bytes(&self) -> usize {
+        let texts = [&self.title, &self.project_path, &self.agent_id, &self.model];
+        let texts = texts.into_iter().flatten().map(String::len).sum::<usize>();
+        let kind = match &self.what {
+            HitKind::ToolUse { tool_name, .. } => tool_name.len(),
+            HitKind::Message { .. } => 0,
+        };
+        // Names of fields, ids and times.
+        let rest = 256 + 32 * self.snippet.0.len();
+        let snippet = self.snippet.0.iter().map(|part| part.text.len()).sum::<usize>();
+        rest + self.session_id.len() + texts + kind + snippet
     }
 }
 
@@ -209,14 +229,17 @@ pub enum HitKind {
     },
 }
 
-/// A place among everything that can be found: a time, and an id where several have the same. It stays
-/// where it is, whatever is stored meanwhile.
+/// A place among everything that can be found: a time, and what tells apart several of the same time. It
+/// stays where it is, whatever is stored meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SearchCursor {
     /// The time.
     pub at: Timestamp,
     /// The message or the tool use.
     pub id: Uuid,
+    /// The place among those of the same millisecond, in a store that keeps them in an order of its own; 0 in
+    /// one that keeps them in the order of their ids.
+    pub place: u32,
 }
 
 /// The text is no cursor of a search.
@@ -226,7 +249,8 @@ pub struct InvalidSearchCursor;
 
 impl fmt::Display for SearchCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.at.as_micros(), self.id.simple())
+        write!(f, "{}.{}", self.at.as_micros(), self.id.simple())?;
+        if self.place > 0 { write!(f, ".{}", self.place) } else { Ok(()) }
     }
 }
 
@@ -234,10 +258,12 @@ impl FromStr for SearchCursor {
     type Err = InvalidSearchCursor;
 
     fn from_str(text: &str) -> Result<Self, InvalidSearchCursor> {
-        let (at, id) = text.split_once('.').ok_or(InvalidSearchCursor)?;
+        let (at, rest) = text.split_once('.').ok_or(InvalidSearchCursor)?;
+        let (id, place) = rest.split_once('.').unwrap_or((rest, "0"));
         let at = at.parse().map_err(|_| InvalidSearchCursor)?;
         let id = id.parse().map_err(|_| InvalidSearchCursor)?;
-        Ok(Self { at: Timestamp::from_micros(at), id })
+        let place = place.parse().map_err(|_| InvalidSearchCursor)?;
+        Ok(Self { at: Timestamp::from_micros(at), id, place })
     }
 }
 
@@ -263,14 +289,42 @@ pub struct SearchPage {
     pub next: Option<SearchCursor>,
 }
 
-impl SearchPage {
-    /// The first `limit` of `hits`, which are in order.
+/// Makes a page of hits that come in order, so that a store holds no more of them than the page does.
+#[derive(Debug)]
+pub struct SearchPageBuilder {
+    hits: Vec<SearchHit>,
+    last: Option<SearchCursor>,
+    limit: usize,
+    bytes: usize,
+    has_more: bool,
+}
+
+impl SearchPageBuilder {
+    /// An empty page of up to `limit` hits. It ends before that where they hold more than
+    /// [`SEARCH_PAGE_BYTES`]; one hit is always taken.
     #[must_use]
-    pub fn of(mut hits: Vec<SearchHit>, limit: usize) -> Self {
-        let more = hits.len() > limit;
-        hits.truncate(limit);
-        let next = hits.last().filter(|_| more).map(SearchHit::cursor);
-        Self { hits, next }
+    pub fn new(limit: usize) -> Self {
+        Self { hits: Vec::new(), last: None, limit, bytes: 0, has_more: false }
+    }
+
+    /// Adds the next hit, whose place is `cursor`; returns whether the page takes more.
+    pub fn push(&mut self, hit: SearchHit, cursor: SearchCursor) -> bool {
+        let bytes = self.bytes.saturating_add(hit.bytes());
+        let is_full =
+            self.hits.len() >= self.limit || (!self.hits.is_empty() && bytes > SEARCH_PAGE_BYTES);
+        if self.has_more || is_full {
+            self.has_more = true;
+            return false;
+        }
+        (self.bytes, self.last) = (bytes, Some(cursor));
+        self.hits.push(hit);
+        true
+    }
+
+    /// The page. It says where to go on if a hit did not fit.
+    #[must_use]
+    pub fn finish(self) -> SearchPage {
+        SearchPage { hits: self.hits, next: self.last.filter(|_| self.has_more) }
     }
 }
 
@@ -281,11 +335,12 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_from_its_text() {
-        for at in [-5, 0, 1_764_000_000_123_456] {
-            let cursor = SearchCursor { at: Timestamp::from_micros(at), id: Uuid::max() };
+        for (at, place) in [(-5, 0), (0, 7), (1_764_000_000_123_456, u32::MAX)] {
+            let cursor = SearchCursor { at: Timestamp::from_micros(at), id: Uuid::max(), place };
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
-        for text in ["", ".", "1", "x.y", "1.ffff"] {
+        let id = Uuid::nil();
+        for text in ["", ".", "1", "x.y", "1.ffff", &format!("1.{id}.x"), &format!("1.{id}.1.2")] {
             assert_eq!(text.parse::<SearchCursor>(), Err(InvalidSearchCursor), "{text}");
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{FilterTerm, words};
+use super::{FilterTerm, add_words, words};
 use crate::base::clock::Timestamp;
 use crate::base::json::fields;
 use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
@@ -103,7 +103,9 @@ impl<'a> SearchDocument<'a> {
     /// The words of it; none for a message that is not searchable because it says nothing.
     #[must_use]
     pub fn words(&self) -> BTreeSet<String> {
-        self.texts().iter().flat_map(|text| words(text)).collect()
+        let mut words = BTreeSet::new();
+        self.texts().iter().for_each(|text| add_words(text, &mut words));
+        words
     }
 
     /// What an index holds of it in `workspace`: its words and its filter terms. Nothing where it is not

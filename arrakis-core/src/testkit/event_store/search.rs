@@ -16,6 +16,7 @@ use made::{AT, any_filter, made, session};
 use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};
 use crate::base::clock::{SystemClock, Timestamp};
+use crate::base::limits::SEARCH_PAGE_BYTES;
 use crate::record::ingest::judge;
 use crate::record::store::{
     Arrival, DEFAULT_WORKSPACE, EventStore, HitKind, MemoryStore, SearchCursor, SearchFilter,
@@ -140,9 +141,55 @@ pub async fn a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile(
     assert_eq!(seen, expected);
     let page = store.search(text_filter("number"), None, 13).await.expect("search");
     assert_eq!((page.hits.len(), page.next), (13, None), "a full page is the last one too");
-    let nowhere = SearchCursor { at: Timestamp::EPOCH, id: uuid::Uuid::nil() };
+    let nowhere = SearchCursor { at: Timestamp::EPOCH, id: uuid::Uuid::nil(), place: 0 };
     let page = store.search(text_filter("number"), Some(nowhere), 3).await.expect("search");
     assert_eq!(page, SearchPage::default());
+}
+
+/// What is found is large, and its answer is not.
+pub async fn a_page_of_a_search_is_small_however_large_what_it_finds_is(
+    fixture: &impl EventStoreFixture,
+) {
+    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
+    let long = "x".repeat(50_000);
+    let prompt = |n: usize| {
+        let more = format!(r#","prompt":"hello {n} {long}","prompt_id":"{n}","model":"{long}""#);
+        hook("s", "UserPromptSubmit", &more)
+            .replace(r#""cwd":"/p""#, &format!(r#""cwd":"/{long}""#))
+    };
+    let batch = (0..60).map(|n| arrivals.next(&format!("e{n}"), prompt(n)));
+    store.record(batch.collect()).await.expect("record");
+    index(&*store).await;
+    let (mut after, mut ids, mut pages) = (None, BTreeSet::new(), 0);
+    loop {
+        let page = store.search(text_filter("hello"), after, 60).await.expect("search");
+        let answer = serde_json::to_string(&page).expect("JSON");
+        assert!(answer.len() < 2 * SEARCH_PAGE_BYTES, "{}", answer.len());
+        ids.extend(page.hits.iter().map(|hit| hit.id));
+        (after, pages) = (page.next, pages + 1);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((ids.len(), pages), (60, 2), "a page ends by its bytes as well as by its count");
+}
+
+/// Many messages of one time, in pages that each begin in the middle of them.
+pub async fn what_shares_a_time_is_found_page_by_page(fixture: &impl EventStoreFixture) {
+    let store = fixture.store();
+    let line = |n: usize| {
+        let time = ["2026-11-24T00:00:01Z", "2026-11-24T00:00:02Z"][usize::from(n > 40)];
+        json!({"type": "user", "uuid": format!("l{n}"), "timestamp": time,
+            "message": {"role": "user", "content": format!("number {n}")}})
+    };
+    let transcript = (0..50).map(|n| format!("{}\n", line(n))).collect::<String>();
+    let session = Session::new("s", Vec::new(), transcript.into_bytes());
+    record(&*store, &session.in_order(DEFAULT_WORKSPACE)).await;
+    index(&*store).await;
+    let hits = pages(&*store, &text_filter("number"), 7).await;
+    assert!(hits.is_sorted_by_key(|hit| std::cmp::Reverse(hit.at)));
+    let ids: BTreeSet<_> = hits.iter().map(|hit| hit.id).collect();
+    assert_eq!((hits.len(), ids.len()), (50, 50), "each once");
 }
 
 /// Tool uses that end, messages whose model comes later, conversations that move on.
@@ -232,7 +279,8 @@ pub async fn a_project_is_found_however_many_conversations_it_has(
         let filter = SearchFilter { project: Some(project.to_owned()), ..text_filter("the") };
         let hits = pages(&*store, &filter, 50).await;
         assert_eq!(hits.len(), count, "{project}");
-        assert!(hits.is_sorted_by_key(|hit| std::cmp::Reverse(hit.cursor())), "{project}");
+        let is_in_order = hits.is_sorted_by_key(|hit| std::cmp::Reverse(hit.at.as_millis()));
+        assert!(is_in_order, "{project}");
         let nothing = SearchFilter { text: Some("the nothing".to_owned()), ..filter };
         assert!(pages(&*store, &nothing, 50).await.is_empty(), "{project}");
     }
@@ -261,8 +309,13 @@ pub async fn a_search_finds_the_same_in_every_store(fixture: &impl EventStoreFix
         let limit = random.random_range(1..12);
         let expected = pages(&memory, &filter, limit).await;
         let found = pages(&*store, &filter, limit).await;
-        let places = |hits: &[SearchHit]| hits.iter().map(SearchHit::cursor).collect::<Vec<_>>();
-        assert_eq!(places(&found), places(&expected), "{n}: {filter:?}");
+        let is_in_order = found.is_sorted_by_key(|hit| std::cmp::Reverse(hit.at.as_millis()));
+        assert!(is_in_order, "{n}: {filter:?}");
+        // What shares a millisecond comes in the store's own order.
+        let [found, expected] = [found, expected].map(|mut hits| {
+            hits.sort_by_key(|hit| std::cmp::Reverse(hit.cursor()));
+            hits
+        });
         assert_eq!(found, expected, "{n}: {filter:?}");
         sizes.insert(expected.len());
     }

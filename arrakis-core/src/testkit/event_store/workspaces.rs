@@ -1,7 +1,5 @@
 //! Workspaces beside each other, and whose ids are believed.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::{
@@ -40,7 +38,6 @@ pub async fn workspaces_do_not_know_of_each_other(fixture: &impl EventStoreFixtu
     let theirs_first = theirs.event_id;
     // Both in one batch, and a failure of the other workspace under an id that is used here later.
     let broken = failed(arrivals.prompt("later", "s").0);
-    let broken_id = broken.0.event_id;
     let batch = vec![mine.clone(), (theirs, verdict), broken];
     let told = store.record(batch).await.expect("record");
     assert!(told.iter().all(|one| one.kind == AdmissionKind::New), "{told:?}");
@@ -102,9 +99,6 @@ pub async fn workspaces_do_not_know_of_each_other(fixture: &impl EventStoreFixtu
     };
     assert_eq!(status(DEFAULT_WORKSPACE).await, EventStatus::Success);
     assert_eq!(status(OTHER).await, EventStatus::Failed);
-    fixture.clock().advance(Duration::from_secs(1));
-    store.prune(fixture.clock().now(), 100).await.expect("prune");
-    assert!(store.event(OTHER, EventKey::Id(broken_id)).await.expect("event").is_none());
     let repeat = |(mut repeat, verdict): (Arrival, Verdict)| {
         repeat.digest = later.digest;
         repeat.metadata.capture = None;

@@ -17,6 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
+use super::spools::report;
 use super::{Server, TIMEOUT, everything, get};
 
 fn arrivals() -> Arrivals {
@@ -214,7 +215,7 @@ async fn many_listeners_ask_a_store_at_rest_no_more_often_than_one() {
     let server = Server::new();
     let key = server.reader("main").await;
     let mut streams = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..16 {
         let mut body = server.listen(&key, "").await.into_body();
         streams.push(tokio::spawn(async move { while block(&mut body).await.is_some() {} }));
     }
@@ -284,17 +285,143 @@ async fn the_live_feed_asks_for_a_key_that_reads_and_a_position_that_it_gave() {
 }
 
 #[tokio::test]
-async fn at_most_sixty_four_listen_at_one_time() {
+async fn no_key_and_no_workspace_takes_all_places() {
     let server = Server::new();
-    let reader = server.reader("main").await;
     let mut open = Vec::new();
-    for _ in 0..64 {
-        open.push(server.listen(&reader, "").await);
+    let mut keys = Vec::new();
+    for workspace in ["main", "second", "third"] {
+        for number in 0..3 {
+            keys.push(server.another_reader(workspace, number).await);
+        }
     }
-    assert!(open.iter().all(|answer| answer.status() == 200));
-    let refused = server.listen(&reader, "").await;
-    assert_eq!(refused.status(), 429);
-    assert!(refused.headers().contains_key("retry-after"));
+    let refused = async |key: &SecretString| {
+        let refused = server.listen(key, "").await;
+        assert_eq!(refused.status(), 429);
+        assert!(refused.headers().contains_key("retry-after"));
+        let body = refused.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"]["code"], "too_many_listeners");
+        body["error"]["message"].as_str().unwrap().to_owned()
+    };
+    // Of each workspace two keys take all of their places, and those of the workspace.
+    for workspace in 0..2 {
+        for number in 0..2 {
+            let key = &keys[workspace * 3 + number];
+            for _ in 0..16 {
+                let answer = server.listen(key, "").await;
+                assert_eq!(answer.status(), 200);
+                open.push(answer);
+            }
+            assert!(refused(key).await.starts_with("this key has 16 streams already"));
+        }
+        let third = &keys[workspace * 3 + 2];
+        assert!(refused(third).await.starts_with("this workspace has 32 streams already"));
+    }
+    assert!(refused(&keys[6]).await.starts_with("64 others listen already"));
     open.pop();
-    assert_eq!(server.listen(&reader, "").await.status(), 200);
+    // A stream's task sees that its client has gone.
+    while server.listen(&keys[6], "").await.status() != 200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_can_be_narrowed_to_a_conversation() {
+    let server = Server::new();
+    let key = server.reader("main").await;
+    let mut arrivals = arrivals();
+    let ids = ["a-1", "b-1", "a-2", "b-2"];
+    let batch = ids.map(|id| arrivals.prompt(id, &id[..1])).to_vec();
+    let id = arrakis_core::base::id::conversation_id("main", "b");
+    for wanted in ["b".to_owned(), id.to_string()] {
+        let mut body = server
+            .listen(&key, &format!("?after=0&conversation={wanted}&kind=event,conversation"))
+            .await
+            .into_body();
+        block(&mut body).await.unwrap();
+        if wanted == "b" {
+            server.store.record(batch.clone()).await.unwrap();
+        }
+        let blocks = [block(&mut body).await, block(&mut body).await, block(&mut body).await];
+        let [first, second, changed] = blocks.map(Option::unwrap);
+        assert!(first.contains(r#""requestId":"b-1""#), "{first}");
+        assert!(second.contains(r#""requestId":"b-2""#) && !second.contains("\nid: "), "{second}");
+        assert!(changed.starts_with("event: conversation\n"), "{changed}");
+        assert!(changed.contains(&format!(r#"{{"id":"{id}","sessionId":"b"}}"#)), "{changed}");
+        assert!(changed.contains("\nid: 4\n"), "the last one has the position: {changed}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_shows_the_kinds_that_are_asked_for() {
+    let server = Server::new();
+    let key = server.reader("main").await;
+    for query in ["?kind=", "?kind=all", "?kind=event,", "?words=x"] {
+        assert_eq!(server.listen(&key, query).await.status(), 400, "{query}");
+    }
+    let mut body = server.listen(&key, "?kind=conversation,spool").await.into_body();
+    block(&mut body).await.unwrap();
+    server.record(&mut arrivals(), &["a".into(), "b".into()]).await;
+    let changed = block(&mut body).await.unwrap();
+    assert!(
+        changed.starts_with("event: conversation\n") && changed.contains("\nid: "),
+        "{changed}"
+    );
+    let request = Request::post("/api/spools").header("authorization", "Bearer key");
+    let request = request.body(report(7, 1).into()).unwrap();
+    assert_eq!(server.ask(request).await.status(), 200);
+    let heard = block(&mut body).await.unwrap();
+    assert!(heard.starts_with("event: spool\n"), "{heard}");
+    assert!(heard.contains(&uuid::Uuid::from_u128(7).to_string()), "{heard}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_too_slow_is_dropped_and_told_how_to_go_on() {
+    let server = Server::new();
+    let key = server.reader("main").await;
+    let ids: Vec<String> = (0..2000).map(|n| format!("e{n}")).collect();
+    server.record(&mut arrivals(), &ids).await;
+    let mut body = server.listen(&key, "?after=0").await.into_body();
+    sleep(Duration::from_secs(60)).await;
+    let mut blocks = Vec::new();
+    while let Some(block) = block(&mut body).await {
+        blocks.push(block);
+    }
+    let bytes: usize = blocks.iter().map(String::len).sum();
+    assert!((128 * 1024..=257 * 1024).contains(&bytes), "{bytes}");
+    let last = blocks.pop().unwrap();
+    assert!(last.starts_with("event: dropped\n") && last.contains("slow_reader"), "{last}");
+    assert!(last.contains("Last-Event-ID"), "{last}");
+    // Its place is free, and it goes on where it was.
+    let position = blocks
+        .iter()
+        .rev()
+        .find_map(|block| block.lines().find_map(|line| line.strip_prefix("id: ")));
+    let seen: usize = position.unwrap().parse().unwrap();
+    let mut body = server.listen(&key, &format!("?after={seen}")).await.into_body();
+    block(&mut body).await.unwrap();
+    let next = block(&mut body).await.unwrap();
+    assert!(next.contains(&format!(r#""requestId":"e{seen}""#)), "{next}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_a_little_slow_gets_all() {
+    let server = Server::new();
+    let key = server.reader("main").await;
+    let ids: Vec<String> = (0..2000).map(|n| format!("e{n}")).collect();
+    server.record(&mut arrivals(), &ids).await;
+    let mut body = server.listen(&key, "?after=0").await.into_body();
+    block(&mut body).await.unwrap();
+    for (n, id) in ids.iter().enumerate() {
+        if n % 100 == 0 {
+            sleep(Duration::from_secs(20)).await;
+        }
+        let row = loop {
+            let block = block(&mut body).await.unwrap();
+            if !block.starts_with(':') {
+                break block;
+            }
+        };
+        assert!(row.contains(&format!(r#""requestId":"{id}""#)), "{row}");
+    }
 }

@@ -75,7 +75,14 @@ impl Server {
 
     /// A key that may read.
     async fn reader(&self, workspace: &str) -> SecretString {
-        let mut rng = StdRng::from_seed([workspace.len() as u8; 32]);
+        self.another_reader(workspace, 0).await
+    }
+
+    /// The same, a different one for each number.
+    async fn another_reader(&self, workspace: &str, number: u8) -> SecretString {
+        let mut seed = [workspace.len() as u8; 32];
+        seed[0] = number;
+        let mut rng = StdRng::from_seed(seed);
         let (secret, key) =
             ApiKey::generate("reader", Scope::Read, workspace, Timestamp::EPOCH, &mut rng);
         self.keys.create_key(key).await.unwrap();

@@ -1,5 +1,7 @@
 //! Searching conversations over HTTP.
 
+use arrakis_core::base::limits::SEARCH_PAGE_BYTES;
+use arrakis_core::testkit::fakes::Fault;
 use axum::body::Body;
 use axum::http::Request;
 use secrecy::{ExposeSecret, SecretString};
@@ -7,11 +9,14 @@ use serde_json::Value;
 
 use super::{HOOK, Server, get, post};
 
-async fn search(server: &Server, key: &SecretString, query: &str) -> (u16, Value) {
+fn asking(key: &SecretString, query: &str) -> Request<Body> {
     let request = Request::get(format!("/api/search{query}"));
     let bearer = format!("Bearer {}", key.expose_secret());
-    let request = request.header("authorization", bearer).body(Body::empty()).unwrap();
-    let response = server.ask(request).await;
+    request.header("authorization", bearer).body(Body::empty()).unwrap()
+}
+
+async fn search(server: &Server, key: &SecretString, query: &str) -> (u16, Value) {
+    let response = server.ask(asking(key, query)).await;
     let status = response.status().as_u16();
     let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     (status, serde_json::from_slice(&body).unwrap())
@@ -35,6 +40,45 @@ async fn a_reader_searches_its_workspace() {
     assert!(nothing["hits"].as_array().unwrap().is_empty());
     let (_, nothing) = search(&server, &other, "?text=hello").await;
     assert!(nothing["hits"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_is_small_however_large_what_is_found_is() {
+    let server = Server::new();
+    let main = server.reader("main").await;
+    let long = "x".repeat(100_000);
+    for n in 0..60 {
+        let hook = serde_json::json!({"session_id": "s", "cwd": format!("/{long}"), "prompt_id": n.to_string(),
+            "hook_event_name": "UserPromptSubmit", "prompt": format!("hello {n} {long}")});
+        assert_eq!(server.ask(post(hook.to_string())).await.status(), 200);
+    }
+    let (mut hits, mut after, mut pages) = (0, String::new(), 0);
+    loop {
+        let (_, page) = search(&server, &main, &format!("?text=hello&limit=60{after}")).await;
+        assert!(page.to_string().len() < 2 * SEARCH_PAGE_BYTES, "{}", page.to_string().len());
+        hits += page["hits"].as_array().unwrap().len();
+        pages += 1;
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(hits, 60);
+    assert_eq!(pages, 2, "a page ends by its bytes");
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_or_finds_no_place_is_told_what_to_do() {
+    let server = Server::new();
+    let main = server.reader("main").await;
+    server.store.set(Fault::SearchTimeout);
+    let (status, answer) = search(&server, &main, "?text=x").await;
+    assert_eq!((status, &answer["error"]["code"]), (422, &"search_timeout".into()));
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("longer than 5s") && message.contains("narrow it"), "{message}");
+    server.store.set(Fault::SearchesBusy);
+    let (status, answer) = search(&server, &main, "?text=x").await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &"too_many_searches".into()));
+    let answer = server.ask(asking(&main, "?text=x")).await;
+    assert_eq!(answer.headers()["retry-after"], "1");
 }
 
 #[tokio::test]

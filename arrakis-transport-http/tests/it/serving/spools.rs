@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{HOOK, Server, post};
 
 /// A report of the `spool`-th spool that has captured this much.
-fn report(spool: u128, captured: u64) -> String {
+pub(super) fn report(spool: u128, captured: u64) -> String {
     encode_report(SpoolReport {
         spool_id: Uuid::from_u128(spool),
         host: Some("Zoë's".to_owned()),

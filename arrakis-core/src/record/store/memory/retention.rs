@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{MemoryStore, State};
+use super::{MemoryStore, State, ledger_key};
 use crate::record::store::{
     Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned, Retention, StoreError,
 };
@@ -90,7 +90,7 @@ impl State {
         for (id, _) in looked_at.iter().filter(|(_, goes)| *goes) {
             // The ledger is the only one to know its state from now on.
             if let Some(row) = self.rows.remove(id)
-                && let Some(entry) = self.ledger.get_mut(&row.arrival.request_id)
+                && let Some(entry) = self.ledger.get_mut(&ledger_key(&row.arrival))
                 && entry.event_id == *id
             {
                 entry.status = row.status;
