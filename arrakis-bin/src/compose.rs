@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::conservation::SpoolReporter;
-use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::retry::{FixedRetry, Jitter, RetrySchedule};
 use arrakis_core::delivery::drain::{DrainConfig, Drainer};
 use arrakis_core::delivery::layers::{DeliveryConfig, EnvelopeMap, MapEnvelopes, delivery_stack};
@@ -15,7 +14,9 @@ use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
-use arrakis_core::record::store::{Archive, EventStore, KeyStore, Retention, SpoolReports};
+use arrakis_core::record::store::{
+    Archive, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+};
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
 use arrakis_store_fs::source::{Follower, ShipConfig, Shipper};
@@ -39,9 +40,15 @@ use crate::config::{
 };
 
 /// Everything that a store here can do.
-pub trait Store: EventStore + Archive + KeyStore + SpoolReports + Retention + DeadLetters {}
+pub trait Store:
+    EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+{
+}
 
-impl<T: EventStore + Archive + KeyStore + SpoolReports + Retention + DeadLetters> Store for T {}
+impl<T> Store for T where
+    T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+{
+}
 
 /// Which database a URL names.
 enum Database<'a> {

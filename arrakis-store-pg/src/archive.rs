@@ -60,6 +60,7 @@ pub(crate) async fn arrivals(
         .await?;
     let requests: Vec<&str> = rows.iter().map(|row| row.request_id.as_str()).collect();
     let taken: Vec<Uuid> = request_ids::table
+        .filter(request_ids::workspace.eq(shown(&filter.workspace)))
         .filter(request_ids::request_id.eq_any(requests))
         .select(request_ids::event_id)
         .load(conn)

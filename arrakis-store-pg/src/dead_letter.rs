@@ -1,4 +1,4 @@
-//! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
+//! The dead letters of a workspace: rows in `FAILED`, out of retries, that nobody has discarded.
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::feed::{self, Touched};
 use crate::read;
-use crate::row::{DetailRow, SummaryRow};
+use crate::row::{DetailRow, SummaryRow, shown};
 use crate::schema::webhook_events;
 use crate::work;
 
@@ -25,10 +25,12 @@ const DEAD: &str = "status = 'FAILED' AND discarded_at IS NULL";
 /// Dead letters in the order of their request ids.
 pub(crate) async fn list(
     conn: &mut AsyncPgConnection,
+    workspace: &str,
     after: Option<&RequestId>,
     limit: usize,
 ) -> QueryResult<Vec<DeadLetter>> {
     let mut query = webhook_events::table
+        .filter(webhook_events::workspace.eq(shown(workspace)))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .order(webhook_events::request_id.asc())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -48,9 +50,11 @@ pub(crate) async fn list(
 /// One dead letter, whole.
 pub(crate) async fn show(
     conn: &mut AsyncPgConnection,
+    workspace: &str,
     id: &RequestId,
 ) -> QueryResult<Option<DeadLetterDetail>> {
     let found = webhook_events::table
+        .filter(webhook_events::workspace.eq(shown(workspace)))
         .filter(webhook_events::request_id.eq(id.as_str()))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .select(DetailRow::as_select())
@@ -65,10 +69,11 @@ pub(crate) async fn show(
 /// Has these events tried again; returns how many there were.
 pub(crate) async fn redrive(
     conn: &mut AsyncPgConnection,
+    workspace: &str,
     ids: &[RequestId],
     now: Timestamp,
 ) -> Result<u64, TxError> {
-    let rows = dead_rows(conn, ids).await?;
+    let rows = dead_rows(conn, workspace, ids).await?;
     for row in &rows {
         work::transition(conn, *row, EventStatus::Pending, PERSON, "redriven", now).await?;
     }
@@ -78,10 +83,11 @@ pub(crate) async fn redrive(
 /// Gives these events up; returns how many there were.
 pub(crate) async fn discard(
     conn: &mut AsyncPgConnection,
+    workspace: &str,
     ids: &[RequestId],
     now: Timestamp,
 ) -> Result<u64, TxError> {
-    let rows = dead_rows(conn, ids).await?;
+    let rows = dead_rows(conn, workspace, ids).await?;
     work::give_up(conn, &rows, PERSON, "discarded", now).await?;
     let count = rows.len() as u64;
     feed::commit(conn, &Touched::events(rows), now).await?;
@@ -91,9 +97,14 @@ pub(crate) async fn discard(
 /// Who is named in the trail: only people touch dead letters.
 const PERSON: &str = "person";
 
-async fn dead_rows(conn: &mut AsyncPgConnection, ids: &[RequestId]) -> QueryResult<Vec<Uuid>> {
+async fn dead_rows(
+    conn: &mut AsyncPgConnection,
+    workspace: &str,
+    ids: &[RequestId],
+) -> QueryResult<Vec<Uuid>> {
     let ids: Vec<&str> = ids.iter().map(RequestId::as_str).collect();
     webhook_events::table
+        .filter(webhook_events::workspace.eq(shown(workspace)))
         .filter(webhook_events::request_id.eq_any(ids))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .order(webhook_events::id.asc())

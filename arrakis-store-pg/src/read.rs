@@ -29,18 +29,20 @@ use crate::schema::{
 };
 use crate::search;
 
-/// One audit row, whole.
+/// One audit row of a workspace, whole.
 pub(crate) async fn event(
     conn: &mut AsyncPgConnection,
+    workspace: &str,
     key: &EventKey,
 ) -> QueryResult<Option<EventDetail>> {
     let id = match key {
         EventKey::Id(id) => Some(*id),
-        EventKey::Request(request) => first_of(conn, request).await?,
+        EventKey::Request(request) => first_of(conn, workspace, request).await?,
     };
     let Some(id) = id else { return Ok(None) };
     let row: Option<DetailRow> = webhook_events::table
         .find(id)
+        .filter(webhook_events::workspace.eq(shown(workspace)))
         .select(DetailRow::as_select())
         .get_result(conn)
         .await
@@ -51,9 +53,13 @@ pub(crate) async fn event(
 }
 
 /// The row that the ledger names; for a request id that is still free, the earliest row.
-async fn first_of(conn: &mut AsyncPgConnection, request: &RequestId) -> QueryResult<Option<Uuid>> {
+async fn first_of(
+    conn: &mut AsyncPgConnection,
+    workspace: &str,
+    request: &RequestId,
+) -> QueryResult<Option<Uuid>> {
     let admitted = request_ids::table
-        .find(request.as_str())
+        .find((shown(workspace), request.as_str()))
         .select(request_ids::event_id)
         .get_result(conn)
         .await
@@ -62,6 +68,7 @@ async fn first_of(conn: &mut AsyncPgConnection, request: &RequestId) -> QueryRes
         return Ok(admitted);
     }
     webhook_events::table
+        .filter(webhook_events::workspace.eq(shown(workspace)))
         .filter(webhook_events::request_id.eq(request.as_str()))
         .order(webhook_events::id.asc())
         .select(webhook_events::id)
@@ -191,7 +198,8 @@ pub(crate) async fn conversations(
         .select(ConversationRow::as_select())
         .into_boxed();
     if let Some(after) = page.after {
-        let seen = table.find(after).select(last_event_at).get_result::<At>(conn).await;
+        let of_mine = table.find(after).filter(conversations::workspace.eq(shown(workspace)));
+        let seen = of_mine.select(last_event_at).get_result::<At>(conn).await;
         let Some(seen) = seen.optional()? else { return Ok(Vec::new()) };
         query = query.filter(last_event_at.lt(seen).or(last_event_at.eq(seen).and(id.lt(after))));
     }

@@ -46,9 +46,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    request_ids (request_id) {
+    request_ids (workspace, request_id) {
+        workspace -> Text,
         request_id -> Text,
         digest -> Binary,
+        claimed -> Nullable<Binary>,
         event_id -> Uuid,
         answer -> Jsonb,
         created_at -> Timestamptz,

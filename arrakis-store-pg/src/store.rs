@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
-use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail, DeadLetterError, DeadLetters};
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
@@ -12,7 +12,7 @@ use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
     FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, Verdict,
+    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -166,11 +166,16 @@ impl EventStore for PgStore {
 
 #[async_trait]
 impl EventReader for PgStore {
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+    async fn event(
+        &self,
+        workspace: &str,
+        key: EventKey,
+    ) -> Result<Option<EventDetail>, StoreError> {
+        let asked = Arc::new((workspace.to_owned(), key));
         self.pool
             .read("read an event", move |conn| {
-                let key = key.clone();
-                async move { Ok(read::event(conn, &key).await?) }.boxed()
+                let asked = Arc::clone(&asked);
+                async move { Ok(read::event(conn, &asked.0, &asked.1).await?) }.boxed()
             })
             .await
     }
@@ -371,51 +376,57 @@ impl SpoolReports for PgStore {
 }
 
 #[async_trait]
-impl DeadLetters for PgStore {
-    async fn list(
+impl StoredDeadLetters for PgStore {
+    async fn dead_letters(
         &self,
+        workspace: &str,
         after: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let asked = Arc::new((workspace.to_owned(), after));
         self.pool
             .read("list dead letters", move |conn| {
-                let after = after.clone();
-                async move { Ok(dead_letter::list(conn, after.as_ref(), limit).await?) }.boxed()
+                let asked = Arc::clone(&asked);
+                async move {
+                    let (workspace, after) = &*asked;
+                    Ok(dead_letter::list(conn, workspace, after.as_ref(), limit).await?)
+                }
+                .boxed()
             })
             .await
-            .map_err(Into::into)
     }
 
-    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, DeadLetterError> {
-        let id = id.clone();
+    async fn dead_letter(
+        &self,
+        workspace: &str,
+        id: &RequestId,
+    ) -> Result<Option<DeadLetterDetail>, StoreError> {
+        let asked = Arc::new((workspace.to_owned(), id.clone()));
         self.pool
             .read("read a dead letter", move |conn| {
-                let id = id.clone();
-                async move { Ok(dead_letter::show(conn, &id).await?) }.boxed()
+                let asked = Arc::clone(&asked);
+                async move { Ok(dead_letter::show(conn, &asked.0, &asked.1).await?) }.boxed()
             })
             .await
-            .map_err(Into::into)
     }
 
-    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
-        let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
+    async fn redrive(&self, workspace: &str, ids: &[RequestId]) -> Result<u64, StoreError> {
+        let (asked, now) = (Arc::new((workspace.to_owned(), ids.to_vec())), self.clock.now());
         self.pool
             .write("redrive dead letters", move |conn| {
-                let ids = Arc::clone(&ids);
-                async move { dead_letter::redrive(conn, &ids, now).await }.boxed()
+                let asked = Arc::clone(&asked);
+                async move { dead_letter::redrive(conn, &asked.0, &asked.1, now).await }.boxed()
             })
             .await
-            .map_err(Into::into)
     }
 
-    async fn discard(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
-        let (ids, now) = (Arc::<[RequestId]>::from(ids), self.clock.now());
+    async fn discard(&self, workspace: &str, ids: &[RequestId]) -> Result<u64, StoreError> {
+        let (asked, now) = (Arc::new((workspace.to_owned(), ids.to_vec())), self.clock.now());
         self.pool
             .write("discard dead letters", move |conn| {
-                let ids = Arc::clone(&ids);
-                async move { dead_letter::discard(conn, &ids, now).await }.boxed()
+                let asked = Arc::clone(&asked);
+                async move { dead_letter::discard(conn, &asked.0, &asked.1, now).await }.boxed()
             })
             .await
-            .map_err(Into::into)
     }
 }

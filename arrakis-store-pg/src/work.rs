@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::adapter::{LedgerAnswer, Outcome, failure_text};
-use arrakis_core::record::store::{Claim, StoreError, Verdict};
+use arrakis_core::record::store::{Arrival, Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Bool, Text, Timestamptz};
@@ -126,7 +126,9 @@ async fn claims(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<Vec<C
         .await?;
     let in_ledger: Vec<Uuid> = request_ids::table
         .inner_join(
-            webhook_events::table.on(webhook_events::request_id.eq(request_ids::request_id)),
+            webhook_events::table.on(webhook_events::workspace
+                .eq(request_ids::workspace)
+                .and(webhook_events::request_id.eq(request_ids::request_id))),
         )
         .filter(webhook_events::id.eq_any(ids))
         .filter(request_ids::event_id.eq(webhook_events::id))
@@ -198,7 +200,8 @@ async fn complete_part(
     set_outcome(conn, id, &outcome, now).await?;
     let status = finish(conn, id, &outcome, retry_at, now).await?;
     let answer = JsonText::of(&LedgerAnswer::new(status, outcome.answer))?;
-    diesel::update(request_ids::table.find(claim.arrival.request_id.as_str()))
+    let Arrival { workspace, request_id, .. } = &claim.arrival;
+    diesel::update(request_ids::table.find((shown(workspace), request_id.as_str())))
         .filter(request_ids::event_id.eq(id))
         .set(request_ids::answer.eq(answer))
         .execute(conn)

@@ -7,14 +7,14 @@
 //! rows are in the order of their keys, and tables follow each other in one order, so servers that record
 //! the same things wait for each other and do not deadlock.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
-use arrakis_core::record::store::{Admission, AdmissionKind, Verdict};
+use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, Binary, Jsonb, Text, Timestamptz};
+use diesel::sql_types::{Array, Binary, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join, join3};
@@ -24,7 +24,7 @@ use crate::apply::{Applying, Started};
 use crate::error::{TxError, is_data, is_unclear};
 use crate::feed::Touched;
 use crate::pool;
-use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json};
+use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json, shown};
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
 
@@ -72,17 +72,24 @@ pub(crate) async fn record(
     end(conn, done).await
 }
 
+/// What names an event: its workspace and its request id.
+type Name<'a> = (&'a str, &'a str);
+
+fn name(row: &Prepared) -> Name<'_> {
+    (&row.arrival.workspace, row.arrival.request_id.as_str())
+}
+
 /// Whether nothing in these arrivals themselves speaks against all of them being new.
 fn may_be_new(rows: &[&Prepared]) -> bool {
     let mut seen = HashSet::new();
-    rows.iter().all(|row| row.arrival.in_ledger && seen.insert(row.arrival.request_id.as_str()))
+    rows.iter().all(|row| row.arrival.in_ledger && seen.insert(name(row)))
 }
 
 /// Stores arrivals of whose request ids the ledger took `taken`.
 async fn store(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
-    taken: &HashSet<&str>,
+    taken: &HashSet<Name<'_>>,
     now: Timestamp,
 ) -> Result<Vec<Admission>, TxError> {
     let (admissions, decided) = admit(conn, rows, taken).await?;
@@ -116,7 +123,7 @@ impl<'a> Plan<'a> {
         let decide = |row: &&'a Prepared| {
             let outcome = Outcome::of(&row.verdict);
             let first = LedgerEntry::of(&row.arrival, &outcome);
-            (first.admission(AdmissionKind::New), (*row, outcome))
+            (first.admitted(&row.arrival), (*row, outcome))
         };
         let (admissions, decided) = rows.iter().map(decide).unzip();
         Self::new(admissions, decided)
@@ -257,29 +264,29 @@ type Decided<'a> = Vec<(&'a Prepared, Outcome)>;
 async fn admit<'a>(
     conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
-    taken: &HashSet<&str>,
+    taken: &HashSet<Name<'_>>,
 ) -> Result<(Vec<Admission>, Decided<'a>), TxError> {
     let mut known = look_up(conn, rows, taken).await?;
     let (mut admissions, mut decided) = (Vec::new(), Vec::new());
     for row in rows {
         let arrival = &row.arrival;
-        let id = arrival.request_id.as_str();
-        let (admission, outcome) = match known.get(id) {
+        let name = name(row);
+        let (admission, outcome) = match known.get(&(name.0.into(), name.1.into())) {
             // Recorded before, by a commit whose answer was lost: what is written again changes nothing.
             Some(first) if first.event_id == arrival.event_id => {
-                (first.admission(AdmissionKind::New), Outcome::of(&row.verdict))
+                (first.admitted(arrival), Outcome::of(&row.verdict))
             }
-            Some(first) => first.repeated(arrival.digest),
-            None if arrival.in_ledger && !taken.contains(id) => {
+            Some(first) => first.repeated(arrival),
+            None if arrival.in_ledger && !taken.contains(&name) => {
                 // Somebody held this id and gave it up since: the ledger was pruned this very moment.
                 return Err(TxError::Raced);
             }
             None => {
                 let outcome = Outcome::of(&row.verdict);
                 let first = LedgerEntry::of(arrival, &outcome);
-                let admission = first.admission(AdmissionKind::New);
+                let admission = first.admitted(arrival);
                 if arrival.in_ledger {
-                    known.insert(id.to_owned(), first);
+                    known.insert((name.0.into(), name.1.into()), first);
                 }
                 (admission, outcome)
             }
@@ -296,15 +303,15 @@ async fn offer<'a>(
     conn: &AsyncPgConnection,
     rows: &[&'a Prepared],
     now: Timestamp,
-) -> Result<HashSet<&'a str>, TxError> {
-    const SQL: &str = "INSERT INTO request_ids (request_id, digest, event_id, answer, created_at) \
-        SELECT v.*, n.now FROM unnest(?, ?, ?, ?) AS v, (SELECT ? AS now) AS n ORDER BY 1 \
-        ON CONFLICT DO NOTHING RETURNING request_id";
+) -> Result<HashSet<Name<'a>>, TxError> {
+    const SQL: &str = "INSERT INTO request_ids (workspace, request_id, digest, claimed, event_id, \
+        answer, created_at) SELECT v.*, n.now FROM unnest(?, ?, ?, ?, ?, ?) AS v, \
+        (SELECT ? AS now) AS n ORDER BY 1, 2 ON CONFLICT DO NOTHING RETURNING event_id";
     let mut seen = HashSet::new();
     let candidates: Vec<&'a Prepared> = rows
         .iter()
         .copied()
-        .filter(|row| row.arrival.in_ledger && seen.insert(row.arrival.request_id.as_str()))
+        .filter(|row| row.arrival.in_ledger && seen.insert(name(row)))
         .collect();
     if candidates.is_empty() {
         return Ok(HashSet::new());
@@ -315,50 +322,64 @@ async fn offer<'a>(
         JsonText::of(&LedgerAnswer::new(outcome.status, outcome.answer))
     };
     let answers = candidates.iter().map(answer).collect::<QueryResult<Vec<_>>>()?;
-    let taken: Vec<String> = Statement::<Text>::new(SQL)
+    let claims: Vec<_> = all().map(Arrival::claimed_digest).collect();
+    let claims = claims.iter().map(|claim| claim.as_ref().map(|one| one.as_bytes().as_slice()));
+    let taken: Vec<Uuid> = Statement::<diesel::sql_types::Uuid>::new(SQL)
+        .bind::<Array<Text>>(all().map(|one| shown(&one.workspace)).collect::<Vec<_>>())
         .bind::<Array<Text>>(all().map(|one| one.request_id.as_str()).collect::<Vec<_>>())
         .bind::<Array<Binary>>(
             all().map(|one| one.digest.as_bytes().as_slice()).collect::<Vec<_>>(),
         )
+        .bind::<Array<Nullable<Binary>>>(claims.collect::<Vec<_>>())
         .bind::<Array<diesel::sql_types::Uuid>>(all().map(|one| one.event_id).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(answers)
         .bind::<Timestamptz>(At(now))
         .load(&mut &*conn)
         .await?;
-    let taken: HashSet<String> = taken.into_iter().collect();
-    let ids = all().map(|one| one.request_id.as_str());
-    Ok(ids.filter(|id| taken.contains(*id)).collect())
+    let taken: HashSet<Uuid> = taken.into_iter().collect();
+    let rows = candidates.into_iter().filter(|row| taken.contains(&row.arrival.event_id));
+    Ok(rows.map(name).collect())
 }
+
+/// A row of the ledger: its name, its digests, the audit row, the answer, and that row's state.
+type LedgerRow =
+    ((String, String), (Vec<u8>, Option<Vec<u8>>), Uuid, JsonText<'static>, Option<State>);
 
 /// The ledger's entries of the request ids that were not just taken, each with the first event's current
 /// state while its row exists.
 async fn look_up(
     conn: &AsyncPgConnection,
     rows: &[&Prepared],
-    taken: &HashSet<&str>,
-) -> Result<HashMap<String, LedgerEntry>, TxError> {
-    let ids: HashSet<&str> = rows.iter().map(|row| row.arrival.request_id.as_str()).collect();
-    let ids: Vec<&str> = ids.into_iter().filter(|id| !taken.contains(id)).collect();
-    if ids.is_empty() {
+    taken: &HashSet<Name<'_>>,
+) -> Result<HashMap<(String, String), LedgerEntry>, TxError> {
+    let names: HashSet<Name<'_>> = rows.iter().map(|row| name(row)).collect();
+    let names: Vec<Name<'_>> = names.into_iter().filter(|name| !taken.contains(name)).collect();
+    if names.is_empty() {
         return Ok(HashMap::new());
     }
+    // This may find more than was asked for: an id of one workspace in another. Nobody looks those up.
+    let workspaces: BTreeSet<&str> = names.iter().map(|(workspace, _)| *workspace).collect();
+    let workspaces: Vec<_> = workspaces.into_iter().map(shown).collect();
+    let ids: Vec<&str> = names.iter().map(|(_, id)| *id).collect();
     let found = request_ids::table
         .left_join(webhook_events::table.on(webhook_events::id.eq(request_ids::event_id)))
+        .filter(request_ids::workspace.eq_any(workspaces))
         .filter(request_ids::request_id.eq_any(ids))
         .select((
-            request_ids::request_id,
-            request_ids::digest,
+            (request_ids::workspace, request_ids::request_id),
+            (request_ids::digest, request_ids::claimed),
             request_ids::event_id,
             request_ids::answer,
             webhook_events::status.nullable(),
         ))
-        .load::<(String, Vec<u8>, Uuid, JsonText<'static>, Option<State>)>(&mut &*conn)
+        .load::<LedgerRow>(&mut &*conn)
         .await?;
-    let entry = |(id, bytes, event_id, answer, status): (_, Vec<u8>, _, _, Option<State>)| {
+    let entry = |(name, (own, claimed), event_id, answer, status): LedgerRow| {
         let answer: LedgerAnswer = json("answer", answer)?;
-        let digest = digest("digest", &bytes)?;
+        let claimed = claimed.map(|bytes| digest("claimed", &bytes)).transpose()?;
+        let digest = digest("digest", &own)?;
         let status = status.map_or(answer.status, |state| state.0);
-        Ok((id, LedgerEntry { event_id, digest, status, answer: answer.ids() }))
+        Ok((name, LedgerEntry { event_id, digest, claimed, status, answer: answer.ids() }))
     };
     Ok(found.into_iter().map(entry).collect::<QueryResult<_>>()?)
 }

@@ -52,6 +52,7 @@ pub(crate) fn arrivals(
         table.filter(id.eq_any(&ids)).order(id.asc()).select(ArrivalRow::as_select()).load(conn)?;
     let requests = rows.iter().map(|row| row.request_id.as_str());
     let taken: HashSet<String> = request_ids::table
+        .filter(request_ids::workspace.eq(&filter.workspace))
         .filter(request_ids::request_id.eq_any(requests))
         .select(request_ids::event_id)
         .load(conn)?

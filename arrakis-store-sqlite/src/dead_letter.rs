@@ -1,4 +1,4 @@
-//! The store's dead letters: rows in `FAILED`, out of retries, that nobody has discarded.
+//! The dead letters of a workspace: rows in `FAILED`, out of retries, that nobody has discarded.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +24,12 @@ const DEAD: &str = "status = 'FAILED' AND discarded_at IS NULL";
 /// Dead letters in the order of their request ids.
 pub(crate) fn list(
     conn: &mut SqliteConnection,
+    workspace: &str,
     after: Option<&RequestId>,
     limit: usize,
 ) -> QueryResult<Vec<DeadLetter>> {
     let mut query = webhook_events::table
+        .filter(webhook_events::workspace.eq(workspace))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .order(webhook_events::request_id.asc())
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -47,9 +49,11 @@ pub(crate) fn list(
 /// One dead letter, whole.
 pub(crate) fn show(
     conn: &mut SqliteConnection,
+    workspace: &str,
     id: &RequestId,
 ) -> QueryResult<Option<DeadLetterDetail>> {
     let found = webhook_events::table
+        .filter(webhook_events::workspace.eq(workspace))
         .filter(webhook_events::request_id.eq(id.as_str()))
         .filter(diesel::dsl::sql::<Bool>(DEAD))
         .select(DetailRow::as_select())
@@ -63,10 +67,11 @@ pub(crate) fn show(
 /// Has these events tried again; returns how many there were.
 pub(crate) fn redrive(
     conn: &mut SqliteConnection,
+    workspace: &str,
     ids: &[RequestId],
     now: &Now,
 ) -> Result<u64, TxError> {
-    let rows = dead_rows(conn, ids)?;
+    let rows = dead_rows(conn, workspace, ids)?;
     for row in &rows {
         work::move_to(conn, row, EventStatus::Pending, PERSON, "redriven", now)?;
     }
@@ -78,10 +83,11 @@ pub(crate) fn redrive(
 /// Gives these events up; returns how many there were.
 pub(crate) fn discard(
     conn: &mut SqliteConnection,
+    workspace: &str,
     ids: &[RequestId],
     now: &Now,
 ) -> Result<u64, TxError> {
-    let rows = dead_rows(conn, ids)?;
+    let rows = dead_rows(conn, workspace, ids)?;
     for row in &rows {
         work::give_up(conn, row, PERSON, "discarded", now)?;
     }
@@ -93,11 +99,16 @@ pub(crate) fn discard(
 /// Who is named in the trail: only people touch dead letters.
 const PERSON: &str = "person";
 
-fn dead_rows(conn: &mut SqliteConnection, ids: &[RequestId]) -> QueryResult<Vec<String>> {
+fn dead_rows(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    ids: &[RequestId],
+) -> QueryResult<Vec<String>> {
     let mut rows = Vec::new();
     for id in ids.iter().collect::<BTreeSet<_>>() {
         rows.extend(
             webhook_events::table
+                .filter(webhook_events::workspace.eq(workspace))
                 .filter(webhook_events::request_id.eq(id.as_str()))
                 .filter(diesel::dsl::sql::<Bool>(DEAD))
                 .select(webhook_events::id)

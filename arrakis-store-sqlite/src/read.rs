@@ -27,18 +27,20 @@ use crate::schema::{
     conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
 };
 
-/// One audit row, whole.
+/// One audit row of a workspace, whole.
 pub(crate) fn event(
     conn: &mut SqliteConnection,
+    workspace: &str,
     key: &EventKey,
 ) -> QueryResult<Option<EventDetail>> {
     let id = match key {
         EventKey::Id(id) => Some(id.to_string()),
-        EventKey::Request(request) => first_of(conn, request)?,
+        EventKey::Request(request) => first_of(conn, workspace, request)?,
     };
     let Some(id) = id else { return Ok(None) };
     let row = webhook_events::table
         .find(id)
+        .filter(webhook_events::workspace.eq(workspace))
         .select(DetailRow::as_select())
         .get_result(conn)
         .optional()?;
@@ -48,9 +50,13 @@ pub(crate) fn event(
 }
 
 /// The row that the ledger names; for a request id that is still free, the earliest row.
-fn first_of(conn: &mut SqliteConnection, request: &RequestId) -> QueryResult<Option<String>> {
+fn first_of(
+    conn: &mut SqliteConnection,
+    workspace: &str,
+    request: &RequestId,
+) -> QueryResult<Option<String>> {
     let admitted = request_ids::table
-        .find(request.as_str())
+        .find((workspace, request.as_str()))
         .select(request_ids::event_id)
         .get_result(conn)
         .optional()?;
@@ -58,6 +64,7 @@ fn first_of(conn: &mut SqliteConnection, request: &RequestId) -> QueryResult<Opt
         return Ok(admitted);
     }
     webhook_events::table
+        .filter(webhook_events::workspace.eq(workspace))
         .filter(webhook_events::request_id.eq(request.as_str()))
         .order(webhook_events::id.asc())
         .select(webhook_events::id)
@@ -174,8 +181,12 @@ pub(crate) fn conversations(
         .into_boxed();
     if let Some(after) = page.after {
         let after = after.to_string();
-        let seen =
-            table.find(&after).select(last_event_at).get_result::<String>(conn).optional()?;
+        let seen = table
+            .find(&after)
+            .filter(conversations::workspace.eq(workspace))
+            .select(last_event_at)
+            .get_result::<String>(conn)
+            .optional()?;
         let Some(seen) = seen else { return Ok(Vec::new()) };
         query = query
             .filter(last_event_at.lt(seen.clone()).or(last_event_at.eq(seen).and(id.lt(after))));

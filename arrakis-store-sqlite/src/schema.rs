@@ -34,9 +34,11 @@ diesel::table! {
 }
 
 diesel::table! {
-    request_ids (request_id) {
+    request_ids (workspace, request_id) {
+        workspace -> Text,
         request_id -> Text,
         digest -> Binary,
+        claimed -> Nullable<Binary>,
         event_id -> Text,
         answer -> Text,
         created_at -> Text,

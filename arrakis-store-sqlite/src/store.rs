@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
-use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail, DeadLetterError, DeadLetters};
+use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
@@ -13,7 +13,7 @@ use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
     Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
     FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, Verdict,
+    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -156,8 +156,14 @@ impl EventStore for SqliteStore {
 
 #[async_trait]
 impl EventReader for SqliteStore {
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
-        self.readers.read("read an event", move |conn| read::event(conn, &key)).await
+    async fn event(
+        &self,
+        workspace: &str,
+        key: EventKey,
+    ) -> Result<Option<EventDetail>, StoreError> {
+        let workspace = workspace.to_owned();
+        let read = move |conn: &mut _| read::event(conn, &workspace, &key);
+        self.readers.read("read an event", read).await
     }
 
     async fn events(
@@ -343,31 +349,37 @@ impl SpoolReports for SqliteStore {
 }
 
 #[async_trait]
-impl DeadLetters for SqliteStore {
-    async fn list(
+impl StoredDeadLetters for SqliteStore {
+    async fn dead_letters(
         &self,
+        workspace: &str,
         after: Option<RequestId>,
         limit: usize,
-    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
-        let list = move |conn: &mut _| dead_letter::list(conn, after.as_ref(), limit);
-        self.readers.read("list dead letters", list).await.map_err(Into::into)
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let workspace = workspace.to_owned();
+        let list = move |conn: &mut _| dead_letter::list(conn, &workspace, after.as_ref(), limit);
+        self.readers.read("list dead letters", list).await
     }
 
-    async fn show(&self, id: &RequestId) -> Result<Option<DeadLetterDetail>, DeadLetterError> {
-        let id = id.clone();
-        let show = move |conn: &mut _| dead_letter::show(conn, &id);
-        self.readers.read("read a dead letter", show).await.map_err(Into::into)
+    async fn dead_letter(
+        &self,
+        workspace: &str,
+        id: &RequestId,
+    ) -> Result<Option<DeadLetterDetail>, StoreError> {
+        let (workspace, id) = (workspace.to_owned(), id.clone());
+        let show = move |conn: &mut _| dead_letter::show(conn, &workspace, &id);
+        self.readers.read("read a dead letter", show).await
     }
 
-    async fn redrive(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
-        let ids = ids.to_vec();
-        let redrive = move |conn: &mut _, at: &_| dead_letter::redrive(conn, &ids, at);
-        self.writer.run("redrive dead letters", redrive).await.map_err(Into::into)
+    async fn redrive(&self, workspace: &str, ids: &[RequestId]) -> Result<u64, StoreError> {
+        let (workspace, ids) = (workspace.to_owned(), ids.to_vec());
+        let redrive = move |conn: &mut _, at: &_| dead_letter::redrive(conn, &workspace, &ids, at);
+        self.writer.run("redrive dead letters", redrive).await
     }
 
-    async fn discard(&self, ids: &[RequestId]) -> Result<u64, DeadLetterError> {
-        let ids = ids.to_vec();
-        let discard = move |conn: &mut _, at: &_| dead_letter::discard(conn, &ids, at);
-        self.writer.run("discard dead letters", discard).await.map_err(Into::into)
+    async fn discard(&self, workspace: &str, ids: &[RequestId]) -> Result<u64, StoreError> {
+        let (workspace, ids) = (workspace.to_owned(), ids.to_vec());
+        let discard = move |conn: &mut _, at: &_| dead_letter::discard(conn, &workspace, &ids, at);
+        self.writer.run("discard dead letters", discard).await
     }
 }

@@ -3,7 +3,7 @@
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::adapter::{LedgerAnswer, Merged, Outcome, failure_text};
-use arrakis_core::record::store::{Claim, StoreError, Verdict};
+use arrakis_core::record::store::{Arrival, Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -133,7 +133,8 @@ pub(crate) fn complete(
     }
     set_outcome(conn, &id, &outcome, now)?;
     let status = finish(conn, &id, &outcome, retry_at, now)?;
-    diesel::update(request_ids::table.find(claim.arrival.request_id.as_str()))
+    let Arrival { workspace, request_id, .. } = &claim.arrival;
+    diesel::update(request_ids::table.find((workspace, request_id.as_str())))
         .filter(request_ids::event_id.eq(&id))
         .set(request_ids::answer.eq(to_json(&LedgerAnswer::new(status, outcome.answer))?))
         .execute(conn)?;
@@ -354,14 +355,15 @@ fn leave_trail(
 pub(crate) fn keep_final_status(
     conn: &mut SqliteConnection,
     id: &str,
-    request_id: &str,
+    (workspace, request_id): (&str, &str),
     status: &str,
 ) -> QueryResult<()> {
     diesel::sql_query(
         "UPDATE request_ids SET answer = json_set(answer, '$.status', ?) \
-         WHERE request_id = ? AND event_id = ? AND answer ->> '$.status' <> ?",
+         WHERE workspace = ? AND request_id = ? AND event_id = ? AND answer ->> '$.status' <> ?",
     )
     .bind::<diesel::sql_types::Text, _>(status)
+    .bind::<diesel::sql_types::Text, _>(workspace)
     .bind::<diesel::sql_types::Text, _>(request_id)
     .bind::<diesel::sql_types::Text, _>(id)
     .bind::<diesel::sql_types::Text, _>(status)
@@ -372,7 +374,9 @@ pub(crate) fn keep_final_status(
 fn ledger_names(conn: &mut SqliteConnection, id: &str) -> QueryResult<bool> {
     let entry = request_ids::table
         .inner_join(
-            webhook_events::table.on(webhook_events::request_id.eq(request_ids::request_id)),
+            webhook_events::table.on(webhook_events::workspace
+                .eq(request_ids::workspace)
+                .and(webhook_events::request_id.eq(request_ids::request_id))),
         )
         .filter(webhook_events::id.eq(id))
         .filter(request_ids::event_id.eq(webhook_events::id));

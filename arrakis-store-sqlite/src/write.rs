@@ -8,7 +8,7 @@
 //! number.
 
 use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Merged, Outcome};
-use arrakis_core::record::store::{Admission, AdmissionKind, Verdict};
+use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 
@@ -112,37 +112,40 @@ fn store_bisecting(
 /// Decides about one arrival and writes its rows.
 fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<Admission> {
     let arrival = &row.arrival;
-    let Some(first) = find(conn, arrival.request_id.as_str())? else {
+    let Some(first) = find(conn, arrival)? else {
         let outcome = Outcome::of(&row.verdict);
         insert_event(conn, row, &outcome, now)?;
         if arrival.in_ledger {
             insert_ledger(conn, row, &outcome, now)?;
         }
-        return Ok(LedgerEntry::of(arrival, &outcome).admission(AdmissionKind::New));
+        return Ok(LedgerEntry::of(arrival, &outcome).admitted(arrival));
     };
-    let (admission, outcome) = first.repeated(arrival.digest);
+    let (admission, outcome) = first.repeated(arrival);
     insert_event(conn, row, &outcome, now)?;
     Ok(admission)
 }
 
-/// The ledger's entry of a request id, with the first event's current state while its row exists.
-fn find(conn: &mut SqliteConnection, request_id: &str) -> QueryResult<Option<LedgerEntry>> {
+/// The ledger's entry of an arrival's request id, with the first event's current state while its row exists.
+fn find(conn: &mut SqliteConnection, arrival: &Arrival) -> QueryResult<Option<LedgerEntry>> {
     let found = request_ids::table
         .left_join(webhook_events::table.on(webhook_events::id.eq(request_ids::event_id)))
-        .filter(request_ids::request_id.eq(request_id))
+        .filter(request_ids::workspace.eq(&arrival.workspace))
+        .filter(request_ids::request_id.eq(arrival.request_id.as_str()))
         .select((
             request_ids::digest,
+            request_ids::claimed,
             request_ids::event_id,
             request_ids::answer,
             webhook_events::status.nullable(),
         ))
-        .get_result::<(Vec<u8>, String, String, Option<String>)>(conn)
+        .get_result::<(Vec<u8>, Option<Vec<u8>>, String, String, Option<String>)>(conn)
         .optional()?;
-    let Some((digest_bytes, event_id, answer, status)) = found else { return Ok(None) };
+    let Some((own, claimed, event_id, answer, status)) = found else { return Ok(None) };
     let answer: LedgerAnswer = json("answer", &answer)?;
     Ok(Some(LedgerEntry {
         event_id: uuid("event_id", &event_id)?,
-        digest: digest("digest", &digest_bytes)?,
+        digest: digest("digest", &own)?,
+        claimed: claimed.map(|bytes| digest("claimed", &bytes)).transpose()?,
         status: status.map_or(Ok(answer.status), |status| parse("status", &status))?,
         answer: answer.ids(),
     }))
@@ -164,10 +167,13 @@ fn insert_ledger(
     outcome: &Outcome,
     now: &Now,
 ) -> QueryResult<()> {
+    let claimed = row.arrival.claimed_digest();
     diesel::insert_into(request_ids::table)
         .values((
+            request_ids::workspace.eq(&row.arrival.workspace),
             request_ids::request_id.eq(row.arrival.request_id.as_str()),
             request_ids::digest.eq(&row.arrival.digest.as_bytes()[..]),
+            request_ids::claimed.eq(claimed.as_ref().map(|digest| &digest.as_bytes()[..])),
             request_ids::event_id.eq(&row.event_id),
             request_ids::answer.eq(to_json(&LedgerAnswer::new(outcome.status, outcome.answer))?),
             request_ids::created_at.eq(&now.text),

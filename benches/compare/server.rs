@@ -1,96 +1,149 @@
-//! The server on SQLite against a bare loop that inserts the same rows.
+//! The server on SQLite against a bare loop that inserts the same payloads and nothing else.
 //!
-//! `cargo run --release -p arrakis-benches --bin compare-server`. Both write with synchronous=FULL to
-//! files in one directory, one after the other in short turns; what counts is the ratio.
+//! `cargo run --release -p arrakis-benches --bin compare-server -- [--seconds N] [--events N]`, after
+//! `cargo build --release`. The real `arrakis-server` takes single events over 16 connections for N seconds, in turns
+//! with the loop; its search index is on. `--events` first stores as many, because a large database is slower than
+//! an empty one. Both write with synchronous=FULL into one directory. What counts is the ratio; the bytes and the
+//! processor time of an event depend less on the machine than the rates do. They are of the process alone, and read
+//! from Linux's /proc.
 
 #![allow(clippy::print_stdout, reason = "it prints its result")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::error::Error;
-use std::path::Path;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arrakis_core::base::clock::{Clock, SystemClock};
+use arrakis_core::record::ingest::{Ingest, Submission};
 use arrakis_core::record::key::{ApiKey, Scope};
-use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventStore, KeyStore};
 use arrakis_core::session::redact::Redactor;
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
-use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::Text;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use secrecy::ExposeSecret;
-use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS: usize = 16;
-const TURNS: usize = 5;
-const EVENTS_PER_TURN: usize = 4000;
+/// So long the server works before the loop has a turn.
+const TURN: Duration = Duration::from_secs(10);
+/// So long the loop works: it is steady at once.
+const BARE_TURN: Duration = Duration::from_secs(2);
+const BARE_GROUP: usize = 16;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let (seconds, stored) = (argument("--seconds", 60)?, argument("--events", 0)?);
+    let server = std::env::current_exe()?.with_file_name("arrakis-server");
+    if !server.exists() {
+        return Err(format!("{} is missing: cargo build --release", server.display()).into());
+    }
     let directory = tempfile::TempDir::new()?;
     let path = directory.path().join("arrakis.db");
-    let store = Arc::new(SqliteStore::open(&path, Arc::new(SystemClock), SqliteConfig::default())?);
-    let mut rng = StdRng::seed_from_u64(1);
-    let (key, row) =
-        ApiKey::generate("bench", Scope::Ingest, DEFAULT_WORKSPACE, SystemClock.now(), &mut rng);
-    store.create_key(row).await?;
-    let state = ServerState::new(
-        Arc::<SqliteStore>::clone(&store),
-        Arc::<SqliteStore>::clone(&store),
-        Arc::new(SystemClock),
-        Redactor::default(),
-        ServerConfig::default(),
-    );
-    let listener = bind(([127, 0, 0, 1], 0).into())?;
-    let url = format!("http://{}/api/claude-hooks", listener.local_addr()?);
-    let stop = CancellationToken::new();
-    let stopped = stop.clone().cancelled_owned();
-    tokio::spawn(serve(listener, router(state), ServeConfig::default(), stopped));
+    let key = prepare(&path, stored).await?;
+    let stored_bytes = size(&path);
+    let server = Server::start(&server, &path, directory.path())?;
 
     rustls::crypto::ring::default_provider().install_default().ok();
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CONNECTIONS).build()?;
     let mut bare = Bare::open(&directory.path().join("bare.db"))?;
-    let (mut served, mut inserted, mut latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());
-    for turn in 0..TURNS {
+    println!(
+        "{stored} events stored before; {CONNECTIONS} connections, one event of {} bytes a request, \
+         synchronous=FULL, search index on\n",
+        payload(0, 0).len()
+    );
+    let mut served = Measure::default();
+    let mut looped = Measure::default();
+    let mut latencies = Vec::new();
+    for turn in 0..seconds.div_ceil(TURN.as_secs() as usize) {
+        let began = Usage::of(server.process.id())?;
         let started = Instant::now();
-        latencies.extend(requests(&http, &url, key.expose_secret(), turn).await?);
-        served += started.elapsed();
-        // The same rows as the server has just written, read outside of the clock.
-        let rows = bare.copy_of(&path, turn)?;
-        let started = Instant::now();
-        bare.insert(rows)?;
-        inserted += started.elapsed();
+        let mut times = requests(&http, &server.url, &key, turn).await?;
+        let measured = Measure::since(began, server.process.id(), times.len(), started)?;
+        times.sort_unstable();
+        println!("server, {:>3} s  {measured}   {}", (turn + 1) * 10, percentiles(&times));
+        served.add(&measured);
+        latencies.extend(times);
+        looped.add(&bare.turn()?);
     }
+    // What the index still has to do belongs to these events.
+    let resting = Usage::of(server.process.id())?;
+    server.wait_until_idle()?;
+    served.usage = served.usage.plus(Usage::of(server.process.id())?.minus(resting));
     latencies.sort_unstable();
-    let per_second = |time: Duration| (TURNS * EVENTS_PER_TURN) as f64 / time.as_secs_f64();
-    let (server, loop_) = (per_second(served), per_second(inserted));
-    let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
+    println!("\nserver         {served}   {}", percentiles(&latencies));
+    println!("bare loop      {looped}   {BARE_GROUP} a transaction");
+    println!("ratio          {:>7.2}", served.rate() / looped.rate());
+    let grown = size(&path).saturating_sub(stored_bytes);
     println!(
-        "{} events of 1 KiB, {CONNECTIONS} connections, synchronous=FULL\n",
-        TURNS * EVENTS_PER_TURN
+        "stored an event: {:.2} KB; the loop {:.2} KB",
+        kilobytes(grown, served.events),
+        kilobytes(size(&bare.path), looped.events)
     );
-    println!("server, one event a request   {server:>9.0}/s");
-    println!("bare loop, 16 a transaction   {loop_:>9.0}/s");
-    println!(
-        "ratio                         {:>9.0} %   (budget: at least 50 %)",
-        100.0 * server / loop_
-    );
-    println!(
-        "request to committed answer   p50 {:.2?}, p95 {:.2?}, p99 {:.2?} at full rate",
-        percentile(50),
-        percentile(95),
-        percentile(99)
-    );
-    stop.cancel();
     Ok(())
 }
 
-/// Sends one turn's events over all connections; how long each took.
+/// The number after an option of the command line.
+fn argument(name: &str, default: usize) -> Result<usize, Box<dyn Error>> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
+    Ok(arguments.next().map_or(Ok(default), |number| number.replace('_', "").parse())?)
+}
+
+fn payload(turn: usize, n: usize) -> String {
+    format!(
+        r#"{{"session_id":"s{}","cwd":"/p","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"t{turn}-{n}","tool_response":"{}"}}"#,
+        n % 50,
+        words(turn * 1_000_003 + n)
+    )
+}
+
+/// 880 bytes of words that differ from event to event, as those of real tool results do.
+fn words(seed: usize) -> String {
+    const BYTES: usize = 880;
+    let mut state = seed as u64;
+    let mut text = String::with_capacity(BYTES + 16);
+    while text.len() < BYTES {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // A thousand different words, of which a few are common.
+        let word = (state >> 33) % 1000;
+        text.push_str(&format!("w{} ", word * word / 1000));
+    }
+    text.truncate(BYTES);
+    text
+}
+
+/// Makes the database, with so many events and their search index; returns a key.
+async fn prepare(path: &Path, events: usize) -> Result<String, Box<dyn Error>> {
+    const BATCH: usize = 500;
+    // No turn of the measurement has this number.
+    const BEFORE: usize = 1_000_000;
+    let clock = Arc::new(SystemClock);
+    let config = SqliteConfig::default();
+    let store = Arc::new(SqliteStore::open(path, Arc::<SystemClock>::clone(&clock), config)?);
+    let mut rng = StdRng::seed_from_u64(1);
+    let (key, row) =
+        ApiKey::generate("bench", Scope::Ingest, DEFAULT_WORKSPACE, SystemClock.now(), &mut rng);
+    store.create_key(row).await?;
+    let ingest = Ingest::new(Arc::<SqliteStore>::clone(&store), Redactor::default(), clock);
+    for first in (0..events).step_by(BATCH) {
+        let batch = first..events.min(first + BATCH);
+        let batch = batch.map(|n| Submission::from(payload(BEFORE, n))).collect();
+        ingest.receive_batch(DEFAULT_WORKSPACE, batch).await?;
+    }
+    while store.index(100).await? == 100 {}
+    Ok(key.expose_secret().to_owned())
+}
+
+/// Sends events over all connections for one turn; how long each took.
 async fn requests(
     http: &reqwest::Client,
     url: &str,
@@ -98,24 +151,21 @@ async fn requests(
     turn: usize,
 ) -> Result<Vec<Duration>, Box<dyn Error>> {
     let next = Arc::new(AtomicUsize::new(0));
+    let until = Instant::now() + TURN;
     let senders = (0..CONNECTIONS).map(|_| {
-        let (http, url, key, next) = (http.clone(), url.to_owned(), key.to_owned(), Arc::clone(&next));
+        let (http, url, key) = (http.clone(), url.to_owned(), key.to_owned());
+        let next = Arc::clone(&next);
         tokio::spawn(async move {
             let mut times = Vec::new();
-            loop {
+            while Instant::now() < until {
                 let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= EVENTS_PER_TURN {
-                    return Ok::<_, reqwest::Error>(times);
-                }
-                let body = format!(
-                    r#"{{"session_id":"s{}","cwd":"/p","hook_event_name":"PostToolUse","tool_name":"Bash","tool_use_id":"t{turn}-{n}","tool_response":"{}"}}"#,
-                    n % 50, "x".repeat(880)
-                );
-                let request = http.post(&url).bearer_auth(&key).header("X-Request-Id", format!("r{turn}-{n}"));
+                let request = http.post(&url).bearer_auth(&key);
+                let request = request.header("X-Request-Id", format!("r{turn}-{n}"));
                 let started = Instant::now();
-                request.body(body).send().await?.error_for_status()?.bytes().await?;
+                request.body(payload(turn, n)).send().await?.error_for_status()?.bytes().await?;
                 times.push(started.elapsed());
             }
+            Ok::<_, reqwest::Error>(times)
         })
     });
     let mut times = Vec::new();
@@ -125,63 +175,180 @@ async fn requests(
     Ok(times)
 }
 
-/// The tables of the server, and a loop that inserts into them.
-struct Bare(SqliteConnection);
+fn percentiles(sorted: &[Duration]) -> String {
+    let at = |percent: usize| sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied();
+    let [p50, p95, p99] = [50, 95, 99].map(|percent| at(percent).unwrap_or_default());
+    format!("p50 {p50:.1?}, p95 {p95:.1?}, p99 {p99:.1?}")
+}
 
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = BigInt)]
-    count: i64,
+/// The bytes of a database's file and of its write-ahead log.
+fn size(path: &Path) -> u64 {
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    [path, &log].iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
+}
+
+fn kilobytes(bytes: u64, events: usize) -> f64 {
+    bytes as f64 / 1000.0 / events.max(1) as f64
+}
+
+/// The real server.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(program: &Path, database: &Path, home: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut process = Command::new(program)
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json", "--database-url"])
+            .arg(format!("sqlite://{}", database.display()))
+            .arg("--home")
+            .arg(home)
+            .env("ARRAKIS_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = process.stderr.take().ok_or("the server has no stderr")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            Some(line.get("address")?.as_str()?.to_owned())
+        });
+        let address = address.ok_or("the server does not say where it listens")?;
+        // Somebody must read on, or the server would wait for room.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Self { process, url: format!("http://{address}/api/claude-hooks") })
+    }
+
+    /// Waits until it has used no processor for two seconds.
+    fn wait_until_idle(&self) -> Result<(), Box<dyn Error>> {
+        let mut before = Usage::of(self.process.id())?;
+        loop {
+            std::thread::sleep(Duration::from_secs(2));
+            let now = Usage::of(self.process.id())?;
+            if now.processor_ms.saturating_sub(before.processor_ms) <= 40 {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// What a process has used.
+#[derive(Debug, Clone, Copy, Default)]
+struct Usage {
+    processor_ms: u64,
+    written_bytes: u64,
+}
+
+impl Usage {
+    /// Zero where there is no /proc.
+    fn of(process: u32) -> Result<Self, Box<dyn Error>> {
+        if !Path::new("/proc/self/io").exists() {
+            return Ok(Self::default());
+        }
+        let io = fs::read_to_string(format!("/proc/{process}/io"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        // After the name, which ends with the last parenthesis: utime and stime are fields 14 and 15, in hundredths.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        let written_bytes = written.ok_or("/proc says nothing of writing")?.parse()?;
+        Ok(Self { processor_ms: ticks * 10, written_bytes })
+    }
+
+    fn minus(self, before: Self) -> Self {
+        Self {
+            processor_ms: self.processor_ms.saturating_sub(before.processor_ms),
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            processor_ms: self.processor_ms + other.processor_ms,
+            written_bytes: self.written_bytes + other.written_bytes,
+        }
+    }
+}
+
+/// Events, and what they took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measure {
+    events: usize,
+    time: Duration,
+    usage: Usage,
+}
+
+impl Measure {
+    fn since(
+        began: Usage,
+        process: u32,
+        events: usize,
+        started: Instant,
+    ) -> Result<Self, Box<dyn Error>> {
+        let time = started.elapsed();
+        Ok(Self { events, time, usage: Usage::of(process)?.minus(began) })
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.time += other.time;
+        self.usage = self.usage.plus(other.usage);
+    }
+
+    fn rate(&self) -> f64 {
+        self.events as f64 / self.time.as_secs_f64()
+    }
+}
+
+impl std::fmt::Display for Measure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let processor = self.usage.processor_ms as f64 * 1000.0 / self.events.max(1) as f64;
+        let written = kilobytes(self.usage.written_bytes, self.events);
+        write!(f, "{:>7.0}/s  {processor:>5.0} µs  {written:>5.1} KB written", self.rate())
+    }
+}
+
+/// A loop that inserts payloads.
+struct Bare {
+    connection: SqliteConnection,
+    path: PathBuf,
+    events: usize,
 }
 
 impl Bare {
     fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
-        // The store makes the tables; the loop has nothing else of it.
-        drop(SqliteStore::open(path, Arc::new(SystemClock), SqliteConfig::default())?);
         let mut connection = SqliteConnection::establish(&path.to_string_lossy())?;
         connection.batch_execute(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384;",
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             CREATE TABLE events (id INTEGER PRIMARY KEY, payload TEXT NOT NULL) STRICT",
         )?;
-        Ok(Self(connection))
+        Ok(Self { connection, path: path.to_owned(), events: 0 })
     }
 
-    /// Takes the rows of one turn from the server's file into memory; returns how many.
-    fn copy_of(&mut self, path: &Path, turn: usize) -> Result<i64, Box<dyn Error>> {
-        let of = format!("request_id GLOB 'r{turn}-*'");
-        self.0.batch_execute(&format!(
-            "PRAGMA temp_store=MEMORY;
-             ATTACH '{}' AS server;
-             DROP TABLE IF EXISTS temp.events; DROP TABLE IF EXISTS temp.ids; DROP TABLE IF EXISTS temp.tools;
-             CREATE TEMP TABLE events AS SELECT * FROM server.webhook_events WHERE {of} ORDER BY id;
-             CREATE TEMP TABLE ids AS SELECT i.* FROM temp.events e JOIN server.request_ids i USING (request_id) ORDER BY e.rowid;
-             CREATE TEMP TABLE tools AS SELECT t.* FROM temp.events e JOIN server.tool_uses t ON t.id = e.tool_use_id ORDER BY e.rowid;
-             DETACH server;",
-            path.display()
-        ))?;
-        let rows: Count = diesel::sql_query("SELECT count(*) AS count FROM temp.events")
-            .get_result(&mut self.0)?;
-        Ok(rows.count)
-    }
-
-    /// Inserts the rows, 16 in each transaction and one statement a table, so that preparing costs the
-    /// loop as good as nothing.
-    fn insert(&mut self, rows: i64) -> Result<(), diesel::result::Error> {
-        for first in (1..=rows).step_by(16) {
-            self.0.immediate_transaction(|connection| {
-                for (table, from) in
-                    [("webhook_events", "events"), ("request_ids", "ids"), ("tool_uses", "tools")]
-                {
-                    let insert = format!(
-                        "INSERT INTO main.{table} SELECT * FROM temp.{from} WHERE rowid BETWEEN ? AND ?"
-                    );
-                    diesel::sql_query(insert)
-                        .bind::<BigInt, _>(first)
-                        .bind::<BigInt, _>(first + 15)
-                        .execute(connection)?;
-                }
-                Ok::<_, diesel::result::Error>(())
-            })?;
+    fn turn(&mut self) -> Result<Measure, Box<dyn Error>> {
+        let process = std::process::id();
+        let payloads: Vec<String> = (0..BARE_GROUP).map(|n| payload(self.events, n)).collect();
+        let (began, started, before) = (Usage::of(process)?, Instant::now(), self.events);
+        // One statement a group, so that preparing costs the loop next to nothing.
+        let values = vec!["(?)"; BARE_GROUP].join(", ");
+        let insert = format!("INSERT INTO events (payload) VALUES {values}");
+        while started.elapsed() < BARE_TURN {
+            let mut statement = diesel::sql_query(&insert).into_boxed();
+            for payload in &payloads {
+                statement = statement.bind::<Text, _>(payload);
+            }
+            statement.execute(&mut self.connection)?;
+            self.events += BARE_GROUP;
         }
-        Ok(())
+        Measure::since(began, process, self.events - before, started)
     }
 }

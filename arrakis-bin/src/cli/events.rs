@@ -18,7 +18,8 @@ use anyhow::{Context as _, bail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, Page, Transition,
+    DEFAULT_WORKSPACE, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary,
+    Page, Transition,
 };
 use base64::Engine as _;
 use clap::{Args, Subcommand};
@@ -78,7 +79,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "SESSION")]
     pub session: Option<String>,
 
-    /// Only events of this request id, duplicates included.
+    /// Only events of this request id, duplicates included; in the workspace main unless --workspace names another.
     #[arg(long, value_name = "ID")]
     pub request: Option<RequestId>,
 
@@ -95,7 +96,8 @@ pub struct ListArgs {
           value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
     pub limit: u64,
 
-    /// Continue after this event, named by row id or request id.
+    /// Continue after this event, named by row id or request id; in the workspace main unless --workspace names
+    /// another.
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
 }
@@ -121,6 +123,10 @@ pub struct ShowArgs {
     /// The event's row id or request id.
     #[arg(value_name = "ID")]
     pub id: String,
+
+    /// The workspace.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_WORKSPACE)]
+    pub workspace: String,
 }
 
 /// Runs the command.
@@ -148,8 +154,10 @@ async fn list(
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
+    // An id names an event inside one workspace.
+    let one = args.workspace.as_deref().unwrap_or(DEFAULT_WORKSPACE);
     let filter = EventFilter {
-        workspace: args.workspace.clone(),
+        workspace: args.workspace.clone().or_else(|| args.request.as_ref().map(|_| one.to_owned())),
         status: args.status,
         event_type: args.event_type.clone(),
         session_id: args.session.clone(),
@@ -157,7 +165,7 @@ async fn list(
         text: args.search.clone(),
     };
     let after = match &args.after {
-        Some(id) => Some(find(id, reader).await?.summary.id),
+        Some(id) => Some(find(one, id, reader).await?.summary.id),
         None => None,
     };
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
@@ -187,7 +195,7 @@ async fn show(
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    let event = find(&args.id, reader).await?;
+    let event = find(&args.workspace, &args.id, reader).await?;
     if context.json {
         context.write_json(&EventView::of(&event))?;
     } else {
@@ -196,16 +204,23 @@ async fn show(
     Ok(())
 }
 
-async fn find(id: &str, reader: &Arc<dyn EventReader>) -> anyhow::Result<EventDetail> {
+async fn find(
+    workspace: &str,
+    id: &str,
+    reader: &Arc<dyn EventReader>,
+) -> anyhow::Result<EventDetail> {
     if let Ok(row) = id.parse::<Uuid>()
-        && let Some(event) = reader.event(EventKey::Id(row)).await?
+        && let Some(event) = reader.event(workspace, EventKey::Id(row)).await?
     {
         return Ok(event);
     }
     let request: RequestId = id.parse().with_context(|| format!("{id:?} names no event"))?;
-    match reader.event(EventKey::Request(request)).await? {
+    match reader.event(workspace, EventKey::Request(request)).await? {
         Some(event) => Ok(event),
-        None => bail!("there is no event {id}; `arrakis events list` shows those that are stored"),
+        None => bail!(
+            "there is no event {id} in the workspace {workspace}; \
+             `arrakis events list` shows those that are stored"
+        ),
     }
 }
 

@@ -82,7 +82,15 @@ impl Place {
 
     /// Delivers what waits; nothing is left.
     fn drain(&self) {
-        self.run(&["drain", "--once"]);
+        self.drain_with(KEY);
+    }
+
+    /// The same, with this key.
+    fn drain_with(&self, key: &str) {
+        let mut drain = self.command(env!("CARGO_BIN_EXE_arrakis"));
+        let output = drain.args(["drain", "--once"]).env("CLAUDE_HOOK_API_KEY", key).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         for directory in ["pending", "processing", "failed", "quarantine"] {
             assert_eq!(self.world.spooled(directory), [] as [PathBuf; 0], "{directory}");
         }
@@ -137,17 +145,30 @@ impl Place {
         (file, summary)
     }
 
+    /// The secret of a new key.
+    fn key(&self, scope: &str, workspace: &str) -> String {
+        let create = ["keys", "create", "--scope", scope, "--workspace", workspace];
+        self.run(&create).trim().to_owned()
+    }
+
     fn import(&self, file: &Path) -> Value {
         self.json(&["import", file.to_str().unwrap()])
     }
 
-    /// Every conversation, by its session, without what a server adds of its own.
+    /// Every conversation of the workspace `main`, by its session, without what a server adds of its own.
     fn conversations(&self) -> BTreeMap<String, Value> {
-        let list = self.json(&["conversations", "list", "--limit", "100"]);
+        self.conversations_of("main")
+    }
+
+    fn conversations_of(&self, workspace: &str) -> BTreeMap<String, Value> {
+        let of = ["--workspace", workspace];
+        let list = [&["conversations", "list", "--limit", "100"][..], &of].concat();
+        let list = self.json(&list);
         let sessions =
             list.as_array().unwrap().iter().map(|one| one["sessionId"].as_str().unwrap());
         let whole = |session: &str| {
-            let mut one = self.json(&["conversations", "show", session]);
+            let show = [&["conversations", "show", session][..], &of].concat();
+            let mut one = self.json(&show);
             let events = one["events"].as_array_mut().unwrap();
             for event in events.iter_mut() {
                 let event = event.as_object_mut().unwrap();
@@ -229,7 +250,8 @@ async fn round_trip(from: &Place, to: &Place) {
     assert_eq!((&report["bad"], &report["complete"]), (&json!(0), &json!(true)));
     let again = to.import(&file);
     assert_eq!((&again["imported"], &again["known"]), (&json!(0), &json!(exported.len())));
-    to.drain();
+    // An admin key has the server know each event by the digest that it had.
+    to.drain_with(&to.key("admin", "main"));
     let expected = from.conversations();
     assert_eq!(expected.len(), recorded().len() + 3);
     assert_same(&to.conversations(), &expected);
@@ -283,6 +305,64 @@ async fn a_conversation_survives_its_events() {
         !shown.contains("Snapshot"),
         "what a snapshot brings is shown, not that it came: {shown}"
     );
+}
+
+/// A conversation without the ids that are of its workspace, and without the events that brought it.
+fn in_any_workspace(mut value: Value) -> Value {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|name, _| {
+                    !["id", "conversationId", "messageId", "workspace"].contains(&&name[..])
+                });
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(values) => values.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    value.as_object_mut().unwrap().remove("events");
+    let sides = value["reconciliation"].as_object_mut().unwrap();
+    sides.retain(|name, _| name != "events" && name != "slices");
+    strip(&mut value);
+    value
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_from_one_workspace_is_the_same_in_another_of_the_same_server() {
+    let place = Place::with_sqlite();
+    place.receive_everything().await;
+    let path = place.database.strip_prefix("sqlite://").unwrap();
+    let mut database = SqliteConnection::establish(path).unwrap();
+    // What these events said travels as snapshots.
+    let gone = "DELETE FROM webhook_events WHERE event_type = 'Transcript' OR session_id = 'odd'";
+    assert!(diesel::sql_query(gone).execute(&mut database).unwrap() > 10);
+    let before = place.conversations();
+    let (file, summary) = place.export("all.jsonl");
+    assert!(summary["snapshots"].as_u64().unwrap() > 0, "{summary}");
+    let exported = events(&file).len();
+
+    // Every request id is in use in this very database, by another workspace.
+    let key = place.key("ingest", "copy");
+    place.import(&file);
+    place.drain_with(&key);
+    let list = |arguments: &[&str]| {
+        let list = ["events", "list", "--workspace", "copy", "--limit", "10000"];
+        place.json(&[&list, arguments].concat()).as_array().unwrap().len()
+    };
+    assert_eq!(list(&[]), exported);
+    assert_eq!(list(&["--status", "DUPLICATE"]), 0);
+    let plain = |all: BTreeMap<String, Value>| -> BTreeMap<String, Value> {
+        all.into_iter().map(|(session, one)| (session, in_any_workspace(one))).collect()
+    };
+    assert_same(&plain(place.conversations_of("copy")), &plain(before.clone()));
+    assert_same(&place.conversations(), &before);
+
+    // Again: the same bytes are repeats, also where their digests are not those that the export names.
+    place.import(&file);
+    place.drain_with(&key);
+    assert_eq!(list(&["--status", "DUPLICATE"]), exported);
+    assert_same(&plain(place.conversations_of("copy")), &plain(before));
 }
 
 #[test]

@@ -5,11 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::support::{Bench, bench};
+use crate::support::{Bench, bench, store_of};
 use arrakis_bin::cli::{Cli, Command, export};
-use arrakis_core::base::clock::{Clock, ManualClock};
-use arrakis_core::record::ingest::judge;
-use arrakis_core::record::store::{Archive, EventReader, EventStore, MemoryStore};
+use arrakis_core::record::store::{Archive, EventReader, MemoryStore};
 use arrakis_core::testkit::recorded::recorded;
 use arrakis_core::testkit::sessions::Session;
 use clap::Parser;
@@ -25,12 +23,7 @@ struct Exporter {
 
 impl Exporter {
     async fn of(sessions: &[Session]) -> Self {
-        let clock = ManualClock::new("2026-11-24T12:00:00Z".parse().unwrap());
-        let store = Arc::new(MemoryStore::new(Arc::new(clock) as Arc<dyn Clock>));
-        for arrival in sessions.iter().flat_map(|session| session.in_order("main")) {
-            let verdict = judge(&arrival);
-            store.record(vec![(arrival, verdict)]).await.unwrap();
-        }
+        let store = store_of(sessions).await;
         let home = TempDir::new().unwrap();
         Self { store, bench: bench(home.path()), home }
     }

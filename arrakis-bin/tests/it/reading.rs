@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::support::{Bench, bench};
+use crate::support::{Bench, bench, store_of};
 use arrakis_bin::cli::output::Terminal;
 use arrakis_bin::cli::output::text::{safe, width};
 use arrakis_bin::cli::{Cli, Command, conversations};
-use arrakis_core::base::clock::{Clock, ManualClock};
-use arrakis_core::record::ingest::judge;
-use arrakis_core::record::store::{Archive, EventReader, EventStore, MemoryStore};
+use arrakis_core::record::store::{Archive, EventReader, MemoryStore};
 use arrakis_core::testkit::recorded::recorded;
 use arrakis_core::testkit::sessions::Session;
 use clap::Parser;
@@ -24,12 +22,7 @@ struct Reader {
 
 impl Reader {
     async fn of(sessions: &[Session]) -> Self {
-        let clock = ManualClock::new("2026-11-24T12:00:00Z".parse().unwrap());
-        let store = Arc::new(MemoryStore::new(Arc::new(clock) as Arc<dyn Clock>));
-        for arrival in sessions.iter().flat_map(|session| session.in_order("main")) {
-            let verdict = judge(&arrival);
-            store.record(vec![(arrival, verdict)]).await.unwrap();
-        }
+        let store = store_of(sessions).await;
         let home = TempDir::new().unwrap();
         Self { store, bench: bench(home.path()), _home: home }
     }

@@ -8,7 +8,11 @@
 //! | audit row | `UUIDv7` | receipt time, randomness |
 //! | conversation, message, tool use, subagent | `UUIDv5` | workspace, session id and the item's own key |
 //!
-//! The last kind needs no database to be known, so events can be projected in any order.
+//! The last kind needs no database to be known, so events can be projected in any order. Nobody names such an id: who
+//! receives a value derives it again, under the workspace of the sender's key
+//! ([`snapshot`](crate::session::snapshot)). So no sender can reach what belongs to another workspace or session.
+//!
+//! A request id names an event inside one workspace. Two workspaces may use the same.
 
 use std::fmt;
 use std::str::FromStr;
@@ -96,8 +100,8 @@ pub fn conversation_id(workspace: &str, session_id: &str) -> Uuid {
     derive("conversation", &[workspace, session_id])
 }
 
-/// The id of a message inside a conversation. `key` is what makes it one message: a
-/// request id, the id of a line or the API's message id, each with its own `kind`.
+/// The id of a message inside a conversation. `key` is what makes it one message: the API's message id, or the id of
+/// the event or line that it is, each with its own `kind`.
 #[must_use]
 pub fn message_id(conversation: Uuid, kind: &str, key: &str) -> Uuid {
     derive(

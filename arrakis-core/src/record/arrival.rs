@@ -25,9 +25,10 @@ pub struct Arrival {
     pub event_id: Uuid,
     /// Names the event.
     pub request_id: RequestId,
-    /// The digest that a repeat must have.
+    /// The digest that a repeat must have: that of the bytes that came, unless the sender may name another, as an
+    /// import with an admin key does ([`Request::restores`](crate::record::ingest::Request::restores)).
     pub digest: Digest,
-    /// Whether it takes the request id; unset for what its sender must fix and send again.
+    /// Whether it takes the request id in its workspace; unset for what its sender must fix and send again.
     pub in_ledger: bool,
     /// The workspace of the key that sent it.
     pub workspace: String,
@@ -140,6 +141,19 @@ impl Capture {
 }
 
 impl Arrival {
+    /// The digest by which the sender knows the event: what a receipt names.
+    #[must_use]
+    pub fn named_digest(&self) -> Digest {
+        self.metadata.capture.as_ref().map_or(self.digest, |capture| capture.digest)
+    }
+
+    /// The digest that the sender has named, where it is not the one that counts: that of bytes that the sender does
+    /// not show. Redaction before the delivery leaves such a digest.
+    #[must_use]
+    pub fn claimed_digest(&self) -> Option<Digest> {
+        Some(self.named_digest()).filter(|named| *named != self.digest)
+    }
+
     /// The event as projection reads it. What came in no form that is known is read as an envelope's.
     #[must_use]
     pub fn input(&self) -> Input<'_> {

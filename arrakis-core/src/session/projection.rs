@@ -45,7 +45,7 @@ mod transcript;
 
 use crate::base::clock::Timestamp;
 use crate::base::envelope::Form;
-use crate::base::id::{RequestId, conversation_id, message_id};
+use crate::base::id::{RequestId, conversation_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
@@ -204,10 +204,9 @@ impl<'a> Projector<'a> {
 
     /// A message that no id names but the event's own.
     fn message_of_this_event(&mut self, role: Role, origin: MessageOrigin, text: &str) {
-        let id = message_id(self.conversation.id, "request", self.stamp.request_id.as_str());
-        self.changes.answer.message_id = Some(id);
         let content = self.stamped(text.to_owned());
-        let message = Message::new(id, self.conversation.id, role, origin, content);
+        let message = Message::new(self.conversation.id, None, role, origin, content);
+        self.changes.answer.message_id = Some(message.id);
         self.changes.messages.push(Message {
             agent_id: self.agent_id.map(str::to_owned),
             prompt_id: self.prompt_id.map(str::to_owned),

@@ -9,7 +9,9 @@
 //!  "messages":[…],"tool_uses":[…],"subagents":[…]}
 //! ```
 //!
-//! The ids of values follow from the workspace, so a snapshot belongs to the workspace that it was made in.
+//! The ids of values follow from the workspace. Values carry what else their ids are derived from, and whoever takes a
+//! snapshot in derives them again: so it can be taken into any workspace, and says there what it says here. What ids
+//! stand in a payload does not matter.
 
 use std::collections::HashMap;
 

@@ -184,7 +184,7 @@ pub async fn what_comes_back_is_the_same_event_elsewhere(fixture: &impl ArchiveF
         };
         let envelope = stored.into_envelope();
         assert!(envelope.is_intact(), "{}", first.request_id);
-        let (again, judged) = admit(envelope.into(), reception);
+        let (again, judged) = admit(Incoming::restored(envelope), reception);
         assert_eq!(
             (
                 &again.request_id,

@@ -142,8 +142,12 @@ impl EventStore for FaultyStore {
 
 #[async_trait]
 impl EventReader for FaultyStore {
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
-        self.inner().await?.event(key).await
+    async fn event(
+        &self,
+        workspace: &str,
+        key: EventKey,
+    ) -> Result<Option<EventDetail>, StoreError> {
+        self.inner().await?.event(workspace, key).await
     }
 
     async fn events(

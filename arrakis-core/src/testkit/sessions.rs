@@ -3,8 +3,10 @@
 //! [`Session::shuffled`] gives the events of a session as a bad day may bring them: hooks in any order and
 //! twice, transcripts cut anywhere, read twice, with slices that overlap.
 
+mod beside;
 mod generated;
 
+pub use beside::record_beside_each_other;
 pub use generated::generated;
 
 use std::collections::BTreeMap;
@@ -71,16 +73,31 @@ impl Session {
         }
     }
 
+    /// The same session under another id.
+    #[must_use]
+    pub fn renamed(&self, session_id: &str) -> Self {
+        let hook = |hook: &Vec<u8>| {
+            let hook = String::from_utf8_lossy(hook).replace(&self.session_id, session_id);
+            hook.into_bytes()
+        };
+        let hooks = self.hooks.iter().map(hook).collect();
+        let mut session =
+            Self { session_id: session_id.to_owned(), hooks, transcripts: Vec::new() };
+        for (file, text) in &self.transcripts {
+            session.transcripts.push((session.file(file.agent.clone()), text.clone()));
+        }
+        session
+    }
+
     /// Each event once, in order; each transcript in one slice.
     #[must_use]
     pub fn in_order(&self, workspace: &str) -> Vec<Arrival> {
         let slices = self.transcripts.iter().filter_map(|(file, text)| slice(file, text, 0));
         let slices = slices.map(|slice| (slice.request_id, slice.payload));
-        let hooks =
-            self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(workspace, n, hook));
+        let hooks = self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(n, hook));
         let events = hooks.chain(slices.map(|(id, payload)| {
             let at = Timestamp::from_millis(START_MILLIS + 3_600_000);
-            (self.unique(workspace, id.as_str()), at, payload)
+            (self.unique(id.as_str()), at, payload)
         }));
         (0..).zip(events).map(|(n, event)| arrival(workspace, n, event)).collect()
     }
@@ -90,17 +107,13 @@ impl Session {
     #[must_use]
     pub fn shuffled(&self, workspace: &str, seed: u64) -> Vec<Arrival> {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut events: Vec<_> = self
-            .hooks
-            .iter()
-            .enumerate()
-            .map(|(n, hook)| self.hook_event(workspace, n, hook))
-            .collect();
+        let mut events: Vec<_> =
+            self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(n, hook)).collect();
         for (file, text) in &self.transcripts {
             for slice in random_slices(file, text, &mut random) {
                 // The moment at which a slice was read must not matter.
                 let at = Timestamp::from_millis(START_MILLIS + random.random_range(0..9_000_000));
-                events.push((self.unique(workspace, slice.request_id.as_str()), at, slice.payload));
+                events.push((self.unique(slice.request_id.as_str()), at, slice.payload));
             }
         }
         for _ in 0..random.random_range(0..=events.len()) {
@@ -111,16 +124,16 @@ impl Session {
         (0..).zip(events).map(|(n, event)| arrival(workspace, n, event)).collect()
     }
 
-    fn hook_event(&self, workspace: &str, n: usize, payload: &[u8]) -> Event {
+    fn hook_event(&self, n: usize, payload: &[u8]) -> Event {
         let millis = i64::try_from(n).unwrap_or(0) * 7;
         let payload = payload.strip_suffix(b"\n").unwrap_or(payload).to_vec();
         let at = Timestamp::from_millis(START_MILLIS + millis);
-        (self.unique(workspace, &format!("hook-{n:04}")), at, payload)
+        (self.unique(&format!("hook-{n:04}")), at, payload)
     }
 
-    /// Request ids are of the whole store, and each workspace has the same events.
-    fn unique(&self, workspace: &str, id: &str) -> RequestId {
-        format!("{workspace}.{}.{id}", self.session_id).parse().expect("a request id")
+    /// Request ids are of a workspace, and each has several sessions.
+    fn unique(&self, id: &str) -> RequestId {
+        format!("{}.{id}", self.session_id).parse().expect("a request id")
     }
 
     /// What a reader should see of the session, timeline left out.
@@ -137,6 +150,20 @@ impl Session {
 /// One of them cannot be applied, or they are not of one session.
 #[must_use]
 pub fn conversation_of(arrivals: &[Arrival]) -> ConversationDetail {
+    let all = changes_of(arrivals);
+    let Changes { mut conversations, messages, tool_uses, subagents, .. } = all;
+    assert_eq!(conversations.len(), 1, "the arrivals are of one session");
+    let conversation = conversations.remove(0);
+    ConversationDetail::new(conversation, messages, tool_uses, subagents, Vec::new())
+}
+
+/// The values that arrivals add up to.
+///
+/// # Panics
+///
+/// One of them cannot be applied.
+#[must_use]
+pub fn changes_of(arrivals: &[Arrival]) -> Changes {
     let mut all = Changes::default();
     for arrival in arrivals {
         match judge(arrival) {
@@ -144,10 +171,7 @@ pub fn conversation_of(arrivals: &[Arrival]) -> ConversationDetail {
             other => panic!("{} cannot be applied: {other:?}", arrival.request_id),
         }
     }
-    let Changes { mut conversations, messages, tool_uses, subagents, .. } = all;
-    assert_eq!(conversations.len(), 1, "the arrivals are of one session");
-    let conversation = conversations.remove(0);
-    ConversationDetail::new(conversation, messages, tool_uses, subagents, Vec::new())
+    all
 }
 
 /// Records a session in some order, in batches of any size, and compares what is read with what it should
@@ -200,7 +224,8 @@ type Event = (RequestId, Timestamp, Vec<u8>);
 
 fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
     let mut random = [0; 10];
-    random.copy_from_slice(&Digest::of(format!("{id} {n}").as_bytes()).as_bytes()[..10]);
+    random
+        .copy_from_slice(&Digest::of(format!("{workspace} {id} {n}").as_bytes()).as_bytes()[..10]);
     let envelope = Envelope::new(id, at, "http://h/", Source::default(), payload);
     let received_at = at.plus(std::time::Duration::from_secs(n));
     let reception = Reception {

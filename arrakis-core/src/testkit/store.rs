@@ -15,7 +15,10 @@ use super::spool_reports::SpoolReportsFixture;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::dead_letter::DeadLetters;
 use crate::base::id::RequestId;
-use crate::record::store::{Archive, EventStore, KeyStore, Retention, SpoolReports, Verdict};
+use crate::record::store::{
+    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+    Verdict, WorkspaceDeadLetters,
+};
 
 /// A fresh store `S`. It is a fixture of the suite of each trait that `S` implements.
 pub struct StoreFixture<S> {
@@ -78,7 +81,7 @@ impl<S: SpoolReports + 'static> SpoolReportsFixture for StoreFixture<S> {
 }
 
 #[async_trait]
-impl<S: EventStore + DeadLetters + 'static> DeadLettersFixture for StoreFixture<S> {
+impl<S: EventStore + StoredDeadLetters + 'static> DeadLettersFixture for StoreFixture<S> {
     async fn bury(&self, id: &RequestId) {
         let (arrival, _) = Arrivals::new(Arc::clone(&self.clock)).prompt(id.as_str(), "s");
         let (code, message) = ("broken".to_owned(), "it is broken".to_owned());
@@ -98,8 +101,48 @@ impl<S: EventStore + DeadLetters + 'static> DeadLettersFixture for StoreFixture<
     }
 
     async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        Arc::<S>::clone(&self.store)
+        Arc::new(WorkspaceDeadLetters::new(Arc::clone(&self.store), DEFAULT_WORKSPACE))
     }
+}
+
+/// The same request id is dead in two workspaces: each lists, tries again and gives up its own.
+///
+/// # Panics
+///
+/// One touches the other's.
+pub async fn dead_letters_are_of_one_workspace<S>(fixture: &StoreFixture<S>)
+where
+    S: EventStore + StoredDeadLetters + 'static,
+{
+    let mut arrivals = Arrivals::new(Arc::clone(&fixture.clock));
+    let (code, message) = ("broken".to_owned(), "it is broken".to_owned());
+    let failed = Verdict::Failed { code, message };
+    for workspace in ["one", "two"] {
+        arrivals.go_on_in(workspace);
+        let (arrival, _) = arrivals.prompt("a", workspace);
+        fixture.store.record(vec![(arrival, failed.clone())]).await.expect("record");
+    }
+    let later = fixture.clock.now().plus(Duration::from_secs(3600));
+    for claim in fixture.store.claim_due(later, Timestamp::EPOCH, 10).await.expect("claim") {
+        assert!(fixture.store.complete(claim, failed.clone(), None).await.expect("complete"));
+    }
+    let [one, two] = ["one", "two"]
+        .map(|workspace| WorkspaceDeadLetters::new(Arc::clone(&fixture.store), workspace));
+    let a: RequestId = "a".parse().expect("an id");
+    let count = async |letters: &WorkspaceDeadLetters<S>| {
+        let list = letters.list(None, 10).await.expect("list");
+        let shown = letters.show(&a).await.expect("show");
+        assert_eq!(shown.map(|shown| shown.letter), list.first().cloned());
+        list.len()
+    };
+    assert_eq!((count(&one).await, count(&two).await), (1, 1));
+    let shown = two.show(&a).await.expect("show").expect("it is there");
+    assert_eq!(shown.letter.session_id.as_deref(), Some("two"));
+    assert_eq!(one.redrive(std::slice::from_ref(&a)).await.expect("redrive"), 1);
+    assert_eq!((count(&one).await, count(&two).await), (0, 1));
+    assert_eq!(one.discard(std::slice::from_ref(&a)).await.expect("discard"), 0);
+    assert_eq!(two.discard(std::slice::from_ref(&a)).await.expect("discard"), 1);
+    assert_eq!((count(&one).await, count(&two).await), (0, 0));
 }
 
 /// Runs every suite of a store that implements all traits of one; `$make` is an async function without
@@ -135,6 +178,11 @@ macro_rules! store_conformance {
         mod dead_letters {
             use super::$make;
             $crate::dead_letters_conformance!($make);
+
+            #[tokio::test]
+            async fn dead_letters_are_of_one_workspace() {
+                $crate::testkit::store::dead_letters_are_of_one_workspace(&$make().await).await;
+            }
         }
     };
 }

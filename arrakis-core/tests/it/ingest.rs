@@ -7,12 +7,12 @@ use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::{Envelope, Form, Source, encode_envelope};
 use arrakis_core::base::limits::PAYLOAD_MAX_BYTES;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::ingest::{Ingest, Received, Refusal, Submission};
+use arrakis_core::record::ingest::{Ingest, Received, Refusal, Request, Submission};
 use arrakis_core::record::store::{
     AdmissionKind, Archive, Arrival, ArrivalFilter, DEFAULT_WORKSPACE, EventDetail, EventKey,
     EventReader, MemoryStore, Page,
 };
-use arrakis_core::session::redact::Redactor;
+use arrakis_core::session::redact::{RedactConfig, Redactor, UserRule};
 
 const SECRET: &str =
     r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":"password=hunter2"}"#;
@@ -37,7 +37,7 @@ impl World {
 
     async fn row(&self, received: &Received) -> EventDetail {
         let key = EventKey::Id(received.admission.event_id);
-        self.store.event(key).await.unwrap().unwrap()
+        self.store.event(DEFAULT_WORKSPACE, key).await.unwrap().unwrap()
     }
 
     async fn arrivals(&self) -> Vec<Arrival> {
@@ -96,6 +96,67 @@ async fn an_envelope_keeps_the_digest_that_it_names() {
     assert_eq!(back.header.redacted.total(), 1);
     let elsewhere = self::world();
     assert_eq!(elsewhere.receive(back).await.admission.digest, first.admission.digest);
+}
+
+#[tokio::test]
+async fn what_a_drainer_redacts_again_stays_the_same_event_whatever_its_rules_are() {
+    let redacted = |name: &str| {
+        let rule = UserRule {
+            name: name.to_owned(),
+            pattern: "hello-[0-9]+".to_owned(),
+            literals: Vec::new(),
+        };
+        let redactor = Redactor::new(RedactConfig { enabled: true, rules: vec![rule] }).0;
+        let hook = r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":"hello-1"}"#;
+        redactor.redact_envelope(envelope("e", hook))
+    };
+    let (one, other) = (redacted("one"), redacted("other"));
+    assert_eq!(one.header.digest, other.header.digest);
+    assert_ne!(one.payload, other.payload);
+    let world = world();
+    for (event, kind) in [
+        (one.clone(), AdmissionKind::New),
+        (one.clone(), AdmissionKind::Duplicate),
+        (other, AdmissionKind::Duplicate),
+    ] {
+        let received = world.receive(event).await;
+        assert_eq!((received.admission.kind, received.refusal), (kind, None));
+        assert_eq!(received.admission.digest, one.header.digest, "the receipt that it waits for");
+    }
+}
+
+#[tokio::test]
+async fn only_who_may_take_events_back_in_says_under_which_digest_they_came() {
+    let real = envelope("e", REDACTED);
+    let said = r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":"said before"}"#;
+    let mut before = envelope("e", said);
+    before.header.payload_digest = Some(before.header.digest);
+    before.header.digest = real.header.digest;
+    for restores in [false, true] {
+        let world = world();
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let request = Request { restores, ..Request::new(DEFAULT_WORKSPACE, now) };
+        let judged = world.ingest.judge(&request, before.clone());
+        let first = world.ingest.record(vec![judged]).await.unwrap().remove(0);
+        assert_eq!(first.admission.kind, AdmissionKind::New);
+        // Taken in twice, by either kind of key, it is there once.
+        let again = world.receive(before.clone()).await;
+        assert_eq!(again.admission.kind, AdmissionKind::Duplicate);
+        let request = Request { restores: true, ..request };
+        let again = world.ingest.record(vec![world.ingest.judge(&request, before.clone())]).await;
+        assert_eq!(again.unwrap()[0].admission.kind, AdmissionKind::Duplicate);
+        let known_as = world.arrivals().await.remove(0).into_envelope().header.digest;
+        let received = world.receive(real.clone()).await;
+        if restores {
+            assert_eq!(known_as, real.header.digest);
+            assert_eq!(received.admission.kind, AdmissionKind::Duplicate);
+        } else {
+            assert_eq!(known_as, Digest::of(said.as_bytes()), "an export passes no claim on");
+            assert_eq!(received.refusal, Some(Refusal::Conflict), "nothing hides it in silence");
+            let rows = world.arrivals().await;
+            assert_eq!(rows[1].body, real.payload, "it is kept");
+        }
+    }
 }
 
 #[tokio::test]

@@ -19,3 +19,4 @@ mod retry;
 mod sessions;
 mod snapshot;
 mod transcript;
+mod workspaces;

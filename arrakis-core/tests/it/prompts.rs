@@ -324,11 +324,10 @@ fn a_prompt_of_which_only_the_queue_has_a_trace_is_shown() {
 
 /// A prompt at a second of a minute.
 fn prompt(origin: MessageOrigin, second: i64, text: &str) -> Message {
-    let id = Uuid::from_u128(second.unsigned_abs().into());
     let at = Timestamp::from_millis(1_795_000_000_000 + second * 1000);
     let stamp = Stamp { at, request_id: format!("r{second}").parse().unwrap() };
     let content = Stamped::new(&stamp, text.to_owned());
-    Message::new(id, Uuid::nil(), Role::User, origin, content)
+    Message::new(Uuid::nil(), None, Role::User, origin, content)
 }
 
 fn shown(messages: &[Message]) -> Vec<(MessageOrigin, i64)> {

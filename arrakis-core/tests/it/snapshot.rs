@@ -13,7 +13,7 @@ use arrakis_core::record::store::{
 use arrakis_core::session::conversation::Changes;
 use arrakis_core::session::snapshot::snapshots;
 use arrakis_core::testkit::recorded::recorded;
-use arrakis_core::testkit::sessions::{Session, assert_same, generated};
+use arrakis_core::testkit::sessions::{Session, assert_same, changes_of, generated};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -131,7 +131,7 @@ fn a_message_that_contradicts_its_blocks_says_what_they_say() {
 }
 
 #[tokio::test]
-async fn a_large_conversation_has_several_snapshots_and_other_workspaces_refuse_them() {
+async fn a_large_conversation_has_several_snapshots() {
     let hook = |n: u32| {
         let prompt = "0123456789".repeat(SNAPSHOT_MAX_BYTES / 30);
         format!(
@@ -147,15 +147,37 @@ async fn a_large_conversation_has_several_snapshots_and_other_workspaces_refuse_
     assert!(made.iter().all(|one| one.payload.len() < SNAPSHOT_MAX_BYTES + 2000));
     for envelope in &made {
         assert!(matches!(arrival(envelope, "main", 1).1, Verdict::Apply(_)));
-        let (_, verdict) = arrival(envelope, "other", 1);
-        assert!(matches!(verdict, Verdict::Invalid { code, .. } if code == "other_conversation"));
     }
-    let forged = String::from_utf8(made[0].payload.to_vec()).unwrap();
-    let foreign = arrakis_core::base::id::conversation_id("other", "t").to_string();
-    let own = stored.conversations[0].id.to_string();
-    let last = forged.rfind(&own).unwrap();
-    let forged = format!("{}{foreign}{}", &forged[..last], &forged[last + own.len()..]);
-    let forged =
-        Envelope::new("r".parse().unwrap(), Timestamp::EPOCH, "", Source::default(), forged);
-    assert!(matches!(arrival(&forged, "main", 1).1, Verdict::Invalid { .. }));
+}
+
+/// In the order of ids, which is another in each workspace.
+fn sorted(mut changes: Changes) -> Changes {
+    changes.messages.sort_by_key(|one| one.id);
+    changes.tool_uses.sort_by_key(|one| one.id);
+    changes.subagents.sort_by_key(|one| one.id);
+    changes
+}
+
+#[tokio::test]
+async fn a_snapshot_says_the_same_in_another_workspace_whatever_ids_stand_in_it() {
+    for seed in 0..20 {
+        let session = generated(seed);
+        let home = changes_of(&session.in_order("home"));
+        let away = changes_of(&session.in_order("away"));
+        let [own, foreign] = [&away, &home].map(|values| {
+            let made = snapshots(values, &Changes::default()).unwrap().envelopes;
+            let judged = made.iter().map(|envelope| arrival(envelope, "away", 1).1);
+            let mut all = Changes::default();
+            judged.for_each(|verdict| match verdict {
+                Verdict::Apply(changes) => all.absorb(changes),
+                other => panic!("{other:?}"),
+            });
+            all.answer = Default::default();
+            all
+        });
+        assert_eq!(sorted(own), sorted(foreign.clone()), "seed {seed}");
+        let mut whole = away.clone();
+        whole.absorb(foreign);
+        assert_eq!(whole, away, "it says nothing that the events do not say");
+    }
 }

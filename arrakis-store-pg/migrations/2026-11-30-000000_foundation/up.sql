@@ -49,13 +49,13 @@ CREATE INDEX webhook_events_status ON webhook_events (status, id) WHERE status <
 CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
 -- query: SELECT event_type FROM webhook_events WHERE session_id = 's1' AND conversation_id = '00000000-0000-0000-0000-000000000000' AND status <> 'DUPLICATE' ORDER BY id
 CREATE INDEX webhook_events_session ON webhook_events (session_id, id);
--- query: SELECT status FROM webhook_events WHERE request_id = 'r1' ORDER BY id DESC LIMIT 50
-CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
+-- query: SELECT status FROM webhook_events WHERE workspace = 'main' AND request_id = 'r1' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_request ON webhook_events (workspace, request_id, id);
 -- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND retry_after <= now() ORDER BY retry_after, id LIMIT 50
 CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
     WHERE status IN ('PENDING', 'PROCESSING', 'ERROR', 'PENDING_RETRY');
--- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
-CREATE INDEX webhook_events_dead ON webhook_events (request_id)
+-- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND workspace = 'main' AND request_id > 'a' ORDER BY request_id LIMIT 50
+CREATE INDEX webhook_events_dead ON webhook_events (workspace, request_id)
     WHERE status = 'FAILED' AND discarded_at IS NULL;
 -- What belongs to no conversation is read by itself, to keep it elsewhere.
 -- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '00000000-0000-0000-0000-000000000000' ORDER BY id LIMIT 50
@@ -83,13 +83,17 @@ WHEN ((OLD.status, NEW.status) NOT IN (
     ('INVALID', 'PENDING')
 )) EXECUTE FUNCTION refuse_transition();
 
--- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row.
+-- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row. A request id names
+-- an event of its workspace; another may use the same.
 CREATE TABLE request_ids (
-    request_id TEXT PRIMARY KEY,
+    workspace  TEXT NOT NULL,
+    request_id TEXT NOT NULL,
     digest     BYTEA NOT NULL,
+    claimed    BYTEA,                                    -- the digest that the sender named, where it is another
     event_id   UUID NOT NULL,
     answer     JSONB NOT NULL,                           -- status, conversationId, messageId, toolUseId
-    created_at TIMESTAMPTZ NOT NULL
+    created_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (workspace, request_id)
 );
 
 -- The oldest entries are found by their events' ids, which sort by time.

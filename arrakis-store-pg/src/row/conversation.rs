@@ -8,8 +8,8 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::adapter::{blocks_from_json, blocks_to_json};
 use arrakis_core::session::conversation::{
-    Conversation, Json, Message, MessageOrigin, ResultRank, Seen, Stamp, Stamped, ToolResult,
-    ToolUse,
+    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Seen, Stamp, Stamped,
+    ToolResult, ToolUse,
 };
 use arrakis_core::session::usage::{ClientCost, Usage};
 use diesel::prelude::*;
@@ -177,6 +177,8 @@ pub(crate) struct MessageRow {
 #[serde(rename_all = "camelCase")]
 struct MessageMeta<'a> {
     request_id: Cow<'a, RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_id: Option<Cow<'a, str>>,
     origin: MessageOrigin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -202,6 +204,7 @@ impl MessageRow {
         Ok(Message {
             id: self.id,
             conversation_id: self.conversation_id,
+            api_id: meta.api_id.map(Cow::into_owned),
             role: word("role", &self.role)?,
             origin: meta.origin,
             content: Stamped { stamp, value },
@@ -246,6 +249,7 @@ fn message_columns<'a, ST>(
     let meta = |value: &Message| {
         JsonText::of(&MessageMeta {
             request_id: Cow::Borrowed(&value.content.stamp.request_id),
+            api_id: value.api_id.as_deref().map(Cow::Borrowed),
             origin: value.origin,
             usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
@@ -303,6 +307,8 @@ pub(crate) struct ToolUseRow {
 #[serde(rename_all = "camelCase")]
 struct ToolUseMeta<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<Cow<'a, MessageKey>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     tool_use_id: Option<Cow<'a, str>>,
     first: Cow<'a, RequestId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -349,6 +355,7 @@ impl ToolUseRow {
             id: self.id,
             conversation_id: self.conversation_id,
             message_id: self.message_id,
+            message_key: meta.message.map(Cow::into_owned),
             tool_use_id: meta.tool_use_id.map(Cow::into_owned),
             tool_name: meta.tool_name_text.map_or(self.tool_name, Cow::into_owned),
             parameters,
@@ -417,6 +424,7 @@ fn tool_use_columns<'a, ST>(
 fn tool_use_meta(value: &ToolUse) -> QueryResult<JsonText<'static>> {
     let result = value.result.as_ref();
     JsonText::of(&ToolUseMeta {
+        message: value.message_key.as_ref().map(Cow::Borrowed),
         tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
         first: Cow::Borrowed(&value.first.request_id),
         parameters: stamp(&value.parameters),

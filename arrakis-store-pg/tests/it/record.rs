@@ -88,7 +88,8 @@ async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
         let expected = if n == 3 { EventStatus::Error } else { EventStatus::Success };
         assert_eq!(admission.status, expected);
     }
-    let poison = home.store.event(EventKey::Id(batch[3].0.event_id)).await.unwrap().unwrap();
+    let poison =
+        home.store.event("main", EventKey::Id(batch[3].0.event_id)).await.unwrap().unwrap();
     assert_eq!(poison.body.as_ref(), Some(&batch[3].0.body), "byte for byte");
     assert_eq!(poison.summary.error_code.as_deref(), Some("store_refused"));
     assert!(poison.summary.retry_after.is_some());
@@ -206,7 +207,7 @@ async fn what_jsonb_cannot_hold_never_fails_a_neighbour() {
     let admissions = home.store.record(batch.clone()).await.unwrap();
     for ((arrival, verdict), admission) in batch.iter().zip(&admissions) {
         assert_eq!(admission.status, verdict.status(), "{arrival:?}");
-        let row = home.store.event(EventKey::Id(arrival.event_id)).await.unwrap().unwrap();
+        let row = home.store.event("main", EventKey::Id(arrival.event_id)).await.unwrap().unwrap();
         assert_ne!(row.summary.error_code.as_deref(), Some("store_refused"));
     }
     let detail = home.store.conversation("main", "s").await.unwrap().unwrap();

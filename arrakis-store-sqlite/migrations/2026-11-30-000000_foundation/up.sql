@@ -48,13 +48,13 @@ CREATE INDEX webhook_events_status ON webhook_events (status, id);
 CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
 -- query: SELECT event_type FROM webhook_events WHERE session_id = 's' AND conversation_id = 'c' AND status <> 'DUPLICATE' ORDER BY id
 CREATE INDEX webhook_events_session ON webhook_events (session_id, id);
--- query: SELECT status FROM webhook_events WHERE request_id = 'r' ORDER BY id DESC LIMIT 50
-CREATE INDEX webhook_events_request ON webhook_events (request_id, id);
+-- query: SELECT status FROM webhook_events WHERE workspace = 'main' AND request_id = 'r' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_request ON webhook_events (workspace, request_id, id);
 -- query: SELECT id FROM webhook_events WHERE status = 'PENDING_RETRY' AND retry_after <= '2026-11-24T00:00:00.000000Z' ORDER BY retry_after, id LIMIT 50
 CREATE INDEX webhook_events_due ON webhook_events (status, retry_after, id)
     WHERE status = 'PENDING' OR status = 'PROCESSING' OR status = 'ERROR' OR status = 'PENDING_RETRY';
--- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND request_id > 'a' ORDER BY request_id LIMIT 50
-CREATE INDEX webhook_events_dead ON webhook_events (discarded_at, request_id)
+-- query: SELECT event_type FROM webhook_events WHERE status = 'FAILED' AND discarded_at IS NULL AND workspace = 'main' AND request_id > 'a' ORDER BY request_id LIMIT 50
+CREATE INDEX webhook_events_dead ON webhook_events (workspace, discarded_at, request_id)
     WHERE status = 'FAILED';
 -- What belongs to no conversation is read by itself, to keep it elsewhere.
 -- query: SELECT id FROM webhook_events WHERE workspace = 'main' AND status <> 'DUPLICATE' AND conversation_id IS NULL AND id > '0' ORDER BY id LIMIT 50
@@ -79,13 +79,17 @@ BEGIN
     SELECT RAISE(ABORT, 'a webhook_events row cannot change from this status to that one');
 END;
 
--- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row.
+-- The ledger of idempotency: what a repeat of a request id is answered. It outlives the audit row. A request id names
+-- an event of its workspace; another may use the same.
 CREATE TABLE request_ids (
-    request_id TEXT NOT NULL PRIMARY KEY,
+    workspace  TEXT NOT NULL,
+    request_id TEXT NOT NULL,
     digest     BLOB NOT NULL,
+    claimed    BLOB,                                     -- the digest that the sender named, where it is another
     event_id   TEXT NOT NULL,
     answer     TEXT NOT NULL,                            -- JSON: status, conversationId, messageId, toolUseId
-    created_at TEXT NOT NULL
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (workspace, request_id)
 ) STRICT, WITHOUT ROWID;
 
 -- The oldest entries are found by their events' ids, which sort by time.

@@ -7,8 +7,8 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::adapter::{blocks_from_json, blocks_to_json};
 use arrakis_core::session::conversation::{
-    Conversation, Json, Message, MessageOrigin, ResultRank, Seen, Stamp, Stamped, ToolResult,
-    ToolUse,
+    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Seen, Stamp, Stamped,
+    ToolResult, ToolUse,
 };
 use arrakis_core::session::usage::{ClientCost, Usage};
 use diesel::prelude::*;
@@ -162,6 +162,8 @@ pub(crate) struct MessageRow<'a> {
 #[serde(rename_all = "camelCase")]
 struct MessageMeta<'a> {
     request_id: Cow<'a, RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_id: Option<Cow<'a, str>>,
     origin: MessageOrigin,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
@@ -178,6 +180,7 @@ impl<'a> MessageRow<'a> {
     pub(crate) fn new(value: &'a Message, workspace: &'a str) -> QueryResult<Self> {
         let meta = MessageMeta {
             request_id: Cow::Borrowed(&value.content.stamp.request_id),
+            api_id: value.api_id.as_deref().map(Cow::Borrowed),
             origin: value.origin,
             usage: value.usage,
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
@@ -215,6 +218,7 @@ impl<'a> MessageRow<'a> {
         Ok(Message {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
+            api_id: meta.api_id.map(Cow::into_owned),
             role: word("role", &self.role)?,
             origin: meta.origin,
             content: Stamped { stamp, value: self.content.into_owned() },
@@ -249,6 +253,8 @@ pub(crate) struct ToolUseRow<'a> {
 #[serde(rename_all = "camelCase")]
 struct ToolUseMeta<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<Cow<'a, MessageKey>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     tool_use_id: Option<Cow<'a, str>>,
     first: Cow<'a, RequestId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -276,6 +282,7 @@ impl<'a> ToolUseRow<'a> {
     pub(crate) fn new(value: &'a ToolUse, workspace: &'a str) -> QueryResult<Self> {
         let result = value.result.as_ref();
         let meta = ToolUseMeta {
+            message: value.message_key.as_ref().map(Cow::Borrowed),
             tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
             first: Cow::Borrowed(&value.first.request_id),
             parameters: stamp(&value.parameters),
@@ -327,6 +334,7 @@ impl<'a> ToolUseRow<'a> {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
             message_id: maybe_uuid("message_id", self.message_id.as_deref())?,
+            message_key: meta.message.map(Cow::into_owned),
             tool_use_id: meta.tool_use_id.map(Cow::into_owned),
             tool_name: self.tool_name.into_owned(),
             parameters,

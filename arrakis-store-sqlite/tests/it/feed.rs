@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::common::{Home, arrival, at, count, prune, says};
-use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::base::error::Retryable;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    Arrival, EventReader, EventStore, FeedCursor, FeedPage, StoreError, Verdict,
+    Arrival, EventReader, EventStore, FeedCursor, FeedPage, StoreError, StoredDeadLetters, Verdict,
 };
 use diesel::connection::SimpleConnection;
 
@@ -57,7 +56,7 @@ async fn each_transaction_is_one_commit() {
     assert!(!home.store.complete(claims[0].clone(), failed(), None).await.unwrap());
     let cursor = start(&home).await;
     let letters = [arrival("x", 0).request_id, arrival("y", 0).request_id];
-    assert_eq!(home.store.redrive(&letters).await.unwrap(), 2);
+    assert_eq!(home.store.redrive("main", &letters).await.unwrap(), 2);
     assert_eq!(new_commits(), 1);
     let page = follow(&home, &cursor).await;
     assert!(page.events.iter().all(|event| event.status == EventStatus::Pending));
@@ -68,7 +67,7 @@ async fn each_transaction_is_one_commit() {
         home.store.complete(claim, failed(), None).await.unwrap();
         assert_eq!(new_commits(), 1);
     }
-    assert_eq!(home.store.discard(&letters).await.unwrap(), 2);
+    assert_eq!(home.store.discard("main", &letters).await.unwrap(), 2);
     assert_eq!(new_commits(), 1);
     home.store.ping().await.unwrap();
     home.store.index(100).await.unwrap();

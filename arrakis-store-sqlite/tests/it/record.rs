@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::common::{Home, arrival, at, impatient, open, repeat, says, with_body};
 use arrakis_core::base::error::Retryable;
-use arrakis_core::base::id;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Admission, AdmissionKind, Arrival, EventFilter, EventKey, EventReader, EventStore, Page,
     Verdict,
 };
 use arrakis_core::session::conversation::{
-    Changes, Conversation, Json, ResultRank, Seen, Stamp, Stamped, ToolResult, ToolStatus, ToolUse,
+    Changes, Conversation, Json, MessageKey, ResultRank, Seen, Stamp, Stamped, ToolResult,
+    ToolStatus, ToolUse,
 };
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
@@ -135,7 +135,7 @@ async fn dropping_the_store_commits_what_it_accepted() {
         assert!(poll_once(&mut call).is_pending());
         drop(call);
     }
-    let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
+    let found = home.store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap();
     assert_eq!(found.summary.status, EventStatus::Success);
 }
 
@@ -173,7 +173,7 @@ async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
         let expected = if n == 3 { EventStatus::Error } else { EventStatus::Success };
         assert_eq!(admission.status, expected);
     }
-    let poison = home.store.event(EventKey::Id(events[3].event_id)).await.unwrap().unwrap();
+    let poison = home.store.event("main", EventKey::Id(events[3].event_id)).await.unwrap().unwrap();
     assert_eq!(poison.body.as_ref(), Some(&events[3].body));
     assert_eq!(poison.summary.error_code.as_deref(), Some("store_refused"));
     assert_eq!(poison.summary.retry_after, Some(at(60)));
@@ -224,7 +224,7 @@ async fn bodies_come_back_byte_for_byte() {
     for (n, body) in bodies.into_iter().enumerate() {
         let event = with_body(arrival(&format!("r{n}"), 0), Bytes::copy_from_slice(body));
         record_one(&home.store, &event, "hello").await;
-        let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
+        let found = home.store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap();
         assert_eq!(found.body.as_deref(), Some(body), "body {n}");
     }
     // Every request_body is JSON that SQL can look into.
@@ -239,7 +239,7 @@ async fn processing_time_is_what_the_clock_says() {
     home.clock.set(at(0).plus(Duration::from_millis(42)));
     let event = arrival("r", 0);
     record_one(&home.store, &event, "hello").await;
-    let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
+    let found = home.store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap();
     assert_eq!(found.summary.processing_time_ms, Some(42));
 }
 
@@ -256,18 +256,13 @@ async fn values_read_back_as_they_were_merged() {
     full.ended = text(6, "clear");
     full.alive = Some(stamp(5));
     let json = |text: &str| Json::parse(text.to_owned()).unwrap();
+    let asked_by = MessageKey::Api("msg_1".to_owned());
     let mut tool = ToolUse {
-        id: id::tool_use_id(full.id, "t"),
-        conversation_id: full.id,
-        message_id: Some(id::message_id(full.id, "a", "b")),
-        tool_use_id: Some("toolu_1".to_owned()),
         tool_name: "Bash".to_owned(),
         parameters: Some(Stamped::new(&stamp(7), json(r#"{"b":1.0,"a":1e400}"#))),
-        first: stamp(7),
-        result: None,
         agent_id: Some("agent".to_owned()),
-        prompt_id: None,
         seen: Seen::BY_HOOK,
+        ..ToolUse::new(full.id, Some("toolu_1".to_owned()), &stamp(7)).asked_by(asked_by)
     };
     let apply = async |n: i64, conversation: &Conversation, tool: &ToolUse| {
         let verdict = Verdict::Apply(Changes {

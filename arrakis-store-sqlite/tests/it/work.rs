@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::common::{Home, arrival, at, prune, says};
-use arrakis_core::base::dead_letter::DeadLetters;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    Arrival, Claim, EventKey, EventReader, EventStore, StoreError, Verdict,
+    Arrival, Claim, EventKey, EventReader, EventStore, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_store_sqlite::SqliteStore;
 
@@ -21,7 +20,7 @@ async fn record(store: &SqliteStore, event: &Arrival, verdict: Verdict) {
 }
 
 async fn status(store: &SqliteStore, event: &Arrival) -> EventStatus {
-    store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap().summary.status
+    store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap().summary.status
 }
 
 async fn claim_one(home: &Home, seconds: i64) -> Claim {
@@ -31,7 +30,7 @@ async fn claim_one(home: &Home, seconds: i64) -> Claim {
 }
 
 async fn trail(home: &Home, event: &Arrival) -> Vec<(EventStatus, EventStatus)> {
-    let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
+    let found = home.store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap();
     found.transitions.iter().map(|one| (one.from, one.to)).collect()
 }
 
@@ -49,7 +48,7 @@ async fn a_failed_event_is_claimed_when_due_and_completed() {
     assert!(!home.store.complete(claim, says(&event, "hello"), None).await.unwrap());
     let steps = [(Error, PendingRetry), (PendingRetry, Processing), (Processing, Success)];
     assert_eq!(trail(&home, &event).await, steps);
-    let found = home.store.event(EventKey::Id(event.event_id)).await.unwrap().unwrap();
+    let found = home.store.event("main", EventKey::Id(event.event_id)).await.unwrap().unwrap();
     assert_eq!((found.summary.error_code, found.summary.retry_after), (None, None));
     assert!(found.summary.answer.message_id.is_some());
     // A repeat is told of the outcome, not of the first failure.
@@ -88,21 +87,21 @@ async fn an_event_out_of_retries_is_a_dead_letter_with_its_history() {
     assert!(home.store.complete(claim, failed("third: last"), None).await.unwrap());
     assert_eq!(status(&home.store, &event).await, EventStatus::Failed);
 
-    let letter = home.store.show(&event.request_id).await.unwrap().unwrap();
+    let letter = home.store.dead_letter("main", &event.request_id).await.unwrap().unwrap();
     assert_eq!(letter.payload, event.body);
     let history: Vec<_> =
         letter.history.iter().map(|one| (one.round, one.message.as_str())).collect();
     assert_eq!(history, [(1, "first"), (2, "second"), (3, "third: last")]);
 
     let ids = [event.request_id.clone(), "no-such-event".parse().unwrap()];
-    assert_eq!(home.store.redrive(&ids).await.unwrap(), 1);
-    assert!(home.store.show(&event.request_id).await.unwrap().is_none());
+    assert_eq!(home.store.redrive("main", &ids).await.unwrap(), 1);
+    assert!(home.store.dead_letter("main", &event.request_id).await.unwrap().is_none());
     let claim = claim_one(&home, 0).await;
     assert_eq!(claim.retry_count, 0);
     assert!(home.store.complete(claim, failed("again"), None).await.unwrap());
-    assert_eq!(home.store.discard(&ids).await.unwrap(), 1);
-    assert!(home.store.list(None, 10).await.unwrap().is_empty());
-    assert_eq!(home.store.redrive(&ids).await.unwrap(), 0);
+    assert_eq!(home.store.discard("main", &ids).await.unwrap(), 1);
+    assert!(home.store.dead_letters("main", None, 10).await.unwrap().is_empty());
+    assert_eq!(home.store.redrive("main", &ids).await.unwrap(), 0);
     let to = EventStatus::Pending;
     let refused = home.store.transition(event.event_id, to, "me", "why").await;
     assert!(matches!(refused, Err(StoreError::NotFound(_))));
@@ -114,16 +113,19 @@ async fn dead_letters_are_listed_in_the_order_of_their_ids() {
     for (seconds, id) in ["c", "a", "d", "b"].into_iter().enumerate() {
         record(&home.store, &arrival(id, seconds as i64), failed("why")).await;
     }
-    assert!(home.store.list(None, 3).await.unwrap().is_empty(), "they are tried again first");
+    assert!(
+        home.store.dead_letters("main", None, 3).await.unwrap().is_empty(),
+        "they are tried again first"
+    );
     for claim in home.store.claim_due(at(60), at(NEVER), 10).await.unwrap() {
         assert!(home.store.complete(claim, failed("why"), None).await.unwrap());
     }
-    let first = home.store.list(None, 3).await.unwrap();
+    let first = home.store.dead_letters("main", None, 3).await.unwrap();
     let ids = |letters: &[arrakis_core::base::dead_letter::DeadLetter]| {
         letters.iter().map(|letter| letter.request_id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&first), ["a", "b", "c"]);
-    let rest = home.store.list(Some("c".parse().unwrap()), 3).await.unwrap();
+    let rest = home.store.dead_letters("main", Some("c".parse().unwrap()), 3).await.unwrap();
     assert_eq!(ids(&rest), ["d"]);
 }
 
@@ -154,7 +156,7 @@ async fn pruning_takes_old_settled_rows_and_the_ledger_still_knows() {
     record(&home.store, &waits, failed("why")).await;
     record(&home.store, &fresh, says(&fresh, "hello")).await;
     assert_eq!(prune(&home.store, at(50)).await.events, 1);
-    assert!(home.store.event(EventKey::Id(old.event_id)).await.unwrap().is_none());
+    assert!(home.store.event("main", EventKey::Id(old.event_id)).await.unwrap().is_none());
     let again =
         home.store.record(vec![(crate::common::repeat(&old, 100), says(&old, "hello"))]).await;
     let told = again.unwrap().remove(0);

@@ -21,6 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
 
+use super::auth::Principal;
 use super::client_ip::client_ip;
 use super::error::HttpError;
 use super::{Inner, ServerState};
@@ -37,16 +38,16 @@ pub(super) async fn event(State(state): State<ServerState>, request: Request) ->
     };
     let mut id = metadata.request_id.clone();
     let result = async {
-        let workspace = authenticate(state, request.headers(), &metadata).await?;
+        let sender = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
-        let named = metadata.request(workspace.clone(), Some(metadata.request_id.clone()));
+        let named = metadata.request(&sender, Some(metadata.request_id.clone()));
         let (bytes, ingest) = (body.bytes.len(), state.ingest.clone());
         let judge = move || (ingest.judge(&named, body.bytes.clone()), body);
         let (judged, _held) = state.heavy.run(bytes, judge).await;
         id.clone_from(judged.request_id());
         let mut results = record(state, metadata.received_at, vec![judged]).await?;
-        state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
+        state.spools.hear(&sender.workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results.remove(0))
     };
     let response = match result.await {
@@ -65,16 +66,16 @@ pub(super) async fn batch(State(state): State<ServerState>, request: Request) ->
         Err(error) => return error.into_response(),
     };
     let result = async {
-        let workspace = authenticate(state, request.headers(), &metadata).await?;
+        let sender = authenticate(state, request.headers(), &metadata).await?;
         let (parts, body) = request.into_parts();
         let body = state.budget.read(&parts.headers, body, BODY_MAX_BYTES).await?;
         // The request's id is no event's: each that has none gets one of its own.
-        let unnamed = metadata.request(workspace.clone(), None);
+        let unnamed = metadata.request(&sender, None);
         let (bytes, ingest) = (body.bytes.len(), state.ingest.clone());
         let judge = move || (judge_lines(&ingest, &unnamed, &body.bytes), body);
         let (judged, _held) = state.heavy.run(bytes, judge).await;
         let results = record(state, metadata.received_at, judged?).await?;
-        state.spools.hear(&workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
+        state.spools.hear(&sender.workspace, parts.headers.get(SPOOL_HEADER), metadata.received_at);
         Ok(results)
     };
     let response = match result.await {
@@ -143,10 +144,10 @@ async fn authenticate(
     state: &Inner,
     headers: &HeaderMap,
     metadata: &Metadata,
-) -> Result<String, HttpError> {
+) -> Result<Principal, HttpError> {
     let principal = state.authenticator.authenticate(headers, Scope::Ingest).await?;
     step(&metadata.request_id, "authenticate");
-    Ok(principal.workspace)
+    Ok(principal)
 }
 
 /// The events of a batch, ready to be recorded.
@@ -174,11 +175,12 @@ fn lines(body: &Bytes) -> Vec<Bytes> {
 }
 
 impl Metadata {
-    /// The request of `workspace`, whose event is named `request_id` where it has no name of its own.
-    fn request(&self, workspace: String, request_id: Option<RequestId>) -> ingest::Request {
+    /// The request of `sender`, whose event is named `request_id` where it has no name of its own.
+    fn request(&self, sender: &Principal, request_id: Option<RequestId>) -> ingest::Request {
         ingest::Request {
             received_at: self.received_at,
-            workspace,
+            workspace: sender.workspace.clone(),
+            restores: sender.scope.allows(Scope::Admin),
             request_id,
             headers: self.headers.clone(),
             ip_address: self.ip_address,

@@ -10,8 +10,12 @@
 //! | (c) raw hook JSON | `hook_event_name` | `X-Request-Id`, else a new one | of the body |
 //!
 //! The forms are told apart by `arrakis_core::record::ingest`, for this transport and others. An envelope is
-//! written as [`encode_envelope`] says. One that comes back from an export keeps the digest under which the event is known; where that is of other bytes, the
-//! payload's own is in `payloadDigest`, and `form` says in which form the event first came.
+//! written as [`encode_envelope`] says. One that was redacted again before the delivery, or that comes back from an
+//! export, keeps the digest under which the event was captured; where that is of other bytes, the payload's own is in
+//! `payloadDigest`, and `form` says in which form the event first came. Only a key of scope `admin` makes the server
+//! know the event by that digest; from other keys it finds repeats ([`Request::restores`]).
+//!
+//! [`Request::restores`]: arrakis_core::record::ingest::Request::restores
 //!
 //! Every event is answered with an [`Answer`] or an [`ErrorAnswer`]; a batch with a [`BatchAnswer`]
 //! that has one of them per line, in order. A sender deletes nothing before an answer names the

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-use arrakis_core::base::clock::SystemClock;
+use arrakis_core::base::clock::{SystemClock, Timestamp};
 use arrakis_core::base::digest::Digest;
+use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::base::limits::PAYLOAD_MAX_BYTES;
 use arrakis_core::delivery::transport::{Transport, TransportError};
@@ -19,6 +20,7 @@ use arrakis_core::session::redact::Redactor;
 use arrakis_core::testkit::transport::TransportFixture;
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
 use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
+use arrakis_transport_http::wire::encode_envelope;
 use async_trait::async_trait;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -146,8 +148,12 @@ async fn raw_hook_json_is_accepted_with_and_without_an_id() {
         minted.push(body["requestId"].clone());
     }
     assert_ne!(minted[0], minted[1], "two posts without an id are two events");
-    let event =
-        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let event = server
+        .store
+        .event(DEFAULT_WORKSPACE, EventKey::Request("c-1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(event.body.unwrap(), HOOK);
     assert_eq!(event.headers["authorization"], "[REDACTED]");
     assert_eq!(event.headers["x-request-id"], "c-1");
@@ -162,8 +168,12 @@ async fn secrets_in_forms_b_and_c_are_redacted_and_a_repeat_is_still_one() {
         let sent = server.post(body).header("X-Request-Id", "c-1").send().await.unwrap();
         assert_eq!(read(sent).await.1["cached"], cached);
     }
-    let event =
-        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let event = server
+        .store
+        .event(DEFAULT_WORKSPACE, EventKey::Request("c-1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
     let stored = String::from_utf8(event.body.unwrap().to_vec()).unwrap();
     assert!(stored.contains("[REDACTED:password]") && !stored.contains("hunter2"), "{stored}");
     assert_eq!(json!(event.summary.metadata.redacted), json!({ "password": 1 }));
@@ -177,8 +187,12 @@ async fn what_redaction_makes_longer_than_an_envelope_may_be_is_refused_and_its_
     let sent = server.post(body).header("X-Request-Id", "c-1").send().await.unwrap();
     let (status, answer) = read(sent).await;
     assert_eq!((status, code(&answer)), (422, "too_long"));
-    let event =
-        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let event = server
+        .store
+        .event(DEFAULT_WORKSPACE, EventKey::Request("c-1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
     let stored = String::from_utf8(event.body.unwrap().to_vec()).unwrap();
     assert_eq!(event.summary.status, EventStatus::Invalid);
     assert!(stored.starts_with(r#"{"session_id":"s""#) && !stored.contains("c0rRect"));
@@ -193,8 +207,12 @@ async fn the_same_id_with_another_body_is_refused_and_the_first_untouched() {
     let other = r#"{"session_id":"s","hook_event_name":"Stop"}"#;
     let (status, body) = read(send(other).await.unwrap()).await;
     assert_eq!((status, code(&body), &body["requestId"]), (422, "id_conflict", &json!("c-1")));
-    let event =
-        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let event = server
+        .store
+        .event(DEFAULT_WORKSPACE, EventKey::Request("c-1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((event.summary.status, event.body.unwrap()), (EventStatus::Success, HOOK.into()));
 }
 
@@ -220,6 +238,32 @@ async fn what_is_invalid_is_refused_kept_and_may_be_sent_again_mended() {
     assert_eq!(server.counts().await[&EventStatus::Invalid], cases.len() as u64);
     let fixed = server.post(HOOK).header("X-Request-Id", "c-1").send().await.unwrap();
     assert_eq!(read(fixed).await.1["status"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn an_admin_key_takes_events_back_in_under_the_digest_that_they_had() {
+    for (scope, expected) in [(Scope::Ingest, (422, "id_conflict")), (Scope::Admin, (200, ""))] {
+        let server = start().await;
+        let key = create_key(&server.store, scope, 3).await;
+        let envelope = |payload: &str| {
+            let (id, at) = ("e".parse().unwrap(), Timestamp::EPOCH);
+            Envelope::new(id, at, "http://h/", Source::default(), payload.to_owned())
+        };
+        let first = envelope(HOOK);
+        let mut back = envelope(&HOOK.replace("hello", "HELLO"));
+        back.header.payload_digest = Some(back.header.digest);
+        back.header.digest = first.header.digest;
+        let send = async |envelope: &Envelope, key: &SecretString| {
+            let body = encode_envelope(envelope);
+            let sent = server.http.post(&server.url).bearer_auth(key.expose_secret()).body(body);
+            read(sent.send().await.unwrap()).await
+        };
+        let (status, answer) = send(&back, &key).await;
+        assert_eq!((status, &answer["digest"]), (200, &json!(first.header.digest)), "{scope}");
+        let (status, answer) = send(&first, &server.key).await;
+        assert_eq!(status, expected.0, "{scope}");
+        assert_eq!(answer["error"]["code"].as_str().unwrap_or_default(), expected.1, "{scope}");
+    }
 }
 
 #[tokio::test]
@@ -331,8 +375,12 @@ async fn a_trusted_proxy_tells_the_clients_address() {
         .header("X-Request-Id", "c-1")
         .header("X-Forwarded-For", "6.6.6.6, 192.0.2.9");
     assert_eq!(sent.send().await.unwrap().status(), 200);
-    let event =
-        server.store.event(EventKey::Request("c-1".parse().unwrap())).await.unwrap().unwrap();
+    let event = server
+        .store
+        .event(DEFAULT_WORKSPACE, EventKey::Request("c-1".parse().unwrap()))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(event.ip_address, Some([192, 0, 2, 9].into()));
 }
 
@@ -382,7 +430,8 @@ impl TransportFixture for Pair {
     }
 
     async fn stored(&self, id: &RequestId) -> Option<Digest> {
-        let event = self.0.store.event(EventKey::Request(id.clone())).await.unwrap()?;
+        let event =
+            self.0.store.event(DEFAULT_WORKSPACE, EventKey::Request(id.clone())).await.unwrap()?;
         event.body.map(|body| Digest::of(&body))
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn fill(database: &Database, rows: usize) -> Result<(), Failure
             'SUCCESS', '{}', now(), now()
         FROM generate_series($1::bigint, $2) AS n";
     let ledger = "
-        INSERT INTO request_ids SELECT request_id, digest, id, '{\"status\":\"SUCCESS\"}', now()
+        INSERT INTO request_ids SELECT workspace, request_id, digest, NULL, id, '{\"status\":\"SUCCESS\"}', now()
         FROM webhook_events WHERE id >= (lpad(to_hex($1::bigint), 12, '0') || '70008000000000000000')::uuid";
     let (sql, ledger) = (client.prepare(sql).await?, client.prepare(ledger).await?);
     for first in (1..=i64::try_from(rows)?).step_by(500_000) {
@@ -42,11 +42,11 @@ pub(crate) async fn check(database: &Database, rows: usize) -> Result<Vec<Durati
     for _ in 0..CHECKS {
         let id = format!("md5('{}')", rng.random_range(1..=rows));
         let offer = format!(
-            "INSERT INTO request_ids SELECT {id}, '', gen_random_uuid(), '{{}}', now() ON CONFLICT DO NOTHING"
+            "INSERT INTO request_ids SELECT 'main', {id}, '', NULL, gen_random_uuid(), '{{}}', now() ON CONFLICT DO NOTHING"
         );
         let look_up = format!(
             "SELECT r.*, e.status FROM request_ids r LEFT JOIN webhook_events e ON e.id = r.event_id \
-             WHERE r.request_id = ANY (ARRAY[{id}])"
+             WHERE r.workspace = 'main' AND r.request_id = ANY (ARRAY[{id}])"
         );
         let mut taken = 0.0;
         for sql in [offer, look_up] {

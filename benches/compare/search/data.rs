@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
-use arrakis_core::base::id::{self, RequestId, uuid_v7};
+use arrakis_core::base::id::{RequestId, uuid_v7};
 use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
     Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Stamp, Stamped,
@@ -109,16 +109,15 @@ impl Data {
                 said.push_str(&format!(" needle{}", number / RARE_EVERY));
             }
             let key = k.to_string();
-            let message_id = id::message_id(conversation.id, "bench", &key);
             let content = Stamped::new(&stamp(k), said);
             let origin = MessageOrigin::Transcript;
-            let mut message = Message::new(message_id, conversation.id, role, origin, content);
+            let mut message = Message::new(conversation.id, None, role, origin, content);
+            let asked_by = message.key();
             message.model = (role == Role::Assistant).then(|| model.to_owned());
             changes.messages.push(message);
             if k.is_multiple_of(MESSAGES_A_TOOL_USE) {
-                let tool_use_id = id::tool_use_id(conversation.id, &key);
-                let mut tool_use = ToolUse::new(tool_use_id, conversation.id, &stamp(k));
-                tool_use.message_id = Some(message_id);
+                let tool_use = ToolUse::new(conversation.id, Some(key), &stamp(k));
+                let mut tool_use = tool_use.asked_by(asked_by);
                 tool_use.tool_name = TOOLS[random.random_range(0..TOOLS.len())].to_owned();
                 tool_use.parameters =
                     json(&[text(&mut random, 10)]).map(|value| Stamped::new(&stamp(k), value));

@@ -10,6 +10,9 @@ use arrakis_bin::cli::Context;
 use arrakis_bin::cli::output::Terminal;
 use arrakis_bin::cli::output::zone::Zone;
 use arrakis_core::base::clock::{ManualClock, Timestamp};
+use arrakis_core::record::ingest::judge;
+use arrakis_core::record::store::{EventStore, MemoryStore};
+use arrakis_core::testkit::sessions::Session;
 
 /// A writer whose text can be read by whoever holds a clone.
 #[derive(Debug, Clone, Default)]
@@ -43,15 +46,29 @@ pub(crate) struct Bench {
     pub(crate) err: Captured,
 }
 
+fn noon() -> Arc<ManualClock> {
+    let noon: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+    Arc::new(ManualClock::new(noon))
+}
+
+/// A store with the events of these sessions.
+pub(crate) async fn store_of(sessions: &[Session]) -> Arc<MemoryStore> {
+    let store = Arc::new(MemoryStore::new(noon()));
+    for arrival in sessions.iter().flat_map(|session| session.in_order("main")) {
+        let verdict = judge(&arrival);
+        store.record(vec![(arrival, verdict)]).await.unwrap();
+    }
+    store
+}
+
 /// A context at noon of 24 November 2026 in UTC, without a terminal.
 pub(crate) fn bench(home: &Path) -> Bench {
     let (out, err) = (Captured::default(), Captured::default());
-    let noon: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
     let context = Context {
         home: home.to_owned(),
         json: false,
         terminal: Terminal::NONE,
-        clock: Arc::new(ManualClock::new(noon)),
+        clock: noon(),
         zone: Zone::UTC,
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),

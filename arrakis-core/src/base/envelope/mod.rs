@@ -71,9 +71,8 @@ pub struct Header {
     /// envelope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<Form>,
-    /// Of an event that comes back from a store: SHA-256 of the payload bytes, where the digest is of
-    /// others. JSON may have been spaced anew, and forms other than an envelope are digested before
-    /// secrets are taken out.
+    /// SHA-256 of the payload bytes, where the digest is of others: a drainer has redacted the event again, or it comes
+    /// back from a store. There JSON may have been spaced anew, and secrets are taken out after an event was digested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload_digest: Option<Digest>,
 }

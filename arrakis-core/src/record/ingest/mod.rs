@@ -34,8 +34,11 @@ use crate::session::redact::{Redacted, Redactor};
 
 /// Receives events for a store, whatever transport brought them. Cloning is cheap.
 ///
-/// * Secrets are redacted before anything is stored. An envelope keeps the digest that it names, so that a repeat
-///   is known as one; what its sender has redacted already stays as it is.
+/// * Secrets are redacted before anything is stored; what its sender has redacted already stays as it is. The digest
+///   that counts is that of the bytes that came, so that a repeat is known as one.
+/// * An envelope may name another digest than its payload's: its drainer has redacted it again, or it comes back from a
+///   store. A repeat is known by that one too. It takes the place of the payload's own only where the sender may take
+///   events back in ([`Request::restores`]); from anybody else it would be a claim about bytes that nobody has seen.
 /// * What is no event, or an invalid one, is stored as an `INVALID` row, and its sender is told
 ///   ([`Received::refusal`]).
 #[derive(Debug, Clone)]
@@ -89,6 +92,9 @@ pub struct Request {
     pub received_at: Timestamp,
     /// The workspace of its sender.
     pub workspace: String,
+    /// Whether its sender may take events back in under the digest under which they first came, as an import with an
+    /// admin key does.
+    pub restores: bool,
     /// Names the event of a request that brings one, where the event itself names no id. Without it such an event
     /// gets a new one.
     pub request_id: Option<RequestId>,
@@ -99,12 +105,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without headers and address.
+    /// A request without headers and address, of a sender who may send events and no more.
     #[must_use]
     pub fn new(workspace: impl Into<String>, received_at: Timestamp) -> Self {
         let workspace = workspace.into();
-        let (request_id, headers, ip_address) = Default::default();
-        Self { received_at, workspace, request_id, headers, ip_address }
+        let (restores, request_id, headers, ip_address) = Default::default();
+        Self { received_at, workspace, restores, request_id, headers, ip_address }
     }
 }
 
@@ -223,8 +229,8 @@ impl Ingest {
             named.unwrap_or_else(|| RequestId::mint(request.received_at, rand::random()))
         };
         let incoming = match event.into() {
-            Submission::Envelope(envelope) => self.read_envelope(*envelope),
-            Submission::Json(json) => self.read_json(&json, id),
+            Submission::Envelope(envelope) => self.read_envelope(*envelope, request),
+            Submission::Json(json) => self.read_json(&json, request, id),
         };
         match incoming {
             Ok(incoming) => judged(incoming, reception),
@@ -265,10 +271,11 @@ impl Ingest {
     fn read_json(
         &self,
         json: &Bytes,
+        request: &Request,
         id: impl FnOnce() -> RequestId,
     ) -> Result<Incoming, Unreadable> {
         let (form, request_id, digest) = match parse(json) {
-            Ok(Parsed::Envelope(envelope)) => return self.redact_envelope(*envelope),
+            Ok(Parsed::Envelope(envelope)) => return self.redact_envelope(*envelope, request),
             Ok(Parsed::Original { request_id, digest }) => (Form::Original, request_id, digest),
             Ok(Parsed::Raw { digest }) => (Form::Raw, None, digest),
             Err(error) => {
@@ -288,9 +295,9 @@ impl Ingest {
         Ok(Incoming { form, request_id, digest, body, header: None, redacted })
     }
 
-    fn read_envelope(&self, envelope: Envelope) -> Result<Incoming, Unreadable> {
+    fn read_envelope(&self, envelope: Envelope, request: &Request) -> Result<Incoming, Unreadable> {
         if envelope.is_intact() {
-            return self.redact_envelope(envelope);
+            return self.redact_envelope(envelope, request);
         }
         let Envelope { header, payload } = envelope;
         let error = UnreadableEvent::DigestMismatch { request_id: header.request_id.clone() };
@@ -298,13 +305,21 @@ impl Ingest {
         Err(Unreadable { error, request_id: header.request_id, body })
     }
 
-    fn redact_envelope(&self, envelope: Envelope) -> Result<Incoming, Unreadable> {
+    /// Redacts an intact envelope. The digest is settled before, because it is of the bytes that came.
+    fn redact_envelope(
+        &self,
+        envelope: Envelope,
+        request: &Request,
+    ) -> Result<Incoming, Unreadable> {
         let length = envelope.payload.len();
         if length > PAYLOAD_MAX_BYTES {
             let body = self.redact(&envelope.payload).0;
             return Err(Unreadable::too_long(length, envelope.header.request_id, body));
         }
-        Ok(self.redactor.redact_envelope(envelope).into())
+        let named = envelope.header.digest;
+        let own = envelope.header.payload_digest.unwrap_or(named);
+        let digest = if request.restores { named } else { own };
+        Ok(Incoming { digest, ..Incoming::from(self.redactor.redact_envelope(envelope)) })
     }
 
     fn redact(&self, body: &[u8]) -> (Bytes, Removed) {

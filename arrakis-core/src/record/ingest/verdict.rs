@@ -53,16 +53,26 @@ pub struct Incoming {
 }
 
 impl From<Envelope> for Incoming {
-    /// The event of an envelope, which names its own identity.
+    /// The event of an intact envelope, under the digest of its payload.
     fn from(Envelope { header, payload }: Envelope) -> Self {
         Self {
             form: header.form.unwrap_or(Form::Envelope),
             request_id: header.request_id.clone(),
-            digest: header.digest,
+            digest: header.payload_digest.unwrap_or(header.digest),
             body: payload,
             redacted: header.redacted.clone(),
             header: Some(header),
         }
+    }
+}
+
+impl Incoming {
+    /// The event of an envelope that takes it back in, under the digest that the envelope names: the one under which
+    /// it first came.
+    #[must_use]
+    pub fn restored(envelope: Envelope) -> Self {
+        let digest = envelope.header.digest;
+        Self { digest, ..Self::from(envelope) }
     }
 }
 

@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(job.run_once().await.unwrap(), 0, "nothing is due yet");
         clock.advance(Duration::from_secs(61));
         job.run_once().await.unwrap();
-        let row = store.event(EventKey::Id(good.event_id)).await.unwrap().unwrap();
+        let row = store.event("main", EventKey::Id(good.event_id)).await.unwrap().unwrap();
         assert_eq!(row.summary.status, EventStatus::Success);
         assert!(store.conversation("main", "s").await.unwrap().is_some());
     }

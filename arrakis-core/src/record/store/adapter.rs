@@ -143,13 +143,16 @@ impl Outcome {
     }
 }
 
-/// What the ledger has on a request id.
+/// What the ledger has on a request id of a workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// The audit row of the first arrival.
     pub event_id: Uuid,
     /// The first arrival's digest.
     pub digest: Digest,
+    /// The digest that the first arrival's sender has named, where that is another
+    /// ([`Arrival::claimed_digest`]).
+    pub claimed: Option<Digest>,
     /// The first arrival's current state.
     pub status: EventStatus,
     /// What the first arrival was about.
@@ -160,28 +163,43 @@ impl LedgerEntry {
     /// The entry of an arrival that takes its request id.
     #[must_use]
     pub fn of(arrival: &Arrival, outcome: &Outcome) -> Self {
+        let (Outcome { status, answer, .. }, claimed) = (outcome, arrival.claimed_digest());
         let Arrival { event_id, digest, .. } = *arrival;
-        Self { event_id, digest, status: outcome.status, answer: outcome.answer }
+        Self { event_id, digest, claimed, status: *status, answer: *answer }
     }
 
-    /// What a sender is told.
+    /// What the sender of the first arrival is told.
     #[must_use]
-    pub fn admission(&self, kind: AdmissionKind) -> Admission {
-        let Self { event_id, digest, status, answer } = *self;
+    pub fn admitted(&self, first: &Arrival) -> Admission {
+        self.admission(AdmissionKind::New, first.named_digest())
+    }
+
+    fn admission(&self, kind: AdmissionKind, digest: Digest) -> Admission {
+        let Self { event_id, status, answer, .. } = *self;
         Admission { kind, event_id, digest, status, answer }
     }
 
-    /// What becomes of another arrival under the same id, with this digest.
+    /// What becomes of another arrival under the same id.
+    ///
+    /// It is a repeat where its bytes are the first's, or where it names the digest that the first has, or where both
+    /// name one digest. It is none where other bytes have the digest that the first has only named: what the first
+    /// brought cannot be told to be the same, and must not hide this one.
     #[must_use]
-    pub fn repeated(&self, digest: Digest) -> (Admission, Outcome) {
-        if digest == self.digest {
+    pub fn repeated(&self, again: &Arrival) -> (Admission, Outcome) {
+        let claimed = again.claimed_digest();
+        let is_repeat = again.digest == self.digest
+            || claimed == Some(self.digest)
+            || claimed.is_some() && claimed == self.claimed
+            // An import that may say under which digest an event first came brings what another import brought.
+            || self.claimed == Some(again.digest) && Digest::of(&again.body) == self.digest;
+        if is_repeat {
             let outcome = Outcome {
                 status: EventStatus::Duplicate,
                 answer: self.answer,
                 error: None,
                 duplicate_of: Some(self.event_id),
             };
-            return (self.admission(AdmissionKind::Duplicate), outcome);
+            return (self.admission(AdmissionKind::Duplicate, again.named_digest()), outcome);
         }
         let (code, message) = ID_CONFLICT;
         let outcome = Outcome {
@@ -190,7 +208,7 @@ impl LedgerEntry {
             error: Some((Cow::Borrowed(code), Cow::Borrowed(message))),
             duplicate_of: None,
         };
-        (self.admission(AdmissionKind::Conflict), outcome)
+        (self.admission(AdmissionKind::Conflict, self.digest), outcome)
     }
 }
 

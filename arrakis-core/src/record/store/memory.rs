@@ -12,14 +12,14 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
+use super::adapter::{LedgerEntry, Outcome};
 use super::{
-    Admission, AdmissionKind, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail,
-    EventFilter, EventKey, EventMetadata, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY,
-    FeedCursor, FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage,
-    StoreError, Transition, Verdict,
+    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
+    EventKey, EventMetadata, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
+    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, StoreError,
+    Transition, Verdict,
 };
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::digest::Digest;
 use crate::base::id::RequestId;
 use crate::record::audit::EventStatus;
 use crate::record::key::ApiKey;
@@ -40,7 +40,8 @@ pub struct MemoryStore {
 struct State {
     /// Audit rows by their id, which sorts by time of receipt.
     rows: BTreeMap<Uuid, Row>,
-    ledger: HashMap<RequestId, Entry>,
+    /// By workspace and request id.
+    ledger: HashMap<(String, RequestId), LedgerEntry>,
     conversations: HashMap<Uuid, Conversation>,
     messages: HashMap<Uuid, Message>,
     tool_uses: HashMap<Uuid, ToolUse>,
@@ -65,14 +66,6 @@ struct Row {
     transitions: Vec<Transition>,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    event_id: Uuid,
-    digest: Digest,
-    status: EventStatus,
-    answer: AnswerIds,
-}
-
 impl MemoryStore {
     /// An empty store.
     #[must_use]
@@ -87,41 +80,38 @@ impl MemoryStore {
 
 impl State {
     fn record(&mut self, arrival: Arrival, verdict: Verdict, now: Timestamp) -> Admission {
-        let known = self.ledger.get(&arrival.request_id).cloned();
+        let known = self.ledger.get(&ledger_key(&arrival)).copied();
         let Some(first) = known else { return self.admit(arrival, verdict, now) };
         // The row may have been pruned; then its state is the one that the ledger remembers.
         let status = self.rows.get(&first.event_id).map_or(first.status, |row| row.status);
-        let kind = if first.digest == arrival.digest {
-            let mut arrival = arrival;
+        let (admission, outcome) = LedgerEntry { status, ..first }.repeated(&arrival);
+        let mut arrival = arrival;
+        if let Some(first) = outcome.duplicate_of {
             arrival.body = bytes::Bytes::new();
-            arrival.metadata = EventMetadata::duplicate_of(first.event_id);
-            self.insert(arrival, EventStatus::Duplicate, first.answer, None, now);
-            AdmissionKind::Duplicate
-        } else {
-            let (code, message) = super::ID_CONFLICT;
-            let error = (code.to_owned(), message.to_owned());
-            self.insert(arrival, EventStatus::Invalid, AnswerIds::default(), Some(error), now);
-            AdmissionKind::Conflict
-        };
-        let Entry { event_id, digest, answer, .. } = first;
-        Admission { kind, event_id, digest, status, answer }
+            arrival.metadata = EventMetadata::duplicate_of(first);
+        }
+        let error = outcome.error.map(|(code, text)| (code.into_owned(), text.into_owned()));
+        self.insert(arrival, outcome.status, outcome.answer, error, now);
+        admission
     }
 
     fn admit(&mut self, arrival: Arrival, verdict: Verdict, now: Timestamp) -> Admission {
-        let status = verdict.status();
-        let (answer, error) = match verdict {
-            Verdict::Apply(changes) => (self.apply(changes), None),
+        let first = LedgerEntry::of(&arrival, &Outcome::of(&verdict));
+        let error = match verdict {
+            Verdict::Apply(changes) => {
+                self.apply(changes);
+                None
+            }
             Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
-                (AnswerIds::default(), Some((code, message)))
+                Some((code, message))
             }
         };
-        let (event_id, digest) = (arrival.event_id, arrival.digest);
         if arrival.in_ledger {
-            let entry = Entry { event_id, digest, status, answer };
-            self.ledger.insert(arrival.request_id.clone(), entry);
+            self.ledger.insert(ledger_key(&arrival), first);
         }
-        self.insert(arrival, status, answer, error, now);
-        Admission { kind: AdmissionKind::New, event_id, digest, status, answer }
+        let admission = first.admitted(&arrival);
+        self.insert(arrival, first.status, first.answer, error, now);
+        admission
     }
 
     fn insert(
@@ -339,9 +329,9 @@ impl EventStore for MemoryStore {
                 if retry_at.is_some() { "retry" } else { "out of retries" },
             );
         }
-        let (request_id, status, answer) = (row.arrival.request_id.clone(), row.status, row.answer);
+        let (key, status, answer) = (ledger_key(&row.arrival), row.status, row.answer);
         state.feed.push(id);
-        if let Some(entry) = state.ledger.get_mut(&request_id).filter(|e| e.event_id == id) {
+        if let Some(entry) = state.ledger.get_mut(&key).filter(|e| e.event_id == id) {
             (entry.status, entry.answer) = (status, answer);
         }
         Ok(true)
@@ -393,21 +383,23 @@ impl EventStore for MemoryStore {
 
 #[async_trait]
 impl EventReader for MemoryStore {
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError> {
+    async fn event(
+        &self,
+        workspace: &str,
+        key: EventKey,
+    ) -> Result<Option<EventDetail>, StoreError> {
         let state = self.state();
-        let id = match &key {
-            EventKey::Id(id) => Some(*id),
-            EventKey::Request(id) => {
-                state.ledger.get(id).map(|entry| entry.event_id).or_else(|| {
-                    state
-                        .rows
-                        .values()
-                        .find(|r| r.arrival.request_id == *id)
-                        .map(|r| r.arrival.event_id)
-                })
+        let mut mine = state.rows.values().filter(|row| row.arrival.workspace == workspace);
+        let row = match key {
+            EventKey::Id(id) => mine.find(|row| row.arrival.event_id == id),
+            EventKey::Request(request) => {
+                match state.ledger.get(&(workspace.to_owned(), request.clone())) {
+                    Some(first) => state.rows.get(&first.event_id),
+                    None => mine.find(|row| row.arrival.request_id == request),
+                }
             }
         };
-        Ok(id.and_then(|id| state.rows.get(&id)).map(|row| EventDetail {
+        Ok(row.map(|row| EventDetail {
             summary: row.summary(),
             body: (row.status != EventStatus::Duplicate).then(|| row.arrival.body.clone()),
             headers: row.arrival.headers.clone(),
@@ -554,6 +546,10 @@ impl KeyStore for MemoryStore {
 /// Whether a text with these words is found by a search for those.
 fn holds(words: &BTreeSet<String>, wanted: &BTreeSet<String>) -> bool {
     !wanted.is_empty() && wanted.is_subset(words)
+}
+
+fn ledger_key(arrival: &Arrival) -> (String, RequestId) {
+    (arrival.workspace.clone(), arrival.request_id.clone())
 }
 
 fn merge_all<T>(

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod archive;
+mod dead_letters;
 mod feed;
 mod keys;
 mod memory;
@@ -12,6 +13,7 @@ mod spools;
 mod write;
 
 pub use archive::{Archive, ArrivalFilter, page_length};
+pub use dead_letters::{StoredDeadLetters, WorkspaceDeadLetters};
 pub use feed::{FeedCursor, FeedPage};
 pub use keys::KeyStore;
 pub use memory::MemoryStore;

@@ -24,6 +24,7 @@ use crate::session::conversation::{
 ///
 /// * What [`EventStore::record`](super::EventStore::record) returned is visible at once.
 /// * Lists are newest first and continue from a cursor: the id of the last item seen.
+/// * Who asks for one workspace learns nothing of another, not even that an id is used there.
 /// * Of each conversation, what only hooks or only transcripts have told of is counted.
 /// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
 ///   the first match.
@@ -37,12 +38,16 @@ use crate::session::conversation::{
 /// * The feed shows each commit at least once, whichever server made it and however long it took.
 #[async_trait]
 pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
-    /// One audit row with its bodies, by its own id or by request id (the admitted one).
+    /// One audit row of a workspace with its bodies, by its own id or by request id (the admitted one).
     ///
     /// # Errors
     ///
     /// The store could not be read.
-    async fn event(&self, key: EventKey) -> Result<Option<EventDetail>, StoreError>;
+    async fn event(
+        &self,
+        workspace: &str,
+        key: EventKey,
+    ) -> Result<Option<EventDetail>, StoreError>;
 
     /// Audit rows, newest first.
     ///
@@ -106,7 +111,7 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
     async fn counts(&self) -> Result<BTreeMap<EventStatus, u64>, StoreError>;
 }
 
-/// Names an audit row.
+/// Names an audit row of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKey {
     /// By the row's own id.
@@ -126,7 +131,8 @@ pub struct EventFilter {
     pub event_type: Option<String>,
     /// The session.
     pub session_id: Option<String>,
-    /// The request id, duplicates included.
+    /// The request id, duplicates included. Ask with the workspace: another may use the same id, and the index is of
+    /// both.
     pub request_id: Option<RequestId>,
     /// Text whose words ([`query_words`](crate::session::search::query_words)) the payload holds, all of them;
     /// text without a word finds nothing.

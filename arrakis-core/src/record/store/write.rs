@@ -25,12 +25,16 @@ pub const ID_CONFLICT: (&str, &str) =
 ///
 /// * [`record`](EventStore::record) is one transaction: all of the batch is stored, or nothing. What it
 ///   returns is durable.
-/// * The first arrival of a request id is admitted: its audit row, its ledger entry and its changes are
-///   stored together.
+/// * The first arrival of a request id in a workspace is admitted: its audit row, its ledger entry and its
+///   changes are stored together.
+/// * Workspaces do not know of each other: the same request id is an event of its own in each, with its own
+///   answer.
 /// * A repeat with the same digest changes nothing of the first; it leaves a `DUPLICATE` audit row
 ///   without a body that names the first, and gets the first's answer with its current status.
 /// * A repeat with another digest changes nothing of the first; it leaves an `INVALID` audit row with
 ///   its body, and is told of the conflict.
+/// * A digest that a sender only names finds repeats and hides nothing: an arrival whose own bytes have it is a
+///   conflict, not a repeat.
 /// * Repeats inside one batch are treated as repeats across batches.
 /// * An arrival with [`Arrival::in_ledger`] unset is stored, and its request id stays free.
 /// * Changes are merged ([`Conversation::merge`](crate::session::conversation::Conversation::merge) and its like),
@@ -171,7 +175,7 @@ pub struct Admission {
     pub kind: AdmissionKind,
     /// The audit row of the request id's first arrival.
     pub event_id: Uuid,
-    /// The digest of the first arrival.
+    /// The digest by which the sender knows the event ([`Arrival::named_digest`]); of a conflict, the first arrival's.
     pub digest: Digest,
     /// The first arrival's current state.
     pub status: EventStatus,

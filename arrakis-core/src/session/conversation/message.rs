@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Stamp, Stamped};
 use crate::base::clock::Timestamp;
-use crate::base::id::RequestId;
+use crate::base::id::{RequestId, message_id};
 use crate::base::limits::MESSAGE_MAX_BLOCKS;
 use crate::session::usage::Usage;
 
@@ -208,14 +208,38 @@ impl Blocks {
     }
 }
 
+/// What makes a message one message of its conversation: its id is derived from this.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MessageKey {
+    /// The API's id. Every line with this id adds to the message.
+    Api(String),
+    /// The event or the line that the message is.
+    Stamp(RequestId),
+}
+
+impl MessageKey {
+    /// The id of the message of this key.
+    #[must_use]
+    pub fn id(&self, conversation_id: Uuid) -> Uuid {
+        match self {
+            Self::Api(id) => message_id(conversation_id, "api", id),
+            Self::Stamp(id) => message_id(conversation_id, "stamp", id.as_str()),
+        }
+    }
+}
+
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
-    /// [`message_id`](crate::base::id::message_id).
+    /// Derived from the conversation and [`key`](Self::key).
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
+    /// The API's id of it, cut; `None` where an event or one line is the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_id: Option<String>,
     /// Who speaks.
     pub role: Role,
     /// Where it was read from.
@@ -240,18 +264,19 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message with these words.
+    /// A message with these words. Without an `api_id` the stamp of the words names it.
     #[must_use]
     pub fn new(
-        id: Uuid,
         conversation_id: Uuid,
+        api_id: Option<String>,
         role: Role,
         origin: MessageOrigin,
         content: Stamped<String>,
     ) -> Self {
-        Self {
-            id,
+        let message = Self {
+            id: Uuid::nil(),
             conversation_id,
+            api_id,
             role,
             origin,
             content,
@@ -261,6 +286,16 @@ impl Message {
             agent_id: None,
             prompt_id: None,
             sent_at: None,
+        };
+        Self { id: message.key().id(conversation_id), ..message }
+    }
+
+    /// What makes it this message. Merging does not change it: what has the same id has the same key.
+    #[must_use]
+    pub fn key(&self) -> MessageKey {
+        match &self.api_id {
+            Some(id) => MessageKey::Api(id.clone()),
+            None => MessageKey::Stamp(self.content.stamp.request_id.clone()),
         }
     }
 
@@ -273,15 +308,16 @@ impl Message {
         self
     }
 
-    /// The same message, whose content is what its blocks say and whose blocks are not too many: for one
-    /// that somebody else has written.
+    /// The same message in this conversation, for one that somebody else has written. Its id is derived again, its
+    /// content is what its blocks say, and its blocks are not too many.
     #[cfg(feature = "runtime")]
-    pub(crate) fn made_consistent(mut self) -> Self {
+    pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
         let mut blocks = Blocks::default();
         for (key, block) in std::mem::take(&mut self.blocks).0 {
             blocks.add(key, block);
         }
-        self.with_blocks(blocks)
+        let message = Self { conversation_id, ..self.with_blocks(blocks) };
+        Self { id: message.key().id(conversation_id), ..message }
     }
 
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.
@@ -289,6 +325,7 @@ impl Message {
         if other.conversation_id != self.conversation_id {
             return; // an id belongs to one conversation: this one was made up
         }
+        self.api_id = self.api_id.take().max(other.api_id);
         self.role = self.role.max(other.role);
         self.origin = self.origin.max(other.origin);
         match (self.blocks.is_empty(), other.blocks.is_empty()) {

@@ -18,7 +18,7 @@ mod reconcile;
 mod subagent;
 mod tool_use;
 
-pub use message::{Block, BlockKey, Blocks, Message, MessageOrigin, Role};
+pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]

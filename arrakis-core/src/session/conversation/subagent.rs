@@ -9,7 +9,7 @@ use crate::base::clock::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Subagent {
-    /// [`subagent_id`](crate::base::id::subagent_id).
+    /// Derived from the conversation and `agent_id`.
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
@@ -41,6 +41,13 @@ impl Subagent {
             last_event_at: at,
             stopped_at: None,
         }
+    }
+
+    /// The same subagent in this conversation: its id is derived again.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn taken_into(self, conversation_id: Uuid) -> Self {
+        let id = crate::base::id::subagent_id(conversation_id, &self.agent_id);
+        Self { id, conversation_id, ..self }
     }
 
     /// Joins what `other` knows of the same subagent into this.

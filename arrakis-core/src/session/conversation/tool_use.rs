@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Json, Stamp, Stamped, keep_first};
+use super::{Json, MessageKey, Stamp, Stamped, keep_first};
+use crate::base::id::tool_use_id;
 
 /// How far a tool use has come. Each later one outranks `Running`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,12 +93,15 @@ impl Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ToolUse {
-    /// [`tool_use_id`](crate::base::id::tool_use_id).
+    /// Derived from the conversation and Claude Code's tool use id; where there is none, from the event of `first`.
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
-    /// The assistant message that asked for it, where one is known.
+    /// The assistant message that asked for it, where one is known: derived from `message_key`.
     pub message_id: Option<Uuid>,
+    /// What makes that message one ([`asked_by`](Self::asked_by) sets both).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_key: Option<MessageKey>,
     /// Claude Code's tool use id.
     pub tool_use_id: Option<String>,
     /// The tool; [`UNKNOWN_TOOL`] while only its result is known.
@@ -117,14 +121,16 @@ pub struct ToolUse {
 }
 
 impl ToolUse {
-    /// A tool use of which nothing is known but that `first` is about it.
+    /// A tool use of which nothing is known but that `first` is about it. Without a `tool_use_id` the event of `first`
+    /// names it.
     #[must_use]
-    pub fn new(id: Uuid, conversation_id: Uuid, first: &Stamp) -> Self {
-        Self {
-            id,
+    pub fn new(conversation_id: Uuid, tool_use_id: Option<String>, first: &Stamp) -> Self {
+        let tool_use = Self {
+            id: Uuid::nil(),
             conversation_id,
             message_id: None,
-            tool_use_id: None,
+            message_key: None,
+            tool_use_id,
             tool_name: UNKNOWN_TOOL.to_owned(),
             parameters: None,
             first: first.clone(),
@@ -132,6 +138,25 @@ impl ToolUse {
             agent_id: None,
             prompt_id: None,
             seen: Seen::default(),
+        };
+        tool_use.taken_into(conversation_id)
+    }
+
+    /// The tool use for which the assistant message of this key has asked.
+    #[must_use]
+    pub fn asked_by(self, message: MessageKey) -> Self {
+        let message_id = Some(message.id(self.conversation_id));
+        Self { message_id, message_key: Some(message), ..self }
+    }
+
+    /// The same tool use in this conversation: its ids are derived again.
+    pub(crate) fn taken_into(self, conversation_id: Uuid) -> Self {
+        let key = self.tool_use_id.as_deref().unwrap_or(self.first.request_id.as_str());
+        Self {
+            id: tool_use_id(conversation_id, key),
+            conversation_id,
+            message_id: self.message_key.as_ref().map(|key| key.id(conversation_id)),
+            ..self
         }
     }
 
@@ -149,7 +174,9 @@ impl ToolUse {
             self.first = other.first;
         }
         keep_first(&mut self.parameters, other.parameters);
-        self.message_id = self.message_id.max(other.message_id);
+        if other.message_key > self.message_key {
+            (self.message_key, self.message_id) = (other.message_key, other.message_id);
+        }
         self.tool_use_id = self.tool_use_id.take().max(other.tool_use_id);
         self.agent_id = self.agent_id.take().max(other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);

@@ -1,7 +1,6 @@
 //! Events in the hook's own form: the JSON that Claude Code writes.
 
 use super::{Input, ProjectionError, Projector, missing_event, name, not_an_object, session};
-use crate::base::id::tool_use_id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
@@ -183,10 +182,8 @@ impl Projector<'_> {
         input: Option<Json>,
         result: Option<ToolResult>,
     ) -> uuid::Uuid {
-        let given_id = given(given_id);
-        let key = given_id.as_deref().unwrap_or(self.stamp.request_id.as_str());
-        let id = tool_use_id(self.conversation.id, key);
-        let mut tool_use = ToolUse::new(id, self.conversation.id, &self.stamp);
+        let mut tool_use = ToolUse::new(self.conversation.id, given(given_id), &self.stamp);
+        let id = tool_use.id;
         if let Some(tool) = given(tool) {
             tool_use.tool_name = cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned();
         }
@@ -194,7 +191,6 @@ impl Projector<'_> {
         tool_use.result = result;
         tool_use.agent_id = self.agent_id.map(str::to_owned);
         tool_use.prompt_id = self.prompt_id.map(str::to_owned);
-        tool_use.tool_use_id = given_id;
         tool_use.seen.hook = true;
         self.changes.tool_uses.push(tool_use);
         id

@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 
 use super::{Input, ProjectionError, Projector, missing_event, not_an_object, session};
 use crate::base::clock::Timestamp;
-use crate::base::id::tool_use_id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
@@ -113,9 +112,8 @@ impl Projector<'_> {
         original: &Original<'_>,
         result: Option<(ToolStatus, Option<Json>, Option<u64>)>,
     ) {
-        let id = tool_use_id(self.conversation.id, self.stamp.request_id.as_str());
-        self.changes.answer.tool_use_id = Some(id);
-        let mut tool_use = ToolUse::new(id, self.conversation.id, &self.stamp);
+        let mut tool_use = ToolUse::new(self.conversation.id, None, &self.stamp);
+        self.changes.answer.tool_use_id = Some(tool_use.id);
         if let Some(name) = text(&original.tool_name) {
             tool_use.tool_name = cut(name, INDEXED_TEXT_MAX_BYTES).to_owned();
         }

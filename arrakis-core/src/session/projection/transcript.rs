@@ -18,11 +18,11 @@ use self::line::{ApiMessage, Line};
 use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
-use crate::base::id::{self, conversation_id, message_id, tool_use_id};
+use crate::base::id::{self, conversation_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
-    Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role,
-    Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
+    Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
+    ResultRank, Role, Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::hook::{Field, object};
 use crate::session::transcript::line_type::LineType;
@@ -186,17 +186,14 @@ impl Reader<'_> {
             return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
         let model = model.map(|model| name(&model));
-        let api_id = message.id.text();
-        let id = match &api_id {
-            Some(api_id) => message_id(self.conversation_id, "api", api_id),
-            None => message_id(self.conversation_id, "line", place.stamp.request_id.as_str()),
-        };
+        let api_id = message.id.text().map(|id| name(&id));
+        let stamp = || MessageKey::Stamp(place.stamp.request_id.clone());
+        let key = api_id.clone().map_or_else(stamp, MessageKey::Api);
         for part in &parts {
             if let Part::ToolUse(call) = part {
                 let tool_use = ToolUse {
-                    message_id: Some(id),
                     parameters: call.input.json().map(|json| Stamped::new(&place.stamp, json)),
-                    ..self.tool_use(&call.id, place)
+                    ..self.tool_use(&call.id, place).asked_by(key.clone())
                 };
                 let tool = call.name.text();
                 let tool = tool.map(|tool| cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned());
@@ -216,7 +213,7 @@ impl Reader<'_> {
         }
         let content = Stamped::new(&place.stamp, String::new());
         let origin = MessageOrigin::Transcript;
-        let empty = Message::new(id, self.conversation_id, Role::Assistant, origin, content);
+        let empty = Message::new(self.conversation_id, api_id, Role::Assistant, origin, content);
         self.add_message(
             Message {
                 model,
@@ -262,9 +259,8 @@ impl Reader<'_> {
 
     /// A tool use that the transcript names.
     fn tool_use(&self, key: &str, place: &Place) -> ToolUse {
-        let id = tool_use_id(self.conversation_id, key);
-        let mut tool_use = ToolUse::new(id, self.conversation_id, &place.stamp);
-        tool_use.tool_use_id = Some(key.to_owned());
+        let key = Some(key.to_owned());
+        let mut tool_use = ToolUse::new(self.conversation_id, key, &place.stamp);
         tool_use.agent_id.clone_from(&place.agent_id);
         tool_use.prompt_id.clone_from(&place.prompt_id);
         tool_use.seen.transcript = true;
@@ -296,9 +292,8 @@ impl Reader<'_> {
         blocks: Blocks,
         place: &Place,
     ) -> Message {
-        let id = message_id(self.conversation_id, "line", place.stamp.request_id.as_str());
         let content = Stamped::new(&place.stamp, String::new());
-        let empty = Message::new(id, self.conversation_id, role, origin, content);
+        let empty = Message::new(self.conversation_id, None, role, origin, content);
         let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
         Message { agent_id, prompt_id, ..empty }.with_blocks(blocks)
     }

@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_tool_use_of_which_nothing_is_known_is_searchable() {
         let stamp = Stamp { at: Timestamp::EPOCH, request_id: "r".parse().unwrap() };
-        let tool_use = ToolUse::new(Uuid::nil(), Uuid::nil(), &stamp);
+        let tool_use = ToolUse::new(Uuid::nil(), None, &stamp);
         let document = SearchDocument::ToolUse { tool_use: &tool_use, model: None };
         assert!(document.words().is_empty());
         assert!(document.terms("main").contains(&FilterTerm::Outcome.word("running")));

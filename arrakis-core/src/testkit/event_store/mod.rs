@@ -7,6 +7,7 @@ mod search;
 mod sides;
 mod transcript;
 mod work;
+mod workspaces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub use work::{
     a_row_that_failed_is_claimed_once_when_it_is_due,
     only_legal_transitions_happen_and_each_leaves_a_trail, what_was_discarded_stays_as_it_is,
 };
+pub use workspaces::{
+    a_named_digest_finds_repeats_and_hides_nothing,
+    a_snapshot_says_in_another_workspace_what_it_says_at_home,
+    a_snapshot_touches_its_own_session_only, each_workspace_sees_what_it_would_see_alone,
+    workspaces_do_not_know_of_each_other,
+};
 
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::envelope::{Envelope, Source};
@@ -80,6 +87,11 @@ macro_rules! event_store_conformance {
             repeats_inside_one_batch_are_treated_as_repeats_across_batches,
             many_senders_of_one_id_have_one_first,
             an_arrival_outside_the_ledger_leaves_its_id_free,
+            workspaces_do_not_know_of_each_other,
+            each_workspace_sees_what_it_would_see_alone,
+            a_snapshot_says_in_another_workspace_what_it_says_at_home,
+            a_snapshot_touches_its_own_session_only,
+            a_named_digest_finds_repeats_and_hides_nothing,
             changes_merge_in_any_order,
             a_message_grows_by_its_blocks_and_its_usage_counts_once,
             hooks_and_transcript_tell_of_the_same_messages_and_tools,
@@ -128,13 +140,19 @@ const START: Timestamp = Timestamp::EPOCH;
 pub struct Arrivals {
     clock: Arc<ManualClock>,
     count: u64,
+    workspace: String,
 }
 
 impl Arrivals {
     /// Arrivals that are received when `clock` says.
     #[must_use]
     pub fn new(clock: Arc<ManualClock>) -> Self {
-        Self { clock, count: 0 }
+        Self { clock, count: 0, workspace: DEFAULT_WORKSPACE.to_owned() }
+    }
+
+    /// The next arrivals are of this workspace.
+    pub fn go_on_in(&mut self, workspace: &str) {
+        workspace.clone_into(&mut self.workspace);
     }
 
     /// An envelope with this id and payload, judged.
@@ -149,7 +167,7 @@ impl Arrivals {
         let reception = Reception {
             event_id: uuid_v7(now, random),
             received_at: now,
-            workspace: DEFAULT_WORKSPACE.to_owned(),
+            workspace: self.workspace.clone(),
             headers: [("user-agent".to_owned(), "test/1 \"quoted\"".to_owned())].into(),
             ip_address: Some([192, 0, 2, 7].into()),
         };
@@ -186,7 +204,7 @@ async fn record_one(store: &dyn EventStore, one: (Arrival, Verdict)) -> Admissio
 }
 
 async fn status_of(store: &dyn EventStore, id: Uuid) -> EventStatus {
-    let event = store.event(EventKey::Id(id)).await.expect("event");
+    let event = store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event");
     event.expect("the row is there").summary.status
 }
 

@@ -26,7 +26,10 @@ pub async fn the_first_arrival_is_admitted_with_its_changes(fixture: &impl Event
     };
     assert_eq!(admission, expected);
 
-    let event = store.event(EventKey::Request(arrival.request_id.clone())).await.expect("event");
+    let event = store
+        .event(DEFAULT_WORKSPACE, EventKey::Request(arrival.request_id.clone()))
+        .await
+        .expect("event");
     let event = event.expect("the row is there");
     assert_eq!(event.summary.id, arrival.event_id);
     assert_eq!(event.summary.workspace, DEFAULT_WORKSPACE);
@@ -59,7 +62,11 @@ pub async fn a_repeat_gets_the_first_answer_and_leaves_a_duplicate_row(
     assert_eq!(second, Admission { kind: AdmissionKind::Duplicate, ..first.clone() });
 
     assert_eq!(status_of(&*store, first.event_id).await, EventStatus::Success);
-    let row = store.event(EventKey::Id(repeat_id)).await.expect("event").expect("its own row");
+    let row = store
+        .event(DEFAULT_WORKSPACE, EventKey::Id(repeat_id))
+        .await
+        .expect("event")
+        .expect("its own row");
     assert_eq!(row.summary.status, EventStatus::Duplicate);
     assert_eq!(row.body, None);
     assert_eq!(row.summary.metadata.duplicate_of, Some(first.event_id));
@@ -77,7 +84,11 @@ pub async fn a_repeat_with_another_digest_is_told_and_changes_nothing(
     let (other_id, body) = (other.event_id, other.body.clone());
     let second = record_one(&*store, (other, verdict)).await;
     assert_eq!(second, Admission { kind: AdmissionKind::Conflict, ..first });
-    let row = store.event(EventKey::Id(other_id)).await.expect("event").expect("its own row");
+    let row = store
+        .event(DEFAULT_WORKSPACE, EventKey::Id(other_id))
+        .await
+        .expect("event")
+        .expect("its own row");
     assert_eq!(row.summary.status, EventStatus::Invalid);
     assert_eq!(row.summary.error_code.as_deref(), Some("id_conflict"));
     assert_eq!(normalized(&row.body.unwrap_or_default()), normalized(&body));
@@ -223,7 +234,11 @@ pub async fn a_body_that_is_not_json_is_kept_byte_for_byte(fixture: &impl EventS
         let (arrival, verdict) = arrivals.next(&format!("e{n}"), body.to_vec());
         let id = arrival.event_id;
         record_one(&*store, (arrival, verdict)).await;
-        let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+        let row = store
+            .event(DEFAULT_WORKSPACE, EventKey::Id(id))
+            .await
+            .expect("event")
+            .expect("the row");
         assert_eq!(row.body.as_deref(), Some(body), "body {n}");
     }
 }
@@ -242,7 +257,11 @@ pub async fn a_body_that_is_json_is_kept_as_that_json(fixture: &impl EventStoreF
         let (arrival, verdict) = arrivals.next(&format!("e{n}"), body);
         let id = arrival.event_id;
         record_one(&*store, (arrival, verdict)).await;
-        let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+        let row = store
+            .event(DEFAULT_WORKSPACE, EventKey::Id(id))
+            .await
+            .expect("event")
+            .expect("the row");
         assert_eq!(normalized(&row.body.unwrap_or_default()), normalized(body.as_bytes()));
     }
 }

@@ -75,7 +75,8 @@ pub async fn a_claim_can_be_rescued_and_its_row_run_out_of_retries(
         assert_eq!(status_of(&*store, id).await, expected);
         now = now.plus(Duration::from_secs(300));
     }
-    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.error_code.as_deref(), Some("too_deep"));
     for pair in row.transitions.windows(2) {
         assert_eq!(pair[0].to, pair[1].from);
@@ -93,7 +94,8 @@ pub async fn only_legal_transitions_happen_and_each_leaves_a_trail(
     record_one(&*store, (arrival, verdict)).await;
     assert!(store.transition(id, EventStatus::Success, "me", "why not").await.is_err());
     store.transition(id, EventStatus::Pending, "me", "please").await.expect("a redrive");
-    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.status, EventStatus::Pending);
     assert_eq!(row.transitions.len(), 1);
     let step = &row.transitions[0];
@@ -115,11 +117,13 @@ pub async fn what_was_discarded_stays_as_it_is(fixture: &impl EventStoreFixture)
     let due = fixture.clock().now().plus(FIRST_RETRY_DELAY);
     let claim = store.claim_due(due, START, 1).await.expect("claim").remove(0);
     store.complete(claim, failure, None).await.expect("complete");
-    let before = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let before =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(before.summary.discarded_at, None);
 
     store.give_up(id, "me", "nobody needs it").await.expect("discard");
-    let row = store.event(EventKey::Id(id)).await.expect("event").expect("the row");
+    let row =
+        store.event(DEFAULT_WORKSPACE, EventKey::Id(id)).await.expect("event").expect("the row");
     assert_eq!(row.summary.status, EventStatus::Failed);
     assert_eq!(row.summary.discarded_at, Some(fixture.clock().now()));
     assert_eq!(row.transitions.len(), before.transitions.len() + 1);

@@ -118,8 +118,8 @@ pub(crate) fn says(arrival: &Arrival, text: &str) -> Verdict {
     let mut conversation = Conversation::new(&arrival.workspace, session, &stamp);
     conversation.title = Some(Stamped::new(&stamp, text.to_owned()));
     let message = Message::new(
-        id::message_id(conversation.id, "prompt", arrival.request_id.as_str()),
         conversation.id,
+        None,
         Role::User,
         MessageOrigin::Prompt,
         Stamped::new(&stamp, text.to_owned()),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{MemoryStore, Row};
+use super::{MemoryStore, Row, ledger_key};
 use crate::base::id::conversation_id;
 use crate::record::audit::EventStatus;
 use crate::record::store::{Archive, Arrival, ArrivalFilter, Page, StoreError, page_length};
@@ -32,7 +32,7 @@ impl Archive for MemoryStore {
         rows.truncate(page_length(rows.iter().map(|row| row.arrival.body.len() as u64)));
         let arrival = |row: &Row| {
             let mut arrival = row.arrival.clone();
-            let taken = state.ledger.get(&arrival.request_id);
+            let taken = state.ledger.get(&ledger_key(&arrival));
             arrival.in_ledger = taken.is_some_and(|taken| taken.event_id == arrival.event_id);
             arrival
         };
