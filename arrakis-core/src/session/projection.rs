@@ -48,7 +48,7 @@ use crate::base::envelope::Form;
 use crate::base::id::{RequestId, conversation_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
-    Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
+    Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped, name,
 };
 use crate::session::hook::summary;
 use crate::session::snapshot::SNAPSHOT_EVENT;
@@ -107,6 +107,13 @@ pub struct Input<'a> {
 ///
 /// The event is invalid, or cannot be understood.
 pub fn project(input: Input<'_>) -> Result<(Changes, String), ProjectionError> {
+    let (mut changes, summary) = read(input)?;
+    changes.limit();
+    Ok((changes, summary))
+}
+
+/// The changes of an event, and its summary.
+fn read(input: Input<'_>) -> Result<(Changes, String), ProjectionError> {
     match input.form {
         Form::Envelope | Form::Raw if input.event_type == TRANSCRIPT_EVENT => {
             let summary = summary(TRANSCRIPT_EVENT, input.body);
@@ -142,12 +149,6 @@ fn not_an_object(error: serde_json::Error) -> ProjectionError {
 fn missing_event(field: &str) -> ProjectionError {
     let message = format!("the payload has no {field}, or one that is not text");
     ProjectionError::invalid("missing_event", message)
-}
-
-/// An identifier or a name as it is kept: cut, and without U+0000, which no identifier has and not every
-/// column can hold.
-fn name(text: &str) -> String {
-    cut(text, INDEXED_TEXT_MAX_BYTES).replace('\0', "\u{fffd}")
 }
 
 /// The session that an event must name, unless it came in an envelope: then it may have none, and
@@ -223,8 +224,12 @@ impl<'a> Projector<'a> {
     }
 }
 
-/// The title that a prompt gives: its first line, cut.
+/// The title that a prompt gives: its first line. One that is cut ends with three dots.
 fn title(prompt: &str) -> Option<String> {
+    const DOTS: &str = "…";
     let first_line = prompt.trim().lines().next().filter(|line| !line.is_empty())?;
-    Some(cut(first_line, INDEXED_TEXT_MAX_BYTES).to_owned())
+    if first_line.len() <= INDEXED_TEXT_MAX_BYTES {
+        return Some(first_line.to_owned());
+    }
+    Some([cut(first_line, INDEXED_TEXT_MAX_BYTES - DOTS.len()), DOTS].concat())
 }

@@ -7,9 +7,13 @@ use std::path::Path;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::{Envelope, Source};
 use arrakis_core::base::id::uuid_v7;
+use arrakis_core::base::limits::{INDEXED_TEXT_MAX_BYTES, PATH_MAX_BYTES};
 use arrakis_core::record::ingest::{Reception, admit};
 use arrakis_core::record::store::{Arrival, Verdict};
-use arrakis_core::session::conversation::{Changes, Json, MessageOrigin, Role, ToolStatus};
+use arrakis_core::session::conversation::{
+    Block, Changes, Json, MessageOrigin, Role, Stamped, ToolStatus,
+};
+use arrakis_core::testkit::recorded::recorded;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -178,4 +182,77 @@ fn single_events_do_what_they_say() {
         r#"{"session_id":"s","hook_event_name":"UserPromptSubmit","prompt":{"text":"x"},"cwd":[]}"#,
     );
     assert!(odd.messages.is_empty());
+}
+
+/// Each text of a payload as a long one, but those that say what it is.
+fn with_long_texts(value: &mut Value) {
+    const KINDS: [&str; 9] = [
+        "hook_event_name",
+        "operation",
+        "role",
+        "session_id",
+        "subtype",
+        "timestamp",
+        "tool_name",
+        "type",
+        "uuid",
+    ];
+    match value {
+        Value::String(text) => *text = format!("{text}é").repeat(20_000 / (text.len() + 2) + 1),
+        Value::Array(items) => {
+            items.truncate(40);
+            items.iter_mut().for_each(with_long_texts);
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter_mut().filter(|(key, _)| !KINDS.contains(&key.as_str()));
+            fields.for_each(|(_, value)| with_long_texts(value));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn names_identifiers_and_paths_have_a_limit_and_say_that_they_were_cut() {
+    let mut found = 0;
+    let arrivals = recorded().into_iter().flat_map(|session| session.in_order("main"));
+    for mut arrival in arrivals {
+        let mut body: Value = serde_json::from_slice(&arrival.body).unwrap();
+        with_long_texts(&mut body);
+        arrival.body = body.to_string().into();
+        let changes = project([&arrival]);
+        let value =
+            |field: &Option<Stamped<String>>| field.as_ref().map(|stamped| stamped.value.clone());
+        let (mut paths, mut names) = (Vec::new(), Vec::new());
+        for one in changes.conversations {
+            paths.extend([value(&one.project_path), value(&one.transcript_path)]);
+            names.extend(
+                [&one.title, &one.model, &one.git_branch, &one.version, &one.ended].map(value),
+            );
+            names.extend(
+                one.client_cost.into_iter().flat_map(|cost| cost.models.into_keys().map(Some)),
+            );
+        }
+        for one in changes.messages {
+            names.extend([one.api_id, one.model, one.agent_id, one.prompt_id]);
+            names.extend(one.blocks.iter().map(|(_, block)| match block {
+                Block::ToolUse { tool_use_id } => Some(tool_use_id.clone()),
+                Block::Image { media_type } => media_type.clone(),
+                Block::Other { kind } => Some(kind.clone()),
+                Block::Text { .. } | Block::Thinking { .. } => None,
+            }));
+        }
+        for one in changes.tool_uses {
+            names.extend([one.tool_use_id, Some(one.tool_name), one.agent_id, one.prompt_id]);
+        }
+        for one in changes.subagents {
+            names.extend([Some(one.agent_id), one.agent_type, one.tool_use_id]);
+        }
+        for (texts, max) in [(paths, PATH_MAX_BYTES), (names, INDEXED_TEXT_MAX_BYTES)] {
+            for text in texts.into_iter().flatten().filter(|text| text.len() > 100) {
+                assert!(text.len() <= max && text.contains('…'), "{text}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 100, "{found}");
 }

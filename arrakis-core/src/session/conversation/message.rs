@@ -167,6 +167,10 @@ impl Blocks {
         self.0.iter()
     }
 
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Block> {
+        self.0.values_mut()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -287,7 +291,13 @@ impl Message {
             prompt_id: None,
             sent_at: None,
         };
-        Self { id: message.key().id(conversation_id), ..message }
+        message.named()
+    }
+
+    /// The same message with limited names and the id that follows from them.
+    fn named(mut self) -> Self {
+        self.limit();
+        Self { id: self.key().id(self.conversation_id), ..self }
     }
 
     /// What makes it this message. Merging does not change it: what has the same id has the same key.
@@ -308,16 +318,15 @@ impl Message {
         self
     }
 
-    /// The same message in this conversation, for one that somebody else has written. Its id is derived again, its
-    /// content is what its blocks say, and its blocks are not too many.
+    /// The same message in this conversation, for one that somebody else has written. Its names are limited, its id is
+    /// derived again, its content is what its blocks say, and its blocks are not too many.
     #[cfg(feature = "runtime")]
     pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
         let mut blocks = Blocks::default();
         for (key, block) in std::mem::take(&mut self.blocks).0 {
             blocks.add(key, block);
         }
-        let message = Self { conversation_id, ..self.with_blocks(blocks) };
-        Self { id: message.key().id(conversation_id), ..message }
+        Self { conversation_id, ..self.with_blocks(blocks) }.named()
     }
 
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.

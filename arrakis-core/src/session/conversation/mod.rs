@@ -8,6 +8,7 @@
 //! The fields are of few kinds: the earliest or latest moment, the value of the earliest or latest
 //! event ([`Stamped`]), the greatest value, the best result (by rank, then by stamp), and keyed sets.
 
+mod limit;
 mod message;
 #[cfg(feature = "runtime")]
 mod prompts;
@@ -18,6 +19,7 @@ mod reconcile;
 mod subagent;
 mod tool_use;
 
+pub(crate) use limit::name;
 pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};

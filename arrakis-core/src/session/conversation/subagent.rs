@@ -31,8 +31,8 @@ impl Subagent {
     /// A subagent of which nothing is known but that something at `at` is about it.
     #[must_use]
     pub fn new(conversation_id: Uuid, agent_id: &str, at: Timestamp) -> Self {
-        Self {
-            id: crate::base::id::subagent_id(conversation_id, agent_id),
+        let subagent = Self {
+            id: Uuid::nil(),
             conversation_id,
             agent_id: agent_id.to_owned(),
             agent_type: None,
@@ -40,12 +40,13 @@ impl Subagent {
             started_at: at,
             last_event_at: at,
             stopped_at: None,
-        }
+        };
+        subagent.taken_into(conversation_id)
     }
 
-    /// The same subagent in this conversation: its id is derived again.
-    #[cfg(feature = "runtime")]
-    pub(crate) fn taken_into(self, conversation_id: Uuid) -> Self {
+    /// The same subagent in this conversation: its names are limited, and its id is derived again.
+    pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
+        self.limit();
         let id = crate::base::id::subagent_id(conversation_id, &self.agent_id);
         Self { id, conversation_id, ..self }
     }

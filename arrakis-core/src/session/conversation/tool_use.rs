@@ -149,8 +149,9 @@ impl ToolUse {
         Self { message_id, message_key: Some(message), ..self }
     }
 
-    /// The same tool use in this conversation: its ids are derived again.
-    pub(crate) fn taken_into(self, conversation_id: Uuid) -> Self {
+    /// The same tool use in this conversation: its names are limited, and its ids are derived again.
+    pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
+        self.limit();
         let key = self.tool_use_id.as_deref().unwrap_or(self.first.request_id.as_str());
         Self {
             id: tool_use_id(conversation_id, key),

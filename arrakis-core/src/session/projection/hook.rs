@@ -1,7 +1,6 @@
 //! Events in the hook's own form: the JSON that Claude Code writes.
 
 use super::{Input, ProjectionError, Projector, missing_event, name, not_an_object, session};
-use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
     ToolUse,
@@ -185,7 +184,7 @@ impl Projector<'_> {
         let mut tool_use = ToolUse::new(self.conversation.id, given(given_id), &self.stamp);
         let id = tool_use.id;
         if let Some(tool) = given(tool) {
-            tool_use.tool_name = cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned();
+            tool_use.tool_name = tool;
         }
         tool_use.parameters = input.map(|input| self.stamped(input));
         tool_use.result = result;

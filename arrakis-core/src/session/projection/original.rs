@@ -8,7 +8,6 @@ use serde_json::value::RawValue;
 
 use super::{Input, ProjectionError, Projector, missing_event, not_an_object, session};
 use crate::base::clock::Timestamp;
-use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
 };
@@ -115,7 +114,7 @@ impl Projector<'_> {
         let mut tool_use = ToolUse::new(self.conversation.id, None, &self.stamp);
         self.changes.answer.tool_use_id = Some(tool_use.id);
         if let Some(name) = text(&original.tool_name) {
-            tool_use.tool_name = cut(name, INDEXED_TEXT_MAX_BYTES).to_owned();
+            tool_use.tool_name = name.to_owned();
         }
         tool_use.parameters = original.parameters.map(|json| self.stamped(Json::from(json)));
         tool_use.result = result.map(|(status, response, duration_ms)| ToolResult {

@@ -19,7 +19,6 @@ use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
 use crate::base::id::{self, conversation_id};
-use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
     ResultRank, Role, Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
@@ -195,8 +194,7 @@ impl Reader<'_> {
                     parameters: call.input.json().map(|json| Stamped::new(&place.stamp, json)),
                     ..self.tool_use(&call.id, place).asked_by(key.clone())
                 };
-                let tool = call.name.text();
-                let tool = tool.map(|tool| cut(&tool, INDEXED_TEXT_MAX_BYTES).to_owned());
+                let tool = call.name.text().map(String::from);
                 let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
                 self.add_tool_use(ToolUse { tool_name, ..tool_use });
             }
