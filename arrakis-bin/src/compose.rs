@@ -45,8 +45,8 @@ pub trait Store:
 {
 }
 
-impl<T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters> Store
-    for T
+impl<T> Store for T where
+    T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
 {
 }
 

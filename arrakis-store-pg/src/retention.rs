@@ -4,7 +4,9 @@
 //! index, as whoever indexes does.
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::{Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned};
+use arrakis_core::record::store::{
+    Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned, first_id,
+};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -58,8 +60,9 @@ async fn prune_events(
     // The ledger outlives the audit row, and from then on is the only one to know its state.
     const KEEP_STATUS: &str = "UPDATE request_ids AS r \
         SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
-        FROM webhook_events AS e WHERE e.id = ANY(?) AND r.workspace = e.workspace \
-        AND r.request_id = e.request_id AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
+        FROM webhook_events AS e WHERE e.id = ANY(?) \
+        AND r.workspace = e.workspace AND r.request_id = e.request_id \
+        AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
     use webhook_events::{id, received_at, status, table, workspace};
     let mut next = PrunePosition::Conversations(Uuid::nil());
     let Some(end) = cutoffs.events_below() else { return Ok((Pruned::default(), next)) };
@@ -248,30 +251,29 @@ async fn prune_ledger(
     after: Uuid,
     limit: usize,
 ) -> Result<(Pruned, PrunePosition), TxError> {
-    use request_ids::{event_id, table};
+    use request_ids::{event_id, table, workspace};
     let mut next = PrunePosition::Space;
     let Some(end) = cutoffs.ledger_below() else {
         return Ok((Pruned::default(), next));
     };
     let has_row = "EXISTS (SELECT FROM webhook_events AS e WHERE e.id = event_id)";
-    let rows: Vec<(Uuid, bool)> = table
+    let rows: Vec<(String, Uuid, bool)> = table
         .filter(event_id.gt(after))
         .filter(event_id.lt(end))
         .order(event_id.asc())
-        .select((event_id, sql::<Bool>(has_row)))
+        .select((workspace, event_id, sql::<Bool>(has_row)))
         .limit(row_limit(limit))
         .load(conn)
         .await?;
-    if let Some((last, _)) = rows.last().filter(|_| rows.len() >= limit) {
+    if let Some((_, last, _)) = rows.last().filter(|_| rows.len() >= limit) {
         next = PrunePosition::Ledger(*last);
     }
-    // An id's entry of another event is another entry.
-    let old: Vec<Uuid> = rows.iter().filter(|(_, has_row)| !has_row).map(|row| row.0).collect();
-    let ledger = if old.is_empty() {
-        0
-    } else {
-        diesel::delete(table.filter(event_id.eq_any(&old))).execute(conn).await? as u64
-    };
+    let is_old = |row: &&(String, Uuid, bool)| !row.2 && cutoffs.takes_entry(&row.0, row.1);
+    let old: Vec<Uuid> = rows.iter().filter(is_old).map(|row| row.1).collect();
+    if old.is_empty() {
+        return Ok((Pruned::default(), next));
+    }
+    let ledger = diesel::delete(table.filter(event_id.eq_any(&old))).execute(conn).await? as u64;
     Ok((Pruned { ledger, ..Pruned::default() }, next))
 }
 
@@ -280,27 +282,12 @@ pub(crate) async fn prunable(
     conn: &mut AsyncPgConnection,
     cutoffs: &Cutoffs,
 ) -> Result<Vec<Prunable>, TxError> {
-    // An entry whose audit row is settled goes with it: that is older than it need be.
-    const STAYS: &str = "NOT EXISTS (SELECT FROM webhook_events AS e WHERE e.id = event_id \
-        AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED'))";
     let mut all = Vec::new();
-    for kind in [PruneKind::Events, PruneKind::Conversations] {
+    for kind in [PruneKind::Events, PruneKind::Conversations, PruneKind::Ledger] {
         for (workspace, cutoff) in cutoffs.all() {
             if let Some(before) = cutoff.of(kind) {
                 all.extend(count(conn, kind, before, workspace, cutoffs).await?);
             }
-        }
-    }
-    if let Some(end) = cutoffs.ledger_below() {
-        let count: i64 = request_ids::table
-            .filter(request_ids::event_id.lt(end))
-            .filter(sql::<Bool>(STAYS))
-            .count()
-            .get_result(conn)
-            .await?;
-        if count > 0 {
-            let (kind, count) = (PruneKind::Ledger, count.unsigned_abs());
-            all.push(Prunable { workspace: None, kind, count, oldest: None, bytes: None });
         }
     }
     all.sort();
@@ -323,19 +310,31 @@ async fn count(
     const CONVERSATIONS: &str = "SELECT workspace, count(*), min(last_event_at), NULL::bigint \
         FROM conversations WHERE last_event_at < ? \
         AND (workspace = ? OR (? AND NOT workspace = ANY(?))) GROUP BY workspace";
+    // An entry whose audit row is settled goes with it: that is older than it need be.
+    const LEDGER: &str = "SELECT workspace, count(*), NULL::timestamptz, NULL::bigint \
+        FROM request_ids AS r WHERE event_id < ? AND NOT EXISTS (SELECT FROM webhook_events AS e \
+        WHERE e.id = r.event_id AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')) \
+        AND (workspace = ? OR (? AND NOT workspace = ANY(?))) GROUP BY workspace";
     type Row = (String, i64, Option<At>, Option<i64>);
     type Sql = (Text, BigInt, Nullable<Timestamptz>, Nullable<BigInt>);
-    let statement = if kind == PruneKind::Events { EVENTS } else { CONVERSATIONS };
     let named: Vec<_> = cutoffs.named().map(shown).collect();
-    let rows: Vec<Row> = Statement::<Sql>::new(statement)
-        .bind::<Timestamptz>(At(before))
+    let statement = match kind {
+        PruneKind::Events => Statement::<Sql>::new(EVENTS).bind::<Timestamptz>(At(before)),
+        PruneKind::Conversations => {
+            Statement::<Sql>::new(CONVERSATIONS).bind::<Timestamptz>(At(before))
+        }
+        PruneKind::Ledger => {
+            Statement::<Sql>::new(LEDGER).bind::<diesel::sql_types::Uuid>(first_id(before))
+        }
+    };
+    let rows: Vec<Row> = statement
         .bind::<Nullable<Text>>(workspace.map(shown))
         .bind::<Bool>(workspace.is_none())
         .bind::<Array<Text>>(named)
         .load(conn)
         .await?;
     let prunable = |(workspace, count, oldest, bytes): Row| Prunable {
-        workspace: Some(workspace),
+        workspace,
         kind,
         count: count.unsigned_abs(),
         oldest: oldest.map(|at| at.0),

@@ -6,7 +6,9 @@
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::{Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned};
+use arrakis_core::record::store::{
+    Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned, first_id,
+};
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -235,14 +237,15 @@ impl Budget {
     }
 }
 
-/// Finds old entries of the ledger among up to `limit` of them behind `after`: those whose audit row is gone.
+/// Finds old entries of the ledger among up to `limit` of them behind `after`, by the ids of their events: those
+/// whose audit row is gone.
 pub(crate) fn old_ledger(
     conn: &mut SqliteConnection,
     cutoffs: &Cutoffs,
     after: Uuid,
     limit: usize,
 ) -> QueryResult<Found> {
-    use request_ids::{event_id, table};
+    use request_ids::{event_id, table, workspace};
     let mut found = Found { ids: Vec::new(), next: PrunePosition::Space };
     let Some(end) = cutoffs.ledger_below() else { return Ok(found) };
     let has_row = "EXISTS (SELECT 1 FROM webhook_events AS e WHERE e.id = event_id)";
@@ -250,25 +253,29 @@ pub(crate) fn old_ledger(
         .filter(event_id.gt(after.to_string()))
         .filter(event_id.lt(end.to_string()))
         .order(event_id.asc())
-        .select((event_id, sql::<Bool>(has_row)))
+        .select((workspace, event_id, sql::<Bool>(has_row)))
         .limit(row_limit(limit))
-        .load::<(String, bool)>(conn)?;
-    if let Some((last, _)) = rows.last().filter(|_| rows.len() >= limit) {
-        found.next = PrunePosition::Ledger(uuid("event_id", last)?);
+        .load::<(String, String, bool)>(conn)?;
+    let is_full = rows.len() >= limit;
+    for (owner, event, has_row) in rows {
+        let id = uuid("event_id", &event)?;
+        if is_full {
+            found.next = PrunePosition::Ledger(id);
+        }
+        if !has_row && cutoffs.takes_entry(&owner, id) {
+            found.ids.push(event);
+        }
     }
-    let gone = rows.into_iter().filter(|row| !row.1);
-    found.ids.extend(gone.map(|row| row.0));
     Ok(found)
 }
 
-/// Deletes the entries of the ledger of these audit rows.
+/// Deletes the ledger's entries of these events.
 pub(crate) fn delete_ledger(
     conn: &mut SqliteConnection,
     ids: &[String],
 ) -> Result<Pruned, TxError> {
     let mut pruned = Pruned::default();
     for id in ids {
-        // What took the id anew since it was looked at is another entry.
         let entry = request_ids::table.filter(request_ids::event_id.eq(id));
         pruned.ledger += diesel::delete(entry).execute(conn)? as u64;
     }
@@ -302,25 +309,11 @@ pub(crate) fn prunable(
     cutoffs: &Cutoffs,
 ) -> QueryResult<Vec<Prunable>> {
     let mut all = Vec::new();
-    for kind in [PruneKind::Events, PruneKind::Conversations] {
+    for kind in [PruneKind::Events, PruneKind::Conversations, PruneKind::Ledger] {
         for (workspace, cutoff) in cutoffs.all() {
             if let Some(before) = cutoff.of(kind) {
                 all.extend(count(conn, kind, before, workspace, cutoffs)?);
             }
-        }
-    }
-    if let Some(end) = cutoffs.ledger_below() {
-        // An entry whose audit row is settled goes with it: that is older than it need be.
-        let stays = "NOT EXISTS (SELECT 1 FROM webhook_events AS e WHERE e.id = event_id \
-            AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED'))";
-        let count: i64 = request_ids::table
-            .filter(request_ids::event_id.lt(end.to_string()))
-            .filter(sql::<Bool>(stays))
-            .count()
-            .get_result(conn)?;
-        if count > 0 {
-            let (kind, count) = (PruneKind::Ledger, count.unsigned_abs());
-            all.push(Prunable { workspace: None, kind, count, oldest: None, bytes: None });
         }
     }
     all.sort();
@@ -341,6 +334,10 @@ fn count(
         AND +status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
     const CONVERSATIONS: &str = "SELECT workspace, count(*) AS count, \
         min(last_event_at) AS oldest, NULL AS bytes FROM conversations WHERE last_event_at < ?1";
+    // An entry whose audit row is settled goes with it: that is older than it need be.
+    const LEDGER: &str = "SELECT workspace, count(*) AS count, NULL AS oldest, NULL AS bytes \
+        FROM request_ids WHERE event_id < ?1 AND NOT EXISTS (SELECT 1 FROM webhook_events AS e \
+        WHERE e.id = event_id AND e.status NOT IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED'))";
     const SCOPE: &str = "AND CASE WHEN ?2 IS NULL \
         THEN workspace NOT IN (SELECT value FROM json_each(?3)) ELSE workspace = ?2 END \
         GROUP BY workspace";
@@ -355,16 +352,20 @@ fn count(
         #[diesel(sql_type = Nullable<BigInt>)]
         bytes: Option<i64>,
     }
-    let select = if kind == PruneKind::Events { EVENTS } else { CONVERSATIONS };
+    let (select, end) = match kind {
+        PruneKind::Events => (EVENTS, before.to_string()),
+        PruneKind::Conversations => (CONVERSATIONS, before.to_string()),
+        PruneKind::Ledger => (LEDGER, first_id(before).to_string()),
+    };
     let named: Vec<&str> = cutoffs.named().collect();
     let rows: Vec<Row> = diesel::sql_query(format!("{select} {SCOPE}"))
-        .bind::<Text, _>(before.to_string())
+        .bind::<Text, _>(end)
         .bind::<Nullable<Text>, _>(workspace)
         .bind::<Text, _>(to_json(&named)?)
         .load(conn)?;
     let prunable = |row: Row| {
         Ok(Prunable {
-            workspace: Some(row.workspace),
+            workspace: row.workspace,
             kind,
             count: row.count.unsigned_abs(),
             oldest: maybe_time("oldest", row.oldest.as_deref())?,

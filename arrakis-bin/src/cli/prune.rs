@@ -100,7 +100,7 @@ fn tell(
         let size =
             one.bytes.map(|bytes| output::size(usize::try_from(bytes).unwrap_or(usize::MAX)));
         table.row(vec![
-            Cell::new(one.workspace.as_deref().unwrap_or("(all)")),
+            Cell::new(&one.workspace),
             Cell::new(name(one.kind)),
             Cell::new(&one.count.to_string()),
             Cell::new(&oldest),

@@ -9,8 +9,8 @@
 //! | conversation, message, tool use, subagent | `UUIDv5` | workspace, session id and the item's own key |
 //!
 //! The last kind needs no database to be known, so events can be projected in any order. Nobody names such an id: who
-//! receives a value derives it again, under the workspace of the sender's key
-//! ([`snapshot`](crate::session::snapshot)). So no sender can reach what belongs to another workspace or session.
+//! receives a value derives it again, under the workspace of the sender's key. So no sender can reach what belongs to
+//! another workspace or session.
 //!
 //! A request id names an event inside one workspace. Two workspaces may use the same.
 

@@ -110,13 +110,6 @@ impl Cutoffs {
         self.all().filter_map(|(_, cutoff)| cutoff.of(kind)).max()
     }
 
-    /// The moment before which something of this kind is old in every workspace: the earliest of all. `None`
-    /// where one keeps it for good.
-    #[must_use]
-    pub fn earliest(&self, kind: PruneKind) -> Option<Timestamp> {
-        self.all().map(|(_, cutoff)| cutoff.of(kind)).min().flatten()
-    }
-
     /// Below which id audit rows may be old: ids begin with the millisecond of the receipt.
     #[must_use]
     pub fn events_below(&self) -> Option<Uuid> {
@@ -124,10 +117,16 @@ impl Cutoffs {
         Some(first_id(latest.plus(Duration::from_millis(1))))
     }
 
-    /// Below which event's id the ledger's entries are old in every workspace.
+    /// Whether the ledger's entry of the event of this id is old; it goes where its audit row is gone.
+    #[must_use]
+    pub fn takes_entry(&self, workspace: &str, event_id: Uuid) -> bool {
+        self.of(workspace).ledger().is_some_and(|cutoff| event_id < first_id(cutoff))
+    }
+
+    /// Below which event's id the ledger's entries may be old.
     #[must_use]
     pub fn ledger_below(&self) -> Option<Uuid> {
-        self.earliest(PruneKind::Ledger).map(first_id)
+        self.latest(PruneKind::Ledger).map(first_id)
     }
 
     /// Each workspace that has moments of its own, and at last `None` for all others.
@@ -179,12 +178,13 @@ mod tests {
         assert_eq!(cutoffs.of("any").ledger(), Some(now.minus(100 * DAY)));
         assert_eq!(cutoffs.of("long").ledger(), Some(now.minus(120 * DAY)));
         assert_eq!(cutoffs.latest(PruneKind::Events), Some(now.minus(10 * DAY)));
-        assert_eq!(cutoffs.earliest(PruneKind::Ledger), Some(now.minus(120 * DAY)));
         assert_eq!(cutoffs.latest(PruneKind::Conversations), None);
 
         let workspaces = [("for good".to_owned(), Ages::default())].into();
         let cutoffs = RetentionPolicy { workspaces, ..policy }.at(now);
-        assert_eq!(cutoffs.earliest(PruneKind::Ledger), None);
+        assert!(!cutoffs.takes_entry("for good", Uuid::nil()));
+        assert!(cutoffs.takes_entry("any", first_id(now.minus(101 * DAY))));
+        assert!(!cutoffs.takes_entry("any", first_id(now.minus(100 * DAY))));
         assert!(!cutoffs.takes_event("for good", EventStatus::Success, Timestamp::EPOCH));
         assert!(cutoffs.takes_event("any", EventStatus::Success, Timestamp::EPOCH));
         assert!(!cutoffs.takes_event("any", EventStatus::Error, Timestamp::EPOCH));

@@ -98,18 +98,22 @@ pub async fn the_ledger_outlives_the_audit_rows(fixture: &impl RetentionFixture)
     let payload = hook("s", "Stop", "");
     let first = record(&*store, arrivals.next("a", payload.clone())).await;
     let invalid = record(&*store, arrivals.next("b", "not json")).await;
+    let elsewhere = in_workspace("other", arrivals.next("a", "not json"));
+    let elsewhere = record(&*store, elsewhere).await;
     let waits = record(&*store, failed(arrivals.prompt("waits", "s"))).await;
     fixture.clock().advance(90 * DAY);
     let pruned = pass(fixture, &events_of(fixture, DAY), 100).await;
-    assert_eq!(pruned, Pruned { events: 2, ..Pruned::default() });
+    assert_eq!(pruned, Pruned { events: 3, ..Pruned::default() });
     let repeat = record(&*store, arrivals.next("a", payload.clone())).await;
     assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..first });
     let repeat = record(&*store, arrivals.next("b", "not json")).await;
     assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..invalid });
+    let repeat = record(&*store, in_workspace("other", arrivals.next("a", "not json"))).await;
+    assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..elsewhere });
 
     fixture.clock().advance(DAY + Duration::from_secs(1));
     let pruned = pass(fixture, &events_of(fixture, DAY), 100).await;
-    assert_eq!((pruned.events, pruned.ledger), (2, 2), "the two repeats, and what they repeat");
+    assert_eq!((pruned.events, pruned.ledger), (3, 3), "the repeats, and what they repeat");
     let again = record(&*store, arrivals.next("a", payload)).await;
     assert_eq!((again.kind, again.status), (AdmissionKind::New, EventStatus::Success));
     let repeat = record(&*store, failed(arrivals.prompt("waits", "s"))).await;
@@ -155,7 +159,7 @@ pub async fn a_conversation_goes_with_all_that_belongs_to_it(fixture: &impl Rete
     assert_eq!((anew.messages.len(), anew.tool_uses.len(), anew.subagents.len()), (1, 0, 0));
 }
 
-/// Ages by workspace.
+/// Ages by workspace, of the ledger too.
 pub async fn each_workspace_has_its_own_ages_and_what_has_none_is_kept(
     fixture: &impl RetentionFixture,
 ) {
@@ -192,6 +196,12 @@ pub async fn each_workspace_has_its_own_ages_and_what_has_none_is_kept(
             let is_kept = expected.contains(&workspace);
             assert_eq!((rows == 1, conversation), (is_kept, is_kept), "{workspace}: {expected:?}");
         }
+    }
+    // The entries of the ledger go 95, 100 and 110 days after their events.
+    for (days, expected) in [(70, 1), (5, 1), (10, 1), (1000, 0)] {
+        fixture.clock().advance(days * DAY);
+        let pruned = pass(fixture, &policy.at(fixture.clock().now()), 2).await;
+        assert_eq!(pruned, Pruned { ledger: expected, ..Pruned::default() }, "{days} days later");
     }
 }
 
@@ -277,12 +287,12 @@ pub async fn prunable_counts_what_a_pass_would_delete_and_deletes_nothing(
     let cutoffs = policy.at(fixture.clock().now());
     let found = fixture.retention().prunable(&cutoffs).await.expect("prunable");
     let counts: Vec<_> =
-        found.iter().map(|one| (one.workspace.as_deref(), one.kind, one.count)).collect();
+        found.iter().map(|one| (one.workspace.as_str(), one.kind, one.count)).collect();
     let expected = [
-        (Some("main"), PruneKind::Events, 2),
-        (Some("main"), PruneKind::Conversations, 1),
-        (Some("other"), PruneKind::Events, 1),
-        (Some("other"), PruneKind::Conversations, 1),
+        ("main", PruneKind::Events, 2),
+        ("main", PruneKind::Conversations, 1),
+        ("other", PruneKind::Events, 1),
+        ("other", PruneKind::Conversations, 1),
     ];
     assert_eq!(counts, expected);
     assert_eq!(found[0].oldest, Some(oldest_at));

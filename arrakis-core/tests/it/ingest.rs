@@ -154,7 +154,8 @@ async fn only_who_may_take_events_back_in_says_under_which_digest_they_came() {
             assert_eq!(known_as, Digest::of(said.as_bytes()), "an export passes no claim on");
             assert_eq!(received.refusal, Some(Refusal::Conflict), "nothing hides it in silence");
             let rows = world.arrivals().await;
-            assert_eq!(rows[1].body, real.payload, "it is kept");
+            let kept = |row: &Arrival| !row.in_ledger && row.body == real.payload;
+            assert!(rows.iter().any(kept), "it is kept");
         }
     }
 }

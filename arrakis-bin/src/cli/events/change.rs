@@ -55,7 +55,7 @@ pub struct Selection {
     #[arg(long, value_name = "SESSION")]
     pub session: Option<String>,
 
-    /// Only events of this workspace. Ids are looked for in the workspace main unless this names another.
+    /// Only events of this workspace; ids are those of the workspace main unless another is named.
     #[arg(long, value_name = "NAME")]
     pub workspace: Option<String>,
 
@@ -231,7 +231,7 @@ impl<'a> Chosen<'a> {
     ) -> anyhow::Result<()> {
         if !self.selection.ids.is_empty() {
             for id in &self.selection.ids {
-                for event in rows_of(self.workspace(), id, store).await? {
+                for event in self.rows_of(id, store).await? {
                     if self.fits(&event) {
                         work(event).await?;
                     }
@@ -270,11 +270,6 @@ impl<'a> Chosen<'a> {
         Ok(())
     }
 
-    /// The workspace in which an id names an event.
-    fn workspace(&self) -> &str {
-        self.selection.workspace.as_deref().unwrap_or(DEFAULT_WORKSPACE)
-    }
-
     fn fits(&self, event: &EventSummary) -> bool {
         let Selection { event_type, session, workspace, .. } = self.selection;
         self.statuses.contains(&event.status)
@@ -286,38 +281,40 @@ impl<'a> Chosen<'a> {
             && self.until.is_none_or(|until| event.received_at < until)
     }
 
+    /// The row of this id, or else the rows of this request id that are no repeats: an id names an event inside one
+    /// workspace.
+    async fn rows_of(
+        &self,
+        id: &str,
+        store: &Arc<dyn EventStore>,
+    ) -> anyhow::Result<Vec<EventSummary>> {
+        let workspace = self.selection.workspace.as_deref().unwrap_or(DEFAULT_WORKSPACE);
+        if let Ok(row) = id.parse::<Uuid>()
+            && let Some(event) = store.event(workspace, EventKey::Id(row)).await?
+        {
+            return Ok(vec![event.summary]);
+        }
+        let Ok(request_id) = id.parse() else { return Ok(Vec::new()) };
+        let filter = EventFilter {
+            workspace: Some(workspace.to_owned()),
+            request_id: Some(request_id),
+            ..EventFilter::default()
+        };
+        let mut rows = store.events(filter, Page::first(PAGE)).await?;
+        rows.retain(|row| row.status != EventStatus::Duplicate);
+        Ok(rows)
+    }
+
     /// The ids that name no event.
     async fn unknown(&self, store: &Arc<dyn EventStore>) -> anyhow::Result<BTreeSet<String>> {
         let mut unknown = BTreeSet::new();
         for id in &self.selection.ids {
-            if rows_of(self.workspace(), id, store).await?.is_empty() {
+            if self.rows_of(id, store).await?.is_empty() {
                 unknown.insert(id.clone());
             }
         }
         Ok(unknown)
     }
-}
-
-/// The row of this id, or else the rows of this request id that are no repeats.
-async fn rows_of(
-    workspace: &str,
-    id: &str,
-    store: &Arc<dyn EventStore>,
-) -> anyhow::Result<Vec<EventSummary>> {
-    if let Ok(row) = id.parse::<Uuid>()
-        && let Some(event) = store.event(workspace, EventKey::Id(row)).await?
-    {
-        return Ok(vec![event.summary]);
-    }
-    let Ok(request_id) = id.parse() else { return Ok(Vec::new()) };
-    let filter = EventFilter {
-        workspace: Some(workspace.to_owned()),
-        request_id: Some(request_id),
-        ..EventFilter::default()
-    };
-    let mut rows = store.events(filter, Page::first(PAGE)).await?;
-    rows.retain(|row| row.status != EventStatus::Duplicate);
-    Ok(rows)
 }
 
 #[derive(Serialize)]

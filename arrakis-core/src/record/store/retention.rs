@@ -119,13 +119,14 @@ impl AddAssign for Pruned {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Prunable {
-    /// The workspace; `None` where the store does not know whose it is.
-    pub workspace: Option<String>,
+    /// The workspace.
+    pub workspace: String,
     /// The kind.
     pub kind: PruneKind,
     /// How many.
     pub count: u64,
-    /// The receipt of the oldest audit row, or the last event of the conversation that is quiet for longest.
+    /// The receipt of the oldest audit row, or the last event of the conversation that is quiet for longest;
+    /// `None` for the ledger.
     pub oldest: Option<Timestamp>,
     /// The bytes of payloads, where the store can tell without reading them.
     pub bytes: Option<u64>,

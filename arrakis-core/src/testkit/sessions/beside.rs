@@ -8,6 +8,8 @@ use rand::{RngExt, SeedableRng};
 
 use super::{START_MILLIS, Session, arrival, assert_same, changes_of, generated};
 use crate::base::clock::{ManualClock, Timestamp};
+use crate::base::digest::Digest;
+use crate::base::id::uuid_v7;
 use crate::record::ingest::judge;
 use crate::record::store::{
     Arrival, EventFilter, EventReader, EventStore, MemoryStore, Page, Verdict,
@@ -42,6 +44,12 @@ pub async fn record_beside_each_other(store: &dyn EventStore, clock: &Arc<Manual
         }
     }
     events.shuffle(&mut random);
+    for (n, arrival) in events.iter_mut().enumerate() {
+        // The same event may be in several sessions: each arrival has a row of its own.
+        let mut random = [0; 10];
+        random.copy_from_slice(&Digest::of(format!("{seed} {n}").as_bytes()).as_bytes()[..10]);
+        arrival.event_id = uuid_v7(arrival.received_at, random);
+    }
     let alone = [(); 2].map(|()| MemoryStore::new(Arc::<ManualClock>::clone(clock)));
     while !events.is_empty() {
         let rest = events.split_off(random.random_range(1..=events.len().min(20)));

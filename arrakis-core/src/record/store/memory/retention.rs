@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{MemoryStore, State, ledger_key};
+use crate::base::clock::Timestamp;
 use crate::record::store::{
     Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned, Retention, StoreError,
 };
@@ -29,48 +30,41 @@ impl Retention for MemoryStore {
 
     async fn prunable(&self, cutoffs: &Cutoffs) -> Result<Vec<Prunable>, StoreError> {
         let state = self.state();
-        let mut found = BTreeMap::<(Option<String>, PruneKind), Prunable>::new();
-        let mut add = |workspace: Option<&str>, kind, at, bytes: Option<u64>| {
-            let key = (workspace.map(str::to_owned), kind);
+        let mut found = BTreeMap::<(&str, PruneKind), Prunable>::new();
+        let mut add = |workspace, kind, at: Option<Timestamp>, bytes: Option<u64>| {
             let new = || Prunable {
-                workspace: workspace.map(str::to_owned),
+                workspace: String::from(workspace),
                 kind,
                 count: 0,
-                oldest: Some(at),
+                oldest: at,
                 bytes: bytes.map(|_| 0),
             };
-            let one = found.entry(key).or_insert_with(new);
+            let one = found.entry((workspace, kind)).or_insert_with(new);
             one.count += 1;
-            one.oldest = one.oldest.min(Some(at));
+            one.oldest = one.oldest.min(at);
             one.bytes = one.bytes.zip(bytes).map(|(sum, bytes)| sum + bytes);
         };
         for row in state.rows.values() {
             let (workspace, at) = (row.arrival.workspace.as_str(), row.arrival.received_at);
             if cutoffs.takes_event(workspace, row.status, at) {
                 let bytes = row.arrival.body.len() as u64;
-                add(Some(workspace), PruneKind::Events, at, Some(bytes));
+                add(workspace, PruneKind::Events, Some(at), Some(bytes));
             }
         }
         for one in state.conversations.values() {
             if cutoffs.takes_conversation(&one.workspace, one.last_event_at) {
-                add(Some(&one.workspace), PruneKind::Conversations, one.last_event_at, None);
+                add(&one.workspace, PruneKind::Conversations, Some(one.last_event_at), None);
             }
         }
-        let mut ledger = Prunable {
-            workspace: None,
-            kind: PruneKind::Ledger,
-            count: 0,
-            oldest: None,
-            bytes: None,
-        };
-        if let Some(end) = cutoffs.ledger_below() {
-            let stays = |id: &Uuid| state.rows.get(id).is_some_and(|row| !row.status.is_settled());
-            let entries = state.ledger.values().map(|entry| entry.event_id);
-            let old = entries.filter(|id| *id < end && !stays(id));
-            ledger.count = old.count() as u64;
+        for ((workspace, _), entry) in &state.ledger {
+            // One whose audit row is settled goes with it: that is older than it need be.
+            let row = state.rows.get(&entry.event_id);
+            let goes = row.is_none_or(|row| row.status.is_settled());
+            if goes && cutoffs.takes_entry(workspace, entry.event_id) {
+                add(workspace, PruneKind::Ledger, None, None);
+            }
         }
-        let ledger = (ledger.count > 0).then_some(ledger);
-        Ok(ledger.into_iter().chain(found.into_values()).collect())
+        Ok(found.into_values().collect())
     }
 }
 
@@ -134,7 +128,7 @@ impl State {
         old.truncate(limit);
         let mut pruned = Pruned::default();
         for (id, key) in &old {
-            if !self.rows.contains_key(id) {
+            if !self.rows.contains_key(id) && cutoffs.takes_entry(&key.0, *id) {
                 self.ledger.remove(key);
                 pruned.ledger += 1;
             }
