@@ -21,9 +21,14 @@ use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
 use crate::{feed, search, work};
 
+/// Most rows of a step, whatever is asked for. Taking a text out of the full text index is what takes time: 100 rows
+/// of 2 KB and 300 words each held the writer for 50 to 90 ms (the median, on a machine with four times as much
+/// to do as it has processors), so 20 hold it for some ten, and for a few on a machine that is idle.
+pub(crate) const STEP_ROWS: usize = 20;
+
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits
 /// each page of a value that it deletes.
-const STEP_BYTES: u64 = 256 * 1024;
+const STEP_BYTES: u64 = 64 * 1024;
 
 /// Pages that one step gives back to the file system: 1 MiB.
 const SPACE_STEP_PAGES: i64 = 256;

@@ -278,7 +278,8 @@ impl Retention for SqliteStore {
         from: PrunePosition,
         limit: usize,
     ) -> Result<PruneStep, StoreError> {
-        let (cutoffs, limit) = (Arc::new(cutoffs.clone()), limit.max(1));
+        let limit = limit.clamp(1, retention::STEP_ROWS);
+        let cutoffs = Arc::new(cutoffs.clone());
         let known = Arc::clone(&cutoffs);
         match from {
             PrunePosition::Events(after) => {

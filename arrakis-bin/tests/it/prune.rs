@@ -198,7 +198,7 @@ async fn the_program_does_what_the_configuration_says() {
 
 #[tokio::test]
 async fn a_prune_that_is_killed_leaves_everything_whole() {
-    let world = world(2000).await;
+    let world = world(1000).await;
     configure(&world, "[retention]\nevents = \"30d\"\nconversations = \"30d\"");
     let mut kills = 0;
     loop {
@@ -221,7 +221,7 @@ async fn a_prune_that_is_killed_leaves_everything_whole() {
         ] {
             assert_eq!(world.count(orphans), 0, "{orphans}");
         }
-        if world.count("webhook_events") < 1500 {
+        if world.count("webhook_events") < 900 {
             break;
         }
     }

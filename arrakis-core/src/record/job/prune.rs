@@ -16,8 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 /// How long a server runs before the first pass, which then does not meet the backlog that waited for it.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 
-/// Rows of one step. On SQLite, whose one writer everybody waits for, a step of 100 rows with payloads of 2 KB
-/// and their texts holds it for MEASURE milliseconds.
+/// Rows of one step at most. A store takes fewer where a step would keep others waiting, as SQLite does, whose one
+/// writer everybody waits for.
 const STEP_ROWS: usize = 100;
 
 /// Between two steps the job rests for this many times as long as the last one took: so it has a fifth of the
