@@ -10,6 +10,7 @@
 //! word, in the buckets of the time in which they lived.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{
@@ -23,6 +24,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::TxError;
@@ -57,13 +59,16 @@ const JUDGED_AT_ONCE: usize = 8;
 /// have the largest input and output that there can be.
 const JUDGED_BYTES: usize = 1024 * 1024;
 
-/// What `filter` asks for, newest first. Few texts are read at one time, until the page is full.
+/// What `filter` asks for, newest first. Few texts are read at one time, until the page is full, or until
+/// something was found and `time` is over.
 pub(crate) async fn find(
     conn: &mut AsyncPgConnection,
     filter: &SearchFilter,
     after: Option<SearchCursor>,
     limit: usize,
+    time: Duration,
 ) -> Result<SearchPage, TxError> {
+    let began = Instant::now();
     // The planner takes a common word for a reason to read the whole table.
     conn.batch_execute("SET LOCAL enable_seqscan = off").await?;
     let limit = limit.min(PAGE_MAX);
@@ -72,6 +77,7 @@ pub(crate) async fn find(
     let wanted = limit.saturating_add(1).clamp(CANDIDATES_MIN, CANDIDATES_MAX);
     let mut bound = query.bound(after);
     let mut at_once = 1;
+    let mut last_hit = None;
     loop {
         let buckets = query.buckets(conn, bound).await?;
         let Some(last) = buckets.last() else { return Ok(page.finish()) };
@@ -93,6 +99,11 @@ pub(crate) async fn find(
                         if !page.push(hit, cursor) {
                             return Ok(page.finish());
                         }
+                        last_hit = Some(cursor);
+                    }
+                    // What was found until now is a page. Large texts take a while to read.
+                    if last_hit.is_some() && began.elapsed() >= time {
+                        return Ok(SearchPage { next: last_hit, ..page.finish() });
                     }
                 }
                 if found.len() < wanted {

@@ -167,6 +167,10 @@ impl Connections {
     /// A place for one more search, where the connections are for searches.
     async fn place(&self) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
         let Some(searches) = &self.searches else { return Ok(None) };
+        if self.limit.is_zero() {
+            // A timer would give it a millisecond.
+            return Err(StoreError::SearchTimeout { limit: self.limit });
+        }
         let place = tokio::time::timeout(self.queue_wait, Arc::clone(searches).acquire_owned());
         match place.await {
             Ok(Ok(place)) => Ok(Some(place)),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
@@ -38,6 +39,7 @@ pub struct PgStore {
     clock: Arc<dyn Clock>,
     pool: Connections,
     searches: Connections,
+    search_timeout: Duration,
     writer: Writer,
 }
 
@@ -68,7 +70,8 @@ impl PgStore {
         let pool = Connections::new(&connector, &config)?;
         let searches = Connections::for_searches(url, &config)?;
         let writer = Writer::start(&connector, &clock, &config);
-        Ok(Self { clock, pool, searches, writer })
+        let search_timeout = config.search_timeout;
+        Ok(Self { clock, pool, searches, search_timeout, writer })
     }
 }
 
@@ -233,10 +236,12 @@ impl EventReader for PgStore {
         after: Option<SearchCursor>,
         limit: usize,
     ) -> Result<SearchPage, StoreError> {
+        // What is left is for the texts that are being read.
+        let time = self.search_timeout / 2;
         self.searches
             .read("search conversations", move |conn| {
                 let filter = filter.clone();
-                async move { documents::find(conn, &filter, after, limit).await }.boxed()
+                async move { documents::find(conn, &filter, after, limit, time).await }.boxed()
             })
             .await
     }

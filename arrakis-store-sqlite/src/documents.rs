@@ -49,16 +49,22 @@ pub(crate) fn find(
     let mut last = ends.into_iter().flatten().min().unwrap_or(i64::MAX);
     let mut looking = Looking { filter, conversations: HashMap::new() };
     let mut wanted = limit.saturating_add(1).min(CANDIDATES_MAX);
+    let mut found = None;
     loop {
         stop.check()?;
         let candidates = query.candidates(conn, first, last, wanted)?;
         for candidate in &candidates {
-            stop.check()?;
+            if let Err(ended) = stop.check() {
+                // What was found until now is a page. Of large texts, one takes a while to read.
+                let Some(found) = found else { return Err(ended) };
+                return Ok(SearchPage { next: Some(found), ..page.finish() });
+            }
             let Some(hit) = looking.at(conn, candidate)? else { continue };
             let cursor = cursor_of(candidate.key, hit.id);
             if !page.push(hit, cursor) {
                 return Ok(page.finish());
             }
+            found = Some(cursor);
         }
         match candidates.last() {
             Some(candidate) if candidates.len() == wanted => {

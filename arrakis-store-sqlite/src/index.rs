@@ -17,7 +17,7 @@ use crate::documents;
 use crate::feed::{self, Position};
 use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
 use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
-use crate::search::{self, Text};
+use crate::search::{self, FreeKeys, Text};
 
 /// What one transaction makes searchable.
 #[derive(Debug)]
@@ -169,19 +169,21 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
             return Ok(false);
         }
     }
+    let mut free = FreeKeys::default();
     for text in &step.events {
         // The row may have been pruned since its body was read.
         let is_there =
             diesel::select(diesel::dsl::exists(webhook_events::table.find(text.id.as_str())))
                 .get_result(conn)?;
         if is_there {
-            search::events::put(conn, text)?;
+            search::events::add(conn, text, &mut free)?;
         }
     }
+    let mut free = FreeKeys::default();
     for text in &step.documents {
         // So may its conversation have been.
         if text.is_there(conn)? {
-            search::documents::put(conn, text)?;
+            search::put_document(conn, text, &mut free)?;
         }
     }
     if let Some(Backlog { table_name, up_to_id, .. }) = &step.backlog {
@@ -249,20 +251,15 @@ impl Step {
         if !self.seen.insert(id.clone()) {
             return Ok(());
         }
-        let events = self.events.len();
-        let before = events + self.documents.len();
+        let (events, documents) = (self.events.len(), self.documents.len());
         let read_bytes = match item {
             Item::Event(id) => self.add_event(conn, id)?,
             Item::Message(id) => self.add_message(conn, &id)?,
             Item::ToolUse(id) => self.add_tool_use(conn, &id)?,
         };
-        let texts = self.events.len() + self.documents.len();
-        if texts > before {
-            let last =
-                if self.events.len() > events { self.events.last() } else { self.documents.last() };
-            let terms = last.map_or(0, Text::terms);
-            self.budget_terms = self.budget_terms.saturating_sub(terms);
-        }
+        let added = self.events[events..].iter().chain(&self.documents[documents..]);
+        let terms = added.map(Text::terms).sum();
+        self.budget_terms = self.budget_terms.saturating_sub(terms);
         self.budget_bytes = self.budget_bytes.saturating_sub(read_bytes + ITEM_BYTES);
         Ok(())
     }

@@ -207,10 +207,12 @@ impl Searchers {
             return Err(StoreError::SearchesBusy { running: self.size });
         };
         let pool = self.readers.pool.clone();
-        let stop = Stop { is_set: Arc::default(), limit: self.limit };
+        // A timer would give a search that has no time a millisecond.
+        let is_set = Arc::new(AtomicBool::new(self.limit.is_zero()));
+        let stop = Stop { is_set, limit: self.limit };
         // However this future ends, the search does too.
-        let _stops = StopOnDrop(stop.clone());
-        let searching = tokio::spawn(async move {
+        let stops = StopOnDrop(stop.clone());
+        let mut searching = tokio::spawn(async move {
             let _place = place;
             let mut conn = pool.get().await.map_err(|error| unavailable(what, error))?;
             let found =
@@ -218,7 +220,12 @@ impl Searchers {
             let found = found.await.map_err(|error| store_error(what, error))?;
             found.map_err(|error: TxError| error.into_store(what))
         });
-        match tokio::time::timeout(self.limit, searching).await {
+        let mut found = tokio::time::timeout(self.limit, &mut searching).await;
+        if found.is_err() {
+            drop(stops);
+            found = tokio::time::timeout(ENDING, &mut searching).await;
+        }
+        match found {
             Ok(found) => found.map_err(|error| unavailable(what, error))?,
             Err(_) => Err(StoreError::SearchTimeout { limit: self.limit }),
         }
@@ -229,6 +236,10 @@ impl Searchers {
         self.readers.close();
     }
 }
+
+/// How long a search that is told to end is waited for: it may have found something, and reads one more text at
+/// most.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Tells a search to end. SQLite runs in this process, and no safe interface interrupts a statement. So each
 /// statement of a search is short, and the search asks between two of them.

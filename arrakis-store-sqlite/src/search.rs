@@ -6,7 +6,7 @@
 //! page is read from its newest match on until it is full, however many more there are, also of the same
 //! millisecond.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use arrakis_core::base::id::RequestId;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::pool::Stop;
 use crate::row::SummaryRow;
-use crate::schema::{event_keys, event_words, messages, tool_uses, webhook_events};
+use crate::schema::{event_keys, event_words, messages, subject_words, tool_uses, webhook_events};
 
 /// Audit rows whose payload holds all words of `text`, newest first.
 pub(crate) fn find_events(
@@ -168,6 +168,10 @@ impl Text {
     }
 }
 
+/// The next free key of each time that a transaction has asked for, by the time's first key.
+#[derive(Debug, Default)]
+pub(crate) struct FreeKeys(HashMap<i64, i64>);
+
 /// Makes functions for one kind of text: `$words` is its full text index, `$keys` says what each row
 /// of that is about, by its `$id` and what else is known of it.
 macro_rules! texts {
@@ -177,7 +181,7 @@ macro_rules! texts {
             use diesel::prelude::*;
             use diesel::result::QueryResult;
 
-            use super::Text;
+            use super::{FreeKeys, Text};
             use crate::schema::{$keys, $words};
 
             /// The key of a row's text, if it is searchable.
@@ -185,37 +189,38 @@ macro_rules! texts {
                 $keys::table.filter($keys::$id.eq(id)).select($keys::key).get_result(conn).optional()
             }
 
-            /// Makes a text searchable, in place of what the row had before. A text whose time is still the
-            /// same keeps its key: whoever reads page by page meets it once.
-            pub(crate) fn put(conn: &mut SqliteConnection, text: &Text) -> QueryResult<()> {
-                let kept = key(conn, &text.id)?.filter(|key| text.keys.contains(key));
-                if let Some(key) = kept.filter(|_| !text.words.is_empty()) {
-                    diesel::delete($words::table.find(key)).execute(conn)?;
-                    diesel::insert_into($words::table)
-                        .values(($words::rowid.eq(key), $words::words.eq(&text.words)))
-                        .execute(conn)?;
-                    return Ok(());
-                }
-                remove(conn, &text.id)?;
+            /// Makes a text searchable that is not yet; nothing is done where it is. `free` has the next key
+            /// of times that were asked for before in the same transaction.
+            pub(crate) fn add(
+                conn: &mut SqliteConnection,
+                text: &Text,
+                free: &mut FreeKeys,
+            ) -> QueryResult<()> {
                 if text.words.is_empty() {
                     return Ok(());
                 }
                 let (first, last) = (*text.keys.start(), *text.keys.end());
-                let taken = $keys::table
-                    .filter($keys::key.between(first, last))
-                    .select(diesel::dsl::max($keys::key))
-                    .get_result::<Option<i64>>(conn)?;
-                let key = taken.map_or(first, |taken| taken.saturating_add(1));
-                if key > last {
+                let next = match free.0.get(&first) {
+                    Some(next) => *next,
+                    None => $keys::table
+                        .filter($keys::key.between(first, last))
+                        .select(diesel::dsl::max($keys::key))
+                        .get_result::<Option<i64>>(conn)?
+                        .map_or(first, |taken| taken.saturating_add(1)),
+                };
+                if next > last {
                     tracing::warn!(id = text.id, "too many texts of one time: it is not searchable");
                     return Ok(());
                 }
-                diesel::insert_into($keys::table)
-                    .values(($keys::key.eq(key), $keys::$id.eq(&text.id) $(, $keys::$also.eq(&text.$also))*))
+                let added = diesel::insert_or_ignore_into($keys::table)
+                    .values(($keys::key.eq(next), $keys::$id.eq(&text.id) $(, $keys::$also.eq(&text.$also))*))
                     .execute(conn)?;
-                diesel::insert_into($words::table)
-                    .values(($words::rowid.eq(key), $words::words.eq(&text.words)))
-                    .execute(conn)?;
+                free.0.insert(first, next + i64::from(added > 0));
+                if added > 0 {
+                    diesel::insert_into($words::table)
+                        .values(($words::rowid.eq(next), $words::words.eq(&text.words)))
+                        .execute(conn)?;
+                }
                 Ok(())
             }
 
@@ -238,6 +243,28 @@ texts! {
 texts! {
     /// The messages and tool uses.
     documents: subject_words, subject_keys, subject_id, conversation_id, is_tool_use
+}
+
+/// Makes a message or a tool use searchable, in place of what it had before. A text whose time is still the same
+/// keeps its key: whoever reads page by page meets it once.
+pub(crate) fn put_document(
+    conn: &mut SqliteConnection,
+    text: &Text,
+    free: &mut FreeKeys,
+) -> QueryResult<()> {
+    let old = documents::key(conn, &text.id)?;
+    let kept = old.filter(|old| text.keys.contains(old) && !text.words.is_empty());
+    if let Some(key) = kept {
+        diesel::delete(subject_words::table.find(key)).execute(conn)?;
+        diesel::insert_into(subject_words::table)
+            .values((subject_words::rowid.eq(key), subject_words::words.eq(&text.words)))
+            .execute(conn)?;
+        return Ok(());
+    }
+    if old.is_some() {
+        documents::remove(conn, &text.id)?;
+    }
+    documents::add(conn, text, free)
 }
 
 /// How many bits of a key tell apart texts of the same millisecond.
