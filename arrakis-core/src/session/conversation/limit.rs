@@ -1,11 +1,13 @@
 //! What names, identifiers and paths may take. They are indexed, and stand in rows that many events write again, so
 //! each has a limit. Words and JSON have none of their own: the payload's limit is theirs.
 
-use super::{
-    Block, Blocks, Changes, Conversation, Message, MessageKey, Stamped, Subagent, ToolUse,
-};
+use super::{Block, Blocks, Message, MessageKey, Subagent, ToolUse};
+#[cfg(feature = "runtime")]
+use super::{Changes, Conversation, Stamped};
 use crate::base::digest::Digest;
-use crate::base::limits::{CLIENT_COST_MAX_MODELS, INDEXED_TEXT_MAX_BYTES, PATH_MAX_BYTES, cut};
+#[cfg(feature = "runtime")]
+use crate::base::limits::{CLIENT_COST_MAX_MODELS, PATH_MAX_BYTES};
+use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 
 /// What stands where the rest of a text was cut off, before the beginning of the whole text's digest: two texts stay
 /// two.
@@ -16,6 +18,7 @@ const DIGEST_CHARACTERS: usize = 16;
 
 /// An identifier or a name as it is kept: without U+0000, which no identifier has and not every column can hold, and
 /// not longer than [`INDEXED_TEXT_MAX_BYTES`]. What is kept of a longer one ends with [`MARK`] and a digest.
+#[cfg(feature = "runtime")]
 pub(crate) fn name(text: &str) -> String {
     limited(text.to_owned(), INDEXED_TEXT_MAX_BYTES)
 }
@@ -41,10 +44,12 @@ fn limit_names<'a>(texts: impl IntoIterator<Item = Option<&'a mut String>>) {
     texts.into_iter().flatten().for_each(|text| limit(text, INDEXED_TEXT_MAX_BYTES));
 }
 
+#[cfg(feature = "runtime")]
 fn value(stamped: &mut Option<Stamped<String>>) -> Option<&mut String> {
     stamped.as_mut().map(|stamped| &mut stamped.value)
 }
 
+#[cfg(feature = "runtime")]
 impl Conversation {
     /// Limits its names and paths.
     pub(crate) fn limit(&mut self) {
@@ -110,6 +115,7 @@ impl Subagent {
     }
 }
 
+#[cfg(feature = "runtime")]
 impl Changes {
     /// Limits what all values are named.
     pub(crate) fn limit(&mut self) {
@@ -120,7 +126,7 @@ impl Changes {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "runtime"))]
 mod tests {
     use super::*;
 

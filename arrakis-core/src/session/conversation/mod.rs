@@ -19,6 +19,7 @@ mod reconcile;
 mod subagent;
 mod tool_use;
 
+#[cfg(feature = "runtime")]
 pub(crate) use limit::name;
 pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role};
 #[cfg(feature = "runtime")]
