@@ -15,7 +15,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
-use crate::feed::Touched;
+use crate::feed::{Place, Touched};
 use crate::row::{ConversationRow, Kept, MessageRow, Now, SubagentRow, ToolUseRow};
 use crate::schema::{conversations, messages, subagents, tool_uses};
 
@@ -34,19 +34,19 @@ pub(crate) fn write(
         }
     }
     for (workspace, value) in merged.messages.into_values() {
-        let stored = load_message(conn, value.id)?;
+        let stored = load_message(conn, place(value.conversation_id, value.id))?;
         if let Some(value) = changed(stored, value, Message::merge) {
             let row = MessageRow::new(&value, workspace)?;
             diesel::replace_into(messages::table).values(&row).execute(conn)?;
-            written.message(workspace, row.id);
+            written.message(workspace, (row.conversation_id, row.id));
         }
     }
     for (workspace, value) in merged.tool_uses.into_values() {
-        let stored = load_tool_use(conn, value.id)?;
+        let stored = load_tool_use(conn, place(value.conversation_id, value.id))?;
         if let Some(value) = changed(stored, value, ToolUse::merge) {
             let row = ToolUseRow::new(&value, workspace)?;
             diesel::replace_into(tool_uses::table).values(&row).execute(conn)?;
-            written.tool_use(workspace, row.id);
+            written.tool_use(workspace, (row.conversation_id, row.id));
         }
     }
     for (workspace, value) in merged.subagents.into_values() {
@@ -71,6 +71,10 @@ fn changed<'a, T: Clone + PartialEq>(
     }
 }
 
+fn place(conversation_id: Uuid, id: Uuid) -> Place {
+    (conversation_id.to_string(), id.to_string())
+}
+
 fn load_conversation(
     conn: &mut SqliteConnection,
     id: Uuid,
@@ -84,9 +88,9 @@ fn load_conversation(
         .transpose()
 }
 
-fn load_message(conn: &mut SqliteConnection, id: Uuid) -> QueryResult<Option<Message>> {
+fn load_message(conn: &mut SqliteConnection, place: Place) -> QueryResult<Option<Message>> {
     messages::table
-        .find(id.to_string())
+        .find(place)
         .select(MessageRow::as_select())
         .get_result(conn)
         .optional()?
@@ -94,9 +98,9 @@ fn load_message(conn: &mut SqliteConnection, id: Uuid) -> QueryResult<Option<Mes
         .transpose()
 }
 
-fn load_tool_use(conn: &mut SqliteConnection, id: Uuid) -> QueryResult<Option<ToolUse>> {
+fn load_tool_use(conn: &mut SqliteConnection, place: Place) -> QueryResult<Option<ToolUse>> {
     tool_uses::table
-        .find(id.to_string())
+        .find(place)
         .select(ToolUseRow::as_select())
         .get_result(conn)
         .optional()?

@@ -104,7 +104,8 @@ pub(crate) fn model_of(
     tool_use: &ToolUse,
 ) -> QueryResult<Option<String>> {
     let Some(id) = tool_use.message_id else { return Ok(None) };
-    let model = messages::table.find(id.to_string()).select(messages::model);
+    let message = (tool_use.conversation_id.to_string(), id.to_string());
+    let model = messages::table.find(message).select(messages::model);
     Ok(model.get_result(conn).optional()?.flatten())
 }
 
@@ -214,7 +215,7 @@ impl Looking<'_> {
             return Ok(None);
         }
         if candidate.is_tool_use {
-            let row = tool_uses::table.find(id).select(ToolUseRow::as_select());
+            let row = tool_uses::table.find((conversation_id, id)).select(ToolUseRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
             let Some(tool_use) = readable("tool_uses", id, row.into_value()) else {
                 return Ok(None);
@@ -223,7 +224,7 @@ impl Looking<'_> {
             let model = model.as_deref();
             Ok(filter.hit(SearchDocument::ToolUse { tool_use: &tool_use, model }, conversation))
         } else {
-            let row = messages::table.find(id).select(MessageRow::as_select());
+            let row = messages::table.find((conversation_id, id)).select(MessageRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
             let Some(message) = readable("messages", id, row.into_value()) else {
                 return Ok(None);

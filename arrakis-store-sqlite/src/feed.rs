@@ -26,11 +26,14 @@ pub(crate) struct Touched(BTreeMap<String, Items>);
 struct Items {
     /// Ids of audit rows that were stored or changed.
     events: Vec<String>,
-    /// Ids of messages that were written.
-    messages: Vec<String>,
-    /// Ids of tool uses that were written.
-    tool_uses: Vec<String>,
+    /// Messages that were written.
+    messages: Vec<Place>,
+    /// Tool uses that were written.
+    tool_uses: Vec<Place>,
 }
+
+/// The key of a message or a tool use: its conversation's id and its own.
+pub(crate) type Place = (String, String);
 
 /// The workspace of rows that only changed their state. Their texts are searchable already, so whose they are
 /// does not matter.
@@ -52,13 +55,13 @@ impl Touched {
     }
 
     /// Adds a message.
-    pub(crate) fn message(&mut self, workspace: &str, id: String) {
-        self.of(workspace).messages.push(id);
+    pub(crate) fn message(&mut self, workspace: &str, place: Place) {
+        self.of(workspace).messages.push(place);
     }
 
     /// Adds a tool use.
-    pub(crate) fn tool_use(&mut self, workspace: &str, id: String) {
-        self.of(workspace).tool_uses.push(id);
+    pub(crate) fn tool_use(&mut self, workspace: &str, place: Place) {
+        self.of(workspace).tool_uses.push(place);
     }
 
     fn of(&mut self, workspace: &str) -> &mut Items {

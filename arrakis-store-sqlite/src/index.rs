@@ -14,7 +14,7 @@ use diesel::result::QueryResult;
 use diesel::sql_types::Text as SqlText;
 
 use crate::documents;
-use crate::feed::{self, Position};
+use crate::feed::{self, Place, Position};
 use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
 use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
 use crate::search::{self, FreeKeys, Text};
@@ -111,10 +111,10 @@ pub(crate) fn next_step(
         .load::<(i64, String, String, String)>(conn)?;
     let mut step = Step::new(workspace, from);
     for (commit, events, messages, tool_uses) in rows {
-        let ids = |column, ids: &str| json::<Vec<String>>(column, ids);
-        let events = ids("events", &events)?.into_iter().map(Item::Event);
-        let messages = ids("messages", &messages)?.into_iter().map(Item::Message);
-        let tool_uses = ids("tool_uses", &tool_uses)?.into_iter().map(Item::ToolUse);
+        let events = json::<Vec<String>>("events", &events)?.into_iter().map(Item::Event);
+        let places = |column, places: &str| json::<Vec<Place>>(column, places);
+        let messages = places("messages", &messages)?.into_iter().map(Item::Message);
+        let tool_uses = places("tool_uses", &tool_uses)?.into_iter().map(Item::ToolUse);
         let items = events.chain(messages).chain(tool_uses);
         for (done, item) in items.enumerate().skip(from.done_of(commit)) {
             if step.is_full() {
@@ -136,22 +136,29 @@ pub(crate) fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<St
         .first::<(String, String)>(conn)
         .optional()?;
     let Some((table_name, after_id)) = next else { return Ok(None) };
-    let (ids, item): (Vec<String>, fn(String) -> Item) = if table_name == "messages" {
-        let query = messages::table.filter(messages::id.gt(&after_id)).order(messages::id.asc());
-        (query.select(messages::id).limit(BACKLOG_ROWS).load(conn)?, Item::Message)
+    let (after, after_in) = after_id.split_once(' ').unwrap_or_default();
+    let (places, item): (Vec<Place>, fn(Place) -> Item) = if table_name == "messages" {
+        use messages::{conversation_id, id, table};
+        let in_it = conversation_id.eq(after).and(id.gt(after_in));
+        let query = table.filter(conversation_id.gt(after).or(in_it));
+        let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
+        (query.select((conversation_id, id)).load(conn)?, Item::Message)
     } else {
-        let query = tool_uses::table.filter(tool_uses::id.gt(&after_id)).order(tool_uses::id.asc());
-        (query.select(tool_uses::id).limit(BACKLOG_ROWS).load(conn)?, Item::ToolUse)
+        use tool_uses::{conversation_id, id, table};
+        let in_it = conversation_id.eq(after).and(id.gt(after_in));
+        let query = table.filter(conversation_id.gt(after).or(in_it));
+        let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
+        (query.select((conversation_id, id)).load(conn)?, Item::ToolUse)
     };
     let from = position(conn, BACKLOG)?;
     let mut step = Step { commits: 1, ..Step::new(BACKLOG, from) };
     let mut up_to_id = None;
-    for id in ids {
+    for place in places {
         if step.is_full() {
             break;
         }
-        step.add(conn, item(id.clone()))?;
-        up_to_id = Some(id);
+        up_to_id = Some([place.0.as_str(), &place.1].join(" "));
+        step.add(conn, item(place))?;
     }
     step.backlog = Some(Backlog { table_name, after_id, up_to_id });
     Ok(Some(step))
@@ -238,24 +245,24 @@ const BACKLOG_ROWS: i64 = (STEP_BYTES / ITEM_BYTES) as i64;
 /// What a text costs besides its bytes, so that a step has not too many small ones either.
 const ITEM_BYTES: usize = 512;
 
-/// Something that a commit touched, by its id.
+/// Something that a commit touched, by its key.
 enum Item {
     Event(String),
-    Message(String),
-    ToolUse(String),
+    Message(Place),
+    ToolUse(Place),
 }
 
 impl Step {
     fn add(&mut self, conn: &mut SqliteConnection, item: Item) -> QueryResult<()> {
-        let (Item::Event(id) | Item::Message(id) | Item::ToolUse(id)) = &item;
+        let (Item::Event(id) | Item::Message((_, id)) | Item::ToolUse((_, id))) = &item;
         if !self.seen.insert(id.clone()) {
             return Ok(());
         }
         let (events, documents) = (self.events.len(), self.documents.len());
         let read_bytes = match item {
             Item::Event(id) => self.add_event(conn, id)?,
-            Item::Message(id) => self.add_message(conn, &id)?,
-            Item::ToolUse(id) => self.add_tool_use(conn, &id)?,
+            Item::Message(place) => self.add_message(conn, &place)?,
+            Item::ToolUse(place) => self.add_tool_use(conn, &place)?,
         };
         let added = self.events[events..].iter().chain(&self.documents[documents..]);
         let terms = added.map(Text::terms).sum();
@@ -287,9 +294,10 @@ impl Step {
     }
 
     /// Adds a message; returns how much was read.
-    fn add_message(&mut self, conn: &mut SqliteConnection, id: &str) -> QueryResult<usize> {
+    fn add_message(&mut self, conn: &mut SqliteConnection, place: &Place) -> QueryResult<usize> {
+        let (conversation_id, id) = place;
         let found = messages::table
-            .find(id)
+            .find((conversation_id, id))
             .select((messages::workspace, MessageRow::as_select()))
             .get_result::<(String, MessageRow<'static>)>(conn)
             .optional()?;
@@ -301,9 +309,10 @@ impl Step {
     }
 
     /// Adds a tool use; returns how much was read.
-    fn add_tool_use(&mut self, conn: &mut SqliteConnection, id: &str) -> QueryResult<usize> {
+    fn add_tool_use(&mut self, conn: &mut SqliteConnection, place: &Place) -> QueryResult<usize> {
+        let (conversation_id, id) = place;
         let found = tool_uses::table
-            .find(id)
+            .find((conversation_id, id))
             .select((tool_uses::workspace, ToolUseRow::as_select()))
             .get_result::<(String, ToolUseRow<'static>)>(conn)
             .optional()?;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrakis_core::base::id::RequestId;
+use arrakis_core::base::id::{RequestId, conversation_id};
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
@@ -16,7 +16,7 @@ use arrakis_core::session::conversation::{MessageCounts, TwoSides};
 use diesel::dsl::{count_star, sql};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Bool};
 use uuid::Uuid;
 
 use crate::row::{
@@ -95,6 +95,10 @@ pub(crate) fn events(
     }
     if let Some(value) = filter.status {
         query = query.filter(status.eq(value.as_str()));
+        if value != EventStatus::Success {
+            // Nearly all rows succeed, and the index on states leaves these out.
+            query = query.filter(sql::<Bool>("status <> 'SUCCESS'"));
+        }
     }
     if let Some(value) = &filter.event_type {
         query = query.filter(event_type.eq(value));
@@ -123,7 +127,8 @@ pub(crate) fn conversation(
             .filter(conversations::workspace.eq(workspace.to_owned()))
             .select(ConversationRow::as_select())
     };
-    let mut row = mine().filter(conversations::session_id.eq(key)).get_result(conn).optional()?;
+    let of_session = conversation_id(workspace, key).to_string();
+    let mut row = mine().filter(conversations::id.eq(of_session)).get_result(conn).optional()?;
     if let (None, Ok(id)) = (&row, key.parse::<Uuid>()) {
         row = mine().filter(conversations::id.eq(id.to_string())).get_result(conn).optional()?;
     }
@@ -262,13 +267,20 @@ fn count_tool_uses(
 
 /// How many audit rows are in each state.
 pub(crate) fn counts(conn: &mut SqliteConnection) -> QueryResult<BTreeMap<EventStatus, u64>> {
-    let counts = webhook_events::table
+    let others = webhook_events::table
+        .filter(sql::<Bool>("status <> 'SUCCESS'"))
         .group_by(webhook_events::status)
         .select((webhook_events::status, count_star()))
         .load::<(String, i64)>(conn)?;
+    let all: i64 = webhook_events::table.count().get_result(conn)?;
+    let succeeded = all - others.iter().map(|(_, count)| count).sum::<i64>();
     let count =
         |(status, count): (String, i64)| Ok((parse("status", &status)?, count.unsigned_abs()));
-    counts.into_iter().map(count).collect()
+    let mut counts: BTreeMap<_, _> = others.into_iter().map(count).collect::<QueryResult<_>>()?;
+    if succeeded > 0 {
+        counts.insert(EventStatus::Success, succeeded.unsigned_abs());
+    }
+    Ok(counts)
 }
 
 pub(crate) fn limit(page: Page) -> i64 {

@@ -4,6 +4,8 @@
 //! old. Deleting is what takes time, so a step ends by its rows or by their bytes, whichever comes first. Space
 //! that becomes free is used again; what is left of it goes back to the file system in small steps as well.
 
+use std::time::Duration;
+
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
@@ -199,7 +201,7 @@ impl Budget {
                 return Ok(false);
             }
             search::documents::remove(conn, &id)?;
-            diesel::delete(messages::table.find(&id)).execute(conn)?;
+            diesel::delete(messages::table.find((conversation, &id))).execute(conn)?;
             pruned.messages += 1;
             self.take(size);
         }
@@ -214,7 +216,7 @@ impl Budget {
                 return Ok(false);
             }
             search::documents::remove(conn, &id)?;
-            diesel::delete(tool_uses::table.find(&id)).execute(conn)?;
+            diesel::delete(tool_uses::table.find((conversation, &id))).execute(conn)?;
             pruned.tool_uses += 1;
             self.take(size);
         }
@@ -333,10 +335,6 @@ fn count(
     workspace: Option<&str>,
     cutoffs: &Cutoffs,
 ) -> QueryResult<Vec<Prunable>> {
-    const EVENTS: &str = "SELECT workspace, count(*) AS count, min(received_at) AS oldest, \
-        sum(coalesce(octet_length(raw_body), octet_length(request_body), 0)) AS bytes \
-        FROM webhook_events WHERE received_at < ?1 \
-        AND +status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')";
     const CONVERSATIONS: &str = "SELECT workspace, count(*) AS count, \
         min(last_event_at) AS oldest, NULL AS bytes FROM conversations WHERE last_event_at < ?1";
     // An entry whose audit row is settled goes with it: that is older than it need be.
@@ -357,8 +355,16 @@ fn count(
         #[diesel(sql_type = Nullable<BigInt>)]
         bytes: Option<i64>,
     }
+    // Ids begin with the millisecond of receipt, and their index finds what is old.
+    let end_id = first_id(before.plus(Duration::from_millis(1)));
+    let events = format!(
+        "SELECT workspace, count(*) AS count, min(received_at) AS oldest, \
+         sum(coalesce(octet_length(raw_body), octet_length(request_body), 0)) AS bytes \
+         FROM webhook_events WHERE id < '{end_id}' AND received_at < ?1 \
+         AND +status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED')"
+    );
     let (select, end) = match kind {
-        PruneKind::Events => (EVENTS, before.to_string()),
+        PruneKind::Events => (events.as_str(), before.to_string()),
         PruneKind::Conversations => (CONVERSATIONS, before.to_string()),
         PruneKind::Ledger => (LEDGER, first_id(before).to_string()),
     };

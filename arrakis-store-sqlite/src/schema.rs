@@ -75,7 +75,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    messages (id) {
+    messages (conversation_id, id) {
         id -> Text,
         workspace -> Text,
         conversation_id -> Text,
@@ -94,7 +94,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    tool_uses (id) {
+    tool_uses (conversation_id, id) {
         id -> Text,
         workspace -> Text,
         message_id -> Nullable<Text>,

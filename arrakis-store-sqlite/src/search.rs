@@ -145,11 +145,11 @@ impl Text {
 
     /// Whether the message or tool use is still stored.
     pub(crate) fn is_there(&self, conn: &mut SqliteConnection) -> QueryResult<bool> {
-        let id = self.id.as_str();
+        let place = (self.conversation_id.as_str(), self.id.as_str());
         if self.is_tool_use {
-            diesel::select(diesel::dsl::exists(tool_uses::table.find(id))).get_result(conn)
+            diesel::select(diesel::dsl::exists(tool_uses::table.find(place))).get_result(conn)
         } else {
-            diesel::select(diesel::dsl::exists(messages::table.find(id))).get_result(conn)
+            diesel::select(diesel::dsl::exists(messages::table.find(place))).get_result(conn)
         }
     }
 

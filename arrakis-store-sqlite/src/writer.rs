@@ -4,8 +4,10 @@
 //! one transaction: while one group is on its way to the disk, the next one gathers. A call is
 //! answered after the commit that holds it.
 //!
-//! Callers who were just answered come back together, but not at the same instant. So a group that is
-//! smaller than the one before waits a moment for the others; a single caller never waits.
+//! Callers who were just answered come back together, but not at the same instant, and those who came during their
+//! commit wait already. So a group that is smaller than both together waits a moment for the others: without it the
+//! callers would part into two halves that commit in turn, and a commit costs nearly the same for one half as for
+//! all. A single caller never waits.
 
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -47,12 +49,14 @@ impl Writer {
         config: SqliteConfig,
     ) -> Result<Self, StoreError> {
         let (jobs, inbox) = mpsc::channel();
-        let places = Arc::new(Semaphore::new(config.queue_calls.clamp(1, Semaphore::MAX_PERMITS)));
+        let capacity = config.queue_calls.clamp(1, Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(capacity));
+        let inbox = Inbox { jobs: inbox, places: Arc::clone(&places), capacity };
         let queue_wait = config.queue_wait;
         let session = Session { file, config, clock, conn: Some(conn) };
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || run(&Inbox(inbox), session))
+            .spawn(move || run(&inbox, session))
             .map_err(|error| unavailable("start the writer's thread", error))?;
         Ok(Self { jobs: Some(jobs), places, thread: Some(thread), queue_wait })
     }
@@ -119,51 +123,62 @@ enum Job {
 }
 
 /// The thread's end of the channel. Taking a job makes room for another.
-struct Inbox(mpsc::Receiver<(Job, OwnedSemaphorePermit)>);
+struct Inbox {
+    jobs: mpsc::Receiver<(Job, OwnedSemaphorePermit)>,
+    places: Arc<Semaphore>,
+    capacity: usize,
+}
 
 impl Inbox {
     fn next(&self) -> Option<Job> {
-        self.0.recv().ok().map(|(job, _)| job)
+        self.jobs.recv().ok().map(|(job, _)| job)
     }
 
     #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
     fn next_until(&self, deadline: Instant) -> Option<Job> {
         let wait = deadline.saturating_duration_since(Instant::now());
-        self.0.recv_timeout(wait).ok().map(|(job, _)| job)
+        self.jobs.recv_timeout(wait).ok().map(|(job, _)| job)
+    }
+
+    /// How many jobs wait.
+    fn len(&self) -> usize {
+        self.capacity.saturating_sub(self.places.available_permits())
     }
 }
 
 fn run(inbox: &Inbox, mut session: Session) {
     let mut next = None;
-    let mut before = 1;
+    let mut callers = 1;
     while let Some(job) = next.take().or_else(|| inbox.next()) {
         match job {
             Job::Run(work) => work(&mut session),
             Job::Record(first) => {
                 let mut group = Group::new(first);
-                next = gather(inbox, &mut group, before, &session.config);
-                before = group.len();
+                next = gather(inbox, &mut group, callers, &session.config);
+                let answered = group.len();
                 session.record(group);
+                callers = answered + inbox.len();
             }
         }
     }
 }
 
-/// How long a group waits for calls as many as the one before had: shorter than most commits, long
+/// How long a group waits for as many calls as there are callers: shorter than most commits, long
 /// enough for a server to answer a dozen requests and read the next ones.
 const GATHER_TIME: Duration = Duration::from_micros(500);
 
-/// Adds what waits to the group, up to its limits; returns a job that does not belong to it.
+/// Adds what waits to the group, up to its limits, and waits a moment for as many as `callers`; returns a job that
+/// does not belong to it.
 #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
 fn gather(
     inbox: &Inbox,
     group: &mut Group<Prepared>,
-    before: usize,
+    callers: usize,
     config: &SqliteConfig,
 ) -> Option<Job> {
     let now = Instant::now();
     while !group.is_full(config.group_events, config.group_bytes) {
-        let deadline = if group.len() < before { now + GATHER_TIME } else { now };
+        let deadline = if group.len() < callers { now + GATHER_TIME } else { now };
         match inbox.next_until(deadline)? {
             Job::Record(call) => group.push(call),
             other => return Some(other),

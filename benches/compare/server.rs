@@ -5,7 +5,7 @@
 //! with the loop; its search index is on. `--events` first stores as many, because a large database is slower than
 //! an empty one. Both write with synchronous=FULL into one directory. What counts is the ratio; the bytes and the
 //! processor time of an event depend less on the machine than the rates do. They are of the process alone, and read
-//! from Linux's /proc.
+//! from Linux's /proc: the bytes are those given to `write` and its like, in answers and logs too, which are few.
 
 #![allow(clippy::print_stdout, reason = "it prints its result")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
@@ -254,7 +254,7 @@ impl Usage {
             return Ok(Self::default());
         }
         let io = fs::read_to_string(format!("/proc/{process}/io"))?;
-        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        let written = io.lines().find_map(|line| line.strip_prefix("wchar: "));
         let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
         // After the name, which ends with the last parenthesis: utime and stime are fields 14 and 15, in hundredths.
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);

@@ -94,7 +94,7 @@ pub enum Command {
     Events(events::EventsArgs),
     /// List conversations, or read one.
     Conversations(conversations::ConversationsArgs),
-    /// Delete what is kept no longer, as [retention] of the configuration says; a server does so every hour.
+    /// Delete what is kept no longer, as `[retention]` of the configuration says; a server does so every hour.
     Prune(prune::PruneArgs),
     /// Search conversations: prompts, answers, tool inputs and outputs.
     Search(search::SearchArgs),

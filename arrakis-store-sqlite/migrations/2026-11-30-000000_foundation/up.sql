@@ -36,14 +36,12 @@ CREATE TABLE webhook_events (
     raw_body        BLOB                                 -- the bytes of what is not JSON
 ) STRICT;
 
--- Nine indexes. Each comment holds the query that needs it.
+-- Eight indexes. Each comment holds the query that needs it.
 
--- query: SELECT count(*) FROM webhook_events WHERE received_at >= '2026-11-24T00:00:00.000000Z'
-CREATE INDEX webhook_events_received ON webhook_events (received_at);
 -- query: SELECT event_type FROM webhook_events WHERE workspace = 'main' AND id < 'f' ORDER BY id DESC LIMIT 50
 CREATE INDEX webhook_events_workspace ON webhook_events (workspace, id);
--- query: SELECT event_type FROM webhook_events WHERE status = 'INVALID' AND id < 'f' ORDER BY id DESC LIMIT 50
-CREATE INDEX webhook_events_status ON webhook_events (status, id);
+-- query: SELECT event_type FROM webhook_events WHERE status = 'INVALID' AND status <> 'SUCCESS' AND id < 'f' ORDER BY id DESC LIMIT 50
+CREATE INDEX webhook_events_status ON webhook_events (status, id) WHERE status <> 'SUCCESS';
 -- query: SELECT status FROM webhook_events WHERE event_type = 'Stop' AND id < 'f' ORDER BY id DESC LIMIT 50
 CREATE INDEX webhook_events_type ON webhook_events (event_type, id);
 -- query: SELECT event_type FROM webhook_events WHERE session_id = 's' AND conversation_id = 'c' AND status <> 'DUPLICATE' ORDER BY id
@@ -109,7 +107,8 @@ CREATE TABLE event_transitions (
 CREATE INDEX event_transitions_event ON event_transitions (event_id, id);
 
 -- One row per session. Events apply in any order and each may know only a part, so nothing here
--- references another table; what a column cannot say (which event wrote it) is in metadata.
+-- references another table; what a column cannot say (which event wrote it) is in metadata. The id is derived from
+-- the workspace and the session, so it finds the row of both.
 CREATE TABLE conversations (
     id            TEXT NOT NULL PRIMARY KEY,
     workspace     TEXT NOT NULL,
@@ -122,14 +121,15 @@ CREATE TABLE conversations (
     last_event_at TEXT NOT NULL,
     metadata      TEXT NOT NULL,
     created_at    TEXT NOT NULL,
-    updated_at    TEXT NOT NULL,
-    UNIQUE (workspace, session_id)
-) STRICT;
+    updated_at    TEXT NOT NULL
+) STRICT, WITHOUT ROWID;                                 -- each event of a session replaces its row, in its place
 
 CREATE INDEX conversations_latest ON conversations (workspace, last_event_at, id);
 
+-- Ids of messages and tool uses come in no order. Behind the conversation they stand among their own kind, so that
+-- an event writes few pages. A conversation is read whole, and sorted by whoever reads it.
 CREATE TABLE messages (
-    id              TEXT NOT NULL PRIMARY KEY,
+    id              TEXT NOT NULL,
     workspace       TEXT NOT NULL,
     conversation_id TEXT NOT NULL,
     role            TEXT NOT NULL,
@@ -144,13 +144,12 @@ CREATE TABLE messages (
     input_tokens    INTEGER,
     output_tokens   INTEGER,
     cache_read_tokens INTEGER,
-    cache_creation_tokens INTEGER
+    cache_creation_tokens INTEGER,
+    PRIMARY KEY (conversation_id, id)
 ) STRICT;
 
-CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
-
 CREATE TABLE tool_uses (
-    id              TEXT NOT NULL PRIMARY KEY,
+    id              TEXT NOT NULL,
     workspace       TEXT NOT NULL,
     message_id      TEXT,
     conversation_id TEXT NOT NULL,
@@ -160,10 +159,9 @@ CREATE TABLE tool_uses (
     duration        INTEGER,                             -- milliseconds
     status          TEXT NOT NULL,
     timestamp       TEXT NOT NULL,
-    metadata        TEXT NOT NULL
+    metadata        TEXT NOT NULL,
+    PRIMARY KEY (conversation_id, id)
 ) STRICT;
-
-CREATE INDEX tool_uses_conversation ON tool_uses (conversation_id, timestamp);
 
 -- One row per subagent: a thread of a conversation beside the main one.
 CREATE TABLE subagents (
@@ -199,8 +197,8 @@ CREATE TABLE commits (
     workspace TEXT NOT NULL,                             -- empty where rows only changed their state
     at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
-    messages TEXT NOT NULL,                              -- JSON array of ids in messages
-    tool_uses TEXT NOT NULL                              -- JSON array of ids in tool_uses
+    messages TEXT NOT NULL,                              -- JSON array of [conversation_id, id] in messages
+    tool_uses TEXT NOT NULL                              -- JSON array of [conversation_id, id] in tool_uses
 ) STRICT;
 
 -- The search index takes the commits of one workspace after the other.
@@ -241,7 +239,7 @@ CREATE TABLE index_position (
 -- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
 CREATE TABLE index_backlog (
     table_name TEXT NOT NULL PRIMARY KEY,                -- messages or tool_uses
-    after_id   TEXT NOT NULL                             -- up to this one it is done
+    after_id   TEXT NOT NULL                             -- up to this one it is done: conversation_id, a space, id
 ) STRICT;
 
 -- The newest report of each spool, as its drainer gave it: one row a machine and user.

@@ -145,7 +145,7 @@ impl<'a> ConversationRow<'a> {
 pub(crate) struct MessageRow<'a> {
     pub(crate) id: String,
     workspace: Cow<'a, str>,
-    conversation_id: String,
+    pub(crate) conversation_id: String,
     role: Cow<'a, str>,
     content: Cow<'a, str>,
     timestamp: String,
@@ -239,7 +239,7 @@ pub(crate) struct ToolUseRow<'a> {
     pub(crate) id: String,
     workspace: Cow<'a, str>,
     message_id: Option<String>,
-    conversation_id: String,
+    pub(crate) conversation_id: String,
     tool_name: Cow<'a, str>,
     parameters: Option<Cow<'a, str>>,
     response: Option<Cow<'a, str>>,

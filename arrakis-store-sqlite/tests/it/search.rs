@@ -243,7 +243,7 @@ async fn a_text_that_changes_between_two_pages_keeps_its_place() {
     home.beside()
         .batch_execute(
             "INSERT INTO commits (workspace, at, events, messages, tool_uses)
-             SELECT 'main', '', '[]', json_group_array(id), '[]' FROM messages",
+             SELECT 'main', '', '[]', json_group_array(json_array(conversation_id, id)), '[]' FROM messages",
         )
         .unwrap();
     assert_eq!(home.store.index(100).await.unwrap(), 1);
