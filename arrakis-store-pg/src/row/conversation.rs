@@ -2,20 +2,16 @@
 //! column can (which event wrote a field, text with U+0000) is in `metadata`, so that a row reads back
 //! as the value.
 
-use std::borrow::Cow;
-
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::id::RequestId;
-use arrakis_core::record::store::adapter::{blocks_from_json, blocks_to_json};
-use arrakis_core::session::conversation::{
-    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Seen, Stamp, Stamped,
-    ToolResult, ToolUse,
+use arrakis_core::record::store::adapter::{
+    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
+    ToolUseMetadata, blocks_to_json,
 };
-use arrakis_core::session::usage::{ClientCost, Usage};
+use arrakis_core::session::conversation::{Conversation, Json, Message, Stamped, ToolUse};
+use arrakis_core::session::usage::Usage;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::value::{At, JsonText, hidden, shown};
@@ -38,55 +34,19 @@ pub(crate) struct ConversationRow {
     metadata: JsonText<'static>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConversationMeta<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    project_path: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    git_branch: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    transcript_path: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    alive: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_cost: Option<Cow<'a, ClientCost>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    session_id_text: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title_text: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    project_path_text: Option<Cow<'a, str>>,
-}
-
 impl ConversationRow {
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<Conversation> {
-        let meta: ConversationMeta<'static> = json("metadata", self.metadata)?;
-        Ok(Conversation {
+        let meta: ConversationMetadata<'static> = json("metadata", self.metadata)?;
+        Ok(meta.into_value(ConversationColumns {
             id: self.id,
             workspace: self.workspace,
-            session_id: meta.session_id_text.map_or(self.session_id, Cow::into_owned),
+            session_id: self.session_id,
+            project_path: self.project_path,
+            title: self.title,
             started_at: self.started_at.0,
             last_event_at: self.last_event_at.0,
-            title: stamped(meta.title, meta.title_text, self.title),
-            project_path: stamped(meta.project_path, meta.project_path_text, self.project_path),
-            model: meta.model.map(Cow::into_owned),
-            git_branch: meta.git_branch.map(Cow::into_owned),
-            version: meta.version.map(Cow::into_owned),
-            transcript_path: meta.transcript_path.map(Cow::into_owned),
-            ended: meta.ended.map(Cow::into_owned),
-            alive: meta.alive.map(Cow::into_owned),
-            client_cost: meta.client_cost.map(Cow::into_owned),
-        })
+        }))
     }
 }
 
@@ -94,20 +54,11 @@ fn conversation_meta(value: &Conversation) -> QueryResult<JsonText<'static>> {
     let text = |field: &'_ Option<Stamped<String>>| {
         field.as_ref().and_then(|field| hidden(&field.value)).map(|text| text.into_owned().into())
     };
-    JsonText::of(&ConversationMeta {
-        title: stamp(&value.title),
-        project_path: stamp(&value.project_path),
-        model: value.model.as_ref().map(Cow::Borrowed),
-        git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
-        version: value.version.as_ref().map(Cow::Borrowed),
-        transcript_path: value.transcript_path.as_ref().map(Cow::Borrowed),
-        ended: value.ended.as_ref().map(Cow::Borrowed),
-        alive: value.alive.as_ref().map(Cow::Borrowed),
-        client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
-        session_id_text: hidden(&value.session_id),
-        title_text: text(&value.title),
-        project_path_text: text(&value.project_path),
-    })
+    let mut meta = ConversationMetadata::of(value);
+    meta.session_id_text = hidden(&value.session_id);
+    meta.title_text = text(&value.title);
+    meta.project_path_text = text(&value.project_path);
+    JsonText::of(&meta)
 }
 
 /// Adds conversations; the ids of those that were not there are returned.
@@ -173,48 +124,21 @@ pub(crate) struct MessageRow {
     model: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageMeta<'a> {
-    request_id: Cow<'a, RequestId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    api_id: Option<Cow<'a, str>>,
-    origin: MessageOrigin,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agent_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prompt_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sent_at: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_text: Option<Cow<'a, str>>,
-}
-
 impl MessageRow {
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<Message> {
-        let meta: MessageMeta<'static> = json("metadata", self.metadata)?;
-        let stamp = Stamp { at: self.timestamp.0, request_id: meta.request_id.into_owned() };
-        let value = meta.content_text.map_or(self.content, Cow::into_owned);
+        let meta: MessageMetadata<'static> = json("metadata", self.metadata)?;
         let blocks = self.blocks.map(JsonText::unwrapped);
-        let blocks = blocks_from_json(&value, blocks.as_deref())
-            .map_err(|error| unreadable("blocks", error))?;
-        Ok(Message {
+        let columns = MessageColumns {
             id: self.id,
             conversation_id: self.conversation_id,
-            api_id: meta.api_id.map(Cow::into_owned),
             role: word("role", &self.role)?,
-            origin: meta.origin,
-            content: Stamped { stamp, value },
-            blocks,
+            content: self.content,
+            timestamp: self.timestamp.0,
+            blocks: blocks.as_deref(),
             model: self.model,
-            usage: meta.usage,
-            agent_id: meta.agent_id.map(Cow::into_owned),
-            prompt_id: meta.prompt_id.map(Cow::into_owned),
-            sent_at: meta.sent_at,
-        })
+        };
+        meta.into_value(columns).map_err(|error| unreadable("blocks", error))
     }
 }
 
@@ -247,16 +171,9 @@ fn message_columns<'a, ST>(
 ) -> QueryResult<Statement<'a, ST>> {
     let all = || values.iter().map(|(_, value)| *value);
     let meta = |value: &Message| {
-        JsonText::of(&MessageMeta {
-            request_id: Cow::Borrowed(&value.content.stamp.request_id),
-            api_id: value.api_id.as_deref().map(Cow::Borrowed),
-            origin: value.origin,
-            usage: value.usage,
-            agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
-            prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
-            sent_at: value.sent_at,
-            content_text: hidden(&value.content.value),
-        })
+        let mut meta = MessageMetadata::of(value);
+        meta.content_text = hidden(&value.content.value);
+        JsonText::of(&meta)
     };
     let meta = all().map(meta).collect::<QueryResult<Vec<_>>>()?;
     let time = |one: &Message| At(one.content.stamp.at);
@@ -303,68 +220,21 @@ pub(crate) struct ToolUseRow {
     metadata: JsonText<'static>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolUseMeta<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    message: Option<Cow<'a, MessageKey>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tool_use_id: Option<Cow<'a, str>>,
-    first: Cow<'a, RequestId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parameters: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    result: Option<ResultMeta<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agent_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prompt_id: Option<Cow<'a, str>>,
-    /// Absent where only hooks have told of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<Seen>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tool_name_text: Option<Cow<'a, str>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ResultMeta<'a> {
-    rank: ResultRank,
-    stamp: Cow<'a, Stamp>,
-}
-
 impl ToolUseRow {
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<ToolUse> {
-        let meta: ToolUseMeta<'static> = json("metadata", self.metadata)?;
-        let result = match meta.result {
-            None => None,
-            Some(result) => Some(ToolResult {
-                rank: result.rank,
-                stamp: result.stamp.into_owned(),
-                status: word("status", &self.status)?,
-                response: raw_json("response", self.response)?,
-                duration_ms: self.duration.and_then(|ms| u64::try_from(ms).ok()),
-            }),
-        };
-        let parameters = match (meta.parameters, raw_json("parameters", self.parameters)?) {
-            (Some(stamp), Some(value)) => Some(Stamped { stamp: stamp.into_owned(), value }),
-            _ => None,
-        };
-        Ok(ToolUse {
+        let meta: ToolUseMetadata<'static> = json("metadata", self.metadata)?;
+        Ok(meta.into_value(ToolUseColumns {
             id: self.id,
             conversation_id: self.conversation_id,
             message_id: self.message_id,
-            message_key: meta.message.map(Cow::into_owned),
-            tool_use_id: meta.tool_use_id.map(Cow::into_owned),
-            tool_name: meta.tool_name_text.map_or(self.tool_name, Cow::into_owned),
-            parameters,
-            first: Stamp { at: self.timestamp.0, request_id: meta.first.into_owned() },
-            result,
-            agent_id: meta.agent_id.map(Cow::into_owned),
-            prompt_id: meta.prompt_id.map(Cow::into_owned),
-            seen: meta.seen.unwrap_or(Seen::BY_HOOK),
-        })
+            tool_name: self.tool_name,
+            parameters: raw_json("parameters", self.parameters)?,
+            response: raw_json("response", self.response)?,
+            duration: self.duration,
+            status: word("status", &self.status)?,
+            timestamp: self.timestamp.0,
+        }))
     }
 }
 
@@ -422,32 +292,9 @@ fn tool_use_columns<'a, ST>(
 }
 
 fn tool_use_meta(value: &ToolUse) -> QueryResult<JsonText<'static>> {
-    let result = value.result.as_ref();
-    JsonText::of(&ToolUseMeta {
-        message: value.message_key.as_ref().map(Cow::Borrowed),
-        tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
-        first: Cow::Borrowed(&value.first.request_id),
-        parameters: stamp(&value.parameters),
-        result: result
-            .map(|result| ResultMeta { rank: result.rank, stamp: Cow::Borrowed(&result.stamp) }),
-        agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
-        prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
-        seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
-        tool_name_text: hidden(&value.tool_name),
-    })
-}
-
-fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
-    value.as_ref().map(|value| Cow::Borrowed(&value.stamp))
-}
-
-fn stamped(
-    stamp: Option<Cow<'_, Stamp>>,
-    hidden: Option<Cow<'_, str>>,
-    column: Option<String>,
-) -> Option<Stamped<String>> {
-    let value = hidden.map(Cow::into_owned).or(column)?;
-    Some(Stamped { stamp: stamp?.into_owned(), value })
+    let mut meta = ToolUseMetadata::of(value);
+    meta.tool_name_text = hidden(&value.tool_name);
+    JsonText::of(&meta)
 }
 
 fn wrapped(json: &Json) -> JsonText<'_> {

@@ -3,17 +3,14 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::base::clock::Timestamp;
-use arrakis_core::base::id::RequestId;
-use arrakis_core::record::store::adapter::{blocks_from_json, blocks_to_json};
-use arrakis_core::session::conversation::{
-    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Seen, Stamp, Stamped,
-    ToolResult, ToolUse,
+use arrakis_core::record::store::adapter::{
+    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
+    ToolUseMetadata, blocks_to_json,
 };
-use arrakis_core::session::usage::{ClientCost, Usage};
+use arrakis_core::session::conversation::{Conversation, Json, Message, Stamped, ToolUse};
+use arrakis_core::session::usage::Usage;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use serde::{Deserialize, Serialize};
 
 use super::event::Now;
 use super::{json, maybe_uuid, time, to_json, uuid, word};
@@ -38,29 +35,6 @@ pub(crate) struct ConversationRow<'a> {
     updated_at: Cow<'a, str>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConversationMeta<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    title: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    project_path: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    git_branch: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    transcript_path: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ended: Option<Cow<'a, Stamped<String>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    alive: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    client_cost: Option<Cow<'a, ClientCost>>,
-}
-
 /// What a row keeps when its value is written again.
 #[derive(Debug)]
 pub(crate) struct Kept {
@@ -81,17 +55,6 @@ impl<'a> ConversationRow<'a> {
             }
             None => (None, now.text.as_str().into()),
         };
-        let meta = ConversationMeta {
-            title: stamp(&value.title),
-            project_path: stamp(&value.project_path),
-            model: value.model.as_ref().map(Cow::Borrowed),
-            git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
-            version: value.version.as_ref().map(Cow::Borrowed),
-            transcript_path: value.transcript_path.as_ref().map(Cow::Borrowed),
-            ended: value.ended.as_ref().map(Cow::Borrowed),
-            alive: value.alive.as_ref().map(Cow::Borrowed),
-            client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
-        };
         Ok(Self {
             id: value.id.to_string(),
             workspace: value.workspace.as_str().into(),
@@ -102,7 +65,7 @@ impl<'a> ConversationRow<'a> {
             started_at: value.started_at.to_string(),
             ended_at: value.ended_at().map(|at| at.to_string()),
             last_event_at: value.last_event_at.to_string(),
-            metadata: to_json(&meta)?,
+            metadata: to_json(&ConversationMetadata::of(value))?,
             created_at,
             updated_at: now.text.as_str().into(),
         })
@@ -119,23 +82,16 @@ impl<'a> ConversationRow<'a> {
 
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<Conversation> {
-        let meta: ConversationMeta<'static> = json("metadata", &self.metadata)?;
-        Ok(Conversation {
+        let meta: ConversationMetadata<'static> = json("metadata", &self.metadata)?;
+        Ok(meta.into_value(ConversationColumns {
             id: uuid("id", &self.id)?,
             workspace: self.workspace.into_owned(),
             session_id: self.session_id.into_owned(),
+            project_path: self.project_path.map(Cow::into_owned),
+            title: self.title.map(Cow::into_owned),
             started_at: time("started_at", &self.started_at)?,
             last_event_at: time("last_event_at", &self.last_event_at)?,
-            title: stamped(meta.title, self.title),
-            project_path: stamped(meta.project_path, self.project_path),
-            model: meta.model.map(Cow::into_owned),
-            git_branch: meta.git_branch.map(Cow::into_owned),
-            version: meta.version.map(Cow::into_owned),
-            transcript_path: meta.transcript_path.map(Cow::into_owned),
-            ended: meta.ended.map(Cow::into_owned),
-            alive: meta.alive.map(Cow::into_owned),
-            client_cost: meta.client_cost.map(Cow::into_owned),
-        })
+        }))
     }
 }
 
@@ -158,35 +114,9 @@ pub(crate) struct MessageRow<'a> {
     cache_creation_tokens: Option<i64>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MessageMeta<'a> {
-    request_id: Cow<'a, RequestId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    api_id: Option<Cow<'a, str>>,
-    origin: MessageOrigin,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agent_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prompt_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sent_at: Option<Timestamp>,
-}
-
 impl<'a> MessageRow<'a> {
     /// The row of `value` in `workspace`.
     pub(crate) fn new(value: &'a Message, workspace: &'a str) -> QueryResult<Self> {
-        let meta = MessageMeta {
-            request_id: Cow::Borrowed(&value.content.stamp.request_id),
-            api_id: value.api_id.as_deref().map(Cow::Borrowed),
-            origin: value.origin,
-            usage: value.usage,
-            agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
-            prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
-            sent_at: value.sent_at,
-        };
         let tokens = |of: fn(Usage) -> u64| value.usage.map(of).map(count);
         Ok(Self {
             id: value.id.to_string(),
@@ -195,7 +125,7 @@ impl<'a> MessageRow<'a> {
             role: value.role.as_str().into(),
             content: value.content.value.as_str().into(),
             timestamp: value.content.stamp.at.to_string(),
-            metadata: to_json(&meta)?,
+            metadata: to_json(&MessageMetadata::of(value))?,
             blocks: blocks_to_json(&value.blocks)
                 .map_err(|error| diesel::result::Error::SerializationError(error.into()))?,
             model: value.model.as_deref().map(Cow::Borrowed),
@@ -208,27 +138,17 @@ impl<'a> MessageRow<'a> {
 
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<Message> {
-        let meta: MessageMeta<'static> = json("metadata", &self.metadata)?;
-        let stamp = Stamp {
-            at: time("timestamp", &self.timestamp)?,
-            request_id: meta.request_id.into_owned(),
-        };
-        let blocks = blocks_from_json(&self.content, self.blocks.as_deref())
-            .map_err(|error| unreadable("blocks", error))?;
-        Ok(Message {
+        let meta: MessageMetadata<'static> = json("metadata", &self.metadata)?;
+        let columns = MessageColumns {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
-            api_id: meta.api_id.map(Cow::into_owned),
             role: word("role", &self.role)?,
-            origin: meta.origin,
-            content: Stamped { stamp, value: self.content.into_owned() },
-            blocks,
+            content: self.content.into_owned(),
+            timestamp: time("timestamp", &self.timestamp)?,
+            blocks: self.blocks.as_deref(),
             model: self.model.map(Cow::into_owned),
-            usage: meta.usage,
-            agent_id: meta.agent_id.map(Cow::into_owned),
-            prompt_id: meta.prompt_id.map(Cow::into_owned),
-            sent_at: meta.sent_at,
-        })
+        };
+        meta.into_value(columns).map_err(|error| unreadable("blocks", error))
     }
 }
 
@@ -249,51 +169,10 @@ pub(crate) struct ToolUseRow<'a> {
     metadata: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolUseMeta<'a> {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    message: Option<Cow<'a, MessageKey>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tool_use_id: Option<Cow<'a, str>>,
-    first: Cow<'a, RequestId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parameters: Option<Cow<'a, Stamp>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    result: Option<ResultMeta<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agent_id: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    prompt_id: Option<Cow<'a, str>>,
-    /// Absent where only hooks have told of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<Seen>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ResultMeta<'a> {
-    rank: ResultRank,
-    stamp: Cow<'a, Stamp>,
-}
-
 impl<'a> ToolUseRow<'a> {
     /// The row of `value` in `workspace`.
     pub(crate) fn new(value: &'a ToolUse, workspace: &'a str) -> QueryResult<Self> {
         let result = value.result.as_ref();
-        let meta = ToolUseMeta {
-            message: value.message_key.as_ref().map(Cow::Borrowed),
-            tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
-            first: Cow::Borrowed(&value.first.request_id),
-            parameters: stamp(&value.parameters),
-            result: result.map(|result| ResultMeta {
-                rank: result.rank,
-                stamp: Cow::Borrowed(&result.stamp),
-            }),
-            agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
-            prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
-            seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
-        };
         let parameters = value.parameters.as_ref().map(|json| Cow::Borrowed(json.value.as_str()));
         let response = result.and_then(|result| result.response.as_ref());
         let duration = result.and_then(|result| result.duration_ms);
@@ -308,42 +187,24 @@ impl<'a> ToolUseRow<'a> {
             duration: duration.map(count),
             status: value.status().as_str().into(),
             timestamp: value.first.at.to_string(),
-            metadata: to_json(&meta)?,
+            metadata: to_json(&ToolUseMetadata::of(value))?,
         })
     }
 
     /// The value that was written.
     pub(crate) fn into_value(self) -> QueryResult<ToolUse> {
-        let meta: ToolUseMeta<'static> = json("metadata", &self.metadata)?;
-        let first: Timestamp = time("timestamp", &self.timestamp)?;
-        let result = match meta.result {
-            None => None,
-            Some(result) => Some(ToolResult {
-                rank: result.rank,
-                stamp: result.stamp.into_owned(),
-                status: word("status", &self.status)?,
-                response: raw_json("response", self.response)?,
-                duration_ms: self.duration.and_then(|ms| u64::try_from(ms).ok()),
-            }),
-        };
-        let parameters = match (meta.parameters, raw_json("parameters", self.parameters)?) {
-            (Some(stamp), Some(value)) => Some(Stamped { stamp: stamp.into_owned(), value }),
-            _ => None,
-        };
-        Ok(ToolUse {
+        let meta: ToolUseMetadata<'static> = json("metadata", &self.metadata)?;
+        Ok(meta.into_value(ToolUseColumns {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
             message_id: maybe_uuid("message_id", self.message_id.as_deref())?,
-            message_key: meta.message.map(Cow::into_owned),
-            tool_use_id: meta.tool_use_id.map(Cow::into_owned),
             tool_name: self.tool_name.into_owned(),
-            parameters,
-            first: Stamp { at: first, request_id: meta.first.into_owned() },
-            result,
-            agent_id: meta.agent_id.map(Cow::into_owned),
-            prompt_id: meta.prompt_id.map(Cow::into_owned),
-            seen: meta.seen.unwrap_or(Seen::BY_HOOK),
-        })
+            parameters: raw_json("parameters", self.parameters)?,
+            response: raw_json("response", self.response)?,
+            duration: self.duration,
+            status: word("status", &self.status)?,
+            timestamp: time("timestamp", &self.timestamp)?,
+        }))
     }
 }
 
@@ -352,16 +213,8 @@ fn count(of: u64) -> i64 {
     i64::try_from(of).unwrap_or(i64::MAX)
 }
 
-fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
-    value.as_ref().map(|value| Cow::Borrowed(&value.stamp))
-}
-
 fn text(value: &Option<Stamped<String>>) -> Option<Cow<'_, str>> {
     value.as_ref().map(|value| Cow::Borrowed(value.value.as_str()))
-}
-
-fn stamped(stamp: Option<Cow<'_, Stamp>>, text: Option<Cow<'_, str>>) -> Option<Stamped<String>> {
-    Some(Stamped { stamp: stamp?.into_owned(), value: text?.into_owned() })
 }
 
 fn raw_json(column: &str, text: Option<Cow<'_, str>>) -> QueryResult<Option<Json>> {

@@ -4,11 +4,16 @@ mod blocks;
 mod body;
 mod group;
 mod metadata;
+mod values;
 
-pub use blocks::{blocks_from_json, blocks_to_json};
+pub use blocks::blocks_to_json;
 pub use body::{raw_body_preview, raw_body_wrapper};
 pub use group::{Call, Group, Reply};
 pub use metadata::duplicate_metadata;
+pub use values::{
+    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
+    ToolUseMetadata,
+};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

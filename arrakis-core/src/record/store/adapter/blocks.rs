@@ -44,7 +44,10 @@ pub fn blocks_to_json(blocks: &Blocks) -> Result<Option<String>, serde_json::Err
 /// # Errors
 ///
 /// The column is not what [`blocks_to_json`] writes, or belongs to other words.
-pub fn blocks_from_json(content: &str, json: Option<&str>) -> Result<Blocks, serde_json::Error> {
+pub(super) fn blocks_from_json(
+    content: &str,
+    json: Option<&str>,
+) -> Result<Blocks, serde_json::Error> {
     let stored: Vec<Stored> = json.map_or_else(|| Ok(Vec::new()), serde_json::from_str)?;
     let mut rest = content;
     let block = |Stored { key, what }| {

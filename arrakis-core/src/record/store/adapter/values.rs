@@ -1,0 +1,311 @@
+//! What a stored value says of itself and no column can: which event wrote a field, for example. It stands in the
+//! column `metadata`, so that a row reads back as the value. Where a column cannot hold a text as it is, the store
+//! puts it into one of the `…_text` fields, which outweigh the column.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::blocks::blocks_from_json;
+use crate::base::clock::Timestamp;
+use crate::base::id::RequestId;
+use crate::session::conversation::{
+    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
+    ToolResult, ToolStatus, ToolUse,
+};
+use crate::session::usage::{ClientCost, Usage};
+
+/// `conversations.metadata`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConversationMetadata<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project_path: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    git_branch: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transcript_path: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Cow<'a, Stamped<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    alive: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_cost: Option<Cow<'a, ClientCost>>,
+    /// The session id, where its column cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id_text: Option<Cow<'a, str>>,
+    /// The title, where its column cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title_text: Option<Cow<'a, str>>,
+    /// The project's path, where its column cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_path_text: Option<Cow<'a, str>>,
+}
+
+/// The other columns of `conversations` that make the value.
+#[derive(Debug)]
+pub struct ConversationColumns {
+    /// `id`.
+    pub id: Uuid,
+    /// `workspace`.
+    pub workspace: String,
+    /// `session_id`.
+    pub session_id: String,
+    /// `project_path`.
+    pub project_path: Option<String>,
+    /// `title`.
+    pub title: Option<String>,
+    /// `started_at`.
+    pub started_at: Timestamp,
+    /// `last_event_at`.
+    pub last_event_at: Timestamp,
+}
+
+impl<'a> ConversationMetadata<'a> {
+    /// The metadata of a value whose texts fit into their columns.
+    #[must_use]
+    pub fn of(value: &'a Conversation) -> Self {
+        Self {
+            title: stamp(&value.title),
+            project_path: stamp(&value.project_path),
+            model: value.model.as_ref().map(Cow::Borrowed),
+            git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
+            version: value.version.as_ref().map(Cow::Borrowed),
+            transcript_path: value.transcript_path.as_ref().map(Cow::Borrowed),
+            ended: value.ended.as_ref().map(Cow::Borrowed),
+            alive: value.alive.as_ref().map(Cow::Borrowed),
+            client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
+            session_id_text: None,
+            title_text: None,
+            project_path_text: None,
+        }
+    }
+
+    /// The value that was written.
+    #[must_use]
+    pub fn into_value(self, columns: ConversationColumns) -> Conversation {
+        let ConversationColumns { id, workspace, started_at, last_event_at, .. } = columns;
+        let project_path = text(self.project_path_text).or(columns.project_path);
+        Conversation {
+            id,
+            workspace,
+            session_id: text(self.session_id_text).unwrap_or(columns.session_id),
+            started_at,
+            last_event_at,
+            title: stamped(self.title, text(self.title_text).or(columns.title)),
+            project_path: stamped(self.project_path, project_path),
+            model: self.model.map(Cow::into_owned),
+            git_branch: self.git_branch.map(Cow::into_owned),
+            version: self.version.map(Cow::into_owned),
+            transcript_path: self.transcript_path.map(Cow::into_owned),
+            ended: self.ended.map(Cow::into_owned),
+            alive: self.alive.map(Cow::into_owned),
+            client_cost: self.client_cost.map(Cow::into_owned),
+        }
+    }
+}
+
+/// `messages.metadata`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageMetadata<'a> {
+    request_id: Cow<'a, RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_id: Option<Cow<'a, str>>,
+    origin: MessageOrigin,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sent_at: Option<Timestamp>,
+    /// The content, where its column cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_text: Option<Cow<'a, str>>,
+}
+
+/// The other columns of `messages` that make the value.
+#[derive(Debug)]
+pub struct MessageColumns<'a> {
+    /// `id`.
+    pub id: Uuid,
+    /// `conversation_id`.
+    pub conversation_id: Uuid,
+    /// `role`.
+    pub role: Role,
+    /// `content`.
+    pub content: String,
+    /// `timestamp`.
+    pub timestamp: Timestamp,
+    /// `blocks`, as JSON.
+    pub blocks: Option<&'a str>,
+    /// `model`.
+    pub model: Option<String>,
+}
+
+impl<'a> MessageMetadata<'a> {
+    /// The metadata of a value whose content fits into its column.
+    #[must_use]
+    pub fn of(value: &'a Message) -> Self {
+        Self {
+            request_id: Cow::Borrowed(&value.content.stamp.request_id),
+            api_id: value.api_id.as_deref().map(Cow::Borrowed),
+            origin: value.origin,
+            usage: value.usage,
+            agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
+            prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            sent_at: value.sent_at,
+            content_text: None,
+        }
+    }
+
+    /// The value that was written.
+    ///
+    /// # Errors
+    ///
+    /// The blocks are not those of the content.
+    pub fn into_value(self, columns: MessageColumns<'_>) -> Result<Message, serde_json::Error> {
+        let MessageColumns { id, conversation_id, role, timestamp, blocks, model, .. } = columns;
+        let value = text(self.content_text).unwrap_or(columns.content);
+        let stamp = Stamp { at: timestamp, request_id: self.request_id.into_owned() };
+        Ok(Message {
+            id,
+            conversation_id,
+            api_id: text(self.api_id),
+            role,
+            origin: self.origin,
+            blocks: blocks_from_json(&value, blocks)?,
+            content: Stamped { stamp, value },
+            model,
+            usage: self.usage,
+            agent_id: text(self.agent_id),
+            prompt_id: text(self.prompt_id),
+            sent_at: self.sent_at,
+        })
+    }
+}
+
+/// `tool_uses.metadata`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolUseMetadata<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<Cow<'a, MessageKey>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tool_use_id: Option<Cow<'a, str>>,
+    first: Cow<'a, RequestId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parameters: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    result: Option<ResultMetadata<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_id: Option<Cow<'a, str>>,
+    /// Absent where only hooks have told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Seen>,
+    /// The tool's name, where its column cannot hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_name_text: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultMetadata<'a> {
+    rank: ResultRank,
+    stamp: Cow<'a, Stamp>,
+}
+
+/// The other columns of `tool_uses` that make the value.
+#[derive(Debug)]
+pub struct ToolUseColumns {
+    /// `id`.
+    pub id: Uuid,
+    /// `conversation_id`.
+    pub conversation_id: Uuid,
+    /// `message_id`.
+    pub message_id: Option<Uuid>,
+    /// `tool_name`.
+    pub tool_name: String,
+    /// `parameters`.
+    pub parameters: Option<Json>,
+    /// `response`.
+    pub response: Option<Json>,
+    /// `duration`, in milliseconds.
+    pub duration: Option<i64>,
+    /// `status`.
+    pub status: ToolStatus,
+    /// `timestamp`.
+    pub timestamp: Timestamp,
+}
+
+impl<'a> ToolUseMetadata<'a> {
+    /// The metadata of a value whose name fits into its column.
+    #[must_use]
+    pub fn of(value: &'a ToolUse) -> Self {
+        let result = value.result.as_ref();
+        Self {
+            message: value.message_key.as_ref().map(Cow::Borrowed),
+            tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
+            first: Cow::Borrowed(&value.first.request_id),
+            parameters: stamp(&value.parameters),
+            result: result.map(|result| ResultMetadata {
+                rank: result.rank,
+                stamp: Cow::Borrowed(&result.stamp),
+            }),
+            agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
+            prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
+            tool_name_text: None,
+        }
+    }
+
+    /// The value that was written.
+    #[must_use]
+    pub fn into_value(self, columns: ToolUseColumns) -> ToolUse {
+        let ToolUseColumns { id, conversation_id, message_id, status, response, .. } = columns;
+        let result = self.result.map(|result| ToolResult {
+            rank: result.rank,
+            stamp: result.stamp.into_owned(),
+            status,
+            response,
+            duration_ms: columns.duration.and_then(|ms| u64::try_from(ms).ok()),
+        });
+        ToolUse {
+            id,
+            conversation_id,
+            message_id,
+            message_key: self.message.map(Cow::into_owned),
+            tool_use_id: text(self.tool_use_id),
+            tool_name: text(self.tool_name_text).unwrap_or(columns.tool_name),
+            parameters: stamped(self.parameters, columns.parameters),
+            first: Stamp { at: columns.timestamp, request_id: self.first.into_owned() },
+            result,
+            agent_id: text(self.agent_id),
+            prompt_id: text(self.prompt_id),
+            seen: self.seen.unwrap_or(Seen::BY_HOOK),
+        }
+    }
+}
+
+fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
+    value.as_ref().map(|value| Cow::Borrowed(&value.stamp))
+}
+
+fn stamped<T>(stamp: Option<Cow<'_, Stamp>>, value: Option<T>) -> Option<Stamped<T>> {
+    Some(Stamped { stamp: stamp?.into_owned(), value: value? })
+}
+
+fn text(text: Option<Cow<'_, str>>) -> Option<String> {
+    text.map(Cow::into_owned)
+}
