@@ -274,17 +274,7 @@ pub(crate) async fn transition(
     reason: &str,
     now: Timestamp,
 ) -> Result<(), TxError> {
-    let found = webhook_events::table
-        .find(event_id)
-        .filter(webhook_events::discarded_at.is_null())
-        .select(webhook_events::status)
-        .for_update()
-        .get_result::<State>(conn)
-        .await
-        .optional()?;
-    let Some(State(from)) = found else {
-        return Err(TxError::Refused(StoreError::NotFound(format!("event {event_id}"))));
-    };
+    let from = state_of(conn, event_id).await?;
     if !from.may_become(to) {
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
@@ -305,14 +295,8 @@ pub(crate) async fn transition(
     Ok(())
 }
 
-/// Gives a row in `FAILED` up because `actor` asked for it.
-pub(crate) async fn discard(
-    conn: &mut AsyncPgConnection,
-    event_id: Uuid,
-    actor: &str,
-    reason: &str,
-    now: Timestamp,
-) -> Result<(), TxError> {
+/// The state of a row that is not discarded; the row is locked.
+async fn state_of(conn: &mut AsyncPgConnection, event_id: Uuid) -> Result<EventStatus, TxError> {
     let found = webhook_events::table
         .find(event_id)
         .filter(webhook_events::discarded_at.is_null())
@@ -321,9 +305,19 @@ pub(crate) async fn discard(
         .get_result::<State>(conn)
         .await
         .optional()?;
-    let Some(State(from)) = found else {
-        return Err(TxError::Refused(StoreError::NotFound(format!("event {event_id}"))));
-    };
+    let not_found = || TxError::Refused(StoreError::NotFound(format!("event {event_id}")));
+    found.map(|State(status)| status).ok_or_else(not_found)
+}
+
+/// Discards a row in `FAILED` because `actor` asked for it.
+pub(crate) async fn discard(
+    conn: &mut AsyncPgConnection,
+    event_id: Uuid,
+    actor: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), TxError> {
+    let from = state_of(conn, event_id).await?;
     let to = EventStatus::Failed;
     if from != to {
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));

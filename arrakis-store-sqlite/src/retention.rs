@@ -1,4 +1,4 @@
-//! Pruning, in steps that hold the writer for a few milliseconds each.
+//! Pruning, in small steps, because each holds the writer.
 //!
 //! What is old is found beside the writer, in the order of ids; a transaction of its own then deletes what is still
 //! old. Deleting is what takes time, so a step ends by its rows or by their bytes, whichever comes first. Space
@@ -25,7 +25,7 @@ use crate::{feed, search, work};
 
 /// Most rows of a step, whatever is asked for. Taking a text out of the full text index is what takes time: 100 rows
 /// of 2 KB and 300 words each held the writer for 50 to 90 ms (the median, on a machine with four times as much
-/// to do as it has processors), so 20 hold it for some ten, and for a few on a machine that is idle.
+/// to do as it has processors), which is too long for whoever stores an event meanwhile.
 pub(crate) const STEP_ROWS: usize = 20;
 
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits

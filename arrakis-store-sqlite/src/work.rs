@@ -219,16 +219,7 @@ pub(crate) fn move_to(
     reason: &str,
     now: &Now,
 ) -> Result<(), TxError> {
-    let found = webhook_events::table
-        .find(id)
-        .filter(webhook_events::discarded_at.is_null())
-        .select(webhook_events::status)
-        .get_result::<String>(conn)
-        .optional()?;
-    let Some(status) = found else {
-        return Err(TxError::Refused(StoreError::NotFound(format!("event {id}"))));
-    };
-    let from: EventStatus = parse("status", &status)?;
+    let from = state_of(conn, id)?;
     if !from.may_become(to) {
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
@@ -246,7 +237,21 @@ pub(crate) fn move_to(
     Ok(())
 }
 
-/// Gives a row in `FAILED` up because `actor` asked for it.
+/// The state of a row that is not discarded.
+fn state_of(conn: &mut SqliteConnection, id: &str) -> Result<EventStatus, TxError> {
+    let found = webhook_events::table
+        .find(id)
+        .filter(webhook_events::discarded_at.is_null())
+        .select(webhook_events::status)
+        .get_result::<String>(conn)
+        .optional()?;
+    match found {
+        Some(status) => Ok(parse("status", &status)?),
+        None => Err(TxError::Refused(StoreError::NotFound(format!("event {id}")))),
+    }
+}
+
+/// Discards a row in `FAILED` because `actor` asked for it.
 pub(crate) fn discard(
     conn: &mut SqliteConnection,
     event_id: Uuid,
@@ -255,16 +260,8 @@ pub(crate) fn discard(
     now: &Now,
 ) -> Result<(), TxError> {
     let id = event_id.to_string();
-    let found = webhook_events::table
-        .find(&id)
-        .filter(webhook_events::discarded_at.is_null())
-        .select(webhook_events::status)
-        .get_result::<String>(conn)
-        .optional()?;
-    let Some(status) = found else {
-        return Err(TxError::Refused(StoreError::NotFound(format!("event {id}"))));
-    };
-    let (from, to) = (parse("status", &status)?, EventStatus::Failed);
+    let from = state_of(conn, &id)?;
+    let to = EventStatus::Failed;
     if from != to {
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }

@@ -6,7 +6,8 @@ use anyhow::bail;
 
 use super::Context;
 
-/// Whether somebody at a terminal says yes to `question`. Without a terminal nobody can, and `must` says what to do.
+/// Asks `question` at the terminal; returns whether the answer is yes. Without a terminal it fails with `must`, which
+/// says what to do.
 ///
 /// # Errors
 ///

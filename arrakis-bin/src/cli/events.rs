@@ -1,4 +1,4 @@
-//! `arrakis events`: lists audit rows, shows one, and has them tried again or given up.
+//! `arrakis events`: lists and shows audit rows, and retries or discards them.
 //!
 //! As JSON, a list is one array of objects with `id`, `requestId`, `eventType`, `sessionId`,
 //! `receivedAt`, `status`, `processingTimeMs`, `conversationId`, `messageId`, `toolUseId`, `errorCode`,

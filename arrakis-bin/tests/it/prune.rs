@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A store with old and young things, and somebody at its command line.
+/// A store with old and young rows, and the command line over it.
 struct Desk {
     store: Arc<MemoryStore>,
     clock: Arc<ManualClock>,

@@ -9,9 +9,8 @@
 //!  "messages":[…],"tool_uses":[…],"subagents":[…]}
 //! ```
 //!
-//! The ids of values follow from the workspace. Values carry what else their ids are derived from, and whoever takes a
-//! snapshot in derives them again: so it can be taken into any workspace, and says there what it says here. What ids
-//! stand in a payload does not matter.
+//! The projection derives the ids of all values again, from the receiving workspace and from what the values carry. It
+//! ignores the ids in the payload. So a snapshot can be imported into any workspace.
 
 use std::collections::HashMap;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::event_store::{Arrivals, EventStoreFixture, hook};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Timestamp};
 use crate::record::audit::EventStatus;
 use crate::record::ingest::judge;
 use crate::record::store::{
@@ -77,7 +77,10 @@ pub async fn settled_rows_go_once_they_are_kept_no_longer_and_others_stay(
     let young = record(&*store, arrivals.prompt("young", "s")).await;
 
     let cutoffs = events_of(fixture, DAY);
-    assert_eq!(pass(fixture, &cutoffs, 100).await, Pruned { events: 4, ..Pruned::default() });
+    assert_eq!(
+        pass(&*fixture.retention(), &cutoffs, 100).await,
+        Pruned { events: 4, ..Pruned::default() }
+    );
     for id in [success.event_id, duplicate_id, invalid.event_id, dead.0.event_id] {
         assert_eq!(status(&*store, id).await, None);
     }
@@ -89,7 +92,7 @@ pub async fn settled_rows_go_once_they_are_kept_no_longer_and_others_stay(
     ] {
         assert_eq!(status(&*store, id).await, Some(expected));
     }
-    assert!(pass(fixture, &cutoffs, 100).await.is_empty());
+    assert!(pass(&*fixture.retention(), &cutoffs, 100).await.is_empty());
 }
 
 /// A repeat long after its first.
@@ -102,7 +105,7 @@ pub async fn the_ledger_outlives_the_audit_rows(fixture: &impl RetentionFixture)
     let elsewhere = record(&*store, elsewhere).await;
     let waits = record(&*store, failed(arrivals.prompt("waits", "s"))).await;
     fixture.clock().advance(90 * DAY);
-    let pruned = pass(fixture, &events_of(fixture, DAY), 100).await;
+    let pruned = pass(&*fixture.retention(), &events_of(fixture, DAY), 100).await;
     assert_eq!(pruned, Pruned { events: 3, ..Pruned::default() });
     let repeat = record(&*store, arrivals.next("a", payload.clone())).await;
     assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..first });
@@ -112,7 +115,7 @@ pub async fn the_ledger_outlives_the_audit_rows(fixture: &impl RetentionFixture)
     assert_eq!(repeat, Admission { kind: AdmissionKind::Duplicate, ..elsewhere });
 
     fixture.clock().advance(DAY + Duration::from_secs(1));
-    let pruned = pass(fixture, &events_of(fixture, DAY), 100).await;
+    let pruned = pass(&*fixture.retention(), &events_of(fixture, DAY), 100).await;
     assert_eq!((pruned.events, pruned.ledger), (3, 3), "the repeats, and what they repeat");
     let again = record(&*store, arrivals.next("a", payload)).await;
     assert_eq!((again.kind, again.status), (AdmissionKind::New, EventStatus::Success));
@@ -142,7 +145,7 @@ pub async fn a_conversation_goes_with_all_that_belongs_to_it(fixture: &impl Rete
     let ages = Ages { events: None, conversations };
     let cutoffs = RetentionPolicy { default: ages, ..RetentionPolicy::default() };
     let cutoffs = cutoffs.at(fixture.clock().now());
-    let pruned = pass(fixture, &cutoffs, 2).await;
+    let pruned = pass(&*fixture.retention(), &cutoffs, 2).await;
     assert_eq!((pruned.conversations, pruned.tool_uses, pruned.events), (1, 2, 0));
     assert!(pruned.messages > 0 && pruned.subagents > 0, "{pruned:?}");
     let read = async |key| store.conversation(DEFAULT_WORKSPACE, key).await.expect("read");
@@ -187,7 +190,7 @@ pub async fn each_workspace_has_its_own_ages_and_what_has_none_is_kept(
         &["for good"],
     ] {
         fixture.clock().advance(5 * DAY + DAY / 10);
-        pass(fixture, &policy.at(fixture.clock().now()), 2).await;
+        pass(&*fixture.retention(), &policy.at(fixture.clock().now()), 2).await;
         for workspace in workspaces {
             let filter =
                 EventFilter { workspace: Some(workspace.to_owned()), ..EventFilter::default() };
@@ -200,7 +203,7 @@ pub async fn each_workspace_has_its_own_ages_and_what_has_none_is_kept(
     // The entries of the ledger go 95, 100 and 110 days after their events.
     for (days, expected) in [(70, 1), (5, 1), (10, 1), (1000, 0)] {
         fixture.clock().advance(days * DAY);
-        let pruned = pass(fixture, &policy.at(fixture.clock().now()), 2).await;
+        let pruned = pass(&*fixture.retention(), &policy.at(fixture.clock().now()), 2).await;
         assert_eq!(pruned, Pruned { ledger: expected, ..Pruned::default() }, "{days} days later");
     }
 }
@@ -225,7 +228,7 @@ pub async fn what_is_pruned_is_found_no_longer(fixture: &impl RetentionFixture) 
             assert_eq!(found().await, (1, 1));
         }
         fixture.clock().advance(2 * DAY);
-        let pruned = pass(fixture, &policy.at(fixture.clock().now()), 100).await;
+        let pruned = pass(&*fixture.retention(), &policy.at(fixture.clock().now()), 100).await;
         assert_eq!((pruned.events, pruned.conversations), (1, 1));
         assert_eq!(found().await, (0, 0));
         store.index(100).await.expect("index");
@@ -301,7 +304,7 @@ pub async fn prunable_counts_what_a_pass_would_delete_and_deletes_nothing(
     let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events");
     assert_eq!(rows.len(), 6);
 
-    let pruned = pass(fixture, &cutoffs, 100).await;
+    let pruned = pass(&*fixture.retention(), &cutoffs, 100).await;
     assert_eq!((pruned.events, pruned.conversations), (3, 2));
     assert_eq!(fixture.retention().prunable(&cutoffs).await.expect("prunable"), []);
 
@@ -313,11 +316,10 @@ pub async fn prunable_counts_what_a_pass_would_delete_and_deletes_nothing(
     let found = fixture.retention().prunable(&cutoffs).await.expect("prunable");
     let ledger = found.iter().filter(|one| one.kind == PruneKind::Ledger);
     let entries: u64 = ledger.map(|one| one.count).sum();
-    assert_eq!(pass(fixture, &cutoffs, 100).await.ledger, entries);
+    assert_eq!(pass(&*fixture.retention(), &cutoffs, 100).await.ledger, entries);
     assert_eq!(entries, 4);
 }
 
-/// Makes a pass in steps of `limit` rows; returns what it deleted.
 /// One request id that succeeded in one workspace and failed in another; the audit rows of both are gone.
 pub async fn the_ledger_keeps_the_last_state_of_each_workspace(fixture: &impl RetentionFixture) {
     let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
@@ -330,7 +332,7 @@ pub async fn the_ledger_keeps_the_last_state_of_each_workspace(fixture: &impl Re
     let claim = store.claim_due(due, due, 10).await.expect("claim").remove(0);
     assert!(store.complete(claim, first.1.clone(), None).await.expect("complete"));
     fixture.clock().advance(DAY + Duration::from_secs(1));
-    assert_eq!(pass(fixture, &events_of(fixture, DAY), 100).await.events, 2);
+    assert_eq!(pass(&*fixture.retention(), &events_of(fixture, DAY), 100).await.events, 2);
     assert_eq!(status(&*store, first_id).await, None);
     let mine = arrivals.prompt("a", "s");
     let theirs = in_workspace("other", arrivals.prompt("a", "s"));
@@ -340,16 +342,31 @@ pub async fn the_ledger_keeps_the_last_state_of_each_workspace(fixture: &impl Re
     }
 }
 
-async fn pass(fixture: &impl RetentionFixture, cutoffs: &Cutoffs, limit: usize) -> Pruned {
-    let (mut next, mut sum) = (Some(PrunePosition::START), Pruned::default());
+/// Makes a whole pass in steps of `limit` rows; returns what it deleted.
+///
+/// # Panics
+///
+/// A step fails, or the pass does not end.
+pub async fn pass(store: &dyn Retention, cutoffs: &Cutoffs, limit: usize) -> Pruned {
+    let (mut next, mut pruned) = (Some(PrunePosition::START), Pruned::default());
     for steps in 0.. {
         let Some(from) = next else { break };
         assert!(steps < 1000, "the pass does not end: {from:?}");
-        let step = fixture.retention().prune(cutoffs, from, limit).await.expect("prune");
-        sum += step.pruned;
+        let step = store.prune(cutoffs, from, limit).await.expect("prune");
+        pruned += step.pruned;
         next = step.next;
     }
-    sum
+    pruned
+}
+
+/// Makes a whole pass for which what was received before `before` is old; conversations are kept.
+///
+/// # Panics
+///
+/// As [`pass`].
+pub async fn prune_before(store: &dyn Retention, before: Timestamp) -> Pruned {
+    let default = Ages { events: Some(Duration::ZERO), conversations: None };
+    pass(store, &RetentionPolicy { default, ..RetentionPolicy::default() }.at(before), 100).await
 }
 
 /// What is old where events are kept for this long, and conversations for good.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{Home, prune, record_one};
+use crate::common::{Home, record_one};
 use arrakis_core::record::store::{
     EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter, StoreError,
 };
 use arrakis_core::testkit::event_store::hook;
+use arrakis_core::testkit::retention::prune_before;
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_test_cluster::Database;
 use diesel::QueryableByName;
@@ -89,7 +90,8 @@ async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
     let found = other.events(filter.clone(), Page::first(100)).await.unwrap();
     assert_eq!(found.len(), 20);
 
-    let pruned = prune(&*home.store, crate::common::start().plus(Duration::from_secs(9))).await;
+    let pruned =
+        prune_before(&*home.store, crate::common::start().plus(Duration::from_secs(9))).await;
     assert_eq!(pruned.events, 20);
     assert!(other.events(filter, Page::first(100)).await.unwrap().is_empty());
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{Home, pass, record_one};
+use crate::common::{Home, record_one};
 use arrakis_core::base::clock::Clock;
 use arrakis_core::record::store::{
     Ages, Cutoffs, EventStore, PrunePosition, Pruned, Retention, RetentionPolicy,
 };
 use arrakis_core::testkit::event_store::hook;
+use arrakis_core::testkit::retention::pass;
 use diesel::QueryableByName;
 use diesel::sql_types::BigInt;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::{Home, arrival, at, count, prune, says};
+use crate::common::{Home, arrival, at, count, says};
 use arrakis_core::base::error::Retryable;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Arrival, EventReader, EventStore, FeedCursor, FeedPage, StoreError, StoredDeadLetters, Verdict,
 };
+use arrakis_core::testkit::retention::prune_before;
 use diesel::connection::SimpleConnection;
 
 fn failed() -> Verdict {
@@ -71,7 +72,7 @@ async fn each_transaction_is_one_commit() {
     assert_eq!(new_commits(), 1);
     home.store.ping().await.unwrap();
     home.store.index(100).await.unwrap();
-    prune(&home.store, at(1000)).await;
+    prune_before(&home.store, at(1000)).await;
     assert_eq!(new_commits(), 0);
 }
 
@@ -114,7 +115,7 @@ async fn what_was_pruned_is_passed_over() {
     let home = Home::new();
     let cursor = start(&home).await;
     home.store.record(batch(5, "hello")).await.unwrap();
-    prune(&home.store, at(3)).await;
+    prune_before(&home.store, at(3)).await;
     let page = follow(&home, &cursor).await;
     assert_eq!((ids(&page).as_str(), page.more), ("e3 e4", false));
 }
@@ -143,7 +144,7 @@ async fn commits_go_when_they_are_old_and_indexed() {
     }
     let middle = start(&home).await;
     home.clock.advance(Duration::from_secs(24 * 3600 + 1));
-    prune(&home.store, at(-1)).await;
+    prune_before(&home.store, at(-1)).await;
     assert_eq!(count(&mut home.beside(), "commits"), 3, "they are not indexed yet");
     let young = arrival("young", 9);
     home.store.record(vec![(young.clone(), says(&young, "hello"))]).await.unwrap();
@@ -153,7 +154,7 @@ async fn commits_go_when_they_are_old_and_indexed() {
         assert_eq!(ids(&follow(&home, cursor).await), "young");
     }
     home.clock.advance(Duration::from_secs(24 * 3600 + 1));
-    prune(&home.store, at(-1)).await;
+    prune_before(&home.store, at(-1)).await;
     assert_eq!(count(&mut home.beside(), "commits"), 0);
 
     // Cursors stay good when nothing is left, and after a start.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::{Home, arrival, count, pass, says, with_body};
+use crate::common::{Home, arrival, count, says, with_body};
 use arrakis_core::base::clock::Clock;
 use arrakis_core::record::store::{
     Ages, Cutoffs, EventStore, PrunePosition, Retention, RetentionPolicy,
 };
 use arrakis_core::testkit::event_store::{Arrivals, hook};
+use arrakis_core::testkit::retention::pass;
 use diesel::SqliteConnection;
 use diesel::connection::SimpleConnection;
 

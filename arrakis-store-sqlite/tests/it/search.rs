@@ -2,13 +2,14 @@
 
 use arrakis_core::base::clock::ManualClock;
 
-use crate::common::{Home, arrival, at, count, prune, says, with_body};
+use crate::common::{Home, arrival, at, count, says, with_body};
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, StoreError,
     Verdict,
 };
 use arrakis_core::session::conversation::{Stamp, Stamped};
+use arrakis_core::testkit::retention::prune_before;
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use diesel::connection::SimpleConnection;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ async fn what_is_pruned_is_no_longer_found() {
     record(&home.store, &payload("new", 9, "a needle"), "hello").await;
     home.store.index(10).await.unwrap();
     assert_eq!(find(&home.store, text("needle")).await, "new old");
-    assert_eq!(prune(&home.store, at(5)).await.events, 1);
+    assert_eq!(prune_before(&home.store, at(5)).await.events, 1);
     assert_eq!(find(&home.store, text("needle")).await, "new");
     let mut conn = home.beside();
     assert_eq!(count(&mut conn, "event_keys"), 1);
@@ -56,7 +57,7 @@ async fn what_is_pruned_is_no_longer_found() {
 async fn what_is_pruned_before_it_is_indexed_leaves_nothing() {
     let home = Home::new();
     record(&home.store, &payload("old", 0, "a needle"), "hello").await;
-    prune(&home.store, at(5)).await;
+    prune_before(&home.store, at(5)).await;
     assert_eq!(home.store.index(10).await.unwrap(), 1);
     assert_eq!(count(&mut home.beside(), "event_keys"), 0);
     assert_eq!(messages(&home.store, "hello").await.len(), 1, "messages stay");

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::common::{Home, arrival, at, prune, says};
+use crate::common::{Home, arrival, at, says};
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Arrival, Claim, EventKey, EventReader, EventStore, StoreError, StoredDeadLetters, Verdict,
 };
+use arrakis_core::testkit::retention::prune_before;
 use arrakis_store_sqlite::SqliteStore;
 
 const NEVER: i64 = -1_000_000;
@@ -155,12 +156,12 @@ async fn pruning_takes_old_settled_rows_and_the_ledger_still_knows() {
     home.store.complete(claim, says(&old, "hello"), None).await.unwrap();
     record(&home.store, &waits, failed("why")).await;
     record(&home.store, &fresh, says(&fresh, "hello")).await;
-    assert_eq!(prune(&home.store, at(50)).await.events, 1);
+    assert_eq!(prune_before(&home.store, at(50)).await.events, 1);
     assert!(home.store.event("main", EventKey::Id(old.event_id)).await.unwrap().is_none());
     let again =
         home.store.record(vec![(crate::common::repeat(&old, 100), says(&old, "hello"))]).await;
     let told = again.unwrap().remove(0);
     assert_eq!((told.event_id, told.status), (old.event_id, EventStatus::Success));
     let later = at(50).plus(Duration::from_secs(900));
-    assert_eq!(prune(&home.store, later).await.events, 2, "the fresh one and the repeat");
+    assert_eq!(prune_before(&home.store, later).await.events, 2, "the fresh one and the repeat");
 }

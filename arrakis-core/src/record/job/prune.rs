@@ -21,7 +21,7 @@ const FIRST_AFTER: Duration = Duration::from_secs(60);
 const STEP_ROWS: usize = 100;
 
 /// Between two steps the job rests for this many times as long as the last one took: so it has a fifth of the
-/// writer's time at most, and whoever waits for the writer gets it.
+/// writer's time at most, and those who store events get the rest.
 const REST_FACTOR: u32 = 4;
 
 /// The shortest rest, in which those who store get their turn.

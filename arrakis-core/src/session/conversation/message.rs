@@ -318,8 +318,8 @@ impl Message {
         self
     }
 
-    /// The same message in this conversation, for one that somebody else has written. Its names are limited, its id is
-    /// derived again, its content is what its blocks say, and its blocks are not too many.
+    /// A message from a snapshot, as a message of this conversation: its names and blocks are limited, its id is derived
+    /// again, and its content is taken from its blocks.
     #[cfg(feature = "runtime")]
     pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
         let mut blocks = Blocks::default();

@@ -167,7 +167,7 @@ pub async fn a_snapshot_touches_its_own_session_only(fixture: &impl EventStoreFi
     }
     let before = conversation(&*store, DEFAULT_WORKSPACE, "s").await;
     let id = before.conversation.id;
-    // A prompt that has not come yet: whoever knows its request id knows its message's id.
+    // A prompt that has not come yet: its message's id follows from its request id.
     let next = MessageKey::Stamp("e4".parse().expect("an id")).id(id);
 
     let stamp = json!({"at": before.conversation.started_at, "request_id": "x"});

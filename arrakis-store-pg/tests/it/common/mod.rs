@@ -1,13 +1,9 @@
 //! What the tests share: stores in databases of their own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrakis_core::base::clock::{ManualClock, Timestamp};
-use arrakis_core::record::store::{
-    Admission, Ages, Arrival, Cutoffs, EventStore, PrunePosition, Pruned, Retention,
-    RetentionPolicy, Verdict,
-};
+use arrakis_core::record::store::{Admission, Arrival, EventStore, Verdict};
 use arrakis_core::testkit::event_store::Arrivals;
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_test_cluster::Database;
@@ -54,22 +50,4 @@ async fn open(database: &Database, clock: &Arc<ManualClock>, config: PgConfig) -
 /// Records one arrival.
 pub(crate) async fn record_one(store: &PgStore, one: (Arrival, Verdict)) -> Admission {
     store.record(vec![one]).await.unwrap().remove(0)
-}
-
-/// Makes a whole pass; returns how much it deleted. What was received before `before` is old, and conversations are
-/// kept.
-pub(crate) async fn prune(store: &dyn Retention, before: Timestamp) -> Pruned {
-    let default = Ages { events: Some(Duration::ZERO), conversations: None };
-    pass(store, &RetentionPolicy { default, ..RetentionPolicy::default() }.at(before), 100).await
-}
-
-/// Makes a whole pass in steps of `limit` rows; returns how much it deleted.
-pub(crate) async fn pass(store: &dyn Retention, cutoffs: &Cutoffs, limit: usize) -> Pruned {
-    let (mut next, mut pruned) = (Some(PrunePosition::START), Pruned::default());
-    while let Some(from) = next {
-        let step = store.prune(cutoffs, from, limit).await.unwrap();
-        pruned += step.pruned;
-        next = step.next;
-    }
-    pruned
 }

@@ -9,10 +9,7 @@ use arrakis_core::base::clock::{ManualClock, Timestamp};
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::Form;
 use arrakis_core::base::id;
-use arrakis_core::record::store::{
-    Ages, Arrival, Cutoffs, DEFAULT_WORKSPACE, EventMetadata, PrunePosition, Pruned, Retention,
-    RetentionPolicy, Verdict,
-};
+use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
     AnswerIds, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
 };
@@ -144,22 +141,4 @@ pub(crate) fn count(conn: &mut SqliteConnection, table: &str) -> i64 {
     )))
     .get_result(conn)
     .unwrap()
-}
-
-/// Makes a whole pass; returns how much it deleted. What was received before `before` is old, and conversations are
-/// kept.
-pub(crate) async fn prune(store: &dyn Retention, before: Timestamp) -> Pruned {
-    let default = Ages { events: Some(Duration::ZERO), conversations: None };
-    pass(store, &RetentionPolicy { default, ..RetentionPolicy::default() }.at(before), 100).await
-}
-
-/// Makes a whole pass in steps of `limit` rows; returns how much it deleted.
-pub(crate) async fn pass(store: &dyn Retention, cutoffs: &Cutoffs, limit: usize) -> Pruned {
-    let (mut next, mut pruned) = (Some(PrunePosition::START), Pruned::default());
-    while let Some(from) = next {
-        let step = store.prune(cutoffs, from, limit).await.unwrap();
-        pruned += step.pruned;
-        next = step.next;
-    }
-    pruned
 }
