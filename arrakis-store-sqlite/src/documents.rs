@@ -324,6 +324,7 @@ mod tests {
     fn a_search_that_is_told_to_end_does() {
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         crate::migrate::run(&mut conn, true).unwrap();
+        crate::index::create_in(&mut conn);
         let found = find(&mut conn, &SearchFilter::new("main"), None, 1, &Stop::new(true));
         assert!(matches!(found, Err(TxError::Refused(StoreError::SearchTimeout { .. }))));
     }

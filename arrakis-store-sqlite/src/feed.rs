@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::error::BoxError;
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
@@ -188,21 +189,24 @@ pub(crate) fn page(
     Ok(Some(FeedPage { events, cursor: next.cursor(), more }))
 }
 
-/// Deletes a few rows of commits that are searchable and more than a day old.
-pub(crate) fn clean(conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
+/// The last of the oldest few commits that may go: they are searchable, and a day old. The search index is attached.
+pub(crate) fn last_to_go(conn: &mut SqliteConnection, now: Timestamp) -> QueryResult<Option<i64>> {
     let oldest = commits::table
         .left_join(index_position::table.on(index_position::workspace.eq(commits::workspace)))
         .order(commits::id.asc())
         .select((commits::id, commits::at, index_position::commit_id.nullable()))
         .limit(CLEANED_AT_ONCE)
         .load::<(i64, String, Option<i64>)>(conn)?;
-    let cut = now.at.minus(KEPT).to_string();
+    let cut = now.minus(KEPT).to_string();
     let is_done = |(id, at, next): &&(i64, String, Option<i64>)| {
         *at < cut && next.is_some_and(|next| *id < next)
     };
-    if let Some((last, ..)) = oldest.iter().take_while(is_done).last() {
-        diesel::delete(commits::table.filter(commits::id.le(last))).execute(conn)?;
-    }
+    Ok(oldest.iter().take_while(is_done).last().map(|(id, ..)| *id))
+}
+
+/// Deletes the commits up to this one.
+pub(crate) fn delete_up_to(conn: &mut SqliteConnection, last: i64) -> QueryResult<()> {
+    diesel::delete(commits::table.filter(commits::id.le(last))).execute(conn)?;
     Ok(())
 }
 
@@ -214,7 +218,7 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 const CLEANED_AT_ONCE: i64 = 128;
 
 /// The id of the last commit there ever was, which may have been cleaned away.
-fn last_commit(conn: &mut SqliteConnection) -> QueryResult<i64> {
+pub(crate) fn last_commit(conn: &mut SqliteConnection) -> QueryResult<i64> {
     let last = sqlite_sequence::table
         .filter(sqlite_sequence::name.eq("commits"))
         .select(sqlite_sequence::seq)

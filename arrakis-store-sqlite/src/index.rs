@@ -1,36 +1,115 @@
 //! Making text searchable, off the hot path.
 //!
-//! An index position goes through the commits of each workspace. Each step reads some of what those of one
-//! workspace touched beside the writer and computes the words; a transaction of its own then stores the words and
-//! moves the position. Workspaces take turns, one step each, so a flood of one delays its own texts only. A step is
-//! limited, so that neither the writer nor the memory is held for long by commits of many large payloads. While
-//! there are no commits, steps go through what waits to be indexed anew.
+//! The index is a database of its own (`index/file.rs`), so nothing that writes to the store waits for it. An index
+//! position goes through the commits of each workspace. Each step reads some of what those of one workspace touched
+//! and computes the words; a transaction on the index then stores the words and moves the position. What a commit
+//! names and is no longer stored becomes unsearchable: so pruning needs no transaction over both files. Workspaces
+//! take turns, one step each, so a flood of one delays its own texts only. A step is limited, so that commits of many
+//! large payloads take neither much memory nor much time. While there are no commits, steps go through what waits to
+//! be indexed anew.
+
+mod file;
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use arrakis_core::record::store::StoreError;
 use arrakis_core::session::search::{FilterTerm, SearchDocument, payload_words};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Text as SqlText;
 
 use crate::documents;
-use crate::feed::{self, Place, Position};
-use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
-use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
+use crate::feed::{Place, Position};
+use crate::row::{MessageRow, ToolUseRow, body_of, json, readable, uuid};
+use crate::schema::{
+    commits, index_backlog, index_position, index_state, messages, tool_uses, webhook_events,
+};
 use crate::search::{self, FreeKeys, Text};
+
+pub(crate) use file::IndexFile;
+#[cfg(test)]
+pub(crate) use file::create_in;
+
+/// Makes the texts of a store searchable.
+#[derive(Debug)]
+pub(crate) struct Indexer {
+    file: IndexFile,
+    /// The workspace that had the last turn: the next one has its turn.
+    last: Mutex<String>,
+}
+
+impl Indexer {
+    /// Writes into `file`.
+    pub(crate) fn new(file: IndexFile) -> Self {
+        Self { file, last: Mutex::default() }
+    }
+
+    /// The index.
+    pub(crate) fn file(&self) -> &IndexFile {
+        &self.file
+    }
+
+    /// Makes the texts of up to `limit` commits searchable; returns how many it took.
+    ///
+    /// # Errors
+    ///
+    /// The next call continues where this one came to.
+    pub(crate) async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        const READ: &str = "read what is to be searched";
+        let mut commits = 0;
+        let mut waiting = VecDeque::new();
+        while commits < limit {
+            let left = limit - commits;
+            if waiting.is_empty() {
+                let last = self.last().clone();
+                waiting = self.file.read(READ, move |conn| turns(conn, &last)).await?;
+            }
+            let step = match waiting.pop_front() {
+                Some(workspace) => {
+                    self.last().clone_from(&workspace);
+                    let next = move |conn: &mut _| next_step(conn, &workspace, left);
+                    let Some(step) = self.file.read(READ, next).await? else { continue };
+                    step
+                }
+                None => match self.file.read(READ, backlog_step).await? {
+                    Some(step) => step,
+                    None => break,
+                },
+            };
+            let taken = step.commits;
+            let write = move |conn: &mut _| write(conn, &step);
+            if !self.file.write("make text searchable", write).await? {
+                break; // another server is at it
+            }
+            commits += taken;
+        }
+        Ok(commits)
+    }
+
+    fn last(&self) -> MutexGuard<'_, String> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What one transaction makes searchable.
 #[derive(Debug)]
-pub(crate) struct Step {
+struct Step {
     /// The workspace whose turn it is.
     workspace: String,
+    /// How often the index was written before this step was read.
+    writes: i64,
     from: Position,
     to: Position,
+    /// How many commits end with it; a part of what was stored before counts as one.
     commits: usize,
     /// The part of what was stored before that it is, instead of commits.
     backlog: Option<Backlog>,
     events: Vec<Text>,
     documents: Vec<Text>,
+    /// Audit rows, and messages and tool uses, that were searchable and are gone.
+    gone_events: Vec<String>,
+    gone_documents: Vec<String>,
     /// What was looked at, by its id: commits name what they have in common.
     seen: HashSet<String>,
     /// How much more it may read.
@@ -43,21 +122,23 @@ pub(crate) struct Step {
 #[derive(Debug)]
 struct Backlog {
     table_name: String,
-    /// Up to this id it was done, and will be.
-    after_id: String,
+    /// Up to this id it will be done; none where that is all of it.
     up_to_id: Option<String>,
 }
 
 impl Step {
-    fn new(workspace: &str, from: Position) -> Self {
+    fn new(workspace: &str, writes: i64, from: Position) -> Self {
         Self {
             workspace: workspace.to_owned(),
+            writes,
             from,
             to: from,
             commits: 0,
             backlog: None,
             events: Vec::new(),
             documents: Vec::new(),
+            gone_events: Vec::new(),
+            gone_documents: Vec::new(),
             seen: HashSet::new(),
             budget_bytes: STEP_BYTES,
             budget_terms: STEP_TERMS,
@@ -67,15 +148,10 @@ impl Step {
     fn is_full(&self) -> bool {
         self.budget_bytes == 0 || self.budget_terms == 0
     }
-
-    /// How many commits end with it; a part of what was stored before counts as one.
-    pub(crate) fn commits(&self) -> usize {
-        self.commits
-    }
 }
 
 /// The workspaces that have commits to be indexed, those behind `last` first: it had its turn.
-pub(crate) fn turns(conn: &mut SqliteConnection, last: &str) -> QueryResult<VecDeque<String>> {
+fn turns(conn: &mut SqliteConnection, last: &str) -> QueryResult<VecDeque<String>> {
     #[derive(QueryableByName)]
     struct Workspace {
         #[diesel(sql_type = SqlText)]
@@ -88,7 +164,8 @@ pub(crate) fn turns(conn: &mut SqliteConnection, last: &str) -> QueryResult<VecD
             FROM workspaces WHERE name IS NOT NULL) \
         SELECT name FROM workspaces WHERE name IS NOT NULL \
         AND (SELECT max(id) FROM commits WHERE workspace = name) >= coalesce(\
-            (SELECT commit_id FROM index_position WHERE workspace = name), 0) ORDER BY name";
+            (SELECT commit_id FROM index_position WHERE workspace = name), \
+            (SELECT from_commit FROM index_state)) ORDER BY name";
     let waiting: Vec<Workspace> = diesel::sql_query(waiting).load(conn)?;
     let (done, next): (Vec<String>, Vec<String>) =
         waiting.into_iter().map(|one| one.name).partition(|name| name.as_str() <= last);
@@ -96,11 +173,12 @@ pub(crate) fn turns(conn: &mut SqliteConnection, last: &str) -> QueryResult<VecD
 }
 
 /// Reads what comes next of a workspace, of up to `limit` commits; nothing where all is searchable.
-pub(crate) fn next_step(
+fn next_step(
     conn: &mut SqliteConnection,
     workspace: &str,
     limit: usize,
 ) -> QueryResult<Option<Step>> {
+    let writes = writes(conn)?;
     let from = position(conn, workspace)?;
     let rows = commits::table
         .filter(commits::workspace.eq(workspace))
@@ -109,7 +187,7 @@ pub(crate) fn next_step(
         .select((commits::id, commits::events, commits::messages, commits::tool_uses))
         .limit(i64::try_from(limit.min(STEP_COMMITS)).unwrap_or(i64::MAX))
         .load::<(i64, String, String, String)>(conn)?;
-    let mut step = Step::new(workspace, from);
+    let mut step = Step::new(workspace, writes, from);
     for (commit, events, messages, tool_uses) in rows {
         let events = json::<Vec<String>>("events", &events)?.into_iter().map(Item::Event);
         let places = |column, places: &str| json::<Vec<Place>>(column, places);
@@ -129,71 +207,76 @@ pub(crate) fn next_step(
     Ok((step.to != from).then_some(step))
 }
 
+/// The keys of the next rows of a table of messages or tool uses.
+macro_rules! places {
+    ($conn:expr, $table:ident, $after:expr) => {{
+        use $table::{conversation_id, id, table};
+        let (after, after_in) = $after.split_once(' ').unwrap_or_default();
+        let in_it = conversation_id.eq(after).and(id.gt(after_in));
+        let query = table.filter(conversation_id.gt(after).or(in_it));
+        let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
+        query.select((conversation_id, id)).load::<Place>($conn)?
+    }};
+}
+
 /// Reads some of what waits to be indexed anew; nothing where all of it is searchable.
-pub(crate) fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<Step>> {
+fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<Step>> {
+    let writes = writes(conn)?;
     let next = index_backlog::table
         .order(index_backlog::table_name.asc())
         .first::<(String, String)>(conn)
         .optional()?;
     let Some((table_name, after_id)) = next else { return Ok(None) };
-    let (after, after_in) = after_id.split_once(' ').unwrap_or_default();
-    let (places, item): (Vec<Place>, fn(Place) -> Item) = if table_name == "messages" {
-        use messages::{conversation_id, id, table};
-        let in_it = conversation_id.eq(after).and(id.gt(after_in));
-        let query = table.filter(conversation_id.gt(after).or(in_it));
-        let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
-        (query.select((conversation_id, id)).load(conn)?, Item::Message)
-    } else {
-        use tool_uses::{conversation_id, id, table};
-        let in_it = conversation_id.eq(after).and(id.gt(after_in));
-        let query = table.filter(conversation_id.gt(after).or(in_it));
-        let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
-        (query.select((conversation_id, id)).load(conn)?, Item::ToolUse)
+    let items: Vec<Item> = match table_name.as_str() {
+        "messages" => places!(conn, messages, &after_id).into_iter().map(Item::Message).collect(),
+        "tool_uses" => places!(conn, tool_uses, &after_id).into_iter().map(Item::ToolUse).collect(),
+        _ => {
+            use webhook_events::{id, table};
+            let ids = table.filter(id.gt(&after_id)).order(id.asc()).select(id).limit(BACKLOG_ROWS);
+            ids.load(conn)?.into_iter().map(Item::Event).collect()
+        }
     };
-    let from = position(conn, BACKLOG)?;
-    let mut step = Step { commits: 1, ..Step::new(BACKLOG, from) };
+    let mut step = Step { commits: 1, ..Step::new(BACKLOG, writes, Position::behind(0)) };
     let mut up_to_id = None;
-    for place in places {
+    for item in items {
         if step.is_full() {
             break;
         }
-        up_to_id = Some([place.0.as_str(), &place.1].join(" "));
-        step.add(conn, item(place))?;
+        up_to_id = Some(match &item {
+            Item::Event(id) => id.clone(),
+            Item::Message((conversation, id)) | Item::ToolUse((conversation, id)) => {
+                [conversation.as_str(), id].join(" ")
+            }
+        });
+        step.add(conn, item)?;
     }
-    step.backlog = Some(Backlog { table_name, after_id, up_to_id });
+    step.backlog = Some(Backlog { table_name, up_to_id });
     Ok(Some(step))
 }
 
-/// Stores a step's words and moves the position; returns whether it was still this step's turn, or
-/// another process has taken it.
-pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> QueryResult<bool> {
-    if position(conn, &step.workspace)? != step.from {
+/// Stores a step's words and moves the position; returns whether nobody has written to the index since the step was
+/// read.
+fn write(conn: &mut SqliteConnection, step: &Step) -> QueryResult<bool> {
+    if writes(conn)? != step.writes {
         return Ok(false);
     }
-    if let Some(Backlog { table_name, after_id, .. }) = &step.backlog {
-        let row = index_backlog::table.find(table_name).select(index_backlog::after_id);
-        if row.get_result::<String>(conn).optional()?.as_ref() != Some(after_id) {
-            return Ok(false);
-        }
+    let counted = index_state::writes.eq(index_state::writes + 1);
+    diesel::update(index_state::table).set(counted).execute(conn)?;
+    for id in &step.gone_events {
+        search::events::remove(conn, id)?;
+    }
+    for id in &step.gone_documents {
+        search::documents::remove(conn, id)?;
     }
     let mut free = FreeKeys::default();
     for text in &step.events {
-        // The row may have been pruned since its body was read.
-        let is_there =
-            diesel::select(diesel::dsl::exists(webhook_events::table.find(text.id.as_str())))
-                .get_result(conn)?;
-        if is_there {
-            search::events::add(conn, text, &mut free)?;
-        }
+        search::events::add(conn, text, &mut free)?;
     }
     let mut free = FreeKeys::default();
     for text in &step.documents {
-        // So may its conversation have been.
-        if text.is_there(conn)? {
-            search::put_document(conn, text, &mut free)?;
-        }
+        search::put_document(conn, text, &mut free)?;
     }
-    if let Some(Backlog { table_name, up_to_id, .. }) = &step.backlog {
+    if let Some(Backlog { table_name, up_to_id }) = &step.backlog {
         match up_to_id {
             Some(id) => diesel::update(index_backlog::table.find(table_name))
                 .set(index_backlog::after_id.eq(id))
@@ -210,8 +293,12 @@ pub(crate) fn write(conn: &mut SqliteConnection, step: &Step, now: &Now) -> Quer
             ))
             .execute(conn)?;
     }
-    feed::clean(conn, now)?;
     Ok(true)
+}
+
+/// How often the index was written.
+fn writes(conn: &mut SqliteConnection) -> QueryResult<i64> {
+    index_state::table.select(index_state::writes).first(conn)
 }
 
 /// How far the commits of a workspace are searchable.
@@ -221,7 +308,10 @@ fn position(conn: &mut SqliteConnection, workspace: &str) -> QueryResult<Positio
         .select((index_position::commit_id, index_position::done))
         .get_result::<(i64, i64)>(conn)
         .optional()?;
-    let (commit, done) = found.unwrap_or((0, 0));
+    let Some((commit, done)) = found else {
+        let commit = index_state::table.select(index_state::from_commit).first(conn)?;
+        return Ok(Position { commit, done: 0 });
+    };
     Ok(Position { commit, done: usize::try_from(done).unwrap_or(0) })
 }
 
@@ -234,9 +324,8 @@ const STEP_COMMITS: usize = 64;
 /// How many bytes of text a step reads before it ends; the last text may go beyond.
 const STEP_BYTES: usize = 1024 * 1024;
 
-/// How many terms a step writes before it ends; the last text may go beyond. To store so many keeps the writer for
-/// some tens of milliseconds. Fewer would cost more: each transaction leaves a segment of the index, which is
-/// merged with others later.
+/// How many terms a step writes before it ends; the last text may go beyond. Fewer would cost more: each transaction
+/// leaves a segment of the index, which is merged with others later.
 const STEP_TERMS: usize = 32 * 1024;
 
 /// Most rows of a step through what was stored before: as many small ones as end a step.
@@ -272,9 +361,13 @@ impl Step {
     }
 
     /// Adds a payload; returns how much was read. Payloads never change, so one that is searchable
-    /// stays as it is.
+    /// stays as it is while its row does.
     fn add_event(&mut self, conn: &mut SqliteConnection, id: String) -> QueryResult<usize> {
         if search::events::key(conn, &id)?.is_some() {
+            let row = webhook_events::table.find(&id);
+            if !diesel::select(diesel::dsl::exists(row)).get_result::<bool>(conn)? {
+                self.gone_events.push(id);
+            }
             return Ok(0);
         }
         let Some(row) = PayloadRow::find(conn, &id)? else { return Ok(0) };
@@ -301,7 +394,10 @@ impl Step {
             .select((messages::workspace, MessageRow::as_select()))
             .get_result::<(String, MessageRow<'static>)>(conn)
             .optional()?;
-        let Some((workspace, row)) = found else { return Ok(0) };
+        let Some((workspace, row)) = found else {
+            self.gone_documents.push(id.clone());
+            return Ok(0);
+        };
         let Some(message) = readable("messages", id, row.into_value()) else { return Ok(0) };
         let text = Text::of_document(SearchDocument::Message(&message), &workspace);
         self.documents.push(text);
@@ -316,7 +412,10 @@ impl Step {
             .select((tool_uses::workspace, ToolUseRow::as_select()))
             .get_result::<(String, ToolUseRow<'static>)>(conn)
             .optional()?;
-        let Some((workspace, row)) = found else { return Ok(0) };
+        let Some((workspace, row)) = found else {
+            self.gone_documents.push(id.clone());
+            return Ok(0);
+        };
         let Some(tool_use) = readable("tool_uses", id, row.into_value()) else { return Ok(0) };
         let model = documents::model_of(conn, &tool_use)?;
         let document = SearchDocument::ToolUse { tool_use: &tool_use, model: model.as_deref() };

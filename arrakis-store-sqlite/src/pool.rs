@@ -53,6 +53,21 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
     conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
 }
 
+/// Sets up a connection that writes the search index. What a crash takes from it is made again, so it never waits for
+/// the disk but to copy its log.
+///
+/// # Errors
+///
+/// The file is no database, or another process holds it.
+pub(crate) fn set_up_index(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryResult<()> {
+    conn.batch_execute(&busy_timeout(config))?;
+    until_free(config.busy_timeout, || give_space_back_later(conn))?;
+    until_free(config.busy_timeout, || enter_wal(conn))?;
+    conn.batch_execute("PRAGMA synchronous = NORMAL")?;
+    conn.batch_execute("PRAGMA temp_store = MEMORY")?;
+    conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
+}
+
 /// Has a new database keep account of what stands where, so that free pages can be given back. That is decided
 /// before its first page is written, and stays so in the file.
 fn give_space_back_later(conn: &mut SqliteConnection) -> QueryResult<()> {
@@ -114,11 +129,34 @@ impl Readers {
         config: &SqliteConfig,
         readers: usize,
     ) -> Result<Self, StoreError> {
-        let set_up = [
-            busy_timeout(config),
-            "PRAGMA temp_store = MEMORY".to_owned(),
-            "PRAGMA query_only = ON".to_owned(),
-        ];
+        Self::with(file, None, config, readers)
+    }
+
+    /// The same, whose statements see the tables of the search index too.
+    ///
+    /// # Errors
+    ///
+    /// The pool cannot be built.
+    pub(crate) fn beside_index(
+        file: &DatabaseFile,
+        index: &DatabaseFile,
+        config: &SqliteConfig,
+        readers: usize,
+    ) -> Result<Self, StoreError> {
+        Self::with(file, Some(index), config, readers)
+    }
+
+    fn with(
+        file: &DatabaseFile,
+        index: Option<&DatabaseFile>,
+        config: &SqliteConfig,
+        readers: usize,
+    ) -> Result<Self, StoreError> {
+        let mut set_up = vec![busy_timeout(config), "PRAGMA temp_store = MEMORY".to_owned()];
+        set_up.extend(index.map(|index| {
+            format!("ATTACH DATABASE '{}' AS search_index", index.url().replace('\'', "''"))
+        }));
+        set_up.push("PRAGMA query_only = ON".to_owned());
         let mut manager = ManagerConfig::default();
         // A broken file shows in the next statement anyway; a test query would double a point read.
         manager.recycling_method = RecyclingMethod::Fast;
@@ -181,14 +219,18 @@ pub(crate) struct Searchers {
 }
 
 impl Searchers {
-    /// A pool on `file`; connections open when they are needed.
+    /// A pool on a store and its search index; connections open when they are needed.
     ///
     /// # Errors
     ///
     /// The pool cannot be built.
-    pub(crate) fn new(file: &DatabaseFile, config: &SqliteConfig) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        file: &DatabaseFile,
+        index: &DatabaseFile,
+        config: &SqliteConfig,
+    ) -> Result<Self, StoreError> {
         let size = config.searchers.max(1);
-        let readers = Readers::new(file, config, size)?;
+        let readers = Readers::beside_index(file, index, config, size)?;
         Ok(Self { readers, size, limit: config.search_timeout })
     }
 
@@ -295,6 +337,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::index::IndexFile;
 
     #[tokio::test]
     async fn one_search_too_many_is_told_so_and_nothing_else_waits() {
@@ -302,9 +345,10 @@ mod tests {
         let file = DatabaseFile::prepare(&directory.path().join("a.db")).unwrap();
         let config =
             SqliteConfig { searchers: 1, queue_wait: Duration::ZERO, ..Default::default() };
-        let _writer = open_writer(&file, &config).unwrap();
+        let mut writer = open_writer(&file, &config).unwrap();
+        let index = IndexFile::open(&file, &mut writer, &config).unwrap();
         let readers = Readers::new(&file, &config, 1).unwrap();
-        let searchers = Arc::new(Searchers::new(&file, &config).unwrap());
+        let searchers = Arc::new(Searchers::new(&file, index.file(), &config).unwrap());
         let (begun, has_begun) = tokio::sync::oneshot::channel();
         let (open, gate) = mpsc::channel::<()>();
         let first = tokio::spawn({

@@ -19,14 +19,13 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use uuid::Uuid;
 
 use crate::error::TxError;
+use crate::feed::Touched;
 use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
-use crate::{feed, search, work};
+use crate::work;
 
-/// Most rows of a step, whatever is asked for. Taking a text out of the full text index is what takes time: 100 rows
-/// of 2 KB and 300 words each held the writer for 50 to 90 ms (the median, on a machine with four times as much
-/// to do as it has processors), which is too long for whoever stores an event meanwhile.
-pub(crate) const STEP_ROWS: usize = 20;
+/// Most rows of a step, whatever is asked for. Each is in ten trees, and whoever stores an event meanwhile waits.
+pub(crate) const STEP_ROWS: usize = 100;
 
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits
 /// each page of a value that it deletes.
@@ -88,13 +87,15 @@ pub(crate) fn old_events(
     Ok(found)
 }
 
-/// Deletes these audit rows, unless they have become unsettled meanwhile, with their trails and what is searched
-/// of them.
+/// Deletes these audit rows, unless they have become unsettled meanwhile, with their trails. The commit names them, so
+/// the search index forgets them too.
 pub(crate) fn delete_events(
     conn: &mut SqliteConnection,
     ids: &[String],
+    now: &Now,
 ) -> Result<Pruned, TxError> {
     let mut pruned = Pruned::default();
+    let mut gone = Vec::new();
     for id in ids {
         let row = webhook_events::table
             .find(id)
@@ -104,10 +105,12 @@ pub(crate) fn delete_events(
             .optional()?;
         let Some((workspace, request_id, status)) = row else { continue };
         work::keep_final_status(conn, id, (&workspace, &request_id), &status)?;
-        search::events::remove(conn, id)?;
         diesel::delete(webhook_events::table.find(id)).execute(conn)?;
+        gone.push((workspace, id.clone()));
         pruned.events += 1;
     }
+    let gone = gone.iter().map(|(workspace, id)| (workspace.as_str(), id.clone()));
+    Touched::stored(gone).write(conn, now)?;
     Ok(pruned)
 }
 
@@ -148,9 +151,11 @@ pub(crate) fn delete_conversations(
     after: Uuid,
     found: &Found,
     limit: usize,
+    now: &Now,
 ) -> Result<PruneStep, TxError> {
-    let mut budget = Budget { rows: limit, bytes: STEP_BYTES };
+    let mut budget = Budget { rows: limit, bytes: STEP_BYTES, gone: Touched::default() };
     let mut pruned = Pruned::default();
+    let mut next = Some(found.next);
     let mut done = after;
     for id in &found.ids {
         let row = conversations::table
@@ -158,28 +163,28 @@ pub(crate) fn delete_conversations(
             .select((conversations::workspace, conversations::last_event_at))
             .get_result::<(String, String)>(conn)
             .optional()?;
-        let is_old = |(workspace, at): (String, String)| {
-            let at = time("last_event_at", &at)?;
-            QueryResult::Ok(cutoffs.takes_conversation(&workspace, at))
-        };
         // It may have gone on meanwhile.
-        if row.map(is_old).transpose()?.unwrap_or(false) {
-            if !budget.delete_parts(conn, id, &mut pruned)? {
-                let next = Some(PrunePosition::Conversations(done));
-                return Ok(PruneStep { pruned, next });
+        if let Some((workspace, at)) = row
+            && cutoffs.takes_conversation(&workspace, time("last_event_at", &at)?)
+        {
+            if !budget.delete_parts(conn, (&workspace, id), &mut pruned)? {
+                next = Some(PrunePosition::Conversations(done));
+                break;
             }
             diesel::delete(conversations::table.find(id)).execute(conn)?;
             pruned.conversations += 1;
         }
         done = uuid("id", id)?;
     }
-    Ok(PruneStep { pruned, next: Some(found.next) })
+    budget.gone.write(conn, now)?;
+    Ok(PruneStep { pruned, next })
 }
 
-/// How much more a step may delete.
+/// How much more a step may delete, and what is gone.
 struct Budget {
     rows: usize,
     bytes: u64,
+    gone: Touched,
 }
 
 impl Budget {
@@ -187,7 +192,7 @@ impl Budget {
     fn delete_parts(
         &mut self,
         conn: &mut SqliteConnection,
-        conversation: &str,
+        (workspace, conversation): (&str, &str),
         pruned: &mut Pruned,
     ) -> QueryResult<bool> {
         let size = "octet_length(content) + coalesce(octet_length(blocks), 0)";
@@ -200,8 +205,8 @@ impl Budget {
             if self.is_used_up() {
                 return Ok(false);
             }
-            search::documents::remove(conn, &id)?;
             diesel::delete(messages::table.find((conversation, &id))).execute(conn)?;
+            self.gone.message(workspace, (conversation.to_owned(), id));
             pruned.messages += 1;
             self.take(size);
         }
@@ -215,8 +220,8 @@ impl Budget {
             if self.is_used_up() {
                 return Ok(false);
             }
-            search::documents::remove(conn, &id)?;
             diesel::delete(tool_uses::table.find((conversation, &id))).execute(conn)?;
+            self.gone.tool_use(workspace, (conversation.to_owned(), id));
             pruned.tool_uses += 1;
             self.take(size);
         }
@@ -289,11 +294,9 @@ pub(crate) fn delete_ledger(
     Ok(pruned)
 }
 
-/// Deletes commits that are too old for any reader, which else goes along with making texts searchable, and gives
-/// some free pages back to the file system; returns whether there is more to give. The file becomes smaller with
-/// the next checkpoint.
-pub(crate) fn give_space_back(conn: &mut SqliteConnection, now: &Now) -> Result<bool, TxError> {
-    feed::clean(conn, now)?;
+/// Gives some free pages back to the file system; returns whether there is more to give. The file becomes smaller
+/// with the next checkpoint.
+pub(crate) fn give_space_back(conn: &mut SqliteConnection) -> QueryResult<bool> {
     let free = free_pages(conn)?;
     if free <= KEPT_FREE_PAGES {
         return Ok(false);

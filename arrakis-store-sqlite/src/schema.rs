@@ -156,6 +156,23 @@ diesel::table! {
 }
 
 diesel::table! {
+    identity (id) {
+        id -> Text,
+    }
+}
+
+// From here on: the tables of the search index, which is a file of its own.
+
+diesel::table! {
+    index_state (only_row) {
+        only_row -> Integer,
+        database_id -> Text,
+        from_commit -> BigInt,
+        writes -> BigInt,
+    }
+}
+
+diesel::table! {
     event_words (rowid) {
         rowid -> BigInt,
         words -> Text,

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::pool::Stop;
 use crate::row::SummaryRow;
-use crate::schema::{event_keys, event_words, messages, subject_words, tool_uses, webhook_events};
+use crate::schema::{event_keys, event_words, subject_words, webhook_events};
 
 /// Audit rows whose payload holds all words of `text`, newest first.
 pub(crate) fn find_events(
@@ -140,16 +140,6 @@ impl Text {
             is_tool_use: matches!(document, SearchDocument::ToolUse { .. }),
             words: Vec::from_iter(words).join(" "),
             keys: keys_at(document.at().as_millis()),
-        }
-    }
-
-    /// Whether the message or tool use is still stored.
-    pub(crate) fn is_there(&self, conn: &mut SqliteConnection) -> QueryResult<bool> {
-        let place = (self.conversation_id.as_str(), self.id.as_str());
-        if self.is_tool_use {
-            diesel::select(diesel::dsl::exists(tool_uses::table.find(place))).get_result(conn)
-        } else {
-            diesel::select(diesel::dsl::exists(messages::table.find(place))).get_result(conn)
         }
     }
 
@@ -305,6 +295,7 @@ pub(crate) mod tests {
     use diesel::connection::{InstrumentationEvent, SimpleConnection};
 
     use super::*;
+    use crate::index::create_in;
     use crate::migrate;
 
     /// What SQLite does for each query that `search` asks of an empty database.
@@ -324,6 +315,7 @@ pub(crate) mod tests {
         }
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         migrate::run(&mut conn, true).unwrap();
+        create_in(&mut conn);
         fill(&mut conn);
         let queries = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&queries);
@@ -377,6 +369,7 @@ pub(crate) mod tests {
     fn a_search_that_is_told_to_end_does() {
         let mut conn = SqliteConnection::establish(":memory:").unwrap();
         migrate::run(&mut conn, true).unwrap();
+        create_in(&mut conn);
         let filter = EventFilter::default();
         let found = find_events(&mut conn, "word", &filter, Page::first(1), &Stop::new(true));
         assert!(matches!(found, Err(TxError::Refused(StoreError::SearchTimeout { .. }))));

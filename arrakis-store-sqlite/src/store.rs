@@ -1,8 +1,8 @@
 //! [`SqliteStore`]: the traits, each method a call to the readers or to the writer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
@@ -25,10 +25,11 @@ use crate::dead_letter;
 use crate::error::store_error;
 use crate::feed::Position;
 use crate::file::DatabaseFile;
+use crate::index::{IndexFile, Indexer};
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, index, keys, read, retention, search, spools, work};
+use crate::{archive, documents, feed, keys, read, retention, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -40,8 +41,8 @@ pub struct SqliteStore {
     readers: Readers,
     searchers: Searchers,
     writer: Writer,
-    /// The workspace whose texts were made searchable last: the next one has its turn.
-    indexed_last: Mutex<String>,
+    indexer: Indexer,
+    clock: Arc<dyn Clock>,
 }
 
 impl SqliteStore {
@@ -58,15 +59,21 @@ impl SqliteStore {
         config: SqliteConfig,
     ) -> Result<Self, StoreError> {
         let file = DatabaseFile::prepare(path.as_ref())?;
-        let conn = pool::open_writer(&file, &config)?;
+        let mut conn = pool::open_writer(&file, &config)?;
+        let indexer = Indexer::new(IndexFile::open(&file, &mut conn, &config)?);
         let readers = Readers::new(&file, &config, config.readers)?;
-        let searchers = Searchers::new(&file, &config)?;
-        let writer = Writer::start(file.clone(), conn, clock, config)?;
-        Ok(Self { file, readers, searchers, writer, indexed_last: Mutex::default() })
+        let searchers = Searchers::new(&file, indexer.file().file(), &config)?;
+        let writer = Writer::start(file.clone(), conn, Arc::clone(&clock), config)?;
+        Ok(Self { file, readers, searchers, writer, indexer, clock })
     }
 
-    fn last_indexed(&self) -> MutexGuard<'_, String> {
-        self.indexed_last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Deletes some of the commits that no reader needs any more.
+    async fn forget_commits(&self) -> Result<(), StoreError> {
+        const WHAT: &str = "delete old commits";
+        let now = self.clock.now();
+        let last = self.indexer.file().read(WHAT, move |conn| feed::last_to_go(conn, now)).await?;
+        let Some(last) = last else { return Ok(()) };
+        self.writer.run(WHAT, move |conn, _| Ok(feed::delete_up_to(conn, last)?)).await
     }
 
     /// The database file.
@@ -76,11 +83,15 @@ impl SqliteStore {
     }
 }
 
+/// How many commits a step of a pass of pruning makes searchable, or forgets.
+const INDEXED_PER_STEP: usize = 64;
+
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         // Readers first, so that the writer closes last and folds the log into the file.
         self.readers.close();
         self.searchers.close();
+        self.indexer.file().close();
     }
 }
 
@@ -140,34 +151,8 @@ impl EventStore for SqliteStore {
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
-        const READ: &str = "read what is to be searched";
-        let mut commits = 0;
-        let mut turns = VecDeque::new();
-        while commits < limit {
-            let left = limit - commits;
-            if turns.is_empty() {
-                let last = self.last_indexed().clone();
-                turns = self.readers.read(READ, move |conn| index::turns(conn, &last)).await?;
-            }
-            let step = match turns.pop_front() {
-                Some(workspace) => {
-                    self.last_indexed().clone_from(&workspace);
-                    let next = move |conn: &mut _| index::next_step(conn, &workspace, left);
-                    let Some(step) = self.readers.read(READ, next).await? else { continue };
-                    step
-                }
-                None => match self.readers.read(READ, index::backlog_step).await? {
-                    Some(step) => step,
-                    None => break,
-                },
-            };
-            let taken = step.commits();
-            let write = move |conn: &mut _, at: &_| Ok(index::write(conn, &step, at)?);
-            if !self.writer.run("make text searchable", write).await? {
-                break; // another server is at it
-            }
-            commits += taken;
-        }
+        let commits = self.indexer.index(limit).await?;
+        self.forget_commits().await?;
         Ok(commits)
     }
 
@@ -289,7 +274,8 @@ impl Retention for SqliteStore {
                 if found.ids.is_empty() {
                     return Ok(PruneStep { pruned: Pruned::default(), next });
                 }
-                let delete = move |conn: &mut _, _: &_| retention::delete_events(conn, &found.ids);
+                let delete =
+                    move |conn: &mut _, at: &_| retention::delete_events(conn, &found.ids, at);
                 let pruned = self.writer.run("prune events", delete).await?;
                 Ok(PruneStep { pruned, next })
             }
@@ -300,8 +286,8 @@ impl Retention for SqliteStore {
                 if found.ids.is_empty() {
                     return Ok(PruneStep { pruned: Pruned::default(), next: Some(found.next) });
                 }
-                let delete = move |conn: &mut _, _: &_| {
-                    retention::delete_conversations(conn, &known, after, &found, limit)
+                let delete = move |conn: &mut _, at: &_| {
+                    retention::delete_conversations(conn, &known, after, &found, limit, at)
                 };
                 self.writer.run("prune conversations", delete).await
             }
@@ -317,9 +303,11 @@ impl Retention for SqliteStore {
                 Ok(PruneStep { pruned, next })
             }
             PrunePosition::Space => {
-                let give = move |conn: &mut _, at: &_| retention::give_space_back(conn, at);
+                // What was pruned is to leave the index too, also where no server runs.
+                let is_behind = self.index(INDEXED_PER_STEP).await? == INDEXED_PER_STEP;
+                let give = move |conn: &mut _, _: &_| Ok(retention::give_space_back(conn)?);
                 let more = self.writer.run("give space back", give).await?;
-                let next = more.then_some(PrunePosition::Space);
+                let next = (more || is_behind).then_some(PrunePosition::Space);
                 Ok(PruneStep { pruned: Pruned::default(), next })
             }
         }

@@ -1,10 +1,5 @@
 DROP TABLE spools;
-DROP TABLE index_backlog;
-DROP TABLE index_position;
-DROP TABLE subject_keys;
-DROP TABLE subject_words;
-DROP TABLE event_keys;
-DROP TABLE event_words;
+DROP TABLE identity;
 DROP TABLE commits;
 DROP TABLE api_keys;
 DROP TABLE subagents;

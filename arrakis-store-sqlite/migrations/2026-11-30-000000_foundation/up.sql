@@ -204,43 +204,11 @@ CREATE TABLE commits (
 -- The search index takes the commits of one workspace after the other.
 CREATE INDEX commits_workspace ON commits (workspace, id);
 
--- Full text search, for SQLite 3.43 or later. The words are computed by the program and stored joined by
--- spaces; values to narrow a search by are among them. The tokenizer ascii keeps each of them whole,
--- because it parts text only at ASCII characters that are neither letters nor digits. Where a word
--- stands does not matter and nobody asks for the text back, so neither is kept.
-CREATE VIRTUAL TABLE event_words USING fts5(
-    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
-);
--- What the rows of event_words are about. A key is a time in milliseconds times 2^20
--- and a number that tells apart what has the same: so the newest are found first without sorting.
-CREATE TABLE event_keys (
-    key      INTEGER PRIMARY KEY,                        -- the rowid in event_words
-    event_id TEXT NOT NULL UNIQUE
+-- Tells this database from others, so that the search index beside it is known to be its own.
+CREATE TABLE identity (
+    id TEXT NOT NULL
 ) STRICT;
-
--- Messages and tool uses are searched together, so one index holds both. It is built as event_words is.
-CREATE VIRTUAL TABLE subject_words USING fts5(
-    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
-);
-CREATE TABLE subject_keys (
-    key             INTEGER PRIMARY KEY,                 -- the rowid in subject_words
-    subject_id      TEXT NOT NULL UNIQUE,                -- in messages or tool_uses
-    conversation_id TEXT NOT NULL,
-    is_tool_use     INTEGER NOT NULL
-) STRICT;
-
--- How far the commits of a workspace are searchable: the commit to go on with, and how much of it is done.
-CREATE TABLE index_position (
-    workspace TEXT NOT NULL PRIMARY KEY,
-    commit_id INTEGER NOT NULL,
-    done      INTEGER NOT NULL
-) STRICT;
-
--- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
-CREATE TABLE index_backlog (
-    table_name TEXT NOT NULL PRIMARY KEY,                -- messages or tool_uses
-    after_id   TEXT NOT NULL                             -- up to this one it is done: conversation_id, a space, id
-) STRICT;
+INSERT INTO identity (id) VALUES (lower(hex(randomblob(16))));
 
 -- The newest report of each spool, as its drainer gave it: one row a machine and user.
 CREATE TABLE spools (

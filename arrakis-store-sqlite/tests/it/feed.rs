@@ -72,8 +72,9 @@ async fn each_transaction_is_one_commit() {
     assert_eq!(new_commits(), 1);
     home.store.ping().await.unwrap();
     home.store.index(100).await.unwrap();
-    prune_before(&home.store, at(1000)).await;
     assert_eq!(new_commits(), 0);
+    prune_before(&home.store, at(1000)).await;
+    assert_eq!(new_commits(), 1, "the search index forgets what it names");
 }
 
 #[tokio::test]
@@ -144,7 +145,7 @@ async fn commits_go_when_they_are_old_and_indexed() {
     }
     let middle = start(&home).await;
     home.clock.advance(Duration::from_secs(24 * 3600 + 1));
-    prune_before(&home.store, at(-1)).await;
+    assert_eq!(home.store.index(0).await.unwrap(), 0);
     assert_eq!(count(&mut home.beside(), "commits"), 3, "they are not indexed yet");
     let young = arrival("young", 9);
     home.store.record(vec![(young.clone(), says(&young, "hello"))]).await.unwrap();

@@ -2,7 +2,7 @@
 
 use arrakis_core::base::clock::ManualClock;
 
-use crate::common::{Home, arrival, at, count, says, with_body};
+use crate::common::{Home, arrival, at, count, open, says, with_body};
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
     Arrival, EventFilter, EventReader, EventStore, Page, SearchFilter, SearchHit, StoreError,
@@ -46,7 +46,8 @@ async fn what_is_pruned_is_no_longer_found() {
     home.store.index(10).await.unwrap();
     assert_eq!(find(&home.store, text("needle")).await, "new old");
     assert_eq!(prune_before(&home.store, at(5)).await.events, 1);
-    assert_eq!(find(&home.store, text("needle")).await, "new");
+    assert_eq!(find(&home.store, text("needle")).await, "new", "also before the index forgets it");
+    home.store.index(10).await.unwrap();
     let mut conn = home.beside();
     assert_eq!(count(&mut conn, "event_keys"), 1);
     assert_eq!(count(&mut conn, "event_words"), 1);
@@ -58,7 +59,7 @@ async fn what_is_pruned_before_it_is_indexed_leaves_nothing() {
     let home = Home::new();
     record(&home.store, &payload("old", 0, "a needle"), "hello").await;
     prune_before(&home.store, at(5)).await;
-    assert_eq!(home.store.index(10).await.unwrap(), 1);
+    assert_eq!(home.store.index(10).await.unwrap(), 0, "a pass goes through the commits as well");
     assert_eq!(count(&mut home.beside(), "event_keys"), 0);
     assert_eq!(messages(&home.store, "hello").await.len(), 1, "messages stay");
 }
@@ -372,4 +373,81 @@ async fn what_waits_to_be_indexed_anew_is_indexed_in_parts() {
     assert_eq!(messages(&home.store, "needle n3").await.len(), 1);
     assert_eq!(count(&mut conn, "subject_keys"), 701);
     assert_eq!(count(&mut conn, "index_backlog"), 0);
+}
+
+/// What the index has of a text that was stored before it.
+async fn is_found_again(home: &Home, store: &SqliteStore) {
+    while store.index(100).await.unwrap() > 0 {}
+    assert_eq!(find(store, text("needle")).await, "e2 e1 e0");
+    assert_eq!(messages(store, "hello").await.len(), 3);
+    assert_eq!(count(&mut home.beside(), "event_words"), 3);
+    assert_eq!(count(&mut home.beside(), "subject_words"), 3);
+}
+
+#[tokio::test]
+async fn an_index_that_is_missing_damaged_or_of_another_version_is_made_anew() {
+    let damages: [fn(&Home); 3] = [
+        |home| std::fs::remove_file(home.index_path()).unwrap(),
+        |home| std::fs::write(home.index_path(), "no database ".repeat(1000)).unwrap(),
+        |home| home.beside().batch_execute("PRAGMA search_index.user_version = 999").unwrap(),
+    ];
+    for damage in damages {
+        let Home { store, clock, folder } = Home::new();
+        for n in 0..3 {
+            record(&store, &payload(&format!("e{n}"), n, "needle"), "hello").await;
+        }
+        while store.index(100).await.unwrap() > 0 {}
+        drop(store);
+        let path = folder.path().join("arrakis.db");
+        let home = Home { store: open(&path, &clock), clock, folder };
+        damage(&home);
+        // A file that goes while it is in use is not written to.
+        let store = home.again();
+        is_found_again(&home, &store).await;
+        use std::os::unix::fs::PermissionsExt;
+        let mode = home.index_path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "words are as private as texts");
+    }
+}
+
+#[tokio::test]
+async fn the_index_of_another_database_is_not_used() {
+    let (one, other) = (Home::new(), Home::new());
+    for n in 0..3 {
+        record(&one.store, &payload(&format!("e{n}"), n, "needle"), "hello").await;
+        record(&other.store, &payload(&format!("x{n}"), n, "thread"), "goodbye").await;
+    }
+    while one.store.index(100).await.unwrap() > 0 {}
+    while other.store.index(100).await.unwrap() > 0 {}
+    let Home { store, clock, folder } = one;
+    drop(store);
+    drop(other.store);
+    std::fs::copy(
+        other.folder.path().join("arrakis.db-search"),
+        folder.path().join("arrakis.db-search"),
+    )
+    .unwrap();
+    let home = Home { store: open(&folder.path().join("arrakis.db"), &clock), clock, folder };
+    is_found_again(&home, &home.store).await;
+}
+
+#[tokio::test]
+async fn a_store_that_was_put_back_from_a_copy_is_indexed_anew() {
+    let Home { store, clock, folder } = Home::new();
+    let path = folder.path().join("arrakis.db");
+    record(&store, &payload("e0", 0, "needle"), "hello").await;
+    drop(store);
+    let copy = std::fs::read(&path).unwrap();
+    let store = open(&path, &clock);
+    for n in 5..9 {
+        record(&store, &payload(&format!("lost{n}"), n, "needle"), "hello").await;
+    }
+    while store.index(100).await.unwrap() > 0 {}
+    drop(store);
+    std::fs::write(&path, copy).unwrap();
+    let home = Home { store: open(&path, &clock), clock, folder };
+    for n in 1..3 {
+        record(&home.store, &payload(&format!("e{n}"), n, "needle"), "hello").await;
+    }
+    is_found_again(&home, &home.store).await;
 }

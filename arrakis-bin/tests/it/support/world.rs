@@ -110,9 +110,12 @@ impl World {
         count.count
     }
 
+    /// A connection to the store; the search index is attached.
     pub(crate) fn database(&self) -> SqliteConnection {
         let path = self.home().join("arrakis.db");
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+        let attach = format!("ATTACH DATABASE '{}-search' AS search_index", path.display());
+        diesel::sql_query(attach).execute(&mut connection).unwrap();
         diesel::sql_query("PRAGMA busy_timeout=10000").execute(&mut connection).unwrap();
         connection
     }

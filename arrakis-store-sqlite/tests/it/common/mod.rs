@@ -15,6 +15,7 @@ use arrakis_core::session::conversation::{
 };
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
+use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use tempfile::TempDir;
 
@@ -39,9 +40,18 @@ impl Home {
         self.folder.path().join("arrakis.db")
     }
 
-    /// A connection beside the store's, as another process has one.
+    /// A connection beside the store's, as another process has one; the search index is attached.
     pub(crate) fn beside(&self) -> SqliteConnection {
-        SqliteConnection::establish(self.path().to_str().unwrap()).unwrap()
+        let mut conn = SqliteConnection::establish(self.path().to_str().unwrap()).unwrap();
+        let index = self.index_path();
+        conn.batch_execute(&format!("ATTACH DATABASE '{}' AS search_index", index.display()))
+            .unwrap();
+        conn
+    }
+
+    /// The file of the search index.
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.folder.path().join("arrakis.db-search")
     }
 
     /// Another store on the same file.
