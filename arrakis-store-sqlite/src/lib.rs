@@ -18,7 +18,7 @@
 //!
 //! * `file`: where the database may be, and its permissions
 //! * `pool`, `migrate`: connections, and the schema
-//! * `writer`: the thread that writes, and group commit
+//! * `writer`, `checkpoint`: the thread that writes, group commit, and the thread that copies the log
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning, and giving space back
@@ -30,6 +30,7 @@
 mod apply;
 mod archive;
 mod body;
+mod checkpoint;
 mod config;
 mod dead_letter;
 mod documents;

@@ -49,8 +49,25 @@ fn set_up_writer(conn: &mut SqliteConnection, config: &SqliteConfig) -> QueryRes
     conn.batch_execute("PRAGMA foreign_keys = ON")?;
     conn.batch_execute("PRAGMA temp_store = MEMORY")?;
     conn.batch_execute("PRAGMA cache_size = -16384")?; // KiB: the inner pages of every index
-    conn.batch_execute("PRAGMA wal_autocheckpoint = 4000")?; // pages of 4 KiB: few checkpoints, a small log
+    // Pages of 4 KiB, where the thread for checkpoints does not keep up.
+    conn.batch_execute("PRAGMA wal_autocheckpoint = 16000")?;
     conn.batch_execute(&format!("PRAGMA journal_size_limit = {}", config.journal_size_limit_bytes))
+}
+
+/// Opens the file to copy its log.
+///
+/// # Errors
+///
+/// SQLite cannot open it.
+pub(crate) fn open_checkpointer(
+    file: &DatabaseFile,
+    config: &SqliteConfig,
+) -> Result<SqliteConnection, StoreError> {
+    let what = || format!("open database {}", file.path().display());
+    let mut conn =
+        SqliteConnection::establish(file.url()).map_err(|error| unavailable(what(), error))?;
+    conn.batch_execute(&busy_timeout(config)).map_err(|error| store_error(&what(), error))?;
+    Ok(conn)
 }
 
 /// Sets up a connection that writes the search index. What a crash takes from it is made again, so it never waits for

@@ -19,6 +19,7 @@ use arrakis_core::record::store::{Admission, StoreError};
 use diesel::SqliteConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::checkpoint::Checkpointer;
 use crate::config::SqliteConfig;
 use crate::error::{TxError, is_data, is_locked, store_error, unavailable};
 use crate::file::DatabaseFile;
@@ -53,7 +54,8 @@ impl Writer {
         let places = Arc::new(Semaphore::new(capacity));
         let inbox = Inbox { jobs: inbox, places: Arc::clone(&places), capacity };
         let queue_wait = config.queue_wait;
-        let session = Session { file, config, clock, conn: Some(conn) };
+        let checkpointer = Checkpointer::start(file.clone(), config.clone())?;
+        let session = Session { checkpointer, file, config, clock, conn: Some(conn) };
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
             .spawn(move || run(&inbox, session))
@@ -85,7 +87,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::Run(Box::new(move |session| {
-            let done = session.transaction(work).map_err(|error| error.into_store(what));
+            let done = session.transaction(0, work).map_err(|error| error.into_store(what));
             // Whoever asked may have gone; what was done stays done.
             let _ = reply.send(done);
         }));
@@ -187,8 +189,9 @@ fn gather(
     None
 }
 
-/// What the writer's thread owns.
+/// What the writer's thread owns. The connection closes last, and folds the log into the file.
 struct Session {
+    checkpointer: Checkpointer,
     file: DatabaseFile,
     config: SqliteConfig,
     clock: Arc<dyn Clock>,
@@ -202,7 +205,7 @@ impl Session {
         let mut bisect = false;
         while !group.is_empty() {
             let rows = group.rows();
-            let done = self.transaction(|conn, now| {
+            let done = self.transaction(rows.len(), |conn, now| {
                 if bisect {
                     write::record_bisecting(conn, &rows, now)
                 } else {
@@ -222,9 +225,10 @@ impl Session {
         }
     }
 
-    /// Runs `work` in one transaction that holds the write lock from its beginning.
+    /// Runs `work`, which stores so many events, in one transaction that holds the write lock from its beginning.
     fn transaction<T>(
         &mut self,
+        events: usize,
         work: impl FnOnce(&mut SqliteConnection, &Now) -> Result<T, TxError>,
     ) -> Result<T, TxError> {
         self.file.check().map_err(TxError::Refused)?;
@@ -237,6 +241,7 @@ impl Session {
         let in_doubt =
             matches!(&done, Err(TxError::Db(error)) if !is_data(error) && !is_locked(error));
         if !in_doubt {
+            self.checkpointer.committed(&mut conn, events);
             self.conn = Some(conn);
         }
         done

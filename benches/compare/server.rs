@@ -181,10 +181,11 @@ fn percentiles(sorted: &[Duration]) -> String {
     format!("p50 {p50:.1?}, p95 {p95:.1?}, p99 {p99:.1?}")
 }
 
-/// The bytes of a database's file and of its write-ahead log.
+/// The bytes of a database's files: its own, that of its search index, and their write-ahead logs.
 fn size(path: &Path) -> u64 {
-    let log = PathBuf::from(format!("{}-wal", path.display()));
-    [path, &log].iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
+    let files = ["", "-wal", "-search", "-search-wal"];
+    let files = files.map(|suffix| PathBuf::from(format!("{}{suffix}", path.display())));
+    files.iter().filter_map(|file| fs::metadata(file).ok()).map(|found| found.len()).sum()
 }
 
 fn kilobytes(bytes: u64, events: usize) -> f64 {
