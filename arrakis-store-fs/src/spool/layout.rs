@@ -4,6 +4,7 @@
 //! <home>
 //!   config.toml           settings and the ingest key, 0600
 //!   arrakis.db            the embedded store (the server's)
+//!   arrakis.db-search     its search index
 //!   logs/                 the four log files
 //!   queue/
 //!     tmp/                files that are being written
