@@ -132,6 +132,7 @@ async fn sql_allows_exactly_the_changes_of_state_that_the_code_does() {
 async fn each_index_serves_the_query_that_its_comment_holds() {
     let home = Home::new();
     let mut conn = home.beside();
+    fill(&mut conn);
     let schema = include_str!("../../migrations/2026-11-30-000000_foundation/up.sql");
     let mut query = None;
     let mut indexes = 0;
@@ -156,6 +157,26 @@ async fn each_index_serves_the_query_that_its_comment_holds() {
          WHERE type = 'index' AND tbl_name = 'webhook_events' AND sql IS NOT NULL",
     );
     assert_eq!((indexes, declared.len()), (8, 8));
+}
+
+/// A million audit rows of a thousand sessions, nearly all of them settled, and what SQLite counts of them for its
+/// plans.
+fn fill(conn: &mut SqliteConnection) {
+    conn.batch_execute(
+        "PRAGMA synchronous = OFF;
+         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000000)
+         INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, session_id, conversation_id,
+             received_at, request_headers, status, retry_after, discarded_at, metadata, created_at, updated_at)
+         SELECT printf('%08x', n), iif(n % 100 = 0, 'small', 'main'), printf('r%07d', n), x'00',
+             iif(n % 1000 = 0, 'PreCompact', 'PostToolUse'), 's' || (n % 1000), iif(n % 500 = 0, NULL, 'c' || (n % 1000)),
+             '2026-11-24T00:00:00.000000Z', '{}',
+             CASE WHEN n % 997 = 0 THEN 'FAILED' WHEN n % 991 = 0 THEN 'PENDING_RETRY' WHEN n % 983 = 0 THEN 'INVALID'
+                 ELSE 'SUCCESS' END,
+             iif(n % 991 = 0, '2026-11-24T00:00:00.000000Z', NULL), iif(n % 1994 = 0, '2026-11-25', NULL), '{}', '', ''
+         FROM numbers;
+         ANALYZE",
+    )
+    .unwrap();
 }
 
 fn explain(conn: &mut SqliteConnection, query: &str) -> Vec<String> {
