@@ -83,6 +83,7 @@ diesel::table! {
         started_at -> Timestamptz,
         ended_at -> Nullable<Timestamptz>,
         last_event_at -> Timestamptz,
+        last_event_hour -> Timestamptz,
         metadata -> Jsonb,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,

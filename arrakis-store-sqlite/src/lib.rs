@@ -38,6 +38,7 @@ mod feed;
 mod file;
 mod index;
 mod keys;
+mod list;
 mod migrate;
 mod pool;
 mod read;

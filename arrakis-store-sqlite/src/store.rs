@@ -10,9 +10,9 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
-    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
+    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
+    ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
+    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
     SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
@@ -28,7 +28,7 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, index, keys, read, retention, search, spools, work};
+use crate::{archive, documents, feed, index, keys, list, read, retention, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -189,17 +189,13 @@ impl EventReader for SqliteStore {
         self.readers.read("read an event", read).await
     }
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError> {
         if let Some(text) = filter.text.clone() {
             let find =
                 move |conn: &mut _, stop: &_| search::find_events(conn, &text, &filter, page, stop);
             return self.searchers.search("search events", find).await;
         }
-        let list = move |conn: &mut _| read::events(conn, &filter, page);
+        let list = move |conn: &mut _| list::events(conn, &filter, page);
         self.readers.read("list events", list).await
     }
 
@@ -215,12 +211,11 @@ impl EventReader for SqliteStore {
 
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let workspace = workspace.to_owned();
-        let read = move |conn: &mut _| read::conversations(conn, &workspace, page);
-        self.readers.read("list conversations", read).await
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError> {
+        let list = move |conn: &mut _| list::conversations(conn, &filter, page);
+        self.readers.read("list conversations", list).await
     }
 
     async fn search(

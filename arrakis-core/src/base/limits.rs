@@ -221,6 +221,14 @@ pub const ARCHIVE_PAGE_BYTES: u64 = 8 * MIB as u64;
 /// Most items of one page of a store: the cursor goes on, and the ids of a page fit into one statement.
 pub const PAGE_MAX: usize = 10_000;
 
+/// Most rows that a page of a list looks at: where no index serves a filter, a page of what is rare ends there, after
+/// some tens of milliseconds, and says where to go on.
+pub const LIST_LOOKS_MAX: usize = 20_000;
+
+/// Most messages of a conversation that are counted for a list, and most tool uses: long sessions have a few thousand of
+/// either, and a page of fifty of the longest is counted in a tenth of a second.
+pub const COUNTED_MAX: usize = 1000;
+
 /// What a list shows of a raw body, in bytes.
 pub const RAW_PREVIEW_BYTES: usize = 256;
 

@@ -124,11 +124,17 @@ CREATE TABLE conversations (
     started_at    TIMESTAMPTZ NOT NULL,
     ended_at      TIMESTAMPTZ,
     last_event_at TIMESTAMPTZ NOT NULL,
+    last_event_hour TIMESTAMPTZ NOT NULL                 -- the hour of last_event_at, by which lists read
+        GENERATED ALWAYS AS (date_trunc('hour', last_event_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') STORED,
     metadata      JSONB NOT NULL,
     created_at    TIMESTAMPTZ NOT NULL,
     updated_at    TIMESTAMPTZ NOT NULL,
     UNIQUE (workspace, session_id)
 ) WITH (fillfactor = 70);                                -- each event of a session updates its row
+
+-- An event moves its conversation here only if it is the first of its hour: all other updates stay in their page and
+-- write no index.
+CREATE INDEX conversations_latest ON conversations (workspace, last_event_hour);
 
 CREATE TABLE messages (
     id              UUID PRIMARY KEY,
