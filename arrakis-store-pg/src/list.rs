@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 
-use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::Form;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::base::limits::{COUNTED_MAX, PAGE_MAX};
@@ -14,15 +13,15 @@ use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::adapter::{EventIndex, event_page, page_rows};
 use arrakis_core::record::store::{
     ConversationCursor, ConversationFilter, ConversationPage, ConversationSummary,
-    DEFAULT_WORKSPACE, EventFilter, EventPage, EventSummary, Page, directory,
+    DEFAULT_WORKSPACE, EventFilter, EventPage, EventSummary, Page, directory, hour_of,
 };
 use arrakis_core::session::conversation::{Conversation, MessageCounts, TwoSides};
-use diesel::dsl::sql;
-use diesel::expression::BoxableExpression;
+use diesel::dsl::{AsExprOf, sql};
+use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::pg::Pg;
-use diesel::sql_types::{Array, BigInt, Bool, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -142,26 +141,22 @@ fn where_all<'a>(mut query: Events<'a>, rest: &EventFilter) -> Events<'a> {
 /// That the metadata of a row stand in a wrapper.
 const WRAPPED: &str = "jsonb_exists(metadata, '$json')";
 
-type Condition<T> = Box<dyn BoxableExpression<T, Pg, SqlType = Bool> + Send>;
+/// A condition on SQL with one value in it.
+type Condition = SqlLiteral<Bool, UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, Text>>>;
 
 /// That a comparison is true. No index is chosen for it.
-fn is<T: 'static>(compared: &str, value: &str) -> Condition<T> {
+fn is(compared: &str, value: &str) -> Condition {
     let value = shown(value).into_owned();
-    Box::new(sql::<Bool>(&format!("(({compared}")).bind::<Text, _>(value).sql(") IS TRUE)"))
+    sql::<Bool>(&format!("(({compared}")).bind::<Text, _>(value).sql(") IS TRUE)")
 }
 
 /// That a path is this directory, or is below it.
-pub(crate) fn is_within<T: 'static>(path: &str, project: &str) -> Condition<T> {
-    let directory = shown(directory(project)).into_owned();
-    let [unix, windows] = ['/', '\\'].map(|separator| format!("{directory}{separator}"));
-    let condition = sql::<Bool>(&format!("(({path} = "))
-        .bind::<Text, _>(directory)
-        .sql(&format!(" OR starts_with({path}, "))
-        .bind::<Text, _>(unix)
-        .sql(&format!(") OR starts_with({path}, "))
-        .bind::<Text, _>(windows)
-        .sql(")) IS TRUE)");
-    Box::new(condition)
+pub(crate) fn is_within(path: &str, project: &str) -> Condition {
+    let begins = |end: &str| format!("starts_with({path} || '{end}', d || '{end}')");
+    let (unix, windows) = (begins("/"), begins("\\"));
+    sql::<Bool>(&format!("((SELECT {unix} OR {windows} FROM (SELECT "))
+        .bind::<Text, _>(shown(directory(project)).into_owned())
+        .sql(" AS d) AS p) IS TRUE)")
 }
 
 /// Conversations, those of the latest events first. They are read by the hours of these, and sorted within.
@@ -178,10 +173,13 @@ pub(crate) async fn conversations(
     if let Some(project) = &filter.project {
         let last = in_order().select((last_event_at, id)).offset(last_look(page)).limit(1);
         let last: Option<(At, Uuid)> = last.get_result(conn).await.optional()?;
-        end = last.map(|(at, id)| ConversationCursor { at: at.0, id });
+        end = last.map(|(at, last)| ConversationCursor { at: at.0, id: last });
         query = query.filter(is_within("project_path", project));
         if let Some(end) = end {
-            query = query.filter(last_event_hour.ge(hour(end.at))).filter(at_or_before(">=", end));
+            let (at, end) = (end.at, end.id);
+            query = query.filter(last_event_hour.ge(At(hour_of(at))));
+            query = query.filter(last_event_at.ge(At(at)));
+            query = query.filter(last_event_at.gt(At(at)).or(id.ge(end)));
         }
     }
     let query = query.select(ConversationRow::as_select()).limit(page_rows(page.limit));
@@ -192,7 +190,7 @@ pub(crate) async fn conversations(
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let messages = count(conn, &ids, MESSAGES).await?;
     let tool_uses = count(conn, &ids, TOOL_USES).await?;
-    let counts = |counts: &HashMap<Uuid, Counts>, id| counts.get(&id).copied().unwrap_or_default();
+    let counts = |of: &HashMap<Uuid, Counts>, one: Uuid| of.get(&one).copied().unwrap_or_default();
     let found = rows.into_iter().map(|row| {
         let (messages, tool_uses) = (counts(&messages, row.id), counts(&tool_uses, row.id));
         Ok(summary(row.into_value()?, messages, tool_uses))
@@ -207,34 +205,21 @@ fn of_workspace(
     filter: &ConversationFilter,
     after: Option<ConversationCursor>,
 ) -> conversations::BoxedQuery<'_, Pg> {
-    use conversations::{last_event_at, last_event_hour, table, workspace};
+    use conversations::{id, last_event_at, last_event_hour, table, workspace};
     let mut query = table.into_boxed().filter(workspace.eq(shown(&filter.workspace)));
     if let Some(since) = filter.since {
-        query = query.filter(last_event_hour.ge(hour(since))).filter(last_event_at.ge(At(since)));
+        query = query.filter(last_event_hour.ge(At(hour_of(since)))).filter(last_event_at.ge(At(since)));
     }
     if let Some(until) = filter.until {
-        query = query.filter(last_event_hour.le(hour(until))).filter(last_event_at.lt(At(until)));
+        query = query.filter(last_event_hour.le(At(hour_of(until)))).filter(last_event_at.lt(At(until)));
     }
     if let Some(after) = after {
-        query = query.filter(last_event_hour.le(hour(after.at))).filter(at_or_before("<", after));
+        let (at, after) = (after.at, after.id);
+        query = query.filter(last_event_hour.le(At(hour_of(at))));
+        query = query.filter(last_event_at.le(At(at)));
+        query = query.filter(last_event_at.lt(At(at)).or(id.lt(after)));
     }
     query
-}
-
-/// The hour that a moment is in.
-fn hour(at: Timestamp) -> At {
-    const HOUR_MICROS: i64 = 3_600_000_000;
-    At(Timestamp::from_micros(at.as_micros().div_euclid(HOUR_MICROS).saturating_mul(HOUR_MICROS)))
-}
-
-/// How a conversation's place compares with a cursor.
-fn at_or_before(compared: &str, cursor: ConversationCursor) -> Condition<conversations::table> {
-    let condition = sql::<Bool>(&format!("(last_event_at, id) {compared} ("))
-        .bind::<Timestamptz, _>(At(cursor.at))
-        .sql(", ")
-        .bind::<diesel::sql_types::Uuid, _>(cursor.id)
-        .sql(")");
-    Box::new(condition)
 }
 
 /// What a list shows of a conversation.

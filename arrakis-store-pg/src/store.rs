@@ -351,6 +351,16 @@ impl KeyStore for PgStore {
             })
             .await
     }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let uses = Arc::new(uses);
+        self.pool
+            .write("note when keys were used", move |conn| {
+                let uses = Arc::clone(&uses);
+                async move { Ok(keys::note_uses(conn, &uses).await?) }.boxed()
+            })
+            .await
+    }
 }
 
 #[async_trait]
@@ -376,6 +386,35 @@ impl SpoolReports for PgStore {
             .read("list spools", move |conn| {
                 let workspace = workspace.clone();
                 async move { Ok(spools::list(conn, &workspace, limit).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn spool_history(
+        &self,
+        workspace: &str,
+        spool: Uuid,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.pool
+            .read("read the history of a spool", move |conn| {
+                let workspace = workspace.clone();
+                async move { Ok(spools::history(conn, &workspace, spool, since, until).await?) }
+                    .boxed()
+            })
+            .await
+    }
+
+    async fn prune_spool_history(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        self.pool
+            .write("prune the history of spools", move |conn| {
+                async move { Ok(spools::prune(conn, before, limit).await?) }.boxed()
             })
             .await
     }

@@ -12,8 +12,8 @@ use arrakis_core::record::store::{
     EventPage, EventSummary, Page, directory,
 };
 use arrakis_core::session::conversation::{MessageCounts, TwoSides};
-use diesel::dsl::sql;
-use diesel::expression::BoxableExpression;
+use diesel::dsl::{AsExprOf, sql};
+use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Bool, Text};
@@ -120,31 +120,21 @@ fn where_all<'a>(mut query: Events<'a>, rest: &EventFilter) -> Events<'a> {
     }
 }
 
-type Condition<T> = Box<dyn BoxableExpression<T, Sqlite, SqlType = Bool>>;
+/// A condition on SQL with one value in it.
+type Condition = SqlLiteral<Bool, UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, Text>>>;
 
 /// That a comparison is true. No index is chosen for it.
-fn is<T: 'static>(compared: &str, value: String) -> Condition<T> {
-    Box::new(sql::<Bool>(&format!("({compared}")).bind::<Text, _>(value).sql(") IS TRUE"))
+fn is(compared: &str, value: String) -> Condition {
+    sql::<Bool>(&format!("(({compared}")).bind::<Text, _>(value).sql(") IS TRUE)")
 }
 
 /// That a path is this directory, or is below it.
-pub(crate) fn is_within<T: 'static>(path: &str, project: &str) -> Condition<T> {
-    let directory = directory(project);
-    // What begins with a directory and a separator comes before what has the next character there.
-    let [slash, next, backslash, after] =
-        ["/", "0", "\\", "]"].map(|end| format!("{directory}{end}"));
-    let condition = sql::<Bool>(&format!("({path} = "))
-        .bind::<Text, _>(directory.to_owned())
-        .sql(&format!(" OR ({path} >= "))
-        .bind::<Text, _>(slash)
-        .sql(&format!(" AND {path} < "))
-        .bind::<Text, _>(next)
-        .sql(&format!(") OR ({path} >= "))
-        .bind::<Text, _>(backslash)
-        .sql(&format!(" AND {path} < "))
-        .bind::<Text, _>(after)
-        .sql(")) IS TRUE");
-    Box::new(condition)
+pub(crate) fn is_within(path: &str, project: &str) -> Condition {
+    let begins = |end: &str| format!("substr({path} || '{end}', 1, length(d) + 1) = d || '{end}'");
+    let (unix, windows) = (begins("/"), begins("\\"));
+    sql::<Bool>(&format!("((SELECT {unix} OR {windows} FROM (SELECT "))
+        .bind::<Text, _>(directory(project).to_owned())
+        .sql(" AS d)) IS TRUE)")
 }
 
 /// Conversations, those of the latest events first.
@@ -163,7 +153,9 @@ pub(crate) fn conversations(
         end = last.map(|(at, last)| cursor(&at, &last)).transpose()?;
         query = query.filter(is_within("project_path", project));
         if let Some(end) = end {
-            query = query.filter(at_or_before(">=", end));
+            let (at, end) = (end.at.to_string(), end.id.to_string());
+            query = query.filter(last_event_at.ge(at.clone()));
+            query = query.filter(last_event_at.gt(at).or(id.ge(end)));
         }
     }
     let rows: Vec<ConversationRow<'_>> =
@@ -180,7 +172,7 @@ fn of_workspace(
     filter: &ConversationFilter,
     after: Option<ConversationCursor>,
 ) -> conversations::BoxedQuery<'_, Sqlite> {
-    use conversations::{last_event_at, table, workspace};
+    use conversations::{id, last_event_at, table, workspace};
     let mut query = table.into_boxed().filter(workspace.eq(&filter.workspace));
     if let Some(since) = filter.since {
         query = query.filter(last_event_at.ge(since.to_string()));
@@ -189,19 +181,11 @@ fn of_workspace(
         query = query.filter(last_event_at.lt(until.to_string()));
     }
     if let Some(after) = after {
-        query = query.filter(at_or_before("<", after));
+        let (at, after) = (after.at.to_string(), after.id.to_string());
+        query = query.filter(last_event_at.le(at.clone()));
+        query = query.filter(last_event_at.lt(at).or(id.lt(after)));
     }
     query
-}
-
-/// How a conversation's place compares with a cursor.
-fn at_or_before(compared: &str, cursor: ConversationCursor) -> Condition<conversations::table> {
-    let condition = sql::<Bool>(&format!("(last_event_at, id) {compared} ("))
-        .bind::<Text, _>(cursor.at.to_string())
-        .sql(", ")
-        .bind::<Text, _>(cursor.id.to_string())
-        .sql(")");
-    Box::new(condition)
 }
 
 fn cursor(at: &str, id: &str) -> QueryResult<ConversationCursor> {

@@ -348,6 +348,11 @@ impl KeyStore for SqliteStore {
         let revoke = move |conn: &mut _, _: &_| Ok(keys::revoke(conn, &id, now)?);
         self.writer.run("revoke a key", revoke).await
     }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let note = move |conn: &mut _, _: &_| Ok(keys::note_uses(conn, &uses)?);
+        self.writer.run("note when keys were used", note).await
+    }
 }
 
 #[async_trait]
@@ -366,6 +371,27 @@ impl SpoolReports for SqliteStore {
     async fn spools(&self, workspace: &str, limit: usize) -> Result<Vec<HeardSpool>, StoreError> {
         let workspace = workspace.to_owned();
         self.readers.read("list spools", move |conn| spools::list(conn, &workspace, limit)).await
+    }
+
+    async fn spool_history(
+        &self,
+        workspace: &str,
+        spool: Uuid,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        let read = move |conn: &mut _| spools::history(conn, &workspace, spool, since, until);
+        self.readers.read("read the history of a spool", read).await
+    }
+
+    async fn prune_spool_history(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        let prune = move |conn: &mut _, _: &_| Ok(spools::prune(conn, before, limit)?);
+        self.writer.run("prune the history of spools", prune).await
     }
 }
 

@@ -157,6 +157,9 @@ pub const SPOOL_MAX_BYTES: u64 = 10 * 1024 * MIB as u64;
 /// fill the store.
 pub const SPOOLS_MAX: usize = 10_000;
 
+/// How long the hourly history of a spool is kept: a quarter of a year shows what changed with a version.
+pub const SPOOL_HISTORY_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+
 /// Longest report of a spool, in bytes: it is a request header, and proxies take 8 KiB of all of them
 /// together.
 pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;

@@ -260,7 +260,8 @@ CREATE TABLE api_keys (
     workspace  TEXT NOT NULL,
     hash       BYTEA NOT NULL,
     created_at TIMESTAMPTZ NOT NULL,
-    revoked_at TIMESTAMPTZ
+    revoked_at TIMESTAMPTZ,
+    last_used_at TIMESTAMPTZ                              -- to the minute
 );
 
 -- The newest report of each spool, as its drainer gave it: one row a machine and user.
@@ -271,3 +272,15 @@ CREATE TABLE spools (
     report    TEXT NOT NULL,                             -- JSON; read whole, never searched
     PRIMARY KEY (workspace, spool_id)
 );
+
+-- The report of each spool that was heard last in each hour. It goes with its spool, or after 90 days.
+CREATE TABLE spool_hours (
+    workspace TEXT NOT NULL,
+    spool_id  UUID NOT NULL,
+    hour      TIMESTAMPTZ NOT NULL,
+    heard_at  TIMESTAMPTZ NOT NULL,
+    report    TEXT NOT NULL,                             -- JSON; read whole, never searched
+    PRIMARY KEY (workspace, spool_id, hour)
+);
+
+CREATE INDEX spool_hours_hour ON spool_hours (hour);

@@ -21,6 +21,7 @@ use std::time::Duration;
 use arrakis_core::base::clock::Clock;
 use arrakis_core::base::heavy::HeavyPool;
 use arrakis_core::record::ingest::Ingest;
+use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
@@ -57,6 +58,8 @@ pub struct ServerConfig {
     pub shutdown: CancellationToken,
     /// Keeps what drainers tell of their spools; in memory unless told otherwise.
     pub spools: Arc<dyn SpoolReports>,
+    /// Remembers which keys were used, for the job that writes it down.
+    pub key_uses: Arc<KeyUses>,
 }
 
 impl Default for ServerConfig {
@@ -68,6 +71,7 @@ impl Default for ServerConfig {
             store_timeout: Duration::from_secs(30),
             shutdown: CancellationToken::new(),
             spools: Arc::new(MemorySpoolReports::default()),
+            key_uses: Arc::default(),
         }
     }
 }
@@ -111,7 +115,13 @@ impl ServerState {
     ) -> Self {
         let heavy = HeavyPool::default();
         Self(Arc::new(Inner {
-            authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
+            authenticator: Authenticator::new(
+                keys,
+                config.ingest_keys,
+                config.store_timeout,
+                Arc::clone(&clock),
+                config.key_uses,
+            ),
             ingest: Ingest::new(Arc::clone(&store), redactor, Arc::clone(&clock)),
             clock,
             budget: Budget::new(heavy.clone()),

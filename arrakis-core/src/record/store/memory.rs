@@ -559,6 +559,16 @@ impl KeyStore for MemoryStore {
         key.revoked_at.get_or_insert(now);
         Ok(true)
     }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for (id, at) in uses {
+            if let Some(key) = state.keys.get_mut(&id) {
+                key.last_used_at = key.last_used_at.max(Some(at));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a text with these words is found by a search for those.

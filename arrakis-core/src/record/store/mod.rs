@@ -31,7 +31,7 @@ pub use search::{
     HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,
     SearchPageBuilder,
 };
-pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
+pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports, hour_of};
 pub use write::{
     Admission, AdmissionKind, Claim, EventStore, FIRST_RETRY_DELAY, ID_CONFLICT, Verdict,
 };
