@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod client_ip;
 mod error;
+mod events;
 mod ingest;
 mod listen;
 mod live;
@@ -37,7 +38,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use listen::{ServeConfig, bind, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
+use crate::wire::{BATCH_PATH, EVENT_PATH, EVENTS_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
 use auth::Authenticator;
 use body::Budget;
 use error::HttpError;
@@ -141,6 +142,7 @@ pub fn router(state: ServerState) -> Router {
     Router::new()
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
+        .route(EVENTS_PATH, get(events::list))
         .route(LIVE_PATH, get(live::stream))
         .route(SEARCH_PATH, get(search::find))
         .route(SPOOLS_PATH, get(spools::list).post(spools::report))
