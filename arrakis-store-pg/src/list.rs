@@ -152,11 +152,12 @@ fn is(compared: &str, value: &str) -> Condition {
 
 /// That a path is this directory, or is below it.
 pub(crate) fn is_within(path: &str, project: &str) -> Condition {
-    let begins = |end: &str| format!("starts_with({path} || '{end}', d || '{end}')");
-    let (unix, windows) = (begins("/"), begins("\\"));
-    sql::<Bool>(&format!("((SELECT {unix} OR {windows} FROM (SELECT "))
-        .bind::<Text, _>(shown(directory(project)).into_owned())
-        .sql(" AS d) AS p) IS TRUE)")
+    let directory = shown(directory(project)).into_owned();
+    let length = directory.chars().count();
+    let rest = format!("substr({path}, {}, 1) IN ('', '/', '\\')", length + 1);
+    sql::<Bool>(&format!("(({rest} AND substr({path}, 1, {length}) = "))
+        .bind::<Text, _>(directory)
+        .sql(") IS TRUE)")
 }
 
 /// Conversations, those of the latest events first. They are read by the hours of these, and sorted within.

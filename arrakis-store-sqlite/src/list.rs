@@ -130,11 +130,12 @@ fn is(compared: &str, value: String) -> Condition {
 
 /// That a path is this directory, or is below it.
 pub(crate) fn is_within(path: &str, project: &str) -> Condition {
-    let begins = |end: &str| format!("substr({path} || '{end}', 1, length(d) + 1) = d || '{end}'");
-    let (unix, windows) = (begins("/"), begins("\\"));
-    sql::<Bool>(&format!("((SELECT {unix} OR {windows} FROM (SELECT "))
-        .bind::<Text, _>(directory(project).to_owned())
-        .sql(" AS d)) IS TRUE)")
+    let directory = directory(project).to_owned();
+    let length = directory.chars().count();
+    let rest = format!("substr({path}, {}, 1) IN ('', '/', '\\')", length + 1);
+    sql::<Bool>(&format!("(({rest} AND substr({path}, 1, {length}) = "))
+        .bind::<Text, _>(directory)
+        .sql(") IS TRUE)")
 }
 
 /// Conversations, those of the latest events first.
@@ -261,4 +262,61 @@ fn count(conn: &mut SqliteConnection, conversation: &str, counted: &str) -> Quer
 /// How many items a page has at most.
 pub(crate) fn limit(page: Page) -> i64 {
     i64::try_from(page.limit.min(PAGE_MAX)).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrakis_core::record::audit::EventStatus;
+
+    use super::*;
+    use crate::search::tests::plans;
+
+    #[test]
+    fn a_page_goes_through_one_index_whatever_else_is_asked_for() {
+        let text = |text: &str| Some(text.to_owned());
+        let any = || EventFilter { host: text("h"), project: text("/p"), ..EventFilter::default() };
+        let status = Some(EventStatus::Failed);
+        let workspace = text("main");
+        let request = "r".parse().ok();
+        for (filter, index) in [
+            (EventFilter { workspace: workspace.clone(), ..any() }, "webhook_events_workspace"),
+            (EventFilter { event_type: text("t"), workspace, ..any() }, "webhook_events_type"),
+            (EventFilter { status, event_type: text("t"), ..any() }, "webhook_events_status"),
+            (EventFilter { session_id: text("s"), status, ..any() }, "webhook_events_session"),
+            (
+                EventFilter { workspace: text("main"), request_id: request, ..any() },
+                "webhook_events_request",
+            ),
+            (any(), "sqlite_autoindex_webhook_events_1"),
+        ] {
+            let page = Page::after(Uuid::max(), 9);
+            let plans = plans(|conn| {
+                events(conn, &filter, page).unwrap();
+            });
+            assert_eq!(plans.len(), 2, "{plans:?}");
+            for plan in plans {
+                assert!(plan.contains(&format!("INDEX {index} ")), "{index}: {plan}");
+                assert!(!plan.contains("B-TREE"), "{plan}");
+            }
+        }
+    }
+
+    #[test]
+    fn conversations_come_from_the_index_in_their_order() {
+        let filter = ConversationFilter {
+            project: Some("/p".to_owned()),
+            since: Some(Timestamp::EPOCH),
+            ..ConversationFilter::new("main")
+        };
+        let after = ConversationCursor { at: Timestamp::EPOCH, id: Uuid::max() };
+        for page in [Page::first(9), Page::after(after, 9)] {
+            let plans = plans(|conn| {
+                conversations(conn, &filter, page).unwrap();
+            });
+            for plan in plans {
+                assert!(plan.contains("INDEX conversations_latest "), "{plan}");
+                assert!(!plan.contains("B-TREE"), "{plan}");
+            }
+        }
+    }
 }

@@ -226,11 +226,11 @@ pub const PAGE_MAX: usize = 10_000;
 
 /// Most rows that a page of a list looks at: where no index serves a filter, a page of what is rare ends there, after
 /// some tens of milliseconds, and says where to go on.
-pub const LIST_LOOKS_MAX: usize = 20_000;
+pub const LIST_LOOKS_MAX: usize = 10_000;
 
-/// Most messages of a conversation that are counted for a list, and most tool uses: long sessions have a few thousand of
-/// either, and a page of fifty of the longest is counted in a tenth of a second.
-pub const COUNTED_MAX: usize = 1000;
+/// Most messages of a conversation that are counted for a list, and most tool uses. Most conversations have fewer, and a
+/// page of fifty that have more is counted in a tenth of a second.
+pub const COUNTED_MAX: usize = 500;
 
 /// What a list shows of a raw body, in bytes.
 pub const RAW_PREVIEW_BYTES: usize = 256;

@@ -2,7 +2,7 @@
 //!
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
 //! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
-//! `endReason`, `messageCount` and `toolUseCount`, the one with the latest event first. One conversation is
+//! `endReason`, `messageCount`, `toolUseCount` and `countsCapped` (whether there may be more of either), the one with the latest event first. One conversation is
 //! such an object with more fields, each list oldest first:
 //!
 //! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
