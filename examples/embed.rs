@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let report = drainer.run(Until::NothingDue, &CancellationToken::new()).await;
     println!("delivered {}", report.delivered);
 
-    let mut events = store.events(EventFilter::default(), Page::first(10)).await?;
+    let mut events = store.events(EventFilter::default(), Page::first(10)).await?.events;
     // Events of one delivery are received at the same time, so a list has them in any order.
     events.sort_by_key(EventSummary::captured_at);
     for event in events {

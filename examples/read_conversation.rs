@@ -11,7 +11,9 @@ use std::sync::Arc;
 use arrakis_core::base::clock::{Clock, SystemClock};
 use arrakis_core::base::envelope::Source;
 use arrakis_core::record::ingest::Ingest;
-use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page};
+use arrakis_core::record::store::{
+    ConversationFilter, DEFAULT_WORKSPACE, EventReader, EventStore, MemoryStore, Page,
+};
 use arrakis_core::session::price;
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::{SliceConfig, Slicer, TranscriptFile};
@@ -64,7 +66,8 @@ async fn take_in(ingest: &Ingest, path: String, text: &[u8]) -> Result<(), Box<d
 }
 
 async fn show(reader: &dyn EventReader) -> Result<(), Box<dyn Error>> {
-    for summary in reader.conversations(DEFAULT_WORKSPACE, Page::first(10)).await? {
+    let all = ConversationFilter::new(DEFAULT_WORKSPACE);
+    for summary in reader.conversations(all, Page::first(10)).await?.conversations {
         let session = &summary.conversation.session_id;
         let Some(found) = reader.conversation(DEFAULT_WORKSPACE, session).await? else { continue };
         let title = found.conversation.title.as_ref().map_or("", |title| &title.value);

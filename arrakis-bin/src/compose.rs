@@ -12,6 +12,7 @@ use arrakis_core::delivery::layers::{DeliveryConfig, EnvelopeMap, MapEnvelopes, 
 use arrakis_core::delivery::receiver;
 use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
+use arrakis_core::record::job::key_uses::{KeyUseJob, KeyUses};
 use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::store::{
@@ -173,6 +174,7 @@ pub async fn run_server(
     serving: ServeConfig,
     shutdown: CancellationToken,
 ) {
+    let key_uses = Arc::<KeyUses>::default();
     let server = ServerConfig {
         trusted_proxies: config.trusted_proxies.clone(),
         ingest_keys: KEY_VARIABLES
@@ -182,6 +184,7 @@ pub async fn run_server(
             .collect(),
         shutdown: shutdown.clone(),
         spools: Arc::<dyn Store>::clone(&store),
+        key_uses: Arc::clone(&key_uses),
         ..ServerConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -194,15 +197,21 @@ pub async fn run_server(
     );
     let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
     let (events, policy) = (Arc::<dyn Store>::clone(&store), config.retention.clone());
-    let prune = PruneJob::new(events, Arc::clone(&clock), policy);
+    let prune = PruneJob::new(events, Arc::clone(&clock), policy)
+        .with_spools(Arc::<dyn Store>::clone(&store));
+    let key_uses = KeyUseJob::new(Arc::<dyn Store>::clone(&store), key_uses);
     let retry = RetryJob::new(store, clock, Arc::new(RetrySchedule::default()));
     let stopped = shutdown.clone().cancelled_owned();
     tokio::join!(
         serve(listener, router(state), serving, stopped),
         retry.run(&shutdown),
         index.run(&shutdown),
-        prune.run(&shutdown)
+        prune.run(&shutdown),
+        key_uses.run(&shutdown)
     );
+    if let Err(error) = key_uses.run_once().await {
+        tracing::warn!(target: "arrakis::server", %error, "when keys were last used is not kept");
+    }
 }
 
 /// What the drainers of a process have in common on the way to the receivers: above all what they know of

@@ -13,7 +13,7 @@ use diesel::sql_types::{BigInt, Bool};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::read::limit;
+use crate::list::limit;
 use crate::row::{ArrivalRow, ConversationRow, MessageRow, State, SubagentRow, ToolUseRow, shown};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
 

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::TxError;
+use crate::list::is_within;
 use crate::index::{in_bucket, off_the_runtime};
 use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
@@ -282,19 +283,11 @@ impl<'a> Query<'a> {
 
 /// The conversations that the filter's project has.
 fn in_project(filter: &SearchFilter) -> conversations::BoxedQuery<'_, Pg> {
-    let directory = filter.directory().map(shown).unwrap_or_default();
-    let [unix, windows] = ['/', '\\'].map(|separator| format!("{directory}{separator}"));
-    let of_project = sql::<Bool>("(project_path = ")
-        .bind::<Text, _>(directory)
-        .sql(" OR starts_with(project_path, ")
-        .bind::<Text, _>(unix)
-        .sql(") OR starts_with(project_path, ")
-        .bind::<Text, _>(windows)
-        .sql("))");
+    let project = filter.project.as_deref().unwrap_or_default();
     conversations::table
         .filter(conversations::workspace.eq(shown(&filter.workspace)))
-        .filter(of_project)
         .into_boxed()
+        .filter(is_within("project_path", project))
 }
 
 /// Reads a few candidates, and keeps what is to be found, each with its place in the index.

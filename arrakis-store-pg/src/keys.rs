@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use crate::row::{At, digest, parse};
 use crate::schema::api_keys;
 
-type KeyRow = (String, String, String, String, Vec<u8>, At, Option<At>);
+type KeyRow = (String, String, String, String, Vec<u8>, At, Option<At>, Option<At>);
 
 /// Adds a key.
 pub(crate) async fn create(conn: &mut AsyncPgConnection, key: &ApiKey) -> QueryResult<()> {
@@ -23,6 +23,7 @@ pub(crate) async fn create(conn: &mut AsyncPgConnection, key: &ApiKey) -> QueryR
             api_keys::hash.eq(&key.hash.as_bytes()[..]),
             api_keys::created_at.eq(At(key.created_at)),
             api_keys::revoked_at.eq(key.revoked_at.map(At)),
+            api_keys::last_used_at.eq(key.last_used_at.map(At)),
         ))
         .execute(conn)
         .await?;
@@ -55,12 +56,29 @@ pub(crate) async fn revoke(
     diesel::select(diesel::dsl::exists(api_keys::table.find(id))).get_result(conn).await
 }
 
-fn key((id, name, scope, workspace, hash, created_at, revoked_at): KeyRow) -> QueryResult<ApiKey> {
+/// Notes when keys were used, unless a later use is known.
+pub(crate) async fn note_uses(
+    conn: &mut AsyncPgConnection,
+    uses: &[(String, Timestamp)],
+) -> QueryResult<()> {
+    for (id, at) in uses {
+        let is_later = api_keys::last_used_at.is_null().or(api_keys::last_used_at.lt(At(*at)));
+        diesel::update(api_keys::table.find(id).filter(is_later))
+            .set(api_keys::last_used_at.eq(At(*at)))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+fn key(row: KeyRow) -> QueryResult<ApiKey> {
+    let (id, name, scope, workspace, hash, created_at, revoked_at, last_used_at) = row;
     let hash: Digest = digest("hash", &hash)?;
     Ok(ApiKey {
         scope: parse("scope", &scope)?,
         created_at: created_at.0,
         revoked_at: revoked_at.map(|at| at.0),
+        last_used_at: last_used_at.map(|at| at.0),
         id,
         name,
         workspace,

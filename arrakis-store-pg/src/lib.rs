@@ -38,6 +38,7 @@ mod error;
 mod feed;
 mod index;
 mod keys;
+mod list;
 mod migrate;
 mod pool;
 mod read;

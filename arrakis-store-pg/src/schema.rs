@@ -83,6 +83,7 @@ diesel::table! {
         started_at -> Timestamptz,
         ended_at -> Nullable<Timestamptz>,
         last_event_at -> Timestamptz,
+        last_event_hour -> Timestamptz,
         metadata -> Jsonb,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
@@ -162,6 +163,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    spool_hours (workspace, spool_id, hour) {
+        workspace -> Text,
+        spool_id -> Uuid,
+        hour -> Timestamptz,
+        heard_at -> Timestamptz,
+        report -> Text,
+    }
+}
+
+diesel::table! {
     subagents (id) {
         id -> Uuid,
         workspace -> Text,
@@ -184,6 +195,7 @@ diesel::table! {
         hash -> Binary,
         created_at -> Timestamptz,
         revoked_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
     }
 }
 

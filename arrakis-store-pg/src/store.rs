@@ -10,9 +10,9 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
-    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention,
+    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
+    ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
+    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention,
     SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
@@ -29,7 +29,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, index, keys, migrate, read, retention, spools, work};
+use crate::{archive, documents, index, keys, list, migrate, read, retention, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -185,11 +185,7 @@ impl EventReader for PgStore {
             .await
     }
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError> {
         let (connections, what) = match filter.text {
             Some(_) => (&self.searches, "search events"),
             None => (&self.pool, "list events"),
@@ -197,7 +193,7 @@ impl EventReader for PgStore {
         connections
             .read(what, move |conn| {
                 let filter = filter.clone();
-                async move { Ok(read::events(conn, &filter, page).await?) }.boxed()
+                async move { Ok(list::events(conn, &filter, page).await?) }.boxed()
             })
             .await
     }
@@ -218,14 +214,13 @@ impl EventReader for PgStore {
 
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let workspace = workspace.to_owned();
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError> {
         self.pool
             .read("list conversations", move |conn| {
-                let workspace = workspace.clone();
-                async move { Ok(read::conversations(conn, &workspace, page).await?) }.boxed()
+                let filter = filter.clone();
+                async move { Ok(list::conversations(conn, &filter, page).await?) }.boxed()
             })
             .await
     }
@@ -356,6 +351,16 @@ impl KeyStore for PgStore {
             })
             .await
     }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let uses = Arc::new(uses);
+        self.pool
+            .write("note when keys were used", move |conn| {
+                let uses = Arc::clone(&uses);
+                async move { Ok(keys::note_uses(conn, &uses).await?) }.boxed()
+            })
+            .await
+    }
 }
 
 #[async_trait]
@@ -381,6 +386,35 @@ impl SpoolReports for PgStore {
             .read("list spools", move |conn| {
                 let workspace = workspace.clone();
                 async move { Ok(spools::list(conn, &workspace, limit).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn spool_history(
+        &self,
+        workspace: &str,
+        spool: Uuid,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.pool
+            .read("read the history of a spool", move |conn| {
+                let workspace = workspace.clone();
+                async move { Ok(spools::history(conn, &workspace, spool, since, until).await?) }
+                    .boxed()
+            })
+            .await
+    }
+
+    async fn prune_spool_history(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        self.pool
+            .write("prune the history of spools", move |conn| {
+                async move { Ok(spools::prune(conn, before, limit).await?) }.boxed()
             })
             .await
     }

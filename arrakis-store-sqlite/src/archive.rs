@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::BigInt;
 
-use crate::read::limit;
+use crate::list::limit;
 use crate::row::{ArrivalRow, ConversationRow, MessageRow, SubagentRow, ToolUseRow};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
 

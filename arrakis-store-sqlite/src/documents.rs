@@ -23,6 +23,7 @@ use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
 use crate::error::TxError;
+use crate::list::is_within;
 use crate::pool::Stop;
 use crate::row::{ConversationRow, MessageRow, ToolUseRow, readable, time};
 use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
@@ -180,16 +181,9 @@ impl Query {
 
 /// The conversations that the filter's project has.
 fn in_project(filter: &SearchFilter) -> conversations::BoxedQuery<'_, Sqlite> {
-    use conversations::{project_path, table, workspace};
-    let directory = filter.directory().unwrap_or_default();
-    let mut of_project = table.into_boxed();
-    // What begins with a directory and a separator comes before what has the next character there.
-    let [slash, next] = ["/", "0"].map(|end| format!("{directory}{end}"));
-    let [backslash, after] = ["\\", "]"].map(|end| format!("{directory}{end}"));
-    let below = project_path.ge(slash).and(project_path.lt(next));
-    let below_windows = project_path.ge(backslash).and(project_path.lt(after));
-    of_project =
-        of_project.filter(project_path.eq(directory).or(below).or(below_windows).assume_not_null());
+    use conversations::{table, workspace};
+    let project = filter.project.as_deref().unwrap_or_default();
+    let of_project = table.into_boxed().filter(is_within("project_path", project));
     of_project.filter(workspace.eq(&filter.workspace))
 }
 

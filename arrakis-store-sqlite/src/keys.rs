@@ -9,7 +9,8 @@ use diesel::result::QueryResult;
 use crate::row::{digest, maybe_time, parse, time};
 use crate::schema::api_keys;
 
-type KeyRow = (String, String, String, String, Vec<u8>, String, Option<String>);
+type KeyRow =
+    (String, String, String, String, Vec<u8>, String, Option<String>, Option<String>);
 
 /// Adds a key.
 pub(crate) fn create(conn: &mut SqliteConnection, key: &ApiKey) -> QueryResult<()> {
@@ -22,6 +23,7 @@ pub(crate) fn create(conn: &mut SqliteConnection, key: &ApiKey) -> QueryResult<(
             api_keys::hash.eq(&key.hash.as_bytes()[..]),
             api_keys::created_at.eq(key.created_at.to_string()),
             api_keys::revoked_at.eq(key.revoked_at.map(|at| at.to_string())),
+            api_keys::last_used_at.eq(key.last_used_at.map(|at| at.to_string())),
         ))
         .execute(conn)?;
     Ok(())
@@ -48,12 +50,29 @@ pub(crate) fn revoke(conn: &mut SqliteConnection, id: &str, now: Timestamp) -> Q
     diesel::select(diesel::dsl::exists(api_keys::table.find(id))).get_result(conn)
 }
 
-fn key((id, name, scope, workspace, hash, created_at, revoked_at): KeyRow) -> QueryResult<ApiKey> {
+/// Notes when keys were used, unless a later use is known.
+pub(crate) fn note_uses(
+    conn: &mut SqliteConnection,
+    uses: &[(String, Timestamp)],
+) -> QueryResult<()> {
+    for (id, at) in uses {
+        let at = at.to_string();
+        let is_later = api_keys::last_used_at.is_null().or(api_keys::last_used_at.lt(at.clone()));
+        diesel::update(api_keys::table.find(id).filter(is_later))
+            .set(api_keys::last_used_at.eq(at))
+            .execute(conn)?;
+    }
+    Ok(())
+}
+
+fn key(row: KeyRow) -> QueryResult<ApiKey> {
+    let (id, name, scope, workspace, hash, created_at, revoked_at, last_used_at) = row;
     let hash: Digest = digest("hash", &hash)?;
     Ok(ApiKey {
         scope: parse("scope", &scope)?,
         created_at: time("created_at", &created_at)?,
         revoked_at: maybe_time("revoked_at", revoked_at.as_deref())?,
+        last_used_at: maybe_time("last_used_at", last_used_at.as_deref())?,
         id,
         name,
         workspace,

@@ -39,6 +39,7 @@ mod feed;
 mod file;
 mod index;
 mod keys;
+mod list;
 mod migrate;
 mod pool;
 mod read;

@@ -119,6 +119,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    spool_hours (workspace, spool_id, hour) {
+        workspace -> Text,
+        spool_id -> Text,
+        hour -> Text,
+        heard_at -> Text,
+        report -> Text,
+    }
+}
+
+diesel::table! {
     subagents (id) {
         id -> Text,
         workspace -> Text,
@@ -141,6 +151,7 @@ diesel::table! {
         hash -> Binary,
         created_at -> Text,
         revoked_at -> Nullable<Text>,
+        last_used_at -> Nullable<Text>,
     }
 }
 

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use arrakis_core::base::id::RequestId;
 use arrakis_core::base::limits::PAGE_MAX;
-use arrakis_core::record::store::{EventFilter, EventSummary, Page};
+use arrakis_core::record::store::{EventFilter, EventPage, EventSummary, Page};
 use arrakis_core::session::search::{FilterTerm, SearchDocument, query_words};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
@@ -22,20 +22,22 @@ use uuid::Uuid;
 
 use crate::error::TxError;
 use crate::pool::Stop;
-use crate::row::SummaryRow;
+use crate::row::{SummaryRow, uuid};
 use crate::schema::{event_keys, event_words, subject_words, webhook_events};
 
-/// Audit rows whose payload holds all words of `text`, newest first.
+/// Audit rows whose payload holds all words of `text`, newest first. Two values may share a term, and some of what a
+/// filter asks for has none: so each candidate is looked at.
 pub(crate) fn find_events(
     conn: &mut SqliteConnection,
     text: &str,
     filter: &EventFilter,
     page: Page,
     stop: &Stop,
-) -> Result<Vec<EventSummary>, TxError> {
+) -> Result<EventPage, TxError> {
+    let mut found = EventPage::default();
     let mut terms = query_words(text);
     if terms.is_empty() {
-        return Ok(Vec::new());
+        return Ok(found);
     }
     let asked = [
         (FilterTerm::Workspace, filter.workspace.as_deref()),
@@ -46,40 +48,41 @@ pub(crate) fn find_events(
     terms.extend(asked.into_iter().filter_map(|(term, value)| Some(term.word(value?))));
     let terms = all_of(&terms);
     let limit = page.limit.min(PAGE_MAX);
-    let mut last = match page.after {
-        Some(after) => end_before(conn, after)?,
-        None => i64::MAX,
-    };
-    let mut found = Vec::new();
-    let mut wanted = limit.min(CANDIDATES_MAX);
-    while found.len() < limit {
+    let first = filter.since.map_or(i64::MIN, |since| *keys_at(since.as_millis()).start());
+    let mut last = filter.until.map_or(i64::MAX, |until| *keys_at(until.as_millis()).end());
+    if let Some(after) = page.after {
+        last = last.min(end_before(conn, after)?);
+    }
+    let (mut looks, mut wanted) = (0, limit.saturating_add(1).min(CANDIDATES_MAX));
+    loop {
         stop.check()?;
         let candidates: Vec<(i64, String)> = event_words::table
             .inner_join(event_keys::table.on(event_keys::key.eq(event_words::rowid)))
             .filter(matches("event_words", terms.clone()))
-            .filter(event_words::rowid.le(last))
+            .filter(event_words::rowid.between(first, last))
             .order(event_words::rowid.desc())
             .select((event_words::rowid, event_keys::event_id))
             .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             .load(conn)?;
         for (_, id) in &candidates {
+            if found.events.len() == limit || looks == page.looks {
+                return Ok(found);
+            }
+            looks += 1;
+            found.next = Some(uuid("event_id", id)?);
             let row = webhook_events::table.find(id).select(SummaryRow::as_select());
             let Some(row) = row.get_result(conn).optional()? else { continue };
             let event = EventSummary::try_from(row)?;
-            if is_asked_for(&event, filter) {
-                found.push(event);
-            }
-            if found.len() == limit {
-                break;
+            if filter.admits(&event) {
+                found.events.push(event);
             }
         }
         match candidates.last() {
             Some((key, _)) if candidates.len() == wanted => last = key.saturating_sub(1),
-            _ => break,
+            _ => return Ok(EventPage { next: None, ..found }),
         }
         wanted = (2 * wanted).min(CANDIDATES_MAX);
     }
-    Ok(found)
 }
 
 /// Most candidates that are read from an index at one time, so that a statement is short.
@@ -90,18 +93,6 @@ pub(crate) const CANDIDATES_MAX: usize = 1024;
 fn end_before(conn: &mut SqliteConnection, event: Uuid) -> QueryResult<i64> {
     let key = events::key(conn, &event.to_string())?;
     Ok(key.map_or_else(|| *keys_at(millis_of(event)).end(), |key| key.saturating_sub(1)))
-}
-
-/// Whether a row has what a filter asks for. Two values may share a term, and a state is none.
-fn is_asked_for(event: &EventSummary, filter: &EventFilter) -> bool {
-    fn fits<T: PartialEq>(wanted: Option<&T>, is: Option<&T>) -> bool {
-        wanted.is_none() || wanted == is
-    }
-    fits(filter.workspace.as_ref(), Some(&event.workspace))
-        && fits(filter.event_type.as_ref(), Some(&event.event_type))
-        && fits(filter.session_id.as_ref(), event.session_id.as_ref())
-        && fits(filter.request_id.as_ref(), Some(&event.request_id))
-        && fits(filter.status.as_ref(), Some(&event.status))
 }
 
 /// A text as it is searched.
@@ -352,10 +343,10 @@ pub(crate) mod tests {
             event_type: Some("Stop".to_owned()),
             session_id: Some("s".to_owned()),
             request_id: "r".parse().ok(),
-            text: None,
+            ..EventFilter::default()
         };
         for filter in [EventFilter::default(), filter] {
-            for page in [Page::first(9), Page { after: Some(Uuid::max()), limit: 9 }] {
+            for page in [Page::first(9), Page::after(Uuid::max(), 9)] {
                 let plans = plans(|conn| {
                     find_events(conn, "some words", &filter, page, &Stop::new(false)).unwrap();
                 });
@@ -391,14 +382,14 @@ pub(crate) mod tests {
         };
         let plans = plans_with(fill, |conn| {
             let find = |conn: &mut SqliteConnection, after| {
-                let page = Page { after, limit: 1 };
+                let page = Page { after, ..Page::first(1) };
                 let filter = EventFilter::default();
                 find_events(conn, "common", &filter, page, &Stop::new(false)).unwrap()
             };
             let first = find(conn, None);
-            let second = find(conn, Some(first[0].id));
-            assert_eq!((first.len(), second.len()), (1, 1));
-            assert_ne!(first[0].id, second[0].id);
+            let second = find(conn, first.next).events;
+            assert_eq!((first.events.len(), second.len()), (1, 1));
+            assert_ne!(first.events[0].id, second[0].id);
         });
         // One for each page, one for each row, one for the cursor.
         assert_eq!(plans.len(), 5, "{plans:?}");

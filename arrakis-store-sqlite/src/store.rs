@@ -10,9 +10,9 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
-    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
+    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
+    ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
+    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
     SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
@@ -29,7 +29,7 @@ use crate::index::{IndexFile, Indexer};
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, keys, read, retention, search, spools, work};
+use crate::{archive, documents, feed, keys, list, read, retention, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -174,17 +174,13 @@ impl EventReader for SqliteStore {
         self.readers.read("read an event", read).await
     }
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError> {
         if let Some(text) = filter.text.clone() {
             let find =
                 move |conn: &mut _, stop: &_| search::find_events(conn, &text, &filter, page, stop);
             return self.searchers.search("search events", find).await;
         }
-        let list = move |conn: &mut _| read::events(conn, &filter, page);
+        let list = move |conn: &mut _| list::events(conn, &filter, page);
         self.readers.read("list events", list).await
     }
 
@@ -200,12 +196,11 @@ impl EventReader for SqliteStore {
 
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        let workspace = workspace.to_owned();
-        let read = move |conn: &mut _| read::conversations(conn, &workspace, page);
-        self.readers.read("list conversations", read).await
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError> {
+        let list = move |conn: &mut _| list::conversations(conn, &filter, page);
+        self.readers.read("list conversations", list).await
     }
 
     async fn search(
@@ -341,6 +336,11 @@ impl KeyStore for SqliteStore {
         let revoke = move |conn: &mut _, _: &_| Ok(keys::revoke(conn, &id, now)?);
         self.writer.run("revoke a key", revoke).await
     }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let note = move |conn: &mut _, _: &_| Ok(keys::note_uses(conn, &uses)?);
+        self.writer.run("note when keys were used", note).await
+    }
 }
 
 #[async_trait]
@@ -359,6 +359,27 @@ impl SpoolReports for SqliteStore {
     async fn spools(&self, workspace: &str, limit: usize) -> Result<Vec<HeardSpool>, StoreError> {
         let workspace = workspace.to_owned();
         self.readers.read("list spools", move |conn| spools::list(conn, &workspace, limit)).await
+    }
+
+    async fn spool_history(
+        &self,
+        workspace: &str,
+        spool: Uuid,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<HeardSpool>, StoreError> {
+        let workspace = workspace.to_owned();
+        let read = move |conn: &mut _| spools::history(conn, &workspace, spool, since, until);
+        self.readers.read("read the history of a spool", read).await
+    }
+
+    async fn prune_spool_history(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<u64, StoreError> {
+        let prune = move |conn: &mut _, _: &_| Ok(spools::prune(conn, before, limit)?);
+        self.writer.run("prune the history of spools", prune).await
     }
 }
 

@@ -399,7 +399,7 @@ async fn arrived(layout: &Layout, store: Option<&dyn Store>, nonce: &str) -> boo
     let Some(store) = store else { return false };
     let filter = EventFilter { event_type: Some(EVENT_TYPE.to_owned()), ..EventFilter::default() };
     let Ok(events) = store.events(filter, Page::first(5)).await else { return false };
-    for event in events {
+    for event in events.events {
         let detail = store.event(&event.workspace, EventKey::Id(event.id)).await.ok().flatten();
         let body = detail.and_then(|detail| detail.body).unwrap_or_default();
         if String::from_utf8_lossy(&body).contains(nonce) {

@@ -7,6 +7,7 @@
 //! `bodyText`, else `bodyBase64`.
 
 mod change;
+mod filter;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,8 +19,8 @@ use anyhow::{Context as _, bail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    DEFAULT_WORKSPACE, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSummary,
-    Page, Transition,
+    DEFAULT_WORKSPACE, EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore,
+    EventSummary, Page, Transition,
 };
 use base64::Engine as _;
 use clap::{Args, Subcommand};
@@ -28,6 +29,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use change::{DiscardArgs, RetryArgs, Selection};
+pub use filter::Filters;
 
 use super::Context;
 use super::output::table::{Cell, Column, Table};
@@ -71,13 +73,16 @@ pub struct ListArgs {
     #[arg(long, value_name = "STATUS")]
     pub status: Option<EventStatus>,
 
-    /// Only events of this type, such as PostToolUse.
-    #[arg(long = "type", value_name = "TYPE")]
-    pub event_type: Option<String>,
+    #[command(flatten)]
+    pub filters: Filters,
 
-    /// Only events of this session.
-    #[arg(long, value_name = "SESSION")]
-    pub session: Option<String>,
+    /// Only events that were given up for good.
+    #[arg(long, conflicts_with = "not_discarded")]
+    pub discarded: bool,
+
+    /// Only events that were not given up.
+    #[arg(long)]
+    pub not_discarded: bool,
 
     /// Only events of this request id, duplicates included; in the workspace main unless --workspace names another.
     #[arg(long, value_name = "ID")]
@@ -106,8 +111,9 @@ impl Default for ListArgs {
     fn default() -> Self {
         Self {
             status: None,
-            event_type: None,
-            session: None,
+            filters: Filters::default(),
+            discarded: false,
+            not_discarded: false,
             request: None,
             workspace: None,
             search: None,
@@ -159,10 +165,10 @@ async fn list(
     let filter = EventFilter {
         workspace: args.workspace.clone().or_else(|| args.request.as_ref().map(|_| one.to_owned())),
         status: args.status,
-        event_type: args.event_type.clone(),
-        session_id: args.session.clone(),
         request_id: args.request.clone(),
         text: args.search.clone(),
+        discarded: (args.discarded || args.not_discarded).then_some(args.discarded),
+        ..args.filters.filter(context)?
     };
     let after = match &args.after {
         Some(id) => Some(find(one, id, reader).await?.summary.id),
@@ -170,7 +176,7 @@ async fn list(
     };
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let is_filtered = filter != EventFilter::default() || after.is_some();
-    let events = reader.events(filter, Page { after, limit }).await?;
+    let EventPage { events, next } = pages(reader, &filter, after, limit).await?;
     if context.json {
         context.write_json(&events)?;
         return Ok(());
@@ -184,10 +190,30 @@ async fn list(
         return Ok(());
     }
     table(&events, context).write(&mut context.out, context.terminal)?;
-    if let Some(last) = events.last().filter(|_| events.len() == limit) {
-        context.remark(&format!("\nThere may be more: add --after {}", last.id))?;
+    if let Some(next) = next {
+        context.remark(&format!("\nThere may be more: add --after {next}"))?;
     }
     Ok(())
+}
+
+/// As many pages as it takes to find `limit` events.
+async fn pages(
+    reader: &Arc<dyn EventReader>,
+    filter: &EventFilter,
+    after: Option<Uuid>,
+    limit: usize,
+) -> anyhow::Result<EventPage> {
+    let mut page = Page { after, ..Page::first(limit) };
+    let mut all = EventPage::default();
+    loop {
+        page.limit = limit - all.events.len();
+        let part = reader.events(filter.clone(), page).await?;
+        all.events.extend(part.events);
+        (all.next, page.after) = (part.next, part.next);
+        if all.next.is_none() || all.events.len() >= limit {
+            return Ok(all);
+        }
+    }
 }
 
 async fn show(

@@ -2,7 +2,7 @@
 //!
 //! The secret of a new key is shown once and kept nowhere. It is all that `create` writes to standard
 //! output, so that it can be piped into a file or another program. As JSON, a key is an object with
-//! `id`, `name`, `scope`, `workspace`, `createdAt` and `revokedAt`; `create` answers
+//! `id`, `name`, `scope`, `workspace`, `createdAt`, `revokedAt` and `lastUsedAt`; `create` answers
 //! `{"key": …, "secret": …}`, `list` an array, `revoke` the key.
 
 use std::process::ExitCode;
@@ -130,6 +130,7 @@ async fn list(store: &Arc<dyn KeyStore>, context: &mut Context) -> anyhow::Resul
         Column::new("SCOPE"),
         Column::new("STATE"),
         Column::new(zone.heading("CREATED", keys.iter().map(|key| key.created_at))),
+        Column::new("LAST USED").optional(),
         Column::new("WORKSPACE").shrinks_to(9).optional(),
         Column::new("NAME").shrinks_to(12),
     ]);
@@ -138,11 +139,13 @@ async fn list(store: &Arc<dyn KeyStore>, context: &mut Context) -> anyhow::Resul
             None => ("active".to_owned(), output::GOOD),
             Some(at) => (format!("revoked {}", zone.moment(at, false)), output::BAD),
         };
+        let last_used = key.last_used_at.map(|at| zone.moment(at, false)).unwrap_or_default();
         table.row(vec![
             Cell::new(&key.id),
             Cell::new(key.scope.as_str()),
             Cell::new(&state).style(style),
             Cell::new(&zone.moment(key.created_at, false)),
+            Cell::new(&last_used).style(output::DIM),
             Cell::new(&key.workspace).style(output::DIM),
             Cell::new(&key.name),
         ]);

@@ -157,6 +157,9 @@ pub const SPOOL_MAX_BYTES: u64 = 10 * 1024 * MIB as u64;
 /// fill the store.
 pub const SPOOLS_MAX: usize = 10_000;
 
+/// How long the hourly history of a spool is kept: a quarter of a year shows what changed with a version.
+pub const SPOOL_HISTORY_MAX_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+
 /// Longest report of a spool, in bytes: it is a request header, and proxies take 8 KiB of all of them
 /// together.
 pub const SPOOL_REPORT_MAX_BYTES: usize = 4 * 1024;
@@ -220,6 +223,14 @@ pub const ARCHIVE_PAGE_BYTES: u64 = 8 * MIB as u64;
 
 /// Most items of one page of a store: the cursor goes on, and the ids of a page fit into one statement.
 pub const PAGE_MAX: usize = 10_000;
+
+/// Most rows that a page of a list looks at: where no index serves a filter, a page of what is rare ends there, after
+/// some tens of milliseconds, and says where to go on.
+pub const LIST_LOOKS_MAX: usize = 10_000;
+
+/// Most messages of a conversation that are counted for a list, and most tool uses. Most conversations have fewer, and a
+/// page of fifty that have more is counted in a tenth of a second.
+pub const COUNTED_MAX: usize = 500;
 
 /// What a list shows of a raw body, in bytes.
 pub const RAW_PREVIEW_BYTES: usize = 256;

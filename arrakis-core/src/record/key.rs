@@ -88,6 +88,9 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to the minute; servers write that down about once a minute.
+    #[serde(default)]
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl ApiKey {
@@ -109,6 +112,7 @@ impl ApiKey {
             hash: Digest::of(key.as_bytes()),
             created_at: now,
             revoked_at: None,
+            last_used_at: None,
         };
         (key.into(), row)
     }

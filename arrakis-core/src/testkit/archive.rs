@@ -117,7 +117,7 @@ pub async fn a_page_ends_where_its_bodies_add_up_to_much(fixture: &impl ArchiveF
     }
     let first = fixture.archive().arrivals(everything(), Page::first(10)).await.expect("arrivals");
     assert!((2..=3).contains(&first.len()), "{}", first.len());
-    let page = Page { after: first.last().map(|last| last.event_id), limit: 10 };
+    let page = Page { after: first.last().map(|last| last.event_id), ..Page::first(10) };
     let rest = fixture.archive().arrivals(everything(), page).await.expect("arrivals");
     assert_eq!(
         rest.first().map(|one| one.request_id.to_string()),

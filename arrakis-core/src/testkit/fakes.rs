@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::base::clock::{Clock, Timestamp};
 use crate::record::audit::EventStatus;
 use crate::record::store::{
-    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventReader, EventStore, EventSummary, FeedCursor, FeedPage, Page, SearchCursor,
-    SearchFilter, SearchPage, StoreError, Verdict,
+    Admission, Arrival, Claim, ConversationCursor, ConversationDetail, ConversationFilter,
+    ConversationPage, EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore, FeedCursor,
+    FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError, Verdict,
 };
 
 /// A wall clock that follows tokio's: in a test with paused time it stands still while there is work,
@@ -158,11 +158,7 @@ impl EventReader for FaultyStore {
         self.inner().await?.event(workspace, key).await
     }
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError> {
         self.inner().await?.events(filter, page).await
     }
 
@@ -176,10 +172,10 @@ impl EventReader for FaultyStore {
 
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
-        self.inner().await?.conversations(workspace, page).await
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError> {
+        self.inner().await?.conversations(filter, page).await
     }
 
     async fn search(

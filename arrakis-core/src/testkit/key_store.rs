@@ -25,6 +25,7 @@ macro_rules! key_store_conformance {
             a_key_is_found_by_its_id_as_it_was_created,
             keys_are_listed_oldest_first,
             a_revoked_key_is_found_marked_and_revoking_twice_is_as_good_as_once,
+            a_key_knows_when_it_was_last_used,
         );
     };
     (@cases $make:path: $($case:ident,)*) => {
@@ -73,4 +74,21 @@ pub async fn a_revoked_key_is_found_marked_and_revoking_twice_is_as_good_as_once
     let revoked = keys.key(&key(1).id).await.expect("read").expect("it is there");
     assert_eq!(revoked.revoked_at, Some(now));
     assert!(!keys.revoke_key("none", now).await.expect("revoke"));
+}
+
+/// The latest use counts, in whichever order servers tell of them.
+pub async fn a_key_knows_when_it_was_last_used(fixture: &impl KeyStoreFixture) {
+    let keys = fixture.keys();
+    for n in [1, 2, 3] {
+        keys.create_key(key(n)).await.expect("create");
+    }
+    let at = |minute: i64| Timestamp::from_millis(1_800_000_000_000 + minute * 60_000);
+    let use_of = |n: i64, minute: i64| (key(n).id, at(minute));
+    keys.note_key_uses(vec![use_of(1, 7), use_of(2, 5)]).await.expect("note");
+    let none = ("none".to_owned(), at(9));
+    keys.note_key_uses(vec![none, use_of(1, 6), use_of(2, 8)]).await.expect("note");
+    keys.note_key_uses(Vec::new()).await.expect("note");
+    let used: Vec<_> =
+        keys.keys().await.expect("list").into_iter().map(|key| key.last_used_at).collect();
+    assert_eq!(used, [Some(at(7)), Some(at(8)), None]);
 }

@@ -153,7 +153,7 @@ pub async fn a_conversation_goes_with_all_that_belongs_to_it(fixture: &impl Rete
     let young = read("young").await.expect("it is there");
     assert_eq!((young.tool_uses.len(), young.messages.len()), (2, before.messages.len()));
     assert_eq!(young.subagents.len(), before.subagents.len());
-    let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events");
+    let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events").events;
     assert_eq!(rows.len(), 8);
 
     // A session that goes on begins anew.
@@ -194,7 +194,7 @@ pub async fn each_workspace_has_its_own_ages_and_what_has_none_is_kept(
         for workspace in workspaces {
             let filter =
                 EventFilter { workspace: Some(workspace.to_owned()), ..EventFilter::default() };
-            let rows = store.events(filter, Page::first(9)).await.expect("events").len();
+            let rows = store.events(filter, Page::first(9)).await.expect("events").events.len();
             let conversation = store.conversation(workspace, "s").await.expect("read").is_some();
             let is_kept = expected.contains(&workspace);
             assert_eq!((rows == 1, conversation), (is_kept, is_kept), "{workspace}: {expected:?}");
@@ -214,7 +214,7 @@ pub async fn what_is_pruned_is_found_no_longer(fixture: &impl RetentionFixture) 
     let found = async || {
         let text = Some("prompt".to_owned());
         let filter = EventFilter { text: text.clone(), ..EventFilter::default() };
-        let events = store.events(filter, Page::first(9)).await.expect("events").len();
+        let events = store.events(filter, Page::first(9)).await.expect("events").events.len();
         let filter = SearchFilter { text, ..SearchFilter::new(DEFAULT_WORKSPACE) };
         (events, store.search(filter, None, 9).await.expect("search").hits.len())
     };
@@ -256,7 +256,7 @@ pub async fn steps_are_small_and_a_pass_of_them_ends(fixture: &impl RetentionFix
         assert!(step.pruned.events <= 7 && step.pruned.ledger <= 7, "{step:?}");
         sum += step.pruned;
         next = step.next;
-        let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events");
+        let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events").events;
         assert_eq!(rows.len() as u64, before - step.pruned.events);
         before = rows.len() as u64;
         for session in ["s0", "s1", "s2"] {
@@ -301,7 +301,7 @@ pub async fn prunable_counts_what_a_pass_would_delete_and_deletes_nothing(
     assert_eq!(found[0].oldest, Some(oldest_at));
     assert_eq!(found[1].oldest, Some(quiet_since));
     assert!(found[0].bytes.is_none_or(|bytes| bytes > 100), "{found:?}");
-    let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events");
+    let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events").events;
     assert_eq!(rows.len(), 6);
 
     let pruned = pass(&*fixture.retention(), &cutoffs, 100).await;

@@ -124,11 +124,17 @@ CREATE TABLE conversations (
     started_at    TIMESTAMPTZ NOT NULL,
     ended_at      TIMESTAMPTZ,
     last_event_at TIMESTAMPTZ NOT NULL,
+    last_event_hour TIMESTAMPTZ NOT NULL                 -- the hour of last_event_at, by which lists read
+        GENERATED ALWAYS AS (date_trunc('hour', last_event_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') STORED,
     metadata      JSONB NOT NULL,
     created_at    TIMESTAMPTZ NOT NULL,
     updated_at    TIMESTAMPTZ NOT NULL,
     UNIQUE (workspace, session_id)
 ) WITH (fillfactor = 70);                                -- each event of a session updates its row
+
+-- An event moves its conversation here only if it is the first of its hour: all other updates stay in their page and
+-- write no index.
+CREATE INDEX conversations_latest ON conversations (workspace, last_event_hour);
 
 CREATE TABLE messages (
     id              UUID PRIMARY KEY,
@@ -254,7 +260,8 @@ CREATE TABLE api_keys (
     workspace  TEXT NOT NULL,
     hash       BYTEA NOT NULL,
     created_at TIMESTAMPTZ NOT NULL,
-    revoked_at TIMESTAMPTZ
+    revoked_at TIMESTAMPTZ,
+    last_used_at TIMESTAMPTZ                              -- to the minute
 );
 
 -- The newest report of each spool, as its drainer gave it: one row a machine and user.
@@ -265,3 +272,15 @@ CREATE TABLE spools (
     report    TEXT NOT NULL,                             -- JSON; read whole, never searched
     PRIMARY KEY (workspace, spool_id)
 );
+
+-- The report of each spool that was heard last in each hour. It goes with its spool, or after 90 days.
+CREATE TABLE spool_hours (
+    workspace TEXT NOT NULL,
+    spool_id  UUID NOT NULL,
+    hour      TIMESTAMPTZ NOT NULL,
+    heard_at  TIMESTAMPTZ NOT NULL,
+    report    TEXT NOT NULL,                             -- JSON; read whole, never searched
+    PRIMARY KEY (workspace, spool_id, hour)
+);
+
+CREATE INDEX spool_hours_hour ON spool_hours (hour);

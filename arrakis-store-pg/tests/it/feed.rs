@@ -87,13 +87,13 @@ async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
     let taken = (one.unwrap(), two.unwrap());
     assert_eq!(taken.0 + taken.1, 20, "{taken:?}");
     let filter = EventFilter { text: Some("prompt".to_owned()), ..Default::default() };
-    let found = other.events(filter.clone(), Page::first(100)).await.unwrap();
+    let found = other.events(filter.clone(), Page::first(100)).await.unwrap().events;
     assert_eq!(found.len(), 20);
 
     let pruned =
         prune_before(&*home.store, crate::common::start().plus(Duration::from_secs(9))).await;
     assert_eq!(pruned.events, 20);
-    assert!(other.events(filter, Page::first(100)).await.unwrap().is_empty());
+    assert!(other.events(filter, Page::first(100)).await.unwrap().events.is_empty());
 }
 
 #[tokio::test]
@@ -328,7 +328,7 @@ async fn a_search_that_takes_too_long_is_ended_and_says_so() {
     let home = Home::with(Database::create().await, config).await;
     let ended = home.store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
     assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
-    assert!(home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().is_empty());
+    assert!(home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty());
 }
 
 #[tokio::test]

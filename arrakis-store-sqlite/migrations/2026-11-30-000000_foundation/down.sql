@@ -1,3 +1,4 @@
+DROP TABLE spool_hours;
 DROP TABLE spools;
 DROP TABLE identity;
 DROP TABLE commits;

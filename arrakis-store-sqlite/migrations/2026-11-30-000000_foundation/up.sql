@@ -186,7 +186,8 @@ CREATE TABLE api_keys (
     workspace  TEXT NOT NULL,
     hash       BLOB NOT NULL,
     created_at TEXT NOT NULL,
-    revoked_at TEXT
+    revoked_at TEXT,
+    last_used_at TEXT                                     -- to the minute
 ) STRICT;
 
 -- The feed: one row per transaction, and in it per workspace, that stored audit rows, changed their state or
@@ -218,3 +219,15 @@ CREATE TABLE spools (
     report    TEXT NOT NULL,                             -- JSON; read whole, never searched
     PRIMARY KEY (workspace, spool_id)
 ) STRICT;
+
+-- The report of each spool that was heard last in each hour. It goes with its spool, or after 90 days.
+CREATE TABLE spool_hours (
+    workspace TEXT NOT NULL,
+    spool_id  TEXT NOT NULL,
+    hour      TEXT NOT NULL,
+    heard_at  TEXT NOT NULL,
+    report    TEXT NOT NULL,                             -- JSON; read whole, never searched
+    PRIMARY KEY (workspace, spool_id, hour)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX spool_hours_hour ON spool_hours (hour);

@@ -69,7 +69,7 @@ async fn a_locked_database_is_unavailable_and_later_it_is_not() {
     let refused = store.record(vec![(event.clone(), says(&event, "hello"))]).await.unwrap_err();
     assert!(refused.is_retryable(), "{refused:?}");
     assert!(store.ping().await.unwrap_err().is_retryable());
-    assert!(store.events(EventFilter::default(), Page::first(9)).await.unwrap().is_empty());
+    assert!(store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty());
     holder.batch_execute("ROLLBACK").unwrap();
     store.ping().await.unwrap();
     assert_eq!(record_one(&store, &event, "hello").await.kind, AdmissionKind::New);

@@ -25,7 +25,7 @@ async fn record(store: &SqliteStore, event: &Arrival, message: &str) {
 }
 
 async fn find(store: &SqliteStore, filter: EventFilter) -> String {
-    let found = store.events(filter, Page::first(100)).await.unwrap();
+    let found = store.events(filter, Page::first(100)).await.unwrap().events;
     Vec::from_iter(found.iter().map(|event| event.request_id.as_str())).join(" ")
 }
 
@@ -202,7 +202,7 @@ async fn pages_of_one_millisecond_have_no_gap() {
     home.store.index(100).await.unwrap();
     let (mut found, mut page) = (Vec::new(), Page::first(7));
     loop {
-        let part = home.store.events(text("needle"), page).await.unwrap();
+        let part = home.store.events(text("needle"), page).await.unwrap().events;
         let Some(last) = part.last() else { break };
         page.after = Some(last.id);
         found.extend(part.into_iter().map(|event| event.id));
@@ -297,7 +297,7 @@ async fn a_search_that_takes_too_long_is_ended_and_says_so() {
     let ended = store.events(text("needle"), Page::first(1)).await.unwrap_err();
     assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
     // Nothing else has this limit.
-    assert_eq!(store.events(EventFilter::default(), Page::first(9)).await.unwrap().len(), 1);
+    assert_eq!(store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.len(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrakis_core::base::clock::Clock;
 use arrakis_core::base::digest::Digest;
+use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::key::{ApiKey, Scope};
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
 use axum::http::header::AUTHORIZATION;
@@ -33,6 +35,8 @@ pub(super) struct Authenticator {
     cache: Mutex<LruCache<Digest, (Instant, Principal)>>,
     /// How long the store may take.
     timeout: Duration,
+    clock: Arc<dyn Clock>,
+    uses: Arc<KeyUses>,
 }
 
 /// Who sends.
@@ -49,10 +53,12 @@ impl Authenticator {
         keys: Arc<dyn KeyStore>,
         extra: Vec<SecretString>,
         timeout: Duration,
+        clock: Arc<dyn Clock>,
+        uses: Arc<KeyUses>,
     ) -> Self {
         let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
         let cache = Mutex::new(LruCache::new(CACHE_MAX));
-        Self { keys, extra, cache, timeout }
+        Self { keys, extra, cache, timeout, clock, uses }
     }
 
     /// The sender of a request, who must be allowed to do what `needed` allows.
@@ -73,6 +79,9 @@ impl Authenticator {
             let message =
                 format!("a key of scope {} may not do this; it needs {needed}", principal.scope);
             return Err(HttpError::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+        if !principal.key_id.is_empty() {
+            self.uses.note(&principal.key_id, self.clock.now());
         }
         Ok(principal)
     }

@@ -4,6 +4,7 @@ mod auth;
 mod body;
 mod client_ip;
 mod error;
+mod events;
 mod ingest;
 mod listen;
 mod live;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use arrakis_core::base::clock::Clock;
 use arrakis_core::base::heavy::HeavyPool;
 use arrakis_core::record::ingest::Ingest;
+use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
@@ -36,7 +38,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use listen::{ServeConfig, bind, serve};
 pub use tls::{Tls, TlsError};
 
-use crate::wire::{BATCH_PATH, EVENT_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
+use crate::wire::{BATCH_PATH, EVENT_PATH, EVENTS_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
 use auth::Authenticator;
 use body::Budget;
 use error::HttpError;
@@ -57,6 +59,8 @@ pub struct ServerConfig {
     pub shutdown: CancellationToken,
     /// Keeps what drainers tell of their spools; in memory unless told otherwise.
     pub spools: Arc<dyn SpoolReports>,
+    /// Remembers which keys were used, for the job that writes it down.
+    pub key_uses: Arc<KeyUses>,
 }
 
 impl Default for ServerConfig {
@@ -68,6 +72,7 @@ impl Default for ServerConfig {
             store_timeout: Duration::from_secs(30),
             shutdown: CancellationToken::new(),
             spools: Arc::new(MemorySpoolReports::default()),
+            key_uses: Arc::default(),
         }
     }
 }
@@ -111,7 +116,13 @@ impl ServerState {
     ) -> Self {
         let heavy = HeavyPool::default();
         Self(Arc::new(Inner {
-            authenticator: Authenticator::new(keys, config.ingest_keys, config.store_timeout),
+            authenticator: Authenticator::new(
+                keys,
+                config.ingest_keys,
+                config.store_timeout,
+                Arc::clone(&clock),
+                config.key_uses,
+            ),
             ingest: Ingest::new(Arc::clone(&store), redactor, Arc::clone(&clock)),
             clock,
             budget: Budget::new(heavy.clone()),
@@ -131,6 +142,7 @@ pub fn router(state: ServerState) -> Router {
     Router::new()
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
+        .route(EVENTS_PATH, get(events::list))
         .route(LIVE_PATH, get(live::stream))
         .route(SEARCH_PATH, get(search::find))
         .route(SPOOLS_PATH, get(spools::list).post(spools::report))

@@ -38,6 +38,9 @@ pub const EVENT_PATH: &str = "/api/claude-hooks";
 /// The path of the endpoint for many events; also what is appended to a destination URL.
 pub const BATCH_PATH: &str = "/api/claude-hooks/batch";
 
+/// Where stored events are listed.
+pub const EVENTS_PATH: &str = "/api/events";
+
 /// Where what happens can be followed.
 pub const LIVE_PATH: &str = "/api/live";
 

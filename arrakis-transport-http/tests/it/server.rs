@@ -79,7 +79,7 @@ impl Server {
     }
 
     async fn rows(&self) -> Vec<EventSummary> {
-        self.store.events(EventFilter::default(), Page::first(1000)).await.unwrap()
+        self.store.events(EventFilter::default(), Page::first(1000)).await.unwrap().events
     }
 
     async fn counts(&self) -> BTreeMap<EventStatus, u64> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use arrakis_core::record::store::{EventReader, Page};
+use arrakis_core::record::store::{ConversationFilter, EventReader, Page};
 
 use crate::cli::output::text;
 use crate::cli::output::zone::Zone;
@@ -28,12 +28,12 @@ pub(in crate::cli) async fn by_prefix(
     let mut found = Vec::new();
     let mut page = Page::first(PAGE);
     while !prefix.is_empty() {
-        let part = reader.conversations(workspace, page).await?;
-        let Some(last) = part.last() else { break };
-        page.after = Some(last.conversation.id);
+        let part = reader.conversations(ConversationFilter::new(workspace), page).await?;
         let is_meant = |id: &str| id.starts_with(prefix);
-        let part = part.into_iter().map(|one| one.conversation);
-        found.extend(part.filter(|one| is_meant(&one.session_id) || is_meant(&one.id.to_string())));
+        let all = part.conversations.into_iter().map(|one| one.conversation);
+        found.extend(all.filter(|one| is_meant(&one.session_id) || is_meant(&one.id.to_string())));
+        let Some(next) = part.next else { break };
+        page.after = Some(next);
     }
     if let Some(exact) = found.iter().find(|one| one.session_id == prefix) {
         return Ok(exact.session_id.clone());

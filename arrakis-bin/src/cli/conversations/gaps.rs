@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::{EventReader, Page};
+use arrakis_core::record::store::{ConversationFilter, EventReader, Page};
 use arrakis_core::session::conversation::{Conversation, Gap};
 
 /// Transcripts lag the hooks, and so do their readers; what is younger may still come.
@@ -22,8 +22,10 @@ pub(in crate::cli) async fn find(
     now: Timestamp,
 ) -> anyhow::Result<Vec<(Conversation, Vec<Gap>)>> {
     let mut found = Vec::new();
-    for one in reader.conversations(workspace, Page::first(limit)).await? {
-        if !one.sides.differ() || now.since(one.conversation.last_event_at) < GRACE {
+    let filter = ConversationFilter::new(workspace);
+    for one in reader.conversations(filter, Page::first(limit)).await?.conversations {
+        let may_differ = one.sides.differ() || one.counts_capped;
+        if !may_differ || now.since(one.conversation.last_event_at) < GRACE {
             continue;
         }
         if let Some(detail) = reader.conversation(workspace, &one.conversation.session_id).await? {

@@ -2,7 +2,7 @@
 //!
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
 //! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
-//! `endReason`, `messageCount` and `toolUseCount`, the one with the latest event first. One conversation is
+//! `endReason`, `messageCount`, `toolUseCount` and `countsCapped` (whether there may be more of either), the one with the latest event first. One conversation is
 //! such an object with more fields, each list oldest first:
 //!
 //! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
@@ -34,17 +34,20 @@ pub(super) mod tool;
 mod view;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::record::store::{
-    ConversationDetail, ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
+    ConversationCursor, ConversationDetail, ConversationFilter, ConversationPage,
+    ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
 };
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
+use super::logs::Since;
 use super::output::table::{Cell, Column, Table};
 use super::output::zone::Zone;
 use super::output::{self, pager};
@@ -87,6 +90,23 @@ pub struct ListArgs {
     /// The workspace.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_WORKSPACE)]
     pub workspace: String,
+
+    /// Only conversations that were last in this directory or one below it.
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+
+    /// Only those whose last event was since then: a duration such as 3h or 2days, or a time such as 2026-11-24,
+    /// 2026-11-24T10:15 or 2026-11-24T10:15:00Z.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub since: Option<Since>,
+
+    /// Only those whose last event was before then.
+    #[arg(long, value_name = "DURATION|TIME")]
+    pub until: Option<Since>,
+
+    /// Continue a list where it says that there is more.
+    #[arg(long, value_name = "CURSOR")]
+    pub after: Option<ConversationCursor>,
 }
 
 /// The arguments of `arrakis conversations show`.
@@ -149,19 +169,52 @@ async fn list(
     context: &mut Context,
 ) -> anyhow::Result<()> {
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let all = reader.conversations(&args.workspace, Page::first(limit)).await?;
+    let all = pages(args, reader, context, limit).await?;
     if context.json {
-        let all: Vec<ConversationView<'_>> = all.iter().map(ConversationView::of).collect();
+        let all = all.conversations.iter();
+        let all: Vec<ConversationView<'_>> = all.map(ConversationView::of).collect();
         context.write_json(&all)?;
-    } else if all.is_empty() {
-        context.remark("No conversations yet.")?;
+    } else if all.conversations.is_empty() {
+        let is_narrow = args.project.is_some() || args.since.is_some() || args.until.is_some();
+        context.remark(match is_narrow || args.after.is_some() {
+            true => "No conversations match.",
+            false => "No conversations yet.",
+        })?;
     } else {
-        table(&all, context).write(&mut context.out, context.terminal)?;
-        if all.len() == limit {
-            context.remark("\nThere may be more: raise --limit")?;
+        table(&all.conversations, context).write(&mut context.out, context.terminal)?;
+        if let Some(next) = all.next {
+            context.remark(&format!("\nThere is more: add --after {next}"))?;
         }
     }
     Ok(())
+}
+
+/// As many pages as it takes to find `limit` conversations.
+async fn pages(
+    args: &ListArgs,
+    reader: &Arc<dyn EventReader>,
+    context: &Context,
+    limit: usize,
+) -> anyhow::Result<ConversationPage> {
+    let now = context.clock.now();
+    let project = args.project.as_ref().map(std::path::absolute).transpose()?;
+    let filter = ConversationFilter {
+        project: project.map(|path| path.to_string_lossy().into_owned()),
+        since: args.since.map(|since| since.before(now, &context.zone)),
+        until: args.until.map(|until| until.before(now, &context.zone)),
+        ..ConversationFilter::new(&args.workspace)
+    };
+    let mut page = Page { after: args.after, ..Page::first(limit) };
+    let mut all = ConversationPage::default();
+    loop {
+        page.limit = limit - all.conversations.len();
+        let part = reader.conversations(filter.clone(), page).await?;
+        all.conversations.extend(part.conversations);
+        (all.next, page.after) = (part.next, part.next);
+        if all.next.is_none() || all.conversations.len() >= limit {
+            return Ok(all);
+        }
+    }
 }
 
 /// What is shown whole.
@@ -208,10 +261,13 @@ async fn find(
     let workspace = &args.workspace;
     let session = match &args.session {
         Some(session) => session.clone(),
-        None => match reader.conversations(workspace, Page::first(1)).await?.pop() {
-            Some(latest) => latest.conversation.session_id,
-            None => bail!("there are no conversations in the workspace {workspace} yet"),
-        },
+        None => {
+            let filter = ConversationFilter::new(workspace);
+            match reader.conversations(filter, Page::first(1)).await?.conversations.pop() {
+                Some(latest) => latest.conversation.session_id,
+                None => bail!("there are no conversations in the workspace {workspace} yet"),
+            }
+        }
     };
     if let Some(found) = reader.conversation(workspace, &session).await? {
         return Ok(found);
@@ -235,7 +291,8 @@ fn table(all: &[ConversationSummary], context: &Context) -> Table {
         Column::new("STATE").optional(),
         Column::new("PROJECT").shrinks_to(12).optional(),
     ]);
-    for ConversationSummary { conversation, messages, tool_uses, .. } in all {
+    for ConversationSummary { conversation, messages, tool_uses, counts_capped, .. } in all {
+        let more = if *counts_capped { "+" } else { "" };
         let said = |said: &Option<arrakis_core::session::conversation::Stamped<String>>| {
             said.as_ref().map_or_else(String::new, |said| said.value.clone())
         };
@@ -247,8 +304,8 @@ fn table(all: &[ConversationSummary], context: &Context) -> Table {
             Cell::new(&zone.moment(conversation.started_at, narrow)),
             Cell::new(&conversation.session_id),
             Cell::new(&said(&conversation.title)).style(output::BOLD),
-            Cell::new(&messages.to_string()),
-            Cell::new(&tool_uses.to_string()),
+            Cell::new(&format!("{messages}{more}")),
+            Cell::new(&format!("{tool_uses}{more}")),
             Cell::new(state).style(style),
             Cell::new(&said(&conversation.project_path)).style(output::DIM),
         ]);

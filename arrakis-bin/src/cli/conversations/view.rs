@@ -30,11 +30,14 @@ pub(super) struct ConversationView<'a> {
     end_reason: Option<&'a str>,
     message_count: u64,
     tool_use_count: u64,
+    /// Whether there may be more of either than was counted.
+    counts_capped: bool,
 }
 
 impl<'a> ConversationView<'a> {
     pub(super) fn of(summary: &'a ConversationSummary) -> Self {
-        Self::with_counts(&summary.conversation, summary.messages, summary.tool_uses)
+        let counts = (summary.messages, summary.tool_uses);
+        Self { counts_capped: summary.counts_capped, ..Self::with_counts(&summary.conversation, counts.0, counts.1) }
     }
 
     fn with_counts(of: &'a Conversation, message_count: u64, tool_use_count: u64) -> Self {
@@ -56,6 +59,7 @@ impl<'a> ConversationView<'a> {
             end_reason: ended_at.and_then(|_| value(&of.ended)),
             message_count,
             tool_use_count,
+            counts_capped: false,
         }
     }
 }

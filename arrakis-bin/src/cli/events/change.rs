@@ -6,13 +6,11 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
-use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, EventSummary, Page, StoreError, first_id,
+    DEFAULT_WORKSPACE, EventFilter, EventKey, EventPage, EventStore, EventSummary, Page, StoreError,
 };
 use clap::Args;
 use serde::Serialize;
@@ -20,13 +18,11 @@ use uuid::Uuid;
 
 use super::super::Context;
 use super::super::confirm::confirmed;
-use super::super::logs::Since;
 use super::super::output;
 use super::super::queue::act::TOLD_PROBLEMS;
 use super::super::queue::progress::Progress;
+use super::filter::Filters;
 use crate::config::{machine, process_env};
-
-const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Events that are read at one time.
 const PAGE: usize = 500;
@@ -47,26 +43,12 @@ pub struct Selection {
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',')]
     pub statuses: Vec<EventStatus>,
 
-    /// Only events of this type, such as PostToolUse.
-    #[arg(long = "type", value_name = "TYPE")]
-    pub event_type: Option<String>,
-
-    /// Only events of this session.
-    #[arg(long, value_name = "SESSION")]
-    pub session: Option<String>,
+    #[command(flatten)]
+    pub filters: Filters,
 
     /// Only events of this workspace; ids are those of the workspace main unless another is named.
     #[arg(long, value_name = "NAME")]
     pub workspace: Option<String>,
-
-    /// Only events received since then: a duration such as 3h or 2days, or a time such as 2026-11-24,
-    /// 2026-11-24T08:30 or one of RFC 3339.
-    #[arg(long, value_name = "DURATION|TIME")]
-    pub since: Option<Since>,
-
-    /// Only events received before then.
-    #[arg(long, value_name = "DURATION|TIME")]
-    pub until: Option<Since>,
 }
 
 /// The arguments of `arrakis events retry`.
@@ -176,8 +158,8 @@ struct Chosen<'a> {
     selection: &'a Selection,
     /// In which states.
     statuses: BTreeSet<EventStatus>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    /// What else is asked for.
+    filter: EventFilter,
 }
 
 impl<'a> Chosen<'a> {
@@ -193,14 +175,8 @@ impl<'a> Chosen<'a> {
         possible: &[EventStatus],
         context: &Context,
     ) -> anyhow::Result<Self> {
-        let Selection { ids, all, statuses, event_type, session, workspace, since, until } =
-            selection;
-        let is_filtered = !statuses.is_empty()
-            || event_type.is_some()
-            || session.is_some()
-            || workspace.is_some()
-            || since.is_some()
-            || until.is_some();
+        let Selection { ids, all, statuses, filters, workspace } = selection;
+        let is_filtered = !statuses.is_empty() || !filters.is_empty() || workspace.is_some();
         if ids.is_empty() && !is_filtered && !all {
             bail!("say which: ids, a filter such as --status failed, or --all");
         }
@@ -213,14 +189,12 @@ impl<'a> Chosen<'a> {
             (true, true) => default,
             (true, false) => possible,
         };
-        let now = context.clock.now();
-        let moment = |since: &Option<Since>| since.map(|since| since.before(now, &context.zone));
-        Ok(Self {
-            selection,
-            statuses: meant.iter().copied().collect(),
-            since: moment(since),
-            until: moment(until),
-        })
+        let filter = EventFilter {
+            workspace: workspace.clone(),
+            discarded: Some(false),
+            ..filters.filter(context)?
+        };
+        Ok(Self { selection, statuses: meant.iter().copied().collect(), filter })
     }
 
     /// Does `work` for each event that is meant, newest first in each state; those that are discarded are not.
@@ -240,45 +214,24 @@ impl<'a> Chosen<'a> {
             return Ok(());
         }
         for status in &self.statuses {
-            let filter = EventFilter {
-                workspace: self.selection.workspace.clone(),
-                status: Some(*status),
-                event_type: self.selection.event_type.clone(),
-                session_id: self.selection.session.clone(),
-                ..EventFilter::default()
-            };
-            // Ids begin with the time of receipt.
-            let mut page = Page {
-                after: self.until.map(|until| first_id(until.plus(MILLISECOND))),
-                limit: PAGE,
-            };
+            let filter = EventFilter { status: Some(*status), ..self.filter.clone() };
+            let mut page = Page::first(PAGE);
             loop {
-                let rows = store.events(filter.clone(), page).await?;
-                let Some(last) = rows.last() else { break };
-                page.after = Some(last.id);
-                let is_past = self.since.is_some_and(|since| last.received_at < since);
-                for event in rows {
-                    if self.fits(&event) {
-                        work(event).await?;
-                    }
+                let EventPage { events, next } = store.events(filter.clone(), page).await?;
+                for event in events {
+                    work(event).await?;
                 }
-                if is_past {
+                if next.is_none() {
                     break;
                 }
+                page.after = next;
             }
         }
         Ok(())
     }
 
     fn fits(&self, event: &EventSummary) -> bool {
-        let Selection { event_type, session, workspace, .. } = self.selection;
-        self.statuses.contains(&event.status)
-            && event.discarded_at.is_none()
-            && event_type.as_ref().is_none_or(|wanted| *wanted == event.event_type)
-            && session.as_ref().is_none_or(|wanted| event.session_id.as_ref() == Some(wanted))
-            && workspace.as_ref().is_none_or(|wanted| *wanted == event.workspace)
-            && self.since.is_none_or(|since| event.received_at >= since)
-            && self.until.is_none_or(|until| event.received_at < until)
+        self.statuses.contains(&event.status) && self.filter.admits(event)
     }
 
     /// The row of this id, or else the rows of this request id that are no repeats: an id names an event inside one
@@ -300,7 +253,7 @@ impl<'a> Chosen<'a> {
             request_id: Some(request_id),
             ..EventFilter::default()
         };
-        let mut rows = store.events(filter, Page::first(PAGE)).await?;
+        let mut rows = store.events(filter, Page::first(PAGE)).await?.events;
         rows.retain(|row| row.status != EventStatus::Duplicate);
         Ok(rows)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::{ConversationSummary, EventReader, Page};
+use arrakis_core::record::store::{ConversationFilter, ConversationSummary, EventReader, Page};
 
 use super::Selection;
 use crate::cli::conversations::find;
@@ -62,11 +62,9 @@ pub(super) async fn select(
         let mut page = Page::first(PAGE);
         let mut is_new = false;
         loop {
-            let part = reader.conversations(workspace, page).await?;
-            let Some(last) = part.last() else { break };
-            page.after = Some(last.conversation.id);
+            let part = reader.conversations(ConversationFilter::new(workspace), page).await?;
             let before = known.len();
-            for one in &part {
+            for one in &part.conversations {
                 if known.insert(one.conversation.id) && wanted(one) {
                     sessions.push(one.conversation.session_id.clone());
                 }
@@ -75,6 +73,8 @@ pub(super) async fn select(
                 break;
             }
             is_new = true;
+            let Some(next) = part.next else { break };
+            page.after = Some(next);
         }
         if !is_new {
             sessions.reverse();

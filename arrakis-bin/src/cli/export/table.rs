@@ -241,9 +241,9 @@ impl Rows<'_, '_> {
         let mut page = Page::first(PAGE);
         loop {
             let part = source.reader.events(filter.clone(), page).await?;
-            let Some(last) = part.last() else { return Ok(()) };
-            page.after = Some(last.id);
-            part.iter().try_for_each(|event| self.event(event))?;
+            part.events.iter().try_for_each(|event| self.event(event))?;
+            let Some(next) = part.next else { return Ok(()) };
+            page.after = Some(next);
         }
     }
 

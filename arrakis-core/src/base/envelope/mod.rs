@@ -89,6 +89,21 @@ pub enum Form {
     Raw,
 }
 
+impl Form {
+    /// Every form.
+    pub const ALL: [Self; 3] = [Self::Envelope, Self::Original, Self::Raw];
+
+    /// The name in lower case, as it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Envelope => "envelope",
+            Self::Original => "original",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// The machine and the project that an event comes from. An envelope cuts the project directory at
 /// [`PROJECT_DIR_MAX_BYTES`], the rest at [`INDEXED_TEXT_MAX_BYTES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

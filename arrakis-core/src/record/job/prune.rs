@@ -1,5 +1,6 @@
 //! Deletes what its workspace keeps no longer.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
-use crate::record::store::{PrunePosition, Pruned, Retention, RetentionPolicy, StoreError};
+use crate::base::limits::SPOOL_HISTORY_MAX_AGE;
+use crate::record::store::{
+    PrunePosition, Pruned, Retention, RetentionPolicy, SpoolReports, StoreError,
+};
 
 /// How often a pass is made: things are kept for days, and a pass that finds nothing costs a look at the oldest
 /// rows.
@@ -31,6 +35,7 @@ const REST_MIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct PruneJob {
     store: Arc<dyn Retention>,
+    spools: Option<Arc<dyn SpoolReports>>,
     clock: Arc<dyn Clock>,
     policy: RetentionPolicy,
 }
@@ -39,7 +44,13 @@ impl PruneJob {
     /// A job over `store` that keeps things for as long as `policy` says.
     #[must_use]
     pub fn new(store: Arc<dyn Retention>, clock: Arc<dyn Clock>, policy: RetentionPolicy) -> Self {
-        Self { store, clock, policy }
+        Self { store, spools: None, clock, policy }
+    }
+
+    /// The job keeps the histories of spools for [`SPOOL_HISTORY_MAX_AGE`].
+    #[must_use]
+    pub fn with_spools(self, spools: Arc<dyn SpoolReports>) -> Self {
+        Self { spools: Some(spools), ..self }
     }
 
     /// Works now and then until `shutdown`.
@@ -57,10 +68,11 @@ impl PruneJob {
                     tracing::debug!(target: "arrakis::job", job = "prune", "nothing is old enough");
                 }
                 Ok(pruned) => {
-                    let Pruned { events, conversations, messages, tool_uses, ledger, .. } = pruned;
+                    let Pruned { events, conversations, messages, tool_uses, ledger, spool_hours, .. } =
+                        pruned;
                     let duration_ms = began.elapsed().as_millis();
                     tracing::info!(target: "arrakis::job", job = "prune", events, conversations,
-                        messages, tool_uses, ledger, duration_ms, "pruned what was old");
+                        messages, tool_uses, ledger, spool_hours, duration_ms, "pruned what was old");
                 }
                 Err(error) => {
                     tracing::warn!(target: "arrakis::job", job = "prune", %error,
@@ -84,13 +96,29 @@ impl PruneJob {
             let step = self.store.prune(&cutoffs, from, STEP_ROWS).await?;
             pruned += step.pruned;
             next = step.next;
-            let rest = (began.elapsed() * REST_FACTOR).max(REST_MIN);
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(rest) => {}
+            if rest_after(began, shutdown).await.is_break() {
+                return Ok(pruned);
             }
         }
-        Ok(pruned)
+        let Some(spools) = &self.spools else { return Ok(pruned) };
+        let before = self.clock.now().minus(SPOOL_HISTORY_MAX_AGE);
+        loop {
+            let began = Instant::now();
+            let hours = spools.prune_spool_history(before, STEP_ROWS).await?;
+            pruned.spool_hours += hours;
+            if hours < STEP_ROWS as u64 || rest_after(began, shutdown).await.is_break() {
+                return Ok(pruned);
+            }
+        }
+    }
+}
+
+/// Rests after a step; breaks where the job is told to stop.
+async fn rest_after(began: Instant, shutdown: &CancellationToken) -> ControlFlow<()> {
+    let rest = (began.elapsed() * REST_FACTOR).max(REST_MIN);
+    tokio::select! {
+        () = shutdown.cancelled() => ControlFlow::Break(()),
+        () = tokio::time::sleep(rest) => ControlFlow::Continue(()),
     }
 }
 
@@ -98,7 +126,10 @@ impl PruneJob {
 mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
-    use crate::record::store::{Ages, EventReader, EventStore, MemoryStore};
+    use crate::record::store::{
+        Ages, EventReader, EventStore, MemorySpoolReports, MemoryStore,
+    };
+    use crate::testkit::spool_reports::heard;
     use crate::testkit::event_store::Arrivals;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -129,6 +160,23 @@ mod tests {
         assert_eq!((pruned.events, pruned.conversations), (old as u64, 1));
         assert_eq!(store.counts().await.unwrap().into_values().sum::<u64>(), 1);
         assert!(job.run_once(&CancellationToken::new()).await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_prunes_the_history_of_spools_after_90_days() {
+        let (job, _, clock) = job(7);
+        let spools = Arc::new(MemorySpoolReports::default());
+        let hours = 250;
+        for hour in 0..hours {
+            spools.report_spool("main", heard(1, hour * 3600), 10).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(3600) * 250);
+        let job = job.with_spools(Arc::<MemorySpoolReports>::clone(&spools));
+        let shutdown = CancellationToken::new();
+        assert!(job.run_once(&shutdown).await.unwrap().is_empty());
+        clock.advance(SPOOL_HISTORY_MAX_AGE - Duration::from_secs(2 * 3600));
+        let pruned = job.run_once(&shutdown).await.unwrap();
+        assert_eq!(pruned.spool_hours, 248);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,12 +3,14 @@
 mod blocks;
 mod body;
 mod group;
+mod list;
 mod metadata;
 mod values;
 
 pub use blocks::blocks_to_json;
 pub use body::{raw_body_preview, raw_body_wrapper};
 pub use group::{Call, Group, Reply};
+pub use list::{EventIndex, event_page, page_rows};
 pub use metadata::duplicate_metadata;
 pub use values::{
     ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,

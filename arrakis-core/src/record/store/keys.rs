@@ -12,6 +12,7 @@ use crate::record::key::ApiKey;
 ///
 /// * A key that was created is found by its id until it is revoked, and afterwards too, marked so.
 /// * Revoking twice is as good as once.
+/// * A key knows when it was last used, whichever server says so first, and ids that are no key's are passed over.
 #[async_trait]
 pub trait KeyStore: std::fmt::Debug + Send + Sync + 'static {
     /// Keeps a new key.
@@ -41,6 +42,13 @@ pub trait KeyStore: std::fmt::Debug + Send + Sync + 'static {
     ///
     /// It is as it was.
     async fn revoke_key(&self, id: &str, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Notes when these keys, each by its id, were last used. A time before the one that is known changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is noted.
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError>;
 }
 
 const _: Option<&dyn KeyStore> = None; // object safe

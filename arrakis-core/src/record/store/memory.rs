@@ -14,13 +14,15 @@ use uuid::Uuid;
 
 use super::adapter::{LedgerEntry, Outcome};
 use super::{
-    Admission, Arrival, Claim, ConversationDetail, ConversationSummary, EventDetail, EventFilter,
-    EventKey, EventMetadata, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor,
-    FeedPage, KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
+    Admission, Arrival, Claim, ConversationCursor, ConversationDetail, ConversationFilter,
+    ConversationPage, ConversationSummary, EventDetail, EventFilter, EventKey, EventMetadata,
+    EventPage, EventReader, EventStore, EventSummary, FIRST_RETRY_DELAY, FeedCursor, FeedPage,
+    KeyStore, Page, SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
     StoreError, Transition, Verdict,
 };
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::id::RequestId;
+use crate::base::limits::COUNTED_MAX;
 use crate::record::audit::EventStatus;
 use crate::record::key::ApiKey;
 use crate::session::conversation::{
@@ -164,13 +166,15 @@ impl State {
 
     fn summary_of(&self, conversation: &Conversation) -> ConversationSummary {
         let id = conversation.id;
+        let messages = self.messages.values().filter(|m| m.conversation_id == id);
+        let messages: Vec<_> = messages.take(COUNTED_MAX).map(|m| m.origin).collect();
+        let tool_uses = self.tool_uses.values().filter(|t| t.conversation_id == id);
+        let tool_uses: Vec<_> = tool_uses.take(COUNTED_MAX).map(|t| t.seen).collect();
         let count = |counts: fn(MessageOrigin) -> bool| {
-            let mine = self.messages.values().filter(|m| m.conversation_id == id);
-            mine.filter(|message| counts(message.origin)).count() as u64
+            messages.iter().filter(|origin| counts(**origin)).count() as u64
         };
         let used = |counts: fn(&Seen) -> bool| {
-            let mine = self.tool_uses.values().filter(|t| t.conversation_id == id);
-            mine.filter(|tool_use| counts(&tool_use.seen)).count() as u64
+            tool_uses.iter().filter(|seen| counts(seen)).count() as u64
         };
         let counts = MessageCounts {
             lines: count(MessageOrigin::is_line),
@@ -181,6 +185,7 @@ impl State {
             conversation: conversation.clone(),
             messages: counts.shown(),
             tool_uses: used(|_| true),
+            counts_capped: messages.len().max(tool_uses.len()) == COUNTED_MAX,
             sides: TwoSides {
                 transcript_messages: counts.lines,
                 tool_uses_without_hook: used(|seen| !seen.hook),
@@ -231,17 +236,7 @@ impl Row {
     }
 
     fn matches(&self, filter: &EventFilter) -> bool {
-        fn fits<T: PartialEq>(wanted: Option<&T>, is: &T) -> bool {
-            wanted.is_none_or(|wanted| wanted == is)
-        }
-        fits(filter.workspace.as_ref(), &self.arrival.workspace)
-            && fits(filter.status.as_ref(), &self.status)
-            && fits(filter.event_type.as_ref(), &self.arrival.event_type)
-            && fits(filter.request_id.as_ref(), &self.arrival.request_id)
-            && filter
-                .session_id
-                .as_ref()
-                .is_none_or(|id| Some(id) == self.arrival.session_id.as_ref())
+        filter.admits(&self.summary())
             && filter.text.as_ref().is_none_or(|text| {
                 self.status != EventStatus::Duplicate
                     && holds(&payload_words(&self.arrival.body), &query_words(text))
@@ -408,17 +403,24 @@ impl EventReader for MemoryStore {
         }))
     }
 
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError> {
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError> {
         let state = self.state();
-        let rows = state.rows.iter().rev();
-        let rows = rows.filter(|(id, row)| {
-            page.after.is_none_or(|after| **id < after) && row.matches(&filter)
-        });
-        Ok(rows.take(page.limit).map(|(_, row)| row.summary()).collect())
+        let first = filter.first_id().unwrap_or_default();
+        let behind = |id: &Uuid| page.after.is_none_or(|after| *id < after);
+        let rows = state.rows.range(first..).rev();
+        let mut rows = rows.filter(|(id, _)| behind(id)).peekable();
+        let mut found = EventPage::default();
+        for _ in 0..page.looks {
+            let Some((id, row)) = rows.next() else { break };
+            if row.matches(&filter) {
+                found.events.push(row.summary());
+            }
+            found.next = rows.peek().map(|_| *id);
+            if found.events.len() == page.limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn conversation(
@@ -452,18 +454,27 @@ impl EventReader for MemoryStore {
 
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError> {
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError> {
         let state = self.state();
-        let mut all: Vec<_> =
-            state.conversations.values().filter(|c| c.workspace == workspace).collect();
-        all.sort_by_key(|c| std::cmp::Reverse((c.last_event_at, c.id)));
-        let start = match page.after {
-            Some(after) => all.iter().position(|c| c.id == after).map_or(all.len(), |at| at + 1),
-            None => 0,
-        };
-        Ok(all[start..].iter().take(page.limit).map(|c| state.summary_of(c)).collect())
+        let all = state.conversations.values().filter(|c| c.workspace == filter.workspace);
+        let mut all: Vec<_> = all.map(|c| (ConversationCursor::of(c), c)).collect();
+        all.retain(|(place, _)| page.after.is_none_or(|after| *place < after));
+        all.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        let mut all = all.into_iter().peekable();
+        let mut found = ConversationPage::default();
+        for _ in 0..page.looks {
+            let Some((place, conversation)) = all.next() else { break };
+            if filter.admits(conversation) {
+                found.conversations.push(state.summary_of(conversation));
+            }
+            found.next = all.peek().map(|_| place);
+            if found.conversations.len() == page.limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn search(
@@ -547,6 +558,16 @@ impl KeyStore for MemoryStore {
         let Some(key) = state.keys.get_mut(id) else { return Ok(false) };
         key.revoked_at.get_or_insert(now);
         Ok(true)
+    }
+
+    async fn note_key_uses(&self, uses: Vec<(String, Timestamp)>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        for (id, at) in uses {
+            if let Some(key) = state.keys.get_mut(&id) {
+                key.last_used_at = key.last_used_at.max(Some(at));
+            }
+        }
+        Ok(())
     }
 }
 

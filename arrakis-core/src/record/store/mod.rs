@@ -5,6 +5,7 @@ mod archive;
 mod dead_letters;
 mod feed;
 mod keys;
+mod list;
 mod memory;
 mod read;
 mod retention;
@@ -17,16 +18,20 @@ pub use dead_letters::{StoredDeadLetters, WorkspaceDeadLetters};
 pub use feed::{FeedCursor, FeedPage};
 pub use keys::KeyStore;
 pub use memory::MemoryStore;
+pub use list::{
+    ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage,
+    InvalidConversationCursor, Page, directory,
+};
 pub use read::{
-    ConversationDetail, ConversationSummary, EventDetail, EventFilter, EventKey, EventReader,
-    EventSummary, Page, Transition,
+    ConversationDetail, ConversationSummary, EventDetail, EventKey, EventReader, EventSummary,
+    Transition,
 };
 pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
 pub use search::{
     HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,
     SearchPageBuilder,
 };
-pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports};
+pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports, hour_of};
 pub use write::{
     Admission, AdmissionKind, Claim, EventStore, FIRST_RETRY_DELAY, ID_CONFLICT, Verdict,
 };

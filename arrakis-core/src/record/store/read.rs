@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{FeedCursor, FeedPage, SearchCursor, SearchFilter, SearchPage, StoreError};
+use super::{ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage, FeedCursor, FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError};
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::record::arrival::EventMetadata;
@@ -23,7 +23,11 @@ use crate::session::conversation::{
 /// # Behavior
 ///
 /// * What [`EventStore::record`](super::EventStore::record) returned is visible at once.
-/// * Lists are newest first and continue from a cursor: the id of the last item seen.
+/// * Lists are newest first and continue without gap from the cursor of the page before.
+/// * Lists can be filtered, by each field of their filter and by several.
+/// * A page looks at a bounded number of rows, and says where to go on although it may be empty.
+/// * A list of conversations goes on from its cursor when the conversation that was there has moved.
+/// * Of a conversation in a list a bounded number of messages and tool uses is counted.
 /// * Who asks for one workspace learns nothing of another, not even that an id is used there.
 /// * Of each conversation, what only hooks or only transcripts have told of is counted.
 /// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
@@ -51,16 +55,13 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
         key: EventKey,
     ) -> Result<Option<EventDetail>, StoreError>;
 
-    /// Audit rows, newest first.
+    /// Audit rows, newest first: a page, and where to go on. With a text to search for, too many searches or one that takes
+    /// too long are errors as in [`search`](EventReader::search).
     ///
     /// # Errors
     ///
     /// The store could not be read.
-    async fn events(
-        &self,
-        filter: EventFilter,
-        page: Page,
-    ) -> Result<Vec<EventSummary>, StoreError>;
+    async fn events(&self, filter: EventFilter, page: Page) -> Result<EventPage, StoreError>;
 
     /// One conversation, whole, by its session id or its own id's text.
     ///
@@ -73,16 +74,17 @@ pub trait EventReader: std::fmt::Debug + Send + Sync + 'static {
         key: &str,
     ) -> Result<Option<ConversationDetail>, StoreError>;
 
-    /// Conversations, newest first.
+    /// Conversations, those of the latest events first: a page, and where to go on. One that goes on meanwhile moves to
+    /// the front of the list.
     ///
     /// # Errors
     ///
     /// The store could not be read.
     async fn conversations(
         &self,
-        workspace: &str,
-        page: Page,
-    ) -> Result<Vec<ConversationSummary>, StoreError>;
+        filter: ConversationFilter,
+        page: Page<ConversationCursor>,
+    ) -> Result<ConversationPage, StoreError>;
 
     /// The messages and tool uses that `filter` asks for, newest first: up to `limit` of them, and where to
     /// go on. What shares a millisecond comes in an order that the store keeps. What was stored lately may not be found yet ([`EventStore::index`](super::EventStore::index)).
@@ -121,42 +123,6 @@ pub enum EventKey {
     Id(Uuid),
     /// By request id: the first arrival's row.
     Request(RequestId),
-}
-
-/// Which audit rows to list. Every given field must match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EventFilter {
-    /// The workspace.
-    pub workspace: Option<String>,
-    /// The state.
-    pub status: Option<EventStatus>,
-    /// The event type.
-    pub event_type: Option<String>,
-    /// The session.
-    pub session_id: Option<String>,
-    /// The request id, duplicates included. Ask with the workspace: another may use the same id, and the index is of
-    /// both.
-    pub request_id: Option<RequestId>,
-    /// Text whose words ([`query_words`](crate::session::search::query_words)) the payload holds, all of them;
-    /// text without a word finds nothing.
-    pub text: Option<String>,
-}
-
-/// A part of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Begin after the item of this id; none begins at the newest.
-    pub after: Option<Uuid>,
-    /// How many items at most.
-    pub limit: usize,
-}
-
-impl Page {
-    /// The first `limit` items.
-    #[must_use]
-    pub fn first(limit: usize) -> Self {
-        Self { after: None, limit }
-    }
 }
 
 /// An audit row, in a list.
@@ -246,7 +212,10 @@ pub struct ConversationSummary {
     pub messages: u64,
     /// How many tool uses it has.
     pub tool_uses: u64,
-    /// What came from hooks and what from transcripts.
+    /// Whether there may be more of either: [`COUNTED_MAX`](crate::base::limits::COUNTED_MAX) messages and as many tool
+    /// uses are counted at most.
+    pub counts_capped: bool,
+    /// What came from hooks and what from transcripts, of those that were counted.
     #[serde(flatten)]
     pub sides: TwoSides,
 }

@@ -94,6 +94,9 @@ pub struct Pruned {
     pub subagents: u64,
     /// Entries of the ledger.
     pub ledger: u64,
+    /// Hours of the histories of spools, which only a server's job prunes.
+    #[serde(skip)]
+    pub spool_hours: u64,
 }
 
 impl Pruned {
@@ -112,6 +115,7 @@ impl AddAssign for Pruned {
         self.tool_uses += other.tool_uses;
         self.subagents += other.subagents;
         self.ledger += other.ledger;
+        self.spool_hours += other.spool_hours;
     }
 }
 

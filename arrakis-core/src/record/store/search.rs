@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use super::list::{directory, is_within};
 use crate::base::clock::Timestamp;
 use crate::base::id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SEARCH_PAGE_BYTES, cut};
@@ -102,8 +103,7 @@ impl SearchFilter {
     pub fn admits_project(&self, conversation: &Conversation) -> bool {
         let Some(project) = &self.project else { return true };
         let path = conversation.project_path.as_ref().map(|path| path.value.as_str());
-        path.and_then(|path| path.strip_prefix(directory(project)))
-            .is_some_and(|below| below.is_empty() || below.starts_with(['/', '\\']))
+        path.is_some_and(|path| is_within(path, project))
     }
 
     /// The directory asked for, without what ends it.
@@ -156,10 +156,6 @@ impl SearchFilter {
     fn words(&self) -> BTreeSet<String> {
         self.text.as_deref().map(query_words).unwrap_or_default()
     }
-}
-
-fn directory(path: &str) -> &str {
-    path.trim_end_matches(['/', '\\'])
 }
 
 /// A message or a tool use that was found.

@@ -1,6 +1,7 @@
 //! The conformance suite of [`EventStore`] and [`EventReader`](crate::record::store::EventReader).
 
 mod feed;
+mod list;
 mod read;
 mod record;
 mod search;
@@ -18,10 +19,14 @@ use uuid::Uuid;
 pub use feed::{
     the_feed_continues_where_it_was_left, the_feed_shows_every_commit_and_every_change_of_state,
 };
-pub use read::{
-    a_conversation_is_read_whole, counts_are_by_state,
+pub use list::{
+    a_list_of_conversations_goes_on_from_its_cursor,
+    a_page_looks_at_a_bounded_number_of_rows_and_says_where_to_go_on,
     lists_are_newest_first_and_continue_without_gap, lists_can_be_filtered,
-    payloads_are_found_by_their_words,
+    of_a_conversation_a_bounded_number_of_messages_and_tool_uses_is_counted,
+};
+pub use read::{
+    a_conversation_is_read_whole, counts_are_by_state, payloads_are_found_by_their_words,
 };
 pub use record::{
     a_body_that_is_json_is_kept_as_that_json, a_body_that_is_not_json_is_kept_byte_for_byte,
@@ -65,7 +70,8 @@ use crate::base::id::uuid_v7;
 use crate::record::audit::EventStatus;
 use crate::record::ingest::{Reception, admit};
 use crate::record::store::{
-    Admission, Arrival, DEFAULT_WORKSPACE, EventFilter, EventKey, EventStore, Page, Verdict,
+    Admission, Arrival, ConversationFilter, ConversationSummary, DEFAULT_WORKSPACE, EventFilter,
+    EventKey, EventStore, Page, Verdict,
 };
 
 /// An empty store, and the clock that it reads.
@@ -110,6 +116,9 @@ macro_rules! event_store_conformance {
             what_was_discarded_stays_as_it_is,
             lists_are_newest_first_and_continue_without_gap,
             lists_can_be_filtered,
+            a_page_looks_at_a_bounded_number_of_rows_and_says_where_to_go_on,
+            a_list_of_conversations_goes_on_from_its_cursor,
+            of_a_conversation_a_bounded_number_of_messages_and_tool_uses_is_counted,
             a_conversation_is_read_whole,
             what_only_one_side_has_told_of_is_counted,
             counts_are_by_state,
@@ -161,11 +170,21 @@ impl Arrivals {
 
     /// An envelope with this id and payload, judged.
     pub fn next(&mut self, id: &str, payload: impl Into<Bytes>) -> (Arrival, Verdict) {
+        self.next_from(Source::default(), id, payload)
+    }
+
+    /// The same, captured there.
+    pub fn next_from(
+        &mut self,
+        source: Source,
+        id: &str,
+        payload: impl Into<Bytes>,
+    ) -> (Arrival, Verdict) {
         self.count += 1;
         self.clock.advance(Duration::from_millis(1));
         let now = self.clock.now();
         let id = id.parse().expect("a valid request id");
-        let envelope = Envelope::new(id, now, "http://h/", Source::default(), payload);
+        let envelope = Envelope::new(id, now, "http://h/", source, payload);
         let mut random = [0; 10];
         random[2..].copy_from_slice(&self.count.to_be_bytes());
         let reception = Reception {
@@ -214,7 +233,13 @@ async fn status_of(store: &dyn EventStore, id: Uuid) -> EventStatus {
 
 async fn all(store: &dyn EventStore, filter: EventFilter) -> Vec<(String, EventStatus)> {
     let rows = store.events(filter, Page::first(1000)).await.expect("events");
-    rows.into_iter().map(|row| (row.request_id.to_string(), row.status)).collect()
+    rows.events.into_iter().map(|row| (row.request_id.to_string(), row.status)).collect()
+}
+
+/// The first conversations of a workspace's list.
+async fn conversations(store: &dyn EventStore, workspace: &str) -> Vec<ConversationSummary> {
+    let filter = ConversationFilter::new(workspace);
+    store.conversations(filter, Page::first(100)).await.expect("conversations").conversations
 }
 
 /// JSON without what its spacing and the order of its keys add; anything else as it is.

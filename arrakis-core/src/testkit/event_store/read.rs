@@ -1,64 +1,10 @@
-//! Lists, details, searches and counts.
+//! Details, searches and counts.
 
 use std::collections::BTreeMap;
 
-use super::{Arrivals, EventStoreFixture, all, failed, hook};
+use super::{Arrivals, EventStoreFixture, all, conversations, failed, hook};
 use crate::record::audit::EventStatus;
-use crate::record::store::{DEFAULT_WORKSPACE, EventFilter, EventStore, Page};
-
-/// A list read in parts is the list.
-pub async fn lists_are_newest_first_and_continue_without_gap(fixture: &impl EventStoreFixture) {
-    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
-    let batch =
-        (0..25).map(|n| arrivals.prompt(&format!("e{n:02}"), &format!("s{n:02}"))).collect();
-    store.record(batch).await.expect("record");
-    let mut events = Vec::new();
-    let mut page = Page::first(10);
-    loop {
-        let part = store.events(EventFilter::default(), page).await.expect("events");
-        let Some(last) = part.last() else { break };
-        page.after = Some(last.id);
-        events.extend(part.into_iter().map(|event| event.request_id.to_string()));
-    }
-    let expected: Vec<_> = (0..25).rev().map(|n| format!("e{n:02}")).collect();
-    assert_eq!(events, expected);
-
-    let mut sessions = Vec::new();
-    let mut page = Page::first(10);
-    loop {
-        let part = store.conversations(DEFAULT_WORKSPACE, page).await.expect("conversations");
-        let Some(last) = part.last() else { break };
-        page.after = Some(last.conversation.id);
-        sessions.extend(part.into_iter().map(|one| one.conversation.session_id));
-    }
-    let expected: Vec<_> = (0..25).rev().map(|n| format!("s{n:02}")).collect();
-    assert_eq!(sessions, expected);
-}
-
-/// Each filter by itself, and together.
-pub async fn lists_can_be_filtered(fixture: &impl EventStoreFixture) {
-    let (store, mut arrivals) = (fixture.store(), Arrivals::new(fixture.clock()));
-    let batch = vec![
-        arrivals.prompt("a", "one"),
-        arrivals.prompt("b", "two"),
-        arrivals.next("c", hook("one", "Stop", "")),
-        arrivals.next("d", "not json"),
-    ];
-    store.record(batch).await.expect("record");
-    let ids = |rows: Vec<(String, EventStatus)>| {
-        rows.into_iter().map(|(id, _)| id).collect::<Vec<_>>().join(" ")
-    };
-    let session = EventFilter { session_id: Some("one".to_owned()), ..Default::default() };
-    assert_eq!(ids(all(&*store, session.clone()).await), "c a");
-    let kind = EventFilter { event_type: Some("Stop".to_owned()), ..session };
-    assert_eq!(ids(all(&*store, kind).await), "c");
-    let status = EventFilter { status: Some(EventStatus::Invalid), ..Default::default() };
-    assert_eq!(ids(all(&*store, status).await), "d");
-    let request = EventFilter { request_id: "b".parse().ok(), ..Default::default() };
-    assert_eq!(ids(all(&*store, request).await), "b");
-    let workspace = EventFilter { workspace: Some("other".to_owned()), ..Default::default() };
-    assert_eq!(ids(all(&*store, workspace).await), "");
-}
+use crate::record::store::{DEFAULT_WORKSPACE, EventFilter, EventStore};
 
 /// Messages, tool uses and the timeline, each in order; by session id and by its own.
 pub async fn a_conversation_is_read_whole(fixture: &impl EventStoreFixture) {
@@ -84,7 +30,7 @@ pub async fn a_conversation_is_read_whole(fixture: &impl EventStoreFixture) {
     let by_id = store.conversation(DEFAULT_WORKSPACE, &detail.conversation.id.to_string()).await;
     assert_eq!(by_id.expect("read"), Some(detail));
     assert_eq!(store.conversation("other", "s").await.expect("read"), None);
-    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(10)).await.expect("list");
+    let list = conversations(&*store, DEFAULT_WORKSPACE).await;
     let counts: Vec<_> = list.iter().map(|one| (one.messages, one.tool_uses)).collect();
     assert_eq!(counts, [(1, 0), (2, 2)]);
 }

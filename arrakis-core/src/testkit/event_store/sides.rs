@@ -1,8 +1,8 @@
 //! What hooks and transcripts have told of, held against each other.
 
 use super::transcript::{line, slice};
-use super::{Arrivals, EventStoreFixture, hook, record_one};
-use crate::record::store::{ConversationDetail, DEFAULT_WORKSPACE, EventStore, Page};
+use super::{Arrivals, EventStoreFixture, conversations, hook, record_one};
+use crate::record::store::{ConversationDetail, DEFAULT_WORKSPACE, EventStore};
 use crate::session::conversation::{Gap, KnownToolUse, TwoSides};
 
 /// A list counts what only hooks or only transcripts have told of, as one conversation shows it.
@@ -60,6 +60,6 @@ pub async fn what_only_one_side_has_told_of_is_counted(fixture: &impl EventStore
 
 async fn read(store: &dyn EventStore) -> (ConversationDetail, TwoSides) {
     let detail = store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read");
-    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(9)).await.expect("read");
+    let list = conversations(&*store, DEFAULT_WORKSPACE).await;
     (detail.expect("the conversation is there"), list[0].sides)
 }

@@ -1,9 +1,9 @@
 //! Transcripts: what slices add to a conversation, over several calls.
 
 use super::read::index;
-use super::{Arrivals, EventStoreFixture, hook, record_one};
+use super::{Arrivals, EventStoreFixture, conversations, hook, record_one};
 use crate::record::store::{
-    ConversationDetail, DEFAULT_WORKSPACE, EventStore, HitKind, Page, SearchFilter,
+    ConversationDetail, DEFAULT_WORKSPACE, EventStore, HitKind, SearchFilter,
 };
 use crate::session::conversation::{Block, MessageOrigin, Role, ToolStatus};
 use crate::session::usage::Usd;
@@ -112,7 +112,7 @@ pub async fn hooks_and_transcript_tell_of_the_same_messages_and_tools(
     let [prompt, answer] = &detail.messages[..] else { panic!("two: {:?}", detail.messages) };
     assert_eq!((&*prompt.content.value, prompt.origin), ("go", MessageOrigin::Transcript));
     assert_eq!((&*answer.content.value, Some(answer.id)), ("done", tool.message_id));
-    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(9)).await.expect("list");
+    let list = conversations(&*store, DEFAULT_WORKSPACE).await;
     assert_eq!((list[0].messages, list[0].tool_uses), (2, 1), "what is provisional does not count");
 }
 
@@ -157,7 +157,7 @@ pub async fn prompts_are_shown_counted_and_found_once(fixture: &impl EventStoreF
         ("user", MessageOrigin::Enqueued, "waiting"),
     ];
     assert_eq!(said, expected.map(|(role, origin, prompt)| (role, origin, prompt.to_owned())));
-    let list = store.conversations(DEFAULT_WORKSPACE, Page::first(9)).await.expect("list");
+    let list = conversations(&*store, DEFAULT_WORKSPACE).await;
     assert_eq!(list[0].messages, 3, "what may still come as a line does not count");
     index(&*store).await;
     for prompt in ["first", "queued", "withdrawn", "scheduled", "waiting"] {

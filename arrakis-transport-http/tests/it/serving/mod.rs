@@ -1,7 +1,8 @@
 //! How the server treats connections and a store that is away: limits, TLS, shutdown, readiness, the
-//! live feed, searches, reports of spools.
+//! live feed, lists, searches, reports of spools.
 
 mod connections;
+mod events;
 mod heavy;
 mod live;
 mod search;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::clock::{SystemClock, Timestamp};
+use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::key::{ApiKey, Scope};
 use arrakis_core::record::store::{
     EventStore, KeyStore, MemorySpoolReports, MemoryStore, SpoolReports,
@@ -45,6 +47,7 @@ struct Server {
     store: Arc<FaultyStore>,
     router: Router,
     keys: Arc<MemoryStore>,
+    key_uses: Arc<KeyUses>,
     stop: CancellationToken,
 }
 
@@ -57,10 +60,12 @@ impl Server {
         let memory = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
         let store = Arc::new(FaultyStore::new(Arc::clone(&memory) as Arc<dyn EventStore>));
         let stop = CancellationToken::new();
+        let key_uses = Arc::<KeyUses>::default();
         let config = ServerConfig {
             ingest_keys: vec!["key".into()],
             shutdown: stop.clone(),
             spools,
+            key_uses: Arc::clone(&key_uses),
             ..ServerConfig::default()
         };
         let state = ServerState::new(
@@ -70,7 +75,7 @@ impl Server {
             Redactor::default(),
             config,
         );
-        Self { store, router: router(state), keys: memory, stop }
+        Self { store, router: router(state), keys: memory, key_uses, stop }
     }
 
     /// A key that may read.

@@ -165,6 +165,20 @@ impl SpoolReports for Broken {
     async fn spools(&self, workspace: &str, limit: usize) -> Result<Vec<HeardSpool>, StoreError> {
         MemorySpoolReports::default().spools(workspace, limit).await
     }
+
+    async fn spool_history(
+        &self,
+        workspace: &str,
+        spool: Uuid,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<HeardSpool>, StoreError> {
+        MemorySpoolReports::default().spool_history(workspace, spool, since, until).await
+    }
+
+    async fn prune_spool_history(&self, _: Timestamp, _: usize) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 }
 
 #[tokio::test(start_paused = true)]
