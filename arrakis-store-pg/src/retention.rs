@@ -141,9 +141,9 @@ async fn prune_month(
     after: Uuid,
     rows: u64,
 ) -> Result<(Pruned, PrunePosition), TxError> {
-    const COUNT: &str = "WITH some AS (\
+    const COUNT: &str = "WITH more AS (\
             SELECT id FROM webhook_events WHERE id > ? AND id < ? ORDER BY id LIMIT ?) \
-        SELECT count(*), (SELECT id FROM some ORDER BY id DESC LIMIT 1) FROM some";
+        SELECT count(*), (SELECT id FROM more ORDER BY id DESC LIMIT 1) FROM more";
     let part = months::at(conn, next_id(after)).await?;
     let Some((month, to)) = part.and_then(|part| part.to.map(|to| (part, to))) else {
         return Ok((Pruned::default(), PrunePosition::Events(after)));

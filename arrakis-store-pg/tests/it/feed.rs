@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::common::{Home, record_one};
 use arrakis_core::record::ingest::judge;
 use arrakis_core::record::store::{
-    Arrival, EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter, StoreError,
+    Arrival, EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter,
+    StoreError,
 };
 use arrakis_core::testkit::event_store::hook;
 use arrakis_core::testkit::retention::prune_before;
