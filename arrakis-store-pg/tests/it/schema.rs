@@ -112,7 +112,7 @@ async fn two_years(home: &Home, conn: &mut AsyncPgConnection) {
         "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, session_id,
              received_at, request_headers, status, conversation_id, retry_after, metadata,
              created_at, updated_at)
-         SELECT (lpad(to_hex(1764000000000 + n * 63000), 12, '0') || '70008000'
+         SELECT (lpad(to_hex(1764000000000 + n::bigint * 63000), 12, '0') || '70008000'
                  || lpad(to_hex(n), 12, '0'))::uuid,
              CASE WHEN n % 1000 = 0 THEN 'small' ELSE 'main' END, 'r' || n, '',
              CASE WHEN n % 500 = 0 THEN 'PreCompact' WHEN n % 2 = 0 THEN 'PreToolUse'
@@ -152,9 +152,8 @@ async fn each_index_serves_the_query_that_its_comment_holds() {
                 |line: &String| of_months.iter().any(|month| line.contains(&format!(" {month} ")));
             assert!(plan.iter().any(uses), "{name}: {plan:#?}");
             // Of the months that have rows; how nothing is read does not matter.
-            for line in plan.iter().filter(|line| line.contains(" webhook_events_2026_")) {
-                assert!(uses(line) || !line.contains("Scan on "), "{name}: {plan:#?}");
-            }
+            let all_of_month = "Seq Scan on webhook_events_2026_";
+            assert!(!plan.iter().any(|line| line.contains(all_of_month)), "{name}: {plan:#?}");
             // What comes by time is read month by month, until there is enough.
             if query.contains("ORDER BY id") {
                 assert!(!plan.iter().any(|line| line.contains("Merge")), "{name}: {plan:#?}");
@@ -192,7 +191,7 @@ async fn a_statement_opens_the_months_that_it_asks_for() {
         "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
          SET enable_hashjoin = off; SET enable_mergejoin = off;
          PREPARE one AS SELECT status FROM webhook_events WHERE id = $1 FOR UPDATE;
-         PREPARE some AS SELECT status FROM webhook_events WHERE id = ANY($1);
+         PREPARE many AS SELECT status FROM webhook_events WHERE id = ANY($1);
          PREPARE change AS UPDATE webhook_events SET retry_count = 1 WHERE id = ANY($1);
          PREPARE ledger AS SELECT e.status FROM request_ids AS r
              LEFT JOIN webhook_events AS e ON e.id = r.event_id
@@ -205,7 +204,7 @@ async fn a_statement_opens_the_months_that_it_asks_for() {
     let id = "019ab4d8-9400-7000-8000-000000000001";
     for (query, most) in [
         (format!("one('{id}')"), 1),
-        (format!("some('{{{id}}}')"), 1),
+        (format!("many('{{{id}}}')"), 1),
         (format!("change('{{{id}}}')"), 2),
         ("ledger('{main}', '{r500001,r7}')".to_owned(), 1),
     ] {
