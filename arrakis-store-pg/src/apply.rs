@@ -32,7 +32,7 @@ use crate::schema::{conversations, messages, subagents, tool_uses};
 #[derive(Debug, Default)]
 pub(crate) struct Applying<'a>(pub(crate) Merged<'a>);
 
-impl Applying<'_> {
+impl<'a> Applying<'a> {
     /// Locks and reads the conversations that are there, and adds the messages, tool uses and subagents
     /// that are not. The statements go out together.
     pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, TxError> {
@@ -57,7 +57,7 @@ impl Applying<'_> {
         &self,
         conn: &AsyncPgConnection,
         started: Started,
-        touched: Touched,
+        touched: Touched<'a>,
         now: Timestamp,
     ) -> Result<(), TxError> {
         let Started { conversations, added_messages, added_tool_uses, added_subagents } = started;
@@ -86,10 +86,15 @@ impl Applying<'_> {
         let subagents: Vec<(&str, &Subagent)> =
             subagents.iter().map(|(w, one)| (*w, one)).collect();
         let mut touched = touched;
-        touched.messages.extend(added_messages);
-        touched.messages.extend(messages.iter().map(|(_, message)| message.id));
-        touched.tool_uses.extend(added_tool_uses);
-        touched.tool_uses.extend(tool_uses.iter().map(|(_, tool_use)| tool_use.id));
+        let added = added_messages.iter().filter_map(|id| Some((self.0.messages.get(id)?.0, *id)));
+        for (workspace, id) in added.chain(messages.iter().map(|(name, one)| (*name, one.id))) {
+            touched.of(workspace).messages.push(id);
+        }
+        let added =
+            added_tool_uses.iter().filter_map(|id| Some((self.0.tool_uses.get(id)?.0, *id)));
+        for (workspace, id) in added.chain(tool_uses.iter().map(|(name, one)| (*name, one.id))) {
+            touched.of(workspace).tool_uses.push(id);
+        }
 
         let conversations = async {
             if !new.is_empty() {

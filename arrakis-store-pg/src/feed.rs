@@ -1,11 +1,12 @@
-//! The feed of commits: one row per transaction, and cursors that skip none.
+//! The feed of commits: a row per transaction and workspace, and cursors that skip none.
 //!
 //! Transactions do not commit in the order of their numbers, so "newer than the last one seen" would
 //! skip those that took long. A cursor is therefore a snapshot (`pg_current_snapshot()`): it says which
 //! transactions were over when it was taken. What a later reader sees and that snapshot did not show is
 //! new. In the middle of a page a cursor also has the later snapshot, and how far in it the reader is; of a
-//! commit that is too much for one step of the index it has how much is done.
+//! row that is too much for one step of the index it has how much is done.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,74 +16,69 @@ use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::future::try_join_all;
 use uuid::Uuid;
 
-use crate::error::TxError;
+use crate::error::{TxError, unreadable};
 use crate::pool;
-use crate::row::{At, SummaryRow};
+use crate::row::{At, SummaryRow, shown};
 use crate::schema::webhook_events;
 use crate::statement::Statement;
 
-/// What a transaction has written.
+/// What a transaction has written, by workspace.
 #[derive(Debug, Default)]
-pub(crate) struct Touched {
+pub(crate) struct Touched<'a>(BTreeMap<&'a str, Items>);
+
+/// What a transaction has written in one workspace.
+#[derive(Debug, Default)]
+pub(crate) struct Items {
     /// Audit rows stored, or changed in their state.
     pub(crate) events: Vec<Uuid>,
     /// Messages.
     pub(crate) messages: Vec<Uuid>,
     /// Tool uses.
     pub(crate) tool_uses: Vec<Uuid>,
-    /// The size of the payloads stored.
-    pub(crate) bytes: usize,
 }
 
-impl Touched {
-    /// Only audit rows.
+/// The workspace of rows that only changed their state. Their texts are searchable already, so whose they are
+/// does not matter.
+const ANY_WORKSPACE: &str = "";
+
+impl<'a> Touched<'a> {
+    /// Audit rows that changed their state, and nothing else.
     pub(crate) fn events(events: Vec<Uuid>) -> Self {
-        Self { events, ..Self::default() }
+        Self([(ANY_WORKSPACE, Items { events, ..Items::default() })].into())
     }
 
-    /// Adds what another part of the transaction has written.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.events.extend(other.events);
-        self.messages.extend(other.messages);
-        self.tool_uses.extend(other.tool_uses);
-        self.bytes += other.bytes;
-    }
-
-    /// How many messages and tool uses there are.
-    fn documents(&self) -> usize {
-        self.messages.len() + self.tool_uses.len()
-    }
-
-    /// Leaves out these many messages and tool uses, and what comes before them.
-    fn skip(&mut self, done: usize) {
-        let messages = done.min(self.messages.len());
-        self.messages.drain(..messages);
-        self.tool_uses.drain(..(done - messages).min(self.tool_uses.len()));
-        (self.events, self.bytes) = (Vec::new(), 0);
-    }
-
-    /// Leaves these many messages and tool uses.
-    fn truncate(&mut self, documents: usize) {
-        self.messages.truncate(documents);
-        self.tool_uses.truncate(documents - self.messages.len());
+    /// What was written in a workspace, to add to it.
+    pub(crate) fn of(&mut self, workspace: &'a str) -> &mut Items {
+        self.0.entry(workspace).or_default()
     }
 }
 
 /// Tells the feed what this transaction has written.
 pub(crate) async fn commit(
     conn: &AsyncPgConnection,
-    touched: &Touched,
+    touched: &Touched<'_>,
     now: Timestamp,
 ) -> QueryResult<()> {
-    const SQL: &str =
-        "INSERT INTO commits (events, messages, tool_uses, bytes, at) VALUES (?, ?, ?, ?, ?)";
+    let rows = touched.0.iter().map(|(workspace, items)| add_row(conn, workspace, items, now));
+    try_join_all(rows).await.map(|_| ())
+}
+
+async fn add_row(
+    conn: &AsyncPgConnection,
+    workspace: &str,
+    items: &Items,
+    now: Timestamp,
+) -> QueryResult<()> {
+    const SQL: &str = "INSERT INTO commits (workspace, events, messages, tool_uses, at) \
+        VALUES (?, ?, ?, ?, ?)";
     Statement::<()>::new(SQL)
-        .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
-        .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
-        .bind::<Array<diesel::sql_types::Uuid>>(&touched.tool_uses)
-        .bind::<BigInt>(i64::try_from(touched.bytes).unwrap_or(i64::MAX))
+        .bind::<Text>(shown(workspace))
+        .bind::<Array<diesel::sql_types::Uuid>>(&items.events)
+        .bind::<Array<diesel::sql_types::Uuid>>(&items.messages)
+        .bind::<Array<diesel::sql_types::Uuid>>(&items.tool_uses)
         .bind::<Timestamptz>(At(now))
         .execute(&mut &*conn)
         .await?;
@@ -96,7 +92,7 @@ pub(crate) async fn commit(
 /// It cannot.
 pub(crate) async fn probe(conn: &AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     pool::begin_part(conn).await?;
-    let written = commit(conn, &Touched::default(), now).await;
+    let written = commit(conn, &Touched::events(Vec::new()), now).await;
     pool::undo_part(conn).await?;
     written
 }
@@ -114,21 +110,22 @@ pub(crate) struct Position {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Within {
     until: Snapshot,
-    /// What the transactions before this one wrote was seen, and of this one all that `done` does not exclude.
+    /// The rows before this one, in the order of transactions and ids, were seen.
     xid: u64,
-    /// How many of its messages and tool uses were, where not all.
-    done: Option<usize>,
+    id: i64,
+    /// And of this one so many of its items.
+    done: usize,
 }
 
 impl Position {
+    /// Nothing was seen: no transaction is older than the first.
+    pub(crate) fn start() -> Self {
+        Self::at(Snapshot("1:1:".to_owned()))
+    }
+
     /// Everything that is committed when `snapshot` is taken.
     pub(crate) fn at(snapshot: Snapshot) -> Self {
         Self { seen: snapshot, within: None }
-    }
-
-    /// Whether a part of a commit was seen.
-    pub(crate) fn is_in_commit(&self) -> bool {
-        self.within.as_ref().is_some_and(|within| within.done.is_some())
     }
 }
 
@@ -163,9 +160,8 @@ impl fmt::Display for Position {
         let Self { seen: Snapshot(seen), within } = self;
         match within {
             None => f.write_str(seen),
-            Some(Within { until: Snapshot(until), xid, done }) => {
-                write!(f, "{seen}/{until}/{xid}")?;
-                done.map_or(Ok(()), |done| write!(f, "/{done}"))
+            Some(Within { until: Snapshot(until), xid, id, done }) => {
+                write!(f, "{seen}/{until}/{xid}/{id}/{done}")
             }
         }
     }
@@ -179,40 +175,53 @@ impl FromStr for Position {
         let seen = parts.next().ok_or(NoPosition)?.parse()?;
         let Some(until) = parts.next() else { return Ok(Self::at(seen)) };
         let until = until.parse()?;
-        let xid = parts.next().and_then(|xid| xid.parse().ok()).ok_or(NoPosition)?;
-        let done = parts.next().map(str::parse).transpose().map_err(|_| NoPosition)?;
-        if parts.next().is_some() {
-            return Err(NoPosition);
-        }
-        Ok(Self { seen, within: Some(Within { until, xid, done }) })
+        let numbers = (parts.next(), parts.next(), parts.next(), parts.next());
+        let (Some(xid), Some(id), Some(done), None) = numbers else { return Err(NoPosition) };
+        let xid = xid.parse().map_err(|_| NoPosition)?;
+        let id = id.parse().map_err(|_| NoPosition)?;
+        let done = done.parse().map_err(|_| NoPosition)?;
+        Ok(Self { seen, within: Some(Within { until, xid, id, done }) })
     }
 }
 
-/// How much is read at one time, unless a single commit holds more.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Budget {
-    /// Commits.
-    pub(crate) commits: usize,
-    /// Audit rows.
-    pub(crate) events: usize,
-    /// Payload bytes.
-    pub(crate) bytes: usize,
-    /// Messages and tool uses; of a single commit that holds more, a part is read.
-    pub(crate) documents: usize,
-}
-
-/// Commits after a position.
+/// Rows of commits behind a position.
 #[derive(Debug)]
 pub(crate) struct Commits {
-    /// What they wrote, oldest number first.
-    pub(crate) commits: Vec<Touched>,
-    /// Where to go on.
-    pub(crate) next: Position,
-    /// Whether there was more.
-    pub(crate) more: bool,
+    /// The rows, in the order of their transactions.
+    pub(crate) rows: Vec<Commit>,
+    /// Whether these are all.
+    pub(crate) is_all: bool,
+    /// The position that they are behind, and the snapshot that shows them.
+    from: Position,
+    until: Snapshot,
 }
 
-/// Reads the commits after `position`, as far as `budget` goes.
+/// What a transaction has written in one workspace, as its row tells it.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    xid: u64,
+    id: i64,
+    /// All that it has written.
+    pub(crate) items: Items,
+    /// How many of its items were seen before.
+    pub(crate) done: usize,
+}
+
+impl Commits {
+    /// The position behind the first `rows` of the rows and `done` items of the next.
+    pub(crate) fn position(&self, rows: usize, done: usize) -> Position {
+        let (xid, id) = match (self.rows.get(rows), self.rows.last()) {
+            (Some(row), _) => (row.xid, row.id),
+            (None, _) if self.is_all => return Position::at(self.until.clone()),
+            (None, Some(last)) => (last.xid, last.id.saturating_add(1)),
+            (None, None) => return self.from.clone(),
+        };
+        let within = Within { until: self.until.clone(), xid, id, done };
+        Position { seen: self.from.seen.clone(), within: Some(within) }
+    }
+}
+
+/// Reads up to `limit` rows behind `position`, of a workspace or of all.
 ///
 /// # Errors
 ///
@@ -220,82 +229,72 @@ pub(crate) struct Commits {
 pub(crate) async fn commits(
     conn: &mut AsyncPgConnection,
     position: &Position,
-    budget: Budget,
+    workspace: Option<&str>,
+    limit: usize,
 ) -> QueryResult<Commits> {
     // One statement, so that the snapshot is the one under which the rows were read. Numbers past the
     // snapshot's end can only be from another server's dump.
-    const SQL: &str = "WITH s AS MATERIALIZED (\
-            SELECT ?::pg_snapshot AS seen, coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
-            ?::text::xid8 AS after) \
-        SELECT s.until::text, c.xid::text, c.events, c.messages, c.tool_uses, c.bytes \
-        FROM s LEFT JOIN LATERAL (\
-            SELECT xid, events, messages, tool_uses, bytes FROM commits \
-            WHERE xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
-            AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
-            AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
-    type Ids = Option<Vec<Uuid>>;
-    type Row = (String, Option<String>, Ids, Ids, Ids, Option<i64>);
-    let within = position.within.as_ref();
-    let until = within.map(|within| within.until.0.as_str());
-    // A commit of which a part is done is read again.
-    let after = within.map_or(0, |at| at.xid.saturating_sub(u64::from(at.done.is_some())));
-    let begun = within.and_then(|within| Some((within.xid, within.done?)));
-    let one_more = i64::try_from(budget.commits).unwrap_or(i64::MAX - 1).saturating_add(1);
-    type Sql = (
-        Text,
-        Nullable<Text>,
-        Nullable<Array<diesel::sql_types::Uuid>>,
-        Nullable<Array<diesel::sql_types::Uuid>>,
-        Nullable<Array<diesel::sql_types::Uuid>>,
-        Nullable<BigInt>,
-    );
-    let rows: Vec<Row> = Statement::<Sql>::new(SQL)
-        .bind::<Text>(position.seen.0.as_str())
-        .bind::<Nullable<Text>>(until)
-        .bind::<Text>(after.to_string())
-        .bind::<BigInt>(one_more)
-        .load(conn)
-        .await?;
-    let unreadable = |_| crate::error::unreadable("xid", "this is no transaction number");
-    let until = rows.as_slice().first().map_or(position.seen.0.as_str(), |row| row.0.as_str());
-    let until: Snapshot = until.parse().map_err(|NoPosition| unreadable(NoPosition))?;
-    let (mut last, mut more) = (None, false);
-    let mut commits = Vec::new();
-    let (mut events_taken, mut bytes_taken, mut documents_taken) = (0, 0, 0);
-    for (_, xid, events, messages, tool_uses, bytes) in rows {
-        let (Some(xid), Some(events)) = (xid, events) else { break };
-        let [messages, tool_uses] = [messages, tool_uses].map(Option::unwrap_or_default);
-        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
-        let xid = xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?;
-        let mut one = Touched { events, messages, tool_uses, bytes };
-        let seen = begun.filter(|(begun, _)| *begun == xid).map(|(_, done)| done);
-        if let Some(done) = seen {
-            one.skip(done);
-        }
-        events_taken += one.events.len();
-        bytes_taken += one.bytes;
-        documents_taken += one.documents();
-        let enough = commits.len() == budget.commits
-            || events_taken > budget.events
-            || bytes_taken > budget.bytes
-            || documents_taken > budget.documents;
-        if enough && !commits.is_empty() {
-            more = true;
-            break;
-        }
-        let is_cut = one.documents() > budget.documents;
-        one.truncate(budget.documents);
-        last = Some((xid, is_cut.then(|| seen.unwrap_or(0) + budget.documents)));
-        commits.push(one);
+    macro_rules! select {
+        ($condition:literal) => {
+            concat!(
+                "WITH s AS MATERIALIZED (\
+                    SELECT ?::pg_snapshot AS seen, \
+                    coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
+                    ?::text::xid8 AS xid, ?::bigint AS id) \
+                SELECT s.until::text, c.xid::text, c.id, c.events, c.messages, c.tool_uses \
+                FROM s LEFT JOIN LATERAL (\
+                    SELECT xid, id, events, messages, tool_uses FROM commits WHERE ",
+                $condition,
+                "xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
+                    AND (xid, id) >= (s.xid, s.id) \
+                    AND NOT pg_visible_in_snapshot(xid, s.seen) \
+                    AND pg_visible_in_snapshot(xid, s.until) \
+                    ORDER BY xid, id LIMIT ?) AS c ON true ORDER BY c.xid, c.id"
+            )
+        };
     }
-    let next = match last {
-        Some((xid, done)) if more || done.is_some() => {
-            more = true;
-            Position { seen: position.seen.clone(), within: Some(Within { until, xid, done }) }
-        }
-        _ => Position::at(until),
-    };
-    Ok(Commits { commits, next, more })
+    type Ids = Nullable<Array<diesel::sql_types::Uuid>>;
+    type Sql = (Text, Nullable<Text>, Nullable<BigInt>, Ids, Ids, Ids);
+    let sql = if workspace.is_some() { select!("workspace = ? AND ") } else { select!("") };
+    let within = position.within.as_ref();
+    let mut statement = Statement::<Sql>::new(sql)
+        .bind::<Text>(position.seen.0.as_str())
+        .bind::<Nullable<Text>>(within.map(|within| within.until.0.as_str()))
+        .bind::<Text>(within.map_or(0, |within| within.xid).to_string())
+        .bind::<BigInt>(within.map_or(0, |within| within.id));
+    if let Some(workspace) = workspace {
+        statement = statement.bind::<Text>(workspace);
+    }
+    let one_more = i64::try_from(limit).unwrap_or(i64::MAX - 1).saturating_add(1);
+    let found: Vec<CommitRow> = statement.bind::<BigInt>(one_more).load(conn).await?;
+    let until = found.as_slice().first().map_or(position.seen.0.as_str(), |row| row.0.as_str());
+    let until = until.parse().map_err(|NoPosition| unreadable("snapshot", until))?;
+    let mut rows = Vec::new();
+    for row in found {
+        rows.extend(Commit::of(row, within)?);
+    }
+    let is_all = rows.len() <= limit;
+    rows.truncate(limit);
+    Ok(Commits { rows, is_all, from: position.clone(), until })
+}
+
+/// A row as it is read: the snapshot, and what else there is where there is a row.
+type CommitRow =
+    (String, Option<String>, Option<i64>, Option<Vec<Uuid>>, Option<Vec<Uuid>>, Option<Vec<Uuid>>);
+
+impl Commit {
+    fn of(
+        (_, xid, id, events, messages, tool_uses): CommitRow,
+        within: Option<&Within>,
+    ) -> QueryResult<Option<Self>> {
+        let (Some(xid), Some(id)) = (xid, id) else { return Ok(None) };
+        let xid = xid.parse().map_err(|_| unreadable("xid", "this is no transaction number"))?;
+        let [events, messages, tool_uses] =
+            [events, messages, tool_uses].map(Option::unwrap_or_default);
+        let begun = within.filter(|within| (within.xid, within.id) == (xid, id));
+        let items = Items { events, messages, tool_uses };
+        Ok(Some(Self { xid, id, items, done: begun.map_or(0, |within| within.done) }))
+    }
 }
 
 /// A page of the feed.
@@ -322,18 +321,26 @@ pub(crate) async fn page(
             source: "this store did not give that cursor".into(),
         })
     })?;
-    let budget = Budget { commits: limit, events: limit, bytes: usize::MAX, documents: usize::MAX };
-    let Commits { commits, next, more } = commits(conn, &position, budget).await?;
-    let ids = commits.into_iter().flat_map(|one| one.events).collect();
+    let commits = commits(conn, &position, None, limit.max(1)).await?;
+    let (mut taken, mut ids) = (0, Vec::new());
+    for row in &commits.rows {
+        if taken > 0 && ids.len() + row.items.events.len() > limit {
+            break;
+        }
+        ids.extend(&row.items.events);
+        taken += 1;
+    }
+    let cursor = FeedCursor(commits.position(taken, 0).to_string());
+    let more = taken < commits.rows.len() || !commits.is_all;
     let events = summaries(conn, ids).await?;
-    Ok(FeedPage { events, cursor: FeedCursor(next.to_string()), more })
+    Ok(FeedPage { events, cursor, more })
 }
 
 /// The present snapshot.
 pub(crate) async fn snapshot(conn: &mut AsyncPgConnection) -> QueryResult<Snapshot> {
     let text: String =
         Statement::<Text>::new("SELECT pg_current_snapshot()::text").get_result(conn).await?;
-    text.parse().map_err(|NoPosition| crate::error::unreadable("snapshot", text))
+    text.parse().map_err(|NoPosition| unreadable("snapshot", text))
 }
 
 /// Audit rows in the order of `ids`, each once; those that are gone are left out.
@@ -354,16 +361,24 @@ mod tests {
 
     #[test]
     fn a_position_reads_back_from_its_text() {
-        for text in ["10:20:10,14", "1:1:", "10:20:10/15:30:/17", "1:1:/1:2:/3/4"] {
+        for text in ["10:20:10,14", "1:1:", "10:20:10/15:30:/17/8/0", "1:1:/1:2:/3/4/5"] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_is_no_position_is_refused() {
-        for text in
-            ["", "x", "1:2", "2:1:", "0:1:", "1:2:x", "1:2:/3", "1:2:/1:2:/x", "1:2:/1:2:/3/4/5"]
-        {
+        for text in [
+            "",
+            "x",
+            "1:2",
+            "2:1:",
+            "0:1:",
+            "1:2:x",
+            "1:2:/3",
+            "1:2:/1:2:/3/4",
+            "1:2:/1:2:/3/4/5/6",
+        ] {
             assert_eq!(text.parse::<Position>(), Err(NoPosition), "{text}");
         }
     }

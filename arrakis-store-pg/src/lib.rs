@@ -21,6 +21,7 @@
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning
+//! * `months`: the parts of the audit log, by month
 //! * `feed`: what follows the commits
 //! * `index`: texts, made searchable
 //! * `search`, `documents`: what a search asks for; messages and tool uses, searched
@@ -40,6 +41,7 @@ mod index;
 mod keys;
 mod list;
 mod migrate;
+mod months;
 mod pool;
 mod read;
 mod retention;

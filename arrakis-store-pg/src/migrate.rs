@@ -15,14 +15,15 @@ use crate::error::unavailable;
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
 /// The advisory lock that whoever migrates holds: the letters of `arrakis` as a number.
-const LOCK: i64 = 0x0061_7272_616b_6973;
+pub(crate) const LOCK: i64 = 0x0061_7272_616b_6973;
 
 /// Positions from another server, as a restored dump has them, mean nothing here: commits of its future
 /// would be shown for ever, and the search index would wait for them.
 const FORGET_FOREIGN_POSITIONS: &str = "\
     DELETE FROM commits WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
     UPDATE search_position SET position = pg_current_snapshot()::text
-    WHERE pg_snapshot_xmax(position::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot());";
+    WHERE pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot)
+        > pg_snapshot_xmax(pg_current_snapshot());";
 
 /// Brings the database of `url` to this version's schema; returns the names of the migrations that it
 /// lacked. Servers that start at the same time may all call it: one works, and the others wait and find

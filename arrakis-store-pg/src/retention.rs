@@ -1,5 +1,8 @@
 //! Pruning, in small transactions that wait for nobody: rows that others hold are left for the next pass.
 //!
+//! A month of audit rows goes as a whole where everything in it is old and settled: its rows are counted, in parts, and
+//! it is dropped. Other rows are deleted.
+//!
 //! What is deleted and what is made searchable must not pass each other by. So a step holds the position of the
 //! index, as whoever indexes does.
 
@@ -10,15 +13,17 @@ use arrakis_core::record::store::{
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::error::TxError;
-use crate::index;
 use crate::row::{At, State, shown};
 use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
 use crate::statement::Statement;
+use crate::{index, months};
+
+mod month;
 
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. Each 2 KB of a
 /// large value is a row to delete.
@@ -38,6 +43,7 @@ pub(crate) async fn prune(
     let limit = limit.max(1);
     let (pruned, next) = match from {
         PrunePosition::Events(after) => prune_events(conn, cutoffs, after, limit).await?,
+        PrunePosition::Part { after, rows } => month::prune(conn, cutoffs, after, rows).await?,
         PrunePosition::Conversations(after) => {
             prune_conversations(conn, cutoffs, after, limit).await?
         }
@@ -57,15 +63,21 @@ async fn prune_events(
     after: Uuid,
     limit: usize,
 ) -> Result<(Pruned, PrunePosition), TxError> {
-    // The ledger outlives the audit row, and from then on is the only one to know its state.
-    const KEEP_STATUS: &str = "UPDATE request_ids AS r \
-        SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
-        FROM webhook_events AS e WHERE e.id = ANY(?) \
-        AND r.workspace = e.workspace AND r.request_id = e.request_id \
-        AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
     use webhook_events::{id, received_at, status, table, workspace};
-    let mut next = PrunePosition::Conversations(Uuid::nil());
-    let Some(end) = cutoffs.events_below() else { return Ok((Pruned::default(), next)) };
+    let end_of_pass = PrunePosition::Conversations(Uuid::nil());
+    let Some(end) = cutoffs.events_below() else { return Ok((Pruned::default(), end_of_pass)) };
+    let Some(part) = months::at(conn, next_id(after)).await? else {
+        return Ok((Pruned::default(), end_of_pass));
+    };
+    let begins = part.from.is_some_and(|from| after < from);
+    if begins && part.is_month() && months::is_old(conn, &part, cutoffs).await? {
+        let after = part.from.map_or(after, id_before);
+        return Ok((Pruned::default(), PrunePosition::Part { after, rows: 0 }));
+    }
+    let (end, mut next) = match part.to {
+        Some(to) if to < end => (to, PrunePosition::Events(id_before(to))),
+        _ => (end, end_of_pass),
+    };
     let size = "coalesce(pg_column_size(raw_body), pg_column_size(request_body), 0)::bigint";
     let rows: Vec<(Uuid, String, State, At, i64)> = table
         .filter(id.gt(after))
@@ -102,16 +114,30 @@ async fn prune_events(
         .skip_locked()
         .load(conn)
         .await?;
-    Statement::<()>::new(KEEP_STATUS)
-        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
-        .execute(conn)
-        .await?;
-    Statement::<()>::new("DELETE FROM event_search WHERE event_id = ANY(?)")
-        .bind::<Array<diesel::sql_types::Uuid>>(&ids)
-        .execute(conn)
-        .await?;
+    // The ledger outlives the audit row, and from then on is the only one to know its state.
+    const KEEP_STATUS: &str = "UPDATE request_ids AS r \
+        SET answer = jsonb_set(r.answer, '{status}', to_jsonb(e.status::text)) \
+        FROM webhook_events AS e WHERE e.id = ANY(?) \
+        AND r.workspace = e.workspace AND r.request_id = e.request_id \
+        AND r.event_id = e.id AND r.answer ->> 'status' <> e.status::text";
+    for sql in [
+        KEEP_STATUS,
+        "DELETE FROM event_search WHERE event_id = ANY(?)",
+        "DELETE FROM event_transitions WHERE event_id = ANY(?)",
+    ] {
+        let ids = Statement::<()>::new(sql).bind::<Array<SqlUuid>>(&ids);
+        ids.execute(conn).await?;
+    }
     diesel::delete(table.filter(id.eq_any(&ids))).execute(conn).await?;
     Ok((Pruned { events: ids.len() as u64, ..Pruned::default() }, next))
+}
+
+fn next_id(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_add(1))
+}
+
+fn id_before(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_sub(1))
 }
 
 /// Deletes what belongs to old conversations, up to `limit` rows of it, and those of which nothing is left. A
@@ -238,7 +264,7 @@ impl Budget {
 
 async fn forget_texts(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResult<()> {
     Statement::<()>::new("DELETE FROM subject_search WHERE subject_id = ANY(?)")
-        .bind::<Array<diesel::sql_types::Uuid>>(ids)
+        .bind::<Array<SqlUuid>>(ids)
         .execute(conn)
         .await?;
     Ok(())
@@ -323,9 +349,7 @@ async fn count(
         PruneKind::Conversations => {
             Statement::<Sql>::new(CONVERSATIONS).bind::<Timestamptz>(At(before))
         }
-        PruneKind::Ledger => {
-            Statement::<Sql>::new(LEDGER).bind::<diesel::sql_types::Uuid>(first_id(before))
-        }
+        PruneKind::Ledger => Statement::<Sql>::new(LEDGER).bind::<SqlUuid>(first_id(before)),
     };
     let rows: Vec<Row> = statement
         .bind::<Nullable<Text>>(workspace.map(shown))

@@ -61,7 +61,7 @@ diesel::table! {
     use diesel::sql_types::{BigInt, Text, Timestamptz, Uuid};
     use super::sql_types::EventStatus;
 
-    event_transitions (id) {
+    event_transitions (event_id, id) {
         id -> BigInt,
         event_id -> Uuid,
         from_status -> EventStatus,

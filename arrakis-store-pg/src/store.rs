@@ -1,11 +1,12 @@
 //! [`PgStore`]: the traits, each method a transaction of the pool's connections or a call to the writer.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
+use arrakis_core::base::error::error_chain;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
@@ -29,7 +30,7 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, index, keys, list, migrate, read, retention, spools, work};
+use crate::{archive, documents, index, keys, list, migrate, months, read, retention, spools, work};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -41,6 +42,8 @@ pub struct PgStore {
     searches: Connections,
     search_timeout: Duration,
     writer: Writer,
+    /// The workspace that last had its turn to be indexed.
+    indexed_last: Mutex<String>,
 }
 
 impl PgStore {
@@ -71,7 +74,41 @@ impl PgStore {
         let searches = Connections::for_searches(url, &config)?;
         let writer = Writer::start(&connector, &clock, &config);
         let search_timeout = config.search_timeout;
-        Ok(Self { clock, pool, searches, search_timeout, writer })
+        let indexed_last = Mutex::default();
+        let store = Self { clock, pool, searches, search_timeout, writer, indexed_last };
+        store.make_months().await;
+        Ok(store)
+    }
+
+    /// Makes the months ahead into which audit rows go. Where that cannot be now, rows are stored all the same.
+    async fn make_months(&self) {
+        let now = self.clock.now();
+        let made = self
+            .pool
+            .write("make months of audit rows", move |conn| months::make_ahead(conn, now).boxed());
+        match made.await {
+            Ok(false) => {}
+            Ok(true) => tracing::debug!("made months of audit rows"),
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "cannot make months of audit rows now; the next pass of the job that prunes tries again"
+            ),
+        }
+    }
+
+    /// The workspaces that have something to be indexed, in the order of their turns.
+    async fn turns(&self) -> Result<VecDeque<String>, StoreError> {
+        let last = self.last_indexed().clone();
+        self.pool
+            .read("read what is to be searched", move |conn| {
+                let last = last.clone();
+                async move { Ok(index::turns(conn, &last).await?) }.boxed()
+            })
+            .await
+    }
+
+    fn last_indexed(&self) -> MutexGuard<'_, String> {
+        self.indexed_last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,18 +181,36 @@ impl EventStore for PgStore {
     }
 
     async fn index(&self, limit: usize) -> Result<usize, StoreError> {
+        const WRITE: &str = "make text searchable";
         let now = self.clock.now();
-        let mut taken = 0;
-        while taken < limit {
-            let left = limit - taken;
-            let step =
-                self.pool.write("index texts", move |conn| index::step(conn, left, now).boxed());
-            match step.await? {
-                None => break,
-                Some(commits) => taken += commits,
+        let (mut commits, mut turns) = (0, VecDeque::new());
+        while commits < limit {
+            let left = limit - commits;
+            if turns.is_empty() {
+                turns = self.turns().await?;
             }
+            let taken = match turns.pop_front() {
+                Some(workspace) => {
+                    self.last_indexed().clone_from(&workspace);
+                    let step = self.pool.write(WRITE, move |conn| {
+                        let workspace = workspace.clone();
+                        async move { index::step(conn, &workspace, left, now).await }.boxed()
+                    });
+                    step.await?
+                }
+                None => {
+                    let step =
+                        self.pool.write(WRITE, move |conn| index::backlog_step(conn).boxed());
+                    match step.await? {
+                        Some(false) => break,
+                        taken => taken.map(usize::from),
+                    }
+                }
+            };
+            let Some(taken) = taken else { break }; // another server is at it
+            commits += taken;
         }
-        Ok(taken)
+        Ok(commits)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -296,6 +351,9 @@ impl Retention for PgStore {
         limit: usize,
     ) -> Result<PruneStep, StoreError> {
         let (cutoffs, now) = (Arc::new(cutoffs.clone()), self.clock.now());
+        if from == PrunePosition::START {
+            self.make_months().await;
+        }
         self.pool
             .write("prune what is old", move |conn| {
                 let cutoffs = Arc::clone(&cutoffs);

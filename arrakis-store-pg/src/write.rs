@@ -144,12 +144,11 @@ impl<'a> Plan<'a> {
         started: Started,
         now: Timestamp,
     ) -> Result<Vec<Admission>, TxError> {
-        let arrivals = || self.decided.iter().map(|(row, _)| &row.arrival);
-        let touched = Touched {
-            events: arrivals().map(|arrival| arrival.event_id).collect(),
-            bytes: arrivals().map(|arrival| arrival.body.len()).sum(),
-            ..Touched::default()
-        };
+        let mut touched = Touched::default();
+        for (row, _) in &self.decided {
+            let arrival: &'a Arrival = &row.arrival;
+            touched.of(&arrival.workspace).events.push(arrival.event_id);
+        }
         self.applying.finish(conn, started, touched, now).await?;
         Ok(self.admissions)
     }

@@ -262,7 +262,7 @@ impl Retention for SqliteStore {
         let cutoffs = Arc::new(cutoffs.clone());
         let known = Arc::clone(&cutoffs);
         match from {
-            PrunePosition::Events(after) => {
+            PrunePosition::Events(after) | PrunePosition::Part { after, .. } => {
                 let find = move |conn: &mut _| retention::old_events(conn, &cutoffs, after, limit);
                 let found = self.readers.read("find old events", find).await?;
                 let next = Some(found.next);

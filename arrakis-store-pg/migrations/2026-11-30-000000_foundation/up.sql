@@ -5,7 +5,10 @@ CREATE TYPE event_status AS ENUM (
     'PENDING', 'PROCESSING', 'SUCCESS', 'DUPLICATE', 'INVALID', 'ERROR', 'PENDING_RETRY', 'FAILED'
 );
 
--- The audit log: one row per arrival, whatever became of it.
+-- The audit log: one row per arrival, whatever became of it. It is kept in parts, one a month, so that an old month is
+-- dropped and not deleted; `months.rs` makes and drops them. What belongs to an audit row alone has the same parts.
+-- Together they take every id, so no insert fails for want of a part. None is a DEFAULT: with one, Postgres would not
+-- read parts one after the other for a list, but all of them at once.
 CREATE TABLE webhook_events (
     id              UUID PRIMARY KEY,                    -- UUIDv7 of the receipt: sorts by time
     workspace       TEXT NOT NULL,
@@ -35,7 +38,8 @@ CREATE TABLE webhook_events (
     metadata        JSONB NOT NULL,
     created_at      TIMESTAMPTZ NOT NULL,
     updated_at      TIMESTAMPTZ NOT NULL
-);
+) PARTITION BY RANGE (id);
+CREATE TABLE webhook_events_rest PARTITION OF webhook_events FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
 
 -- Nine indexes. Each comment holds the query that needs it.
 
@@ -101,16 +105,16 @@ CREATE INDEX request_ids_event ON request_ids (event_id);
 
 -- The trail: every change of an audit row's state.
 CREATE TABLE event_transitions (
-    id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    event_id    UUID NOT NULL REFERENCES webhook_events (id) ON DELETE CASCADE,
+    id          BIGINT GENERATED ALWAYS AS IDENTITY,
+    event_id    UUID NOT NULL,                           -- of an audit row, which goes together with it
     from_status event_status NOT NULL,
     to_status   event_status NOT NULL,
     at          TIMESTAMPTZ NOT NULL,
     actor       TEXT NOT NULL,
-    reason      TEXT NOT NULL
-);
-
-CREATE INDEX event_transitions_event ON event_transitions (event_id, id);
+    reason      TEXT NOT NULL,
+    PRIMARY KEY (event_id, id)
+) PARTITION BY RANGE (event_id);
+CREATE TABLE event_transitions_rest PARTITION OF event_transitions FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
 
 -- One row per session. Events apply in any order and each may know only a part, so nothing here
 -- references another table; what a column cannot say (which event wrote it) is in metadata.
@@ -188,33 +192,34 @@ CREATE TABLE subagents (
 
 CREATE INDEX subagents_conversation ON subagents (conversation_id);
 
--- One row per transaction that wrote events: what the live feed and the search index follow. A reader
+-- One row per transaction and workspace that it wrote to: what the live feed and the search index follow. A reader
 -- remembers the snapshot that it read under, and next reads what that snapshot did not show: so a
 -- transaction that took long is not skipped.
 CREATE TABLE commits (
-    id       BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    xid      XID8 NOT NULL DEFAULT pg_current_xact_id(),
-    events   UUID[] NOT NULL,                            -- audit rows stored, or changed in their state
-    messages UUID[] NOT NULL,                            -- messages written
+    xid       XID8 NOT NULL DEFAULT pg_current_xact_id(),
+    id        BIGINT GENERATED ALWAYS AS IDENTITY,
+    workspace TEXT NOT NULL,                             -- empty where rows only changed their state
+    events    UUID[] NOT NULL,                           -- audit rows stored, or changed in their state
+    messages  UUID[] NOT NULL,                           -- messages written
     tool_uses UUID[] NOT NULL,                           -- tool uses written
-    bytes    BIGINT NOT NULL DEFAULT 0,                  -- of the payloads stored, to read them in parts
-    at       TIMESTAMPTZ NOT NULL
+    at        TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (xid, id)
 );
 
-CREATE INDEX commits_xid ON commits (xid);
+CREATE INDEX commits_workspace ON commits (workspace, xid, id);
 
--- How far the search index has followed the commits: the snapshot that it last read under.
+-- How far the search index has followed the commits of each workspace: the snapshot that it last read under.
 CREATE TABLE search_position (
-    only_row BOOLEAN PRIMARY KEY DEFAULT true CHECK (only_row),
-    position TEXT NOT NULL
+    workspace TEXT PRIMARY KEY,
+    position  TEXT NOT NULL
 );
-INSERT INTO search_position (position) VALUES ('1:1:');
 
 -- The words of payloads, written behind the hot path.
 CREATE TABLE event_search (
     event_id UUID PRIMARY KEY,
     words    TSVECTOR NOT NULL
-);
+) PARTITION BY RANGE (event_id);
+CREATE TABLE event_search_rest PARTITION OF event_search FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
 CREATE INDEX event_search_words ON event_search USING gin (words);
 
 -- Messages and tool uses are searched together. GIN gives what it finds in no order, and a search wants the

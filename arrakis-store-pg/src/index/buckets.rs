@@ -12,7 +12,8 @@ use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uui
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::{Indexed, bucket_prefix};
+use super::bucket_prefix;
+use super::texts::Indexed;
 use crate::row::At;
 use crate::statement::Statement;
 

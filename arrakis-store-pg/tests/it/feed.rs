@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{Home, record_one};
+use arrakis_core::record::ingest::judge;
 use arrakis_core::record::store::{
-    EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter, StoreError,
+    Arrival, EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter,
+    StoreError,
 };
 use arrakis_core::testkit::event_store::hook;
 use arrakis_core::testkit::retention::prune_before;
@@ -28,8 +30,8 @@ async fn a_transaction_that_takes_long_is_not_skipped() {
     let cursor = home.store.feed(None, 10).await.unwrap().cursor;
     // It takes its number first and commits last.
     let mut late = home.database.connect().await;
-    let slow = "BEGIN; INSERT INTO commits (events, messages, tool_uses, at)
-        SELECT array_agg(id), '{}', '{}', now() FROM webhook_events";
+    let slow = "BEGIN; INSERT INTO commits (workspace, events, messages, tool_uses, at)
+        SELECT 'main', array_agg(id), '{}', '{}', now() FROM webhook_events";
     late.batch_execute(slow).await.unwrap();
     record_one(&other, home.arrivals.prompt("a", "s")).await;
     let (cursor, seen) = follow(&home.store, cursor).await;
@@ -49,8 +51,8 @@ async fn a_page_that_ends_in_the_middle_does_not_skip_what_commits_meanwhile() {
     record_one(&home.store, home.arrivals.prompt("late", "s")).await;
     let mut cursor = home.store.feed(None, 10).await.unwrap().cursor;
     let mut late = home.database.connect().await;
-    let slow = "BEGIN; INSERT INTO commits (events, messages, tool_uses, at)
-        SELECT array_agg(id), '{}', '{}', now() FROM webhook_events";
+    let slow = "BEGIN; INSERT INTO commits (workspace, events, messages, tool_uses, at)
+        SELECT 'main', array_agg(id), '{}', '{}', now() FROM webhook_events";
     late.batch_execute(slow).await.unwrap();
     for n in 0..10 {
         record_one(&home.store, home.arrivals.prompt(&format!("r{n}"), "s")).await;
@@ -124,7 +126,7 @@ async fn positions_of_another_server_are_forgotten_by_the_next_migration() {
     home.database
         .run_sql(
             "UPDATE commits SET xid = '999999999999';
-             UPDATE search_position SET position = '999999999998:999999999999:'",
+             INSERT INTO search_position VALUES ('main', '999999999998:999999999999:')",
         )
         .await;
     let cursor = home.store.feed(None, 10).await.unwrap().cursor;
@@ -191,7 +193,7 @@ async fn a_commit_of_very_many_texts_is_indexed_in_parts_that_last() {
     home.database.run_sql(&[copies("messages"), copies("tool_uses")].concat()).await;
     home.database
         .run_sql(
-            "INSERT INTO commits (events, messages, tool_uses, at) SELECT '{}',
+            "INSERT INTO commits (workspace, events, messages, tool_uses, at) SELECT 'main', '{}',
                  (SELECT array_agg(id) FROM messages), (SELECT array_agg(id) FROM tool_uses), now();
              CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF (SELECT count(*) FROM subject_search) > 4500 THEN RAISE 'enough'; END IF;
@@ -212,6 +214,68 @@ async fn a_commit_of_very_many_texts_is_indexed_in_parts_that_last() {
     assert_eq!(home.store.index(9).await.unwrap(), 1);
     assert_eq!(home.store.index(9).await.unwrap(), 0);
     assert_eq!(lines(&mut conn, indexed).await, ["5003"]);
+}
+
+#[tokio::test]
+async fn a_flood_of_one_workspace_delays_its_own_texts_only() {
+    let mut home = Home::new().await;
+    let filler: String = (0..20_000).map(|n| format!("w{n} ")).collect();
+    let mut event = |n: u32, workspace: &str, text: &str| {
+        let text = format!(r#","text":"{text}""#);
+        let (arrival, _) = home.arrivals.next(&format!("{workspace}{n}"), hook("s", "Stop", &text));
+        let arrival = Arrival { workspace: workspace.to_owned(), ..arrival };
+        let verdict = judge(&arrival);
+        (arrival, verdict)
+    };
+    for n in 0..30 {
+        record_one(&home.store, event(n, "flood", &format!("flood {filler}"))).await;
+    }
+    for workspace in ["another", "third"] {
+        record_one(&home.store, event(99, workspace, "needle")).await;
+    }
+    let found = async |text: &str| {
+        let filter = EventFilter { text: Some(text.to_owned()), ..EventFilter::default() };
+        home.store.events(filter, Page::first(100)).await.unwrap().len()
+    };
+    // A turn of each.
+    let mut taken = 0;
+    while found("needle").await < 2 {
+        taken += home.store.index(1).await.unwrap();
+        assert!(taken < 20, "the flood comes first");
+    }
+    assert!(found("flood").await < 30, "it still waits");
+    while home.store.index(100).await.unwrap() == 100 {}
+    assert_eq!(found("flood").await, 30);
+}
+
+#[tokio::test]
+async fn what_a_transaction_writes_in_several_workspaces_is_fed_and_indexed_once() {
+    let mut home = Home::new().await;
+    let cursor = home.store.feed(None, 10).await.unwrap().cursor;
+    let batch = ["one", "two", "three", "one"].into_iter().enumerate().map(|(n, workspace)| {
+        let (arrival, _) = home.arrivals.prompt(&format!("r{n}"), "s");
+        let arrival = Arrival { workspace: workspace.to_owned(), ..arrival };
+        let verdict = judge(&arrival);
+        (arrival, verdict)
+    });
+    let batch = batch.collect();
+    home.store.record(batch).await.unwrap();
+    record_one(&home.store, home.arrivals.prompt("r4", "s")).await;
+    let (mut cursor, mut seen) = (cursor, Vec::new());
+    loop {
+        let page = home.store.feed(Some(cursor), 1).await.unwrap();
+        cursor = page.cursor;
+        seen.extend(page.events.into_iter().map(|event| event.request_id.to_string()));
+        if !page.more {
+            break;
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, ["r0", "r1", "r2", "r3", "r4"]);
+    assert_eq!(home.store.index(100).await.unwrap(), 4, "a row for each workspace");
+    assert_eq!(home.store.index(100).await.unwrap(), 0);
+    let filter = EventFilter { text: Some("prompt".to_owned()), ..EventFilter::default() };
+    assert_eq!(home.store.events(filter, Page::first(100)).await.unwrap().len(), 5);
 }
 
 #[tokio::test]
@@ -270,8 +334,8 @@ async fn a_bucket_that_is_full_is_parted() {
             "CREATE TABLE made AS TABLE messages;
              INSERT INTO messages SELECT (jsonb_populate_record(made,
                  jsonb_build_object('id', gen_random_uuid()))).* FROM made, generate_series(1, 12000);
-             INSERT INTO commits (events, messages, tool_uses, at)
-             SELECT '{}', (SELECT array_agg(id) FROM messages), '{}', now()",
+             INSERT INTO commits (workspace, events, messages, tool_uses, at)
+             SELECT 'main', '{}', (SELECT array_agg(id) FROM messages), '{}', now()",
         )
         .await;
     while home.store.index(10).await.unwrap() > 0 {}

@@ -8,6 +8,7 @@ mod crash;
 mod faults;
 mod feed;
 mod monitoring;
+mod months;
 mod record;
 mod retention;
 mod schema;

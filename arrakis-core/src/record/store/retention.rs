@@ -26,7 +26,8 @@ use crate::record::retention::{Cutoffs, PruneKind};
 /// * Each workspace has its own ages, and what has none is kept.
 /// * What is pruned is found no longer, whether it was searchable before or would have been later.
 /// * Steps are small and a pass of them ends: each looks at a bounded number of rows and says where to continue,
-///   and whatever is stored between two of them is whole.
+///   and whatever is stored between two of them is whole. A part of the audit rows that a store can drop as a whole
+///   goes in one step, which counts all of its rows.
 /// * [`prunable`](Retention::prunable) counts what a pass would delete, and deletes nothing.
 #[async_trait]
 pub trait Retention: std::fmt::Debug + Send + Sync + 'static {
@@ -56,6 +57,13 @@ pub trait Retention: std::fmt::Debug + Send + Sync + 'static {
 pub enum PrunePosition {
     /// Behind the audit row of this id.
     Events(Uuid),
+    /// Behind the audit row of this id, in a part of the rows that goes as a whole; a store may keep them in parts.
+    Part {
+        /// The row.
+        after: Uuid,
+        /// How many rows of the part were looked at.
+        rows: u64,
+    },
     /// Behind the conversation of this id.
     Conversations(Uuid),
     /// Behind the ledger's entry of this audit row.

@@ -21,7 +21,9 @@ impl Retention for MemoryStore {
     ) -> Result<PruneStep, StoreError> {
         let (mut state, limit) = (self.state(), limit.max(1));
         Ok(match from {
-            PrunePosition::Events(after) => state.prune_events(cutoffs, after, limit),
+            PrunePosition::Events(after) | PrunePosition::Part { after, .. } => {
+                state.prune_events(cutoffs, after, limit)
+            }
             PrunePosition::Conversations(after) => state.prune_conversation(cutoffs, after),
             PrunePosition::Ledger(after) => state.prune_ledger(cutoffs, after, limit),
             PrunePosition::Space => PruneStep { pruned: Pruned::default(), next: None },
