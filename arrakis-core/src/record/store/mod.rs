@@ -8,6 +8,7 @@ mod keys;
 mod memory;
 mod read;
 mod retention;
+mod rollups;
 mod search;
 mod spools;
 mod write;
@@ -22,6 +23,10 @@ pub use read::{
     EventSummary, Page, Transition,
 };
 pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
+pub use rollups::{
+    EventGroups, EventSum, EventSums, OTHER, RollupStep, Rollups, USAGE_BUCKET, UsageGroups, UsageSum,
+    UsageSums,
+};
 pub use search::{
     HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,
     SearchPageBuilder,
