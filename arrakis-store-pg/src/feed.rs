@@ -10,16 +10,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::adapter::Counts;
 use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::error::TxError;
 use crate::pool;
-use crate::row::{At, SummaryRow};
+use crate::row::{At, JsonText, SummaryRow, json};
 use crate::schema::webhook_events;
 use crate::statement::Statement;
 
@@ -34,12 +35,14 @@ pub(crate) struct Touched {
     pub(crate) tool_uses: Vec<Uuid>,
     /// The size of the payloads stored.
     pub(crate) bytes: usize,
+    /// How the counts of audit rows change.
+    pub(crate) counts: Counts,
 }
 
 impl Touched {
-    /// Only audit rows.
-    pub(crate) fn events(events: Vec<Uuid>) -> Self {
-        Self { events, ..Self::default() }
+    /// Only audit rows, and how they change the counts.
+    pub(crate) fn events(events: Vec<Uuid>, counts: Counts) -> Self {
+        Self { events, counts, ..Self::default() }
     }
 
     /// Adds what another part of the transaction has written.
@@ -48,6 +51,7 @@ impl Touched {
         self.messages.extend(other.messages);
         self.tool_uses.extend(other.tool_uses);
         self.bytes += other.bytes;
+        self.counts.merge(other.counts);
     }
 
     /// How many messages and tool uses there are.
@@ -60,7 +64,7 @@ impl Touched {
         let messages = done.min(self.messages.len());
         self.messages.drain(..messages);
         self.tool_uses.drain(..(done - messages).min(self.tool_uses.len()));
-        (self.events, self.bytes) = (Vec::new(), 0);
+        (self.events, self.bytes, self.counts) = (Vec::new(), 0, Counts::default());
     }
 
     /// Leaves these many messages and tool uses.
@@ -77,12 +81,13 @@ pub(crate) async fn commit(
     now: Timestamp,
 ) -> QueryResult<()> {
     const SQL: &str =
-        "INSERT INTO commits (events, messages, tool_uses, bytes, at) VALUES (?, ?, ?, ?, ?)";
+        "INSERT INTO commits (events, messages, tool_uses, bytes, counts, at) VALUES (?, ?, ?, ?, ?, ?)";
     Statement::<()>::new(SQL)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.tool_uses)
         .bind::<BigInt>(i64::try_from(touched.bytes).unwrap_or(i64::MAX))
+        .bind::<Jsonb>(JsonText::of(&touched.counts)?)
         .bind::<Timestamptz>(At(now))
         .execute(&mut &*conn)
         .await?;
@@ -227,14 +232,15 @@ pub(crate) async fn commits(
     const SQL: &str = "WITH s AS MATERIALIZED (\
             SELECT ?::pg_snapshot AS seen, coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
             ?::text::xid8 AS after) \
-        SELECT s.until::text, c.xid::text, c.events, c.messages, c.tool_uses, c.bytes \
+        SELECT s.until::text, c.xid::text, c.events, c.messages, c.tool_uses, c.bytes, c.counts \
         FROM s LEFT JOIN LATERAL (\
-            SELECT xid, events, messages, tool_uses, bytes FROM commits \
+            SELECT xid, events, messages, tool_uses, bytes, counts FROM commits \
             WHERE xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
             AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
             AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
     type Ids = Option<Vec<Uuid>>;
-    type Row = (String, Option<String>, Ids, Ids, Ids, Option<i64>);
+    type Row =
+        (String, Option<String>, Ids, Ids, Ids, Option<i64>, Option<JsonText<'static>>);
     let within = position.within.as_ref();
     let until = within.map(|within| within.until.0.as_str());
     // A commit of which a part is done is read again.
@@ -248,6 +254,7 @@ pub(crate) async fn commits(
         Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<Array<diesel::sql_types::Uuid>>,
         Nullable<BigInt>,
+        Nullable<Jsonb>,
     );
     let rows: Vec<Row> = Statement::<Sql>::new(SQL)
         .bind::<Text>(position.seen.0.as_str())
@@ -262,12 +269,13 @@ pub(crate) async fn commits(
     let (mut last, mut more) = (None, false);
     let mut commits = Vec::new();
     let (mut events_taken, mut bytes_taken, mut documents_taken) = (0, 0, 0);
-    for (_, xid, events, messages, tool_uses, bytes) in rows {
+    for (_, xid, events, messages, tool_uses, bytes, counts) in rows {
         let (Some(xid), Some(events)) = (xid, events) else { break };
         let [messages, tool_uses] = [messages, tool_uses].map(Option::unwrap_or_default);
         let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
         let xid = xid.parse::<u64>().map_err(|error| crate::error::unreadable("xid", error))?;
-        let mut one = Touched { events, messages, tool_uses, bytes };
+        let counts = counts.map(|counts| json("counts", counts)).transpose()?.unwrap_or_default();
+        let mut one = Touched { events, messages, tool_uses, bytes, counts };
         let seen = begun.filter(|(begun, _)| *begun == xid).map(|(_, done)| done);
         if let Some(done) = seen {
             one.skip(done);

@@ -132,11 +132,13 @@ async fn write_events(
     Ok(())
 }
 
-/// Deletes old commits, a few at a time; what waits to be indexed is never that old while a server runs.
+/// Deletes old commits, a few at a time, once they are indexed and added up.
 pub(crate) async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     const SQL: &str = "DELETE FROM commits WHERE id IN (\
         SELECT id FROM commits WHERE xid < (\
-            SELECT pg_snapshot_xmin(split_part(position, '/', 1)::pg_snapshot) FROM search_position) \
+            SELECT min(pg_snapshot_xmin(split_part(position, '/', 1)::pg_snapshot)::text::numeric) \
+            FROM (SELECT position FROM search_position \
+                UNION ALL SELECT position FROM rollup_position) AS followers)::text::xid8 \
         AND at < ? ORDER BY id LIMIT 1000)";
     Statement::<()>::new(SQL)
         .bind::<Timestamptz>(At(now.minus(COMMITS_KEPT)))

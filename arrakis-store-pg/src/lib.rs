@@ -22,6 +22,7 @@
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning
 //! * `feed`: what follows the commits
+//! * `rollups`: counts of events and sums of usage, added up behind the lanes
 //! * `index`: texts, made searchable
 //! * `search`, `documents`: what a search asks for; messages and tool uses, searched
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
@@ -42,6 +43,7 @@ mod migrate;
 mod pool;
 mod read;
 mod retention;
+mod rollups;
 mod row;
 mod schema;
 mod search;

@@ -10,7 +10,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
+use arrakis_core::record::store::adapter::{
+    CountedRow, Counts, LedgerAnswer, LedgerEntry, Outcome,
+};
 use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -24,6 +26,7 @@ use crate::apply::{Applying, Started};
 use crate::error::{TxError, is_data, is_unclear};
 use crate::feed::Touched;
 use crate::pool;
+use crate::rollups::as_shown;
 use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json, shown};
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
@@ -98,6 +101,9 @@ async fn store(
     plan.finish(conn, started, now).await
 }
 
+/// The audit rows that were written, and what is known of what else is.
+type Begun = (HashSet<Uuid>, Started);
+
 /// What is written of arrivals that have been decided about.
 struct Plan<'a> {
     admissions: Vec<Admission>,
@@ -130,24 +136,32 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the audit rows, and begins with the changes. The statements go out together.
-    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, TxError> {
+    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Begun, TxError> {
         let inserting = insert_events(&self.decided, now);
         let (inserted, started) =
-            join(inserting.execute(&mut &*conn), self.applying.start(conn)).await;
-        inserted?;
-        started
+            join(inserting.load(&mut &*conn), self.applying.start(conn)).await;
+        let inserted: Vec<Uuid> = inserted?;
+        Ok((inserted.into_iter().collect(), started?))
     }
 
     async fn finish(
         self,
         conn: &AsyncPgConnection,
-        started: Started,
+        (inserted, started): Begun,
         now: Timestamp,
     ) -> Result<Vec<Admission>, TxError> {
         let arrivals = || self.decided.iter().map(|(row, _)| &row.arrival);
+        let mut counts = Counts::default();
+        for (row, outcome) in &self.decided {
+            // What a commit whose answer was lost has stored, it has counted.
+            if inserted.contains(&row.arrival.event_id) {
+                counts.add(as_shown(CountedRow::new(&row.arrival, outcome, now)));
+            }
+        }
         let touched = Touched {
             events: arrivals().map(|arrival| arrival.event_id).collect(),
             bytes: arrivals().map(|arrival| arrival.body.len()).sum(),
+            counts,
             ..Touched::default()
         };
         self.applying.finish(conn, started, touched, now).await?;
