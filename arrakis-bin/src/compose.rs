@@ -14,6 +14,7 @@ use arrakis_core::delivery::transport::TransportError;
 use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
+use arrakis_core::record::job::rollup::RollupJob;
 use arrakis_core::record::store::{
     Archive, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
 };
@@ -41,12 +42,12 @@ use crate::config::{
 
 /// Everything that a store here can do.
 pub trait Store:
-    EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+    EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
 {
 }
 
 impl<T> Store for T where
-    T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+    T: EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
 {
 }
 
@@ -193,6 +194,7 @@ pub async fn run_server(
         server,
     );
     let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
+    let rollup = RollupJob::new(Arc::<dyn Store>::clone(&store));
     let (events, policy) = (Arc::<dyn Store>::clone(&store), config.retention.clone());
     let prune = PruneJob::new(events, Arc::clone(&clock), policy);
     let retry = RetryJob::new(store, clock, Arc::new(RetrySchedule::default()));
@@ -201,6 +203,7 @@ pub async fn run_server(
         serve(listener, router(state), serving, stopped),
         retry.run(&shutdown),
         index.run(&shutdown),
+        rollup.run(&shutdown),
         prune.run(&shutdown)
     );
 }

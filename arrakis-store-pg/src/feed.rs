@@ -80,8 +80,7 @@ pub(crate) async fn commit(
     touched: &Touched,
     now: Timestamp,
 ) -> QueryResult<()> {
-    const SQL: &str =
-        "INSERT INTO commits (events, messages, tool_uses, bytes, counts, at) VALUES (?, ?, ?, ?, ?, ?)";
+    const SQL: &str = "INSERT INTO commits (events, messages, tool_uses, bytes, counts, at) VALUES (?, ?, ?, ?, ?, ?)";
     Statement::<()>::new(SQL)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.events)
         .bind::<Array<diesel::sql_types::Uuid>>(&touched.messages)
@@ -239,8 +238,7 @@ pub(crate) async fn commits(
             AND NOT pg_visible_in_snapshot(xid, s.seen) AND pg_visible_in_snapshot(xid, s.until) \
             AND xid > s.after ORDER BY xid LIMIT ?) AS c ON true ORDER BY c.xid";
     type Ids = Option<Vec<Uuid>>;
-    type Row =
-        (String, Option<String>, Ids, Ids, Ids, Option<i64>, Option<JsonText<'static>>);
+    type Row = (String, Option<String>, Ids, Ids, Ids, Option<i64>, Option<JsonText<'static>>);
     let within = position.within.as_ref();
     let until = within.map(|within| within.until.0.as_str());
     // A commit of which a part is done is read again.

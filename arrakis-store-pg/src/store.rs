@@ -12,9 +12,10 @@ use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSum, EventSums, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention, Rollups,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
+    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSum, EventSummary,
+    EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition,
+    PruneStep, Retention, Rollups, SearchCursor, SearchFilter, SearchPage, SpoolReports,
+    StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;

@@ -12,9 +12,10 @@ use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationDetail, ConversationSummary,
-    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSum, EventSums, EventSummary, FeedCursor,
-    FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention, Rollups,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
+    Cutoffs, EventDetail, EventFilter, EventKey, EventReader, EventStore, EventSum, EventSummary,
+    EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition,
+    PruneStep, Pruned, Retention, Rollups, SearchCursor, SearchFilter, SearchPage, SpoolReports,
+    StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -29,7 +30,9 @@ use crate::file::DatabaseFile;
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, index, keys, read, retention, rollups, search, spools, work};
+use crate::{
+    archive, documents, feed, index, keys, read, retention, rollups, search, spools, work,
+};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///

@@ -128,10 +128,7 @@ async fn add_counts(
 }
 
 /// Gives a statement the columns of keys.
-fn bind_keys<'a, ST>(
-    statement: Statement<'a, ST>,
-    keys: &[&'a CountKey],
-) -> Statement<'a, ST> {
+fn bind_keys<'a, ST>(statement: Statement<'a, ST>, keys: &[&'a CountKey]) -> Statement<'a, ST> {
     let all = |text: fn(&CountKey) -> &str| keys.iter().map(|key| text(key)).collect::<Vec<_>>();
     statement
         .bind::<Array<Text>>(all(|key| &key.event_type))
@@ -160,7 +157,15 @@ async fn stored(
             .bind::<Timestamptz>(At(bucket.at))
             .load(conn)
             .await?;
-    let read = |(event_type, status, error_code, host, events, bytes, latency): (_, String, _, _, _, _, String)| {
+    let read = |(event_type, status, error_code, host, events, bytes, latency): (
+        _,
+        String,
+        _,
+        _,
+        _,
+        _,
+        String,
+    )| {
         let key = CountKey { event_type, status: parse("status", &status)?, error_code, host };
         Ok((key, Count { events, bytes, latency: parse("latency", &latency)? }))
     };
@@ -173,8 +178,7 @@ async fn rows_of(
     step: RollupStep,
     bucket: &Bucket,
 ) -> QueryResult<usize> {
-    let sql =
-        sql_of_step!(step, "SELECT count(*) FROM ", " WHERE workspace = ? AND at = ?");
+    let sql = sql_of_step!(step, "SELECT count(*) FROM ", " WHERE workspace = ? AND at = ?");
     let count: i64 = Statement::<BigInt>::new(sql)
         .bind::<Text>(&bucket.workspace)
         .bind::<Timestamptz>(At(bucket.at))

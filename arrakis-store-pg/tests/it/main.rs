@@ -10,5 +10,6 @@ mod feed;
 mod monitoring;
 mod record;
 mod retention;
+mod rollups;
 mod schema;
 mod sessions;

@@ -3,3 +3,4 @@
 pub mod index;
 pub mod prune;
 pub mod retry;
+pub mod rollup;

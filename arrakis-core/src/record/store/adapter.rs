@@ -13,9 +13,7 @@ pub use body::{raw_body_preview, raw_body_wrapper};
 pub use counts::{Bucket, Count, CountKey, CountedRow, Counts, event_sums, host_of, in_order};
 pub use group::{Call, Group, Reply};
 pub use metadata::duplicate_metadata;
-pub use usage::{
-    CountedMessage, MessageParts, UsageChange, UsageChanges, UsageKey, usage_sums,
-};
+pub use usage::{CountedMessage, MessageParts, UsageChange, UsageChanges, UsageKey, usage_sums};
 pub use values::{
     ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
     ToolUseMetadata,

@@ -24,8 +24,8 @@ pub use read::{
 };
 pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
 pub use rollups::{
-    EventGroups, EventSum, EventSums, OTHER, RollupStep, Rollups, USAGE_BUCKET, UsageGroups, UsageSum,
-    UsageSums,
+    EventGroups, EventSum, EventSums, OTHER, RollupStep, Rollups, USAGE_BUCKET, UsageGroups,
+    UsageSum, UsageSums,
 };
 pub use search::{
     HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,

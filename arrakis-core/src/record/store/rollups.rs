@@ -178,13 +178,7 @@ impl EventSum {
     /// Orders it among others.
     #[must_use]
     pub fn group(&self) -> impl Ord + use<> {
-        (
-            self.at,
-            self.event_type.clone(),
-            self.status,
-            self.error_code.clone(),
-            self.host.clone(),
-        )
+        (self.at, self.event_type.clone(), self.status, self.error_code.clone(), self.host.clone())
     }
 }
 

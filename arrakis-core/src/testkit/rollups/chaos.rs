@@ -66,6 +66,22 @@ impl Chaos {
         }
     }
 
+    /// How many arrivals there were.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// An arrival with this payload.
+    pub fn next(&mut self, workspace: &'static str, payload: String) -> (Arrival, Verdict) {
+        let id = format!("r{}", self.sent.len());
+        self.sent.push((id.clone(), workspace, payload.clone()));
+        self.arrivals.go_on_in(workspace);
+        let (arrival, verdict) = self.arrivals.next(&id, payload);
+        self.bytes.insert(arrival.event_id, arrival.body.len() as u64);
+        (arrival, verdict)
+    }
+
     /// Arrivals, some of which repeat an earlier one or its id.
     pub fn batch(&mut self) -> Vec<(Arrival, Verdict)> {
         (0..self.random.random_range(1..5)).map(|_| self.arrival()).collect()

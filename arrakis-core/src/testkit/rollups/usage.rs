@@ -10,7 +10,7 @@ use crate::record::store::{
     UsageSum, UsageSums,
 };
 use crate::session::conversation::Message;
-use crate::session::price::{self, PromptSize};
+use crate::session::price::PromptSize;
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 use crate::testkit::event_store::{Arrivals, hook};
 use crate::testkit::retention::pass;
@@ -65,11 +65,13 @@ pub async fn usage_counts_each_message_of_the_api_once(fixture: &impl RollupsFix
         let first = ["s", "fork", "again"].map(|name| conversation_id(&workspace, name));
         let by = UsageGroups { conversation: true, ..UsageGroups::default() };
         let by_conversation = usage(&*rollups, &workspace, by).await;
-        let owner = by_conversation.iter().find(|sum| sum.conversation_id == first.iter().min().copied());
+        let owner =
+            by_conversation.iter().find(|sum| sum.conversation_id == first.iter().min().copied());
         assert!(owner.is_some_and(|sum| sum.messages >= 2), "{by_conversation:?}");
     }
 
     // Whole sessions with subagents, forked and shuffled.
+    let mut counted = 0;
     for seed in 0..4 {
         let session = generated(seed);
         let (name, workspace) = (session.session_id.clone(), format!("w{seed}-generated"));
@@ -88,8 +90,10 @@ pub async fn usage_counts_each_message_of_the_api_once(fixture: &impl RollupsFix
             }
         }
         fold_all(&*rollups).await;
-        assert_usage_counted(&*store, &*rollups, &workspace, &[&name, "fork-1", "fork-2"]).await;
+        let names = [name.as_str(), "fork-1", "fork-2"];
+        counted += assert_usage_counted(&*store, &*rollups, &workspace, &names).await;
     }
+    assert!(counted > 5, "the sessions took too little: {counted}");
 }
 
 /// A message whose lines come one by one, and whose conversation goes.
@@ -161,7 +165,8 @@ pub async fn the_cost_of_sums_is_the_sum_of_the_costs(fixture: &impl RollupsFixt
     assert_eq!(total, expected.total);
 }
 
-/// Compares sums of usage with the messages of these sessions, which are all of the workspace.
+/// Compares sums of usage with the messages of these sessions, which are all of the workspace; returns how many messages
+/// took something.
 ///
 /// # Panics
 ///
@@ -171,7 +176,7 @@ pub async fn assert_usage_counted(
     rollups: &dyn Rollups,
     workspace: &str,
     sessions: &[&str],
-) {
+) -> usize {
     let mut messages = BTreeMap::<String, (Message, Usage)>::new();
     for session in sessions {
         let detail = store.conversation(workspace, session).await.expect("read");
@@ -186,7 +191,7 @@ pub async fn assert_usage_counted(
             }
         }
     }
-    let mut expected = BTreeMap::new();
+    let (count, mut expected) = (messages.len(), BTreeMap::new());
     for (message, usage) in messages.into_values() {
         let model = message.model.as_deref().unwrap_or(UNKNOWN_MODEL);
         let quarter = message.content.stamp.at.as_micros().div_euclid(900_000_000) * 900_000_000;
@@ -203,10 +208,8 @@ pub async fn assert_usage_counted(
         place.usage += usage;
     }
     let expected: Vec<UsageSum> = expected.into_values().collect();
-    assert!(!expected.is_empty(), "the sessions took nothing");
     assert_eq!(usage(rollups, workspace, ALL).await, expected, "{workspace}");
-    let known = |sum: &&UsageSum| price::table().cost(&sum.model, &sum.usage).is_some();
-    assert_eq!(expected.iter().filter(known).count(), expected.iter().filter_map(UsageSum::cost).count());
+    count
 }
 
 /// Sums of all time.

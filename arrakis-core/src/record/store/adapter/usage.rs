@@ -213,7 +213,10 @@ impl UsageChanges {
     /// Counts messages, where `known` is what the ones of the same API ids were counted as; returns what each is counted
     /// as now, where that has changed, and how sums change.
     #[must_use]
-    pub fn of(known: Vec<CountedMessage>, came: Vec<CountedMessage>) -> (Vec<CountedMessage>, Self) {
+    pub fn of(
+        known: Vec<CountedMessage>,
+        came: Vec<CountedMessage>,
+    ) -> (Vec<CountedMessage>, Self) {
         let name = |one: &CountedMessage| (one.workspace.clone(), one.api_id.clone());
         let known: BTreeMap<_, _> = known.into_iter().map(|one| (name(&one), one)).collect();
         let mut joined = BTreeMap::<(String, String), CountedMessage>::new();

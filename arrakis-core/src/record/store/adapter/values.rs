@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::usage::MessageParts;
 use super::blocks::blocks_from_json;
+use super::usage::MessageParts;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
