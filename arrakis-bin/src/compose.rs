@@ -16,7 +16,7 @@ use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::job::rollup::RollupJob;
 use arrakis_core::record::store::{
-    Archive, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+    Archive, EventStore, KeyStore, Retention, Rollups, SpoolReports, StoredDeadLetters,
 };
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
