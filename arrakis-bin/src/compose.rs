@@ -15,8 +15,9 @@ use arrakis_core::record::job::index::IndexJob;
 use arrakis_core::record::job::key_uses::{KeyUseJob, KeyUses};
 use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
+use arrakis_core::record::job::rollup::RollupJob;
 use arrakis_core::record::store::{
-    Archive, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
+    Archive, EventStore, KeyStore, Retention, Rollups, SpoolReports, StoredDeadLetters,
 };
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
@@ -42,12 +43,12 @@ use crate::config::{
 
 /// Everything that a store here can do.
 pub trait Store:
-    EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+    EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
 {
 }
 
 impl<T> Store for T where
-    T: EventStore + Archive + KeyStore + SpoolReports + Retention + StoredDeadLetters
+    T: EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
 {
 }
 
@@ -196,6 +197,7 @@ pub async fn run_server(
         server,
     );
     let index = IndexJob::new(Arc::<dyn Store>::clone(&store));
+    let rollup = RollupJob::new(Arc::<dyn Store>::clone(&store));
     let (events, policy) = (Arc::<dyn Store>::clone(&store), config.retention.clone());
     let prune = PruneJob::new(events, Arc::clone(&clock), policy)
         .with_spools(Arc::<dyn Store>::clone(&store));
@@ -206,6 +208,7 @@ pub async fn run_server(
         serve(listener, router(state), serving, stopped),
         retry.run(&shutdown),
         index.run(&shutdown),
+        rollup.run(&shutdown),
         prune.run(&shutdown),
         key_uses.run(&shutdown)
     );

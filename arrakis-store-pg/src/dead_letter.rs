@@ -4,7 +4,7 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter;
+use arrakis_core::record::store::adapter::{self, Counts};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -90,7 +90,7 @@ pub(crate) async fn discard(
     let rows = dead_rows(conn, workspace, ids).await?;
     work::give_up(conn, &rows, PERSON, "discarded", now).await?;
     let count = rows.len() as u64;
-    feed::commit(conn, &Touched::events(rows), now).await?;
+    feed::commit(conn, &Touched::events(rows, Counts::default()), now).await?;
     Ok(count)
 }
 

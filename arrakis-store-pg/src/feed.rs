@@ -11,17 +11,18 @@ use std::fmt;
 use std::str::FromStr;
 
 use arrakis_core::base::clock::Timestamp;
+use arrakis_core::record::store::adapter::Counts;
 use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::future::try_join_all;
 use uuid::Uuid;
 
 use crate::error::{TxError, unreadable};
 use crate::pool;
-use crate::row::{At, SummaryRow, shown};
+use crate::row::{At, JsonText, SummaryRow, json, shown};
 use crate::schema::webhook_events;
 use crate::statement::Statement;
 
@@ -38,6 +39,8 @@ pub(crate) struct Items {
     pub(crate) messages: Vec<Uuid>,
     /// Tool uses.
     pub(crate) tool_uses: Vec<Uuid>,
+    /// How the counts of audit rows change.
+    pub(crate) counts: Counts,
 }
 
 /// The workspace of rows that only changed their state. Their texts are searchable already, so whose they are
@@ -45,9 +48,9 @@ pub(crate) struct Items {
 const ANY_WORKSPACE: &str = "";
 
 impl<'a> Touched<'a> {
-    /// Audit rows that changed their state, and nothing else.
-    pub(crate) fn events(events: Vec<Uuid>) -> Self {
-        Self([(ANY_WORKSPACE, Items { events, ..Items::default() })].into())
+    /// Audit rows that changed their state, and how that changes the counts.
+    pub(crate) fn events(events: Vec<Uuid>, counts: Counts) -> Self {
+        Self([(ANY_WORKSPACE, Items { events, counts, ..Items::default() })].into())
     }
 
     /// What was written in a workspace, to add to it.
@@ -72,13 +75,14 @@ async fn add_row(
     items: &Items,
     now: Timestamp,
 ) -> QueryResult<()> {
-    const SQL: &str = "INSERT INTO commits (workspace, events, messages, tool_uses, at) \
-        VALUES (?, ?, ?, ?, ?)";
+    const SQL: &str = "INSERT INTO commits (workspace, events, messages, tool_uses, counts, at) \
+        VALUES (?, ?, ?, ?, ?, ?)";
     Statement::<()>::new(SQL)
         .bind::<Text>(shown(workspace))
         .bind::<Array<diesel::sql_types::Uuid>>(&items.events)
         .bind::<Array<diesel::sql_types::Uuid>>(&items.messages)
         .bind::<Array<diesel::sql_types::Uuid>>(&items.tool_uses)
+        .bind::<Jsonb>(JsonText::of(&items.counts)?)
         .bind::<Timestamptz>(At(now))
         .execute(&mut &*conn)
         .await?;
@@ -92,7 +96,7 @@ async fn add_row(
 /// It cannot.
 pub(crate) async fn probe(conn: &AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     pool::begin_part(conn).await?;
-    let written = commit(conn, &Touched::events(Vec::new()), now).await;
+    let written = commit(conn, &Touched::events(Vec::new(), Counts::default()), now).await;
     pool::undo_part(conn).await?;
     written
 }
@@ -241,9 +245,9 @@ pub(crate) async fn commits(
                     SELECT ?::pg_snapshot AS seen, \
                     coalesce(?::pg_snapshot, pg_current_snapshot()) AS until, \
                     ?::text::xid8 AS xid, ?::bigint AS id) \
-                SELECT s.until::text, c.xid::text, c.id, c.events, c.messages, c.tool_uses \
+                SELECT s.until::text, c.xid::text, c.id, c.events, c.messages, c.tool_uses, c.counts \
                 FROM s LEFT JOIN LATERAL (\
-                    SELECT xid, id, events, messages, tool_uses FROM commits WHERE ",
+                    SELECT xid, id, events, messages, tool_uses, counts FROM commits WHERE ",
                 $condition,
                 "xid >= pg_snapshot_xmin(s.seen) AND xid < pg_snapshot_xmax(s.until) \
                     AND (xid, id) >= (s.xid, s.id) \
@@ -254,7 +258,7 @@ pub(crate) async fn commits(
         };
     }
     type Ids = Nullable<Array<diesel::sql_types::Uuid>>;
-    type Sql = (Text, Nullable<Text>, Nullable<BigInt>, Ids, Ids, Ids);
+    type Sql = (Text, Nullable<Text>, Nullable<BigInt>, Ids, Ids, Ids, Nullable<Jsonb>);
     let sql = if workspace.is_some() { select!("workspace = ? AND ") } else { select!("") };
     let within = position.within.as_ref();
     let mut statement = Statement::<Sql>::new(sql)
@@ -279,12 +283,19 @@ pub(crate) async fn commits(
 }
 
 /// A row as it is read: the snapshot, and what else there is where there is a row.
-type CommitRow =
-    (String, Option<String>, Option<i64>, Option<Vec<Uuid>>, Option<Vec<Uuid>>, Option<Vec<Uuid>>);
+type CommitRow = (
+    String,
+    Option<String>,
+    Option<i64>,
+    Option<Vec<Uuid>>,
+    Option<Vec<Uuid>>,
+    Option<Vec<Uuid>>,
+    Option<JsonText<'static>>,
+);
 
 impl Commit {
     fn of(
-        (_, xid, id, events, messages, tool_uses): CommitRow,
+        (_, xid, id, events, messages, tool_uses, counts): CommitRow,
         within: Option<&Within>,
     ) -> QueryResult<Option<Self>> {
         let (Some(xid), Some(id)) = (xid, id) else { return Ok(None) };
@@ -292,7 +303,8 @@ impl Commit {
         let [events, messages, tool_uses] =
             [events, messages, tool_uses].map(Option::unwrap_or_default);
         let begun = within.filter(|within| (within.xid, within.id) == (xid, id));
-        let items = Items { events, messages, tool_uses };
+        let counts = counts.map(|counts| json("counts", counts)).transpose()?.unwrap_or_default();
+        let items = Items { events, messages, tool_uses, counts };
         Ok(Some(Self { xid, id, items, done: begun.map_or(0, |within| within.done) }))
     }
 }

@@ -307,13 +307,15 @@ async fn write_events(
     Ok(())
 }
 
-/// Deletes old commits that are searchable, a few at a time, and no others: what waits to be indexed is never that
-/// old while a server runs.
+/// Deletes old commits, a few at a time, once they are searchable and added up: while a server runs, what waits for that
+/// is never so old.
 pub(crate) async fn forget(conn: &mut AsyncPgConnection, now: Timestamp) -> QueryResult<()> {
     const SQL: &str = "DELETE FROM commits WHERE (xid, id) IN (\
         SELECT xid, id FROM (SELECT xid, id, workspace, at FROM commits ORDER BY xid, id LIMIT 1000) \
             AS c JOIN search_position AS p USING (workspace) \
-        WHERE at < ? AND pg_visible_in_snapshot(xid, split_part(position, '/', 1)::pg_snapshot))";
+        WHERE at < ? AND pg_visible_in_snapshot(xid, split_part(position, '/', 1)::pg_snapshot) \
+        AND pg_visible_in_snapshot(xid, \
+            (SELECT split_part(position, '/', 1)::pg_snapshot FROM rollup_position)))";
     Statement::<()>::new(SQL)
         .bind::<Timestamptz>(At(now.minus(COMMITS_KEPT)))
         .execute(conn)

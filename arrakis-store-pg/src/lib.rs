@@ -23,6 +23,7 @@
 //! * `retention`: pruning
 //! * `months`: the parts of the audit log, by month
 //! * `feed`: what follows the commits
+//! * `rollups`: counts of events and sums of usage, added up behind the lanes
 //! * `index`: texts, made searchable
 //! * `search`, `documents`: what a search asks for; messages and tool uses, searched
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
@@ -45,6 +46,7 @@ mod months;
 mod pool;
 mod read;
 mod retention;
+mod rollups;
 mod row;
 mod schema;
 mod search;

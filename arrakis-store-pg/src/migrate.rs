@@ -11,6 +11,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use crate::config::PgConfig;
 use crate::connect::Connector;
 use crate::error::unavailable;
+use crate::rollups::fold;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 
@@ -18,10 +19,13 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 pub(crate) const LOCK: i64 = 0x0061_7272_616b_6973;
 
 /// Positions from another server, as a restored dump has them, mean nothing here: commits of its future
-/// would be shown for ever, and the search index would wait for them.
+/// would be shown for ever, and the search index would wait for them. What they add to the counts is added before.
 const FORGET_FOREIGN_POSITIONS: &str = "\
     DELETE FROM commits WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
     UPDATE search_position SET position = pg_current_snapshot()::text
+    WHERE pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot)
+        > pg_snapshot_xmax(pg_current_snapshot());
+    UPDATE rollup_position SET position = pg_current_snapshot()::text
     WHERE pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot)
         > pg_snapshot_xmax(pg_current_snapshot());";
 
@@ -47,6 +51,8 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, StoreError> {
             Ok::<_, BoxError>((wrapper.into_inner(), names))
         })
         .await??;
+        let added = fold::finish_foreign(&mut conn).await;
+        added.map_err(|error| error.into_store("add up what a dump holds"))?;
         conn.batch_execute(FORGET_FOREIGN_POSITIONS).await?;
         Ok::<_, BoxError>(names) // closing the connection frees the lock
     };

@@ -28,6 +28,7 @@ diesel::table! {
         status -> EventStatus,
         processed_at -> Nullable<Timestamptz>,
         processing_time -> Nullable<BigInt>,
+        payload_bytes -> BigInt,
         conversation_id -> Nullable<Uuid>,
         message_id -> Nullable<Uuid>,
         tool_use_id -> Nullable<Uuid>,

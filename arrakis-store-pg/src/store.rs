@@ -10,11 +10,13 @@ use arrakis_core::base::error::error_chain;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
+use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
     ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
-    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Retention,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
+    EventReader, EventStore, EventSum, EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page,
+    Prunable, PrunePosition, PruneStep, Retention, Rollups, SearchCursor, SearchFilter, SearchPage,
+    SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -30,7 +32,9 @@ use crate::feed;
 use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, index, keys, list, migrate, months, read, retention, spools, work};
+use crate::{
+    archive, documents, index, keys, list, migrate, months, read, retention, rollups, spools, work,
+};
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
 ///
@@ -370,6 +374,51 @@ impl Retention for PgStore {
                 async move { retention::prunable(conn, &cutoffs).await }.boxed()
             })
             .await
+    }
+}
+
+#[async_trait]
+impl Rollups for PgStore {
+    async fn fold(&self, limit: usize) -> Result<usize, StoreError> {
+        let mut taken = 0;
+        while taken < limit {
+            let left = limit - taken;
+            let step = self
+                .pool
+                .write("add up commits", move |conn| rollups::fold::step(conn, left).boxed());
+            match step.await? {
+                None => break,
+                Some(commits) => taken += commits,
+            }
+        }
+        Ok(taken)
+    }
+
+    async fn forget_sums(&self, limit: usize) -> Result<usize, StoreError> {
+        let now = self.clock.now();
+        self.pool
+            .write("delete old sums", move |conn| {
+                async move { Ok(rollups::fold::forget(conn, limit, now).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn event_sums(&self, query: EventSums) -> Result<Vec<EventSum>, StoreError> {
+        let query = Arc::new(query);
+        let sums = self.pool.read("read counts of events", move |conn| {
+            let query = Arc::clone(&query);
+            async move { Ok(rollups::sums::events(conn, &query).await?) }.boxed()
+        });
+        in_order(sums.await?, EventSum::group)
+    }
+
+    async fn usage_sums(&self, query: UsageSums) -> Result<Vec<UsageSum>, StoreError> {
+        let query = Arc::new(query);
+        let sums = self.pool.read("read sums of usage", move |conn| {
+            let query = Arc::clone(&query);
+            async move { Ok(rollups::sums::usage(conn, &query).await?) }.boxed()
+        });
+        in_order(sums.await?, UsageSum::group)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter::{LedgerAnswer, Outcome, failure_text};
+use arrakis_core::record::store::adapter::{Counts, LedgerAnswer, Outcome, failure_text};
 use arrakis_core::record::store::{Arrival, Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -16,6 +16,7 @@ use crate::apply::Applying;
 use crate::error::{TxError, is_unclear};
 use crate::feed::{self, Touched};
 use crate::pool;
+use crate::rollups;
 use crate::row::{ArrivalRow, At, JsonText, State, shown};
 use crate::schema::{request_ids, sql_types, webhook_events};
 use crate::statement::Statement;
@@ -38,6 +39,8 @@ pub(crate) async fn claim_due(
     if due.is_empty() {
         return Ok(Vec::new());
     }
+    let ids: Vec<Uuid> = due.iter().map(|row| row.0).collect();
+    let mut counts = rollups::leaving(conn, &ids).await?;
     let of = |state: EventStatus| {
         let rows = due.iter().filter(move |row| row.1.0 == state);
         rows.map(|(id, _, code, message)| (*id, failure_text(code.as_deref(), message.as_deref())))
@@ -58,9 +61,9 @@ pub(crate) async fn claim_due(
     let new: Vec<_> = new.into_iter().map(claimed).collect();
     by_worker.make(conn, PendingRetry, Processing, &again).await?;
     by_worker.make(conn, Pending, Processing, &new).await?;
-    let ids: Vec<Uuid> = due.iter().map(|row| row.0).collect();
     let claims = claims(conn, &ids).await?;
-    feed::commit(conn, &Touched::events(ids), now).await?;
+    rollups::joining(conn, &ids, &mut counts).await?;
+    feed::commit(conn, &Touched::events(ids, counts), now).await?;
     Ok(claims)
 }
 
@@ -190,15 +193,17 @@ async fn complete_part(
     if !held {
         return Ok(false);
     }
+    let mut counts = rollups::leaving(conn, &[id]).await?;
     let outcome = Outcome::of(verdict);
     let mut applying = Applying::default();
     if let Verdict::Apply(changes) = verdict {
         applying.0.add(&claim.arrival.workspace, changes);
     }
     let started = applying.start(conn).await?;
-    applying.finish(conn, started, Touched::events(vec![id]), now).await?;
     set_outcome(conn, id, &outcome, now).await?;
     let status = finish(conn, id, &outcome, retry_at, now).await?;
+    rollups::joining(conn, &[id], &mut counts).await?;
+    applying.finish(conn, started, Touched::events(vec![id], counts), now).await?;
     let answer = JsonText::of(&LedgerAnswer::new(status, outcome.answer))?;
     let Arrival { workspace, request_id, .. } = &claim.arrival;
     diesel::update(request_ids::table.find((shown(workspace), request_id.as_str())))
@@ -278,8 +283,10 @@ pub(crate) async fn transition(
     if !from.may_become(to) {
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
+    let mut counts = rollups::leaving(conn, &[event_id]).await?;
     let change = Change { actor, now };
     change.make(conn, from, to, &[(event_id, reason.to_owned())]).await?;
+    rollups::joining(conn, &[event_id], &mut counts).await?;
     if to == EventStatus::Pending {
         // A redriven row has all its tries before it.
         diesel::update(webhook_events::table.find(event_id))
@@ -291,7 +298,7 @@ pub(crate) async fn transition(
             .execute(conn)
             .await?;
     }
-    feed::commit(conn, &Touched::events(vec![event_id]), now).await?;
+    feed::commit(conn, &Touched::events(vec![event_id], counts), now).await?;
     Ok(())
 }
 
@@ -323,7 +330,7 @@ pub(crate) async fn discard(
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
     give_up(conn, &[event_id], actor, reason, now).await?;
-    feed::commit(conn, &Touched::events(vec![event_id]), now).await?;
+    feed::commit(conn, &Touched::events(vec![event_id], Counts::default()), now).await?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Outcome};
+use arrakis_core::record::store::adapter::{CountedRow, LedgerAnswer, LedgerEntry, Outcome};
 use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -24,6 +24,7 @@ use crate::apply::{Applying, Started};
 use crate::error::{TxError, is_data, is_unclear};
 use crate::feed::Touched;
 use crate::pool;
+use crate::rollups::as_shown;
 use crate::row::{At, JsonText, Prepared, State, digest, insert_events, json, shown};
 use crate::schema::{request_ids, webhook_events};
 use crate::statement::Statement;
@@ -98,6 +99,9 @@ async fn store(
     plan.finish(conn, started, now).await
 }
 
+/// The audit rows that were written, and what is known of what else is.
+type Begun = (HashSet<Uuid>, Started);
+
 /// What is written of arrivals that have been decided about.
 struct Plan<'a> {
     admissions: Vec<Admission>,
@@ -130,24 +134,29 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the audit rows, and begins with the changes. The statements go out together.
-    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, TxError> {
+    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Begun, TxError> {
         let inserting = insert_events(&self.decided, now);
         let (inserted, started) =
-            join(inserting.execute(&mut &*conn), self.applying.start(conn)).await;
-        inserted?;
-        started
+            join(inserting.load(&mut &*conn), self.applying.start(conn)).await;
+        let inserted: Vec<Uuid> = inserted?;
+        Ok((inserted.into_iter().collect(), started?))
     }
 
     async fn finish(
         self,
         conn: &AsyncPgConnection,
-        started: Started,
+        (inserted, started): Begun,
         now: Timestamp,
     ) -> Result<Vec<Admission>, TxError> {
         let mut touched = Touched::default();
-        for (row, _) in &self.decided {
+        for (row, outcome) in &self.decided {
             let arrival: &'a Arrival = &row.arrival;
-            touched.of(&arrival.workspace).events.push(arrival.event_id);
+            let items = touched.of(&arrival.workspace);
+            items.events.push(arrival.event_id);
+            // What a commit whose answer was lost has stored, it has counted.
+            if inserted.contains(&arrival.event_id) {
+                items.counts.add(as_shown(CountedRow::new(arrival, outcome, now)));
+            }
         }
         self.applying.finish(conn, started, touched, now).await?;
         Ok(self.admissions)

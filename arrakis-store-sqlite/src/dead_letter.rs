@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter;
+use arrakis_core::record::store::adapter::{self, Counts};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
@@ -13,6 +13,7 @@ use diesel::sql_types::Bool;
 use crate::error::TxError;
 use crate::feed::Touched;
 use crate::read;
+use crate::rollups;
 use crate::row::{DetailRow, Now, SummaryRow};
 use crate::schema::webhook_events;
 use crate::work;
@@ -72,11 +73,13 @@ pub(crate) fn redrive(
     now: &Now,
 ) -> Result<u64, TxError> {
     let rows = dead_rows(conn, workspace, ids)?;
+    let mut counts = rollups::leaving(conn, &rows)?;
     for row in &rows {
         work::move_to(conn, row, EventStatus::Pending, PERSON, "redriven", now)?;
     }
     let redriven = rows.len() as u64;
-    Touched::events(rows).write(conn, now)?;
+    rollups::joining(conn, &rows, &mut counts)?;
+    Touched::events(rows, counts).write(conn, now)?;
     Ok(redriven)
 }
 
@@ -92,7 +95,7 @@ pub(crate) fn discard(
         work::give_up(conn, row, PERSON, "discarded", now)?;
     }
     let discarded = rows.len() as u64;
-    Touched::events(rows).write(conn, now)?;
+    Touched::events(rows, Counts::default()).write(conn, now)?;
     Ok(discarded)
 }
 

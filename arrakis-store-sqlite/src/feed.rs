@@ -3,7 +3,7 @@
 //! A transaction that stores audit rows, changes their state or writes messages or tool uses leaves a row for each
 //! of their workspaces in `commits`. SQLite has one writer, so the ids of these rows are in the order of the commits, and
 //! whoever has seen one has seen everything before it. Rows go a day after their commit, once they
-//! are searchable; a cursor that is older goes on with the earliest that is left.
+//! are searchable and added up; a cursor that is older goes on with the earliest that is left.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,16 +11,20 @@ use std::time::Duration;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::error::BoxError;
 use arrakis_core::base::limits::PAGE_MAX;
+use arrakis_core::record::store::adapter::Counts;
 use arrakis_core::record::store::{EventSummary, FeedCursor, FeedPage, StoreError};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 
 use crate::row::{Now, SummaryRow, json, to_json};
-use crate::schema::{commits, index_position, webhook_events};
+use crate::schema::{commits, index_position, rollup_position, webhook_events};
 
-/// What a transaction touched, by workspace.
+/// What a transaction touched, by workspace, and how it changes the counts of audit rows.
 #[derive(Debug, Default)]
-pub(crate) struct Touched(BTreeMap<String, Items>);
+pub(crate) struct Touched {
+    workspaces: BTreeMap<String, Items>,
+    counts: Counts,
+}
 
 /// What of one workspace it touched.
 #[derive(Debug, Default)]
@@ -40,10 +44,14 @@ pub(crate) type Place = (String, String);
 /// does not matter.
 const ANY_WORKSPACE: &str = "";
 
+/// The JSON of no counts.
+const NO_COUNTS: &str = "[]";
+
 impl Touched {
     /// Audit rows that changed their state, and nothing else.
-    pub(crate) fn events(events: Vec<String>) -> Self {
-        Self([(ANY_WORKSPACE.to_owned(), Items { events, ..Items::default() })].into())
+    pub(crate) fn events(events: Vec<String>, counts: Counts) -> Self {
+        let items = Items { events, ..Items::default() };
+        Self { workspaces: [(ANY_WORKSPACE.to_owned(), items)].into(), counts }
     }
 
     /// Audit rows that were stored, each with its workspace.
@@ -53,6 +61,11 @@ impl Touched {
             touched.of(workspace).events.push(id);
         }
         touched
+    }
+
+    /// Adds how the counts change.
+    pub(crate) fn count(&mut self, counts: Counts) {
+        self.counts.merge(counts);
     }
 
     /// Adds a message.
@@ -66,12 +79,13 @@ impl Touched {
     }
 
     fn of(&mut self, workspace: &str) -> &mut Items {
-        self.0.entry(workspace.to_owned()).or_default()
+        self.workspaces.entry(workspace.to_owned()).or_default()
     }
 
     /// Adds what another part of the same transaction touched.
     pub(crate) fn extend(&mut self, other: Self) {
-        for (workspace, items) in other.0 {
+        self.counts.merge(other.counts);
+        for (workspace, items) in other.workspaces {
             let mine = self.of(&workspace);
             mine.events.extend(items.events);
             mine.messages.extend(items.messages);
@@ -79,9 +93,10 @@ impl Touched {
         }
     }
 
-    /// Writes the commit's rows, unless nothing was touched; at the end of the transaction.
+    /// Writes the commit's rows, unless nothing was touched; at the end of the transaction. The first has the counts.
     pub(crate) fn write(&self, conn: &mut SqliteConnection, now: &Now) -> QueryResult<()> {
-        for (workspace, items) in &self.0 {
+        let mut counts = to_json(&self.counts)?;
+        for (workspace, items) in &self.workspaces {
             if items.events.is_empty() && items.messages.is_empty() && items.tool_uses.is_empty() {
                 continue;
             }
@@ -92,8 +107,10 @@ impl Touched {
                     commits::events.eq(to_json(&items.events)?),
                     commits::messages.eq(to_json(&items.messages)?),
                     commits::tool_uses.eq(to_json(&items.tool_uses)?),
+                    commits::counts.eq(&counts),
                 ))
                 .execute(conn)?;
+            NO_COUNTS.clone_into(&mut counts);
         }
         Ok(())
     }
@@ -189,7 +206,7 @@ pub(crate) fn page(
     Ok(Some(FeedPage { events, cursor: next.cursor(), more }))
 }
 
-/// The last of the oldest few commits that may go: they are searchable, and a day old. The search index is attached.
+/// The last of the oldest few commits that may go: they are searchable, added up, and a day old. The search index is attached.
 pub(crate) fn last_to_go(conn: &mut SqliteConnection, now: Timestamp) -> QueryResult<Option<i64>> {
     let oldest = commits::table
         .left_join(index_position::table.on(index_position::workspace.eq(commits::workspace)))
@@ -198,8 +215,9 @@ pub(crate) fn last_to_go(conn: &mut SqliteConnection, now: Timestamp) -> QueryRe
         .limit(CLEANED_AT_ONCE)
         .load::<(i64, String, Option<i64>)>(conn)?;
     let cut = now.minus(KEPT).to_string();
+    let added_up = rollup_position::table.select(rollup_position::commit_id).get_result(conn)?;
     let is_done = |(id, at, next): &&(i64, String, Option<i64>)| {
-        *at < cut && next.is_some_and(|next| *id < next)
+        *at < cut && *id < added_up && next.is_some_and(|next| *id < next)
     };
     Ok(oldest.iter().take_while(is_done).last().map(|(id, ..)| *id))
 }

@@ -23,6 +23,7 @@
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning, and giving space back
 //! * `feed`: which rows each commit touched
+//! * `rollups`: counts of events and sums of usage, added up behind the writer
 //! * `index`, `search`: making texts searchable, and finding them
 //! * `read`, `dead_letter`, `keys`: everything else the traits ask for
 //! * `row`, `schema`: columns and what they mean
@@ -44,6 +45,7 @@ mod migrate;
 mod pool;
 mod read;
 mod retention;
+mod rollups;
 mod row;
 mod schema;
 mod search;

@@ -69,9 +69,9 @@ fn in_index<'a>(index: EventIndex<'a>, filter: &EventFilter, after: Option<Uuid>
         }
         EventIndex::Session(value) => query.filter(session_id.eq(value)),
         // Nearly all rows succeed, and the index on states leaves these out.
-        EventIndex::Status(value) => query
-            .filter(status.eq(value.as_str()))
-            .filter(sql::<Bool>("status <> 'SUCCESS'")),
+        EventIndex::Status(value) => {
+            query.filter(status.eq(value.as_str())).filter(sql::<Bool>("status <> 'SUCCESS'"))
+        }
         EventIndex::EventType(value) => query.filter(event_type.eq(value)),
         EventIndex::Workspace(value) => query.filter(workspace.eq(value)),
         EventIndex::Id => query,

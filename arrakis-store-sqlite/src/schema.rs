@@ -28,6 +28,7 @@ diesel::table! {
         metadata -> Text,
         created_at -> Text,
         updated_at -> Text,
+        payload_bytes -> BigInt,
         request_body -> Nullable<Text>,
         raw_body -> Nullable<Binary>,
     }
@@ -163,6 +164,17 @@ diesel::table! {
         events -> Text,
         messages -> Text,
         tool_uses -> Text,
+        counts -> Text,
+    }
+}
+
+diesel::table! {
+    rollup_position (only_row) {
+        only_row -> BigInt,
+        commit_id -> BigInt,
+        done -> BigInt,
+        minutes_from -> Text,
+        hours_from -> Text,
     }
 }
 

@@ -9,11 +9,13 @@ use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
+use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
     ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
-    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
+    EventReader, EventStore, EventSum, EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page,
+    Prunable, PrunePosition, PruneStep, Pruned, Retention, Rollups, SearchCursor, SearchFilter,
+    SearchPage, SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -29,7 +31,7 @@ use crate::index::{IndexFile, Indexer};
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, keys, list, read, retention, search, spools, work};
+use crate::{archive, documents, feed, keys, list, read, retention, rollups, search, spools, work};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -312,6 +314,42 @@ impl Retention for SqliteStore {
         let cutoffs = cutoffs.clone();
         let count = move |conn: &mut _| retention::prunable(conn, &cutoffs);
         self.readers.read("count what is old", count).await
+    }
+}
+
+#[async_trait]
+impl Rollups for SqliteStore {
+    async fn fold(&self, limit: usize) -> Result<usize, StoreError> {
+        let mut commits = 0;
+        while commits < limit {
+            let left = limit - commits;
+            let next = move |conn: &mut _| rollups::fold::next_step(conn, left);
+            let Some(step) = self.readers.read("read what is to be added up", next).await? else {
+                break;
+            };
+            let taken = step.commits();
+            let write = move |conn: &mut _, _: &_| Ok(rollups::fold::write(conn, &step)?);
+            if !self.writer.run("add up commits", write).await? {
+                break; // another server is at it
+            }
+            commits += taken;
+        }
+        Ok(commits)
+    }
+
+    async fn forget_sums(&self, limit: usize) -> Result<usize, StoreError> {
+        let forget = move |conn: &mut _, at: &_| Ok(rollups::fold::forget(conn, limit, at)?);
+        self.writer.run("delete old sums", forget).await
+    }
+
+    async fn event_sums(&self, query: EventSums) -> Result<Vec<EventSum>, StoreError> {
+        let read = move |conn: &mut _| rollups::sums::events(conn, &query);
+        in_order(self.readers.read("read counts of events", read).await?, EventSum::group)
+    }
+
+    async fn usage_sums(&self, query: UsageSums) -> Result<Vec<UsageSum>, StoreError> {
+        let read = move |conn: &mut _| rollups::sums::usage(conn, &query);
+        in_order(self.readers.read("read sums of usage", read).await?, UsageSum::group)
     }
 }
 

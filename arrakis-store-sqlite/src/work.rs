@@ -1,8 +1,10 @@
 //! What happens to audit rows after they are recorded: claims, completion, changes of state.
 
+use std::slice;
+
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::store::adapter::{LedgerAnswer, Merged, Outcome, failure_text};
+use arrakis_core::record::store::adapter::{Counts, LedgerAnswer, Merged, Outcome, failure_text};
 use arrakis_core::record::store::{Arrival, Claim, StoreError, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -12,6 +14,7 @@ use uuid::Uuid;
 use crate::apply;
 use crate::error::TxError;
 use crate::feed::Touched;
+use crate::rollups;
 use crate::row::{ArrivalRow, Now, parse, to_json};
 use crate::schema::{event_transitions, request_ids, webhook_events};
 
@@ -30,8 +33,10 @@ pub(crate) fn claim_due(
     for kind in [Due::Pending, Due::Retry, Due::Error, Due::Stalled] {
         ids.extend(kind.ids(conn, due, stalled, limit.saturating_sub(ids.len()))?);
     }
+    let mut counts = rollups::leaving(conn, &ids)?;
     let claims = ids.iter().map(|id| claim(conn, id, now)).collect::<Result<_, _>>()?;
-    Touched::events(ids).write(conn, now)?;
+    rollups::joining(conn, &ids, &mut counts)?;
+    Touched::events(ids, counts).write(conn, now)?;
     Ok(claims)
 }
 
@@ -124,6 +129,7 @@ pub(crate) fn complete(
     if !held {
         return Ok(false);
     }
+    let mut counts = rollups::leaving(conn, slice::from_ref(&id))?;
     let outcome = Outcome::of(verdict);
     let mut touched = Touched::stored([(claim.arrival.workspace.as_str(), id.clone())]);
     if let Verdict::Apply(changes) = verdict {
@@ -138,6 +144,8 @@ pub(crate) fn complete(
         .filter(request_ids::event_id.eq(&id))
         .set(request_ids::answer.eq(to_json(&LedgerAnswer::new(status, outcome.answer))?))
         .execute(conn)?;
+    rollups::joining(conn, slice::from_ref(&id), &mut counts)?;
+    touched.count(counts);
     touched.write(conn, now)?;
     Ok(true)
 }
@@ -205,8 +213,11 @@ pub(crate) fn transition(
     now: &Now,
 ) -> Result<(), TxError> {
     let id = event_id.to_string();
+    state_of(conn, &id)?;
+    let mut counts = rollups::leaving(conn, slice::from_ref(&id))?;
     move_to(conn, &id, to, actor, reason, now)?;
-    Touched::events(vec![id]).write(conn, now)?;
+    rollups::joining(conn, slice::from_ref(&id), &mut counts)?;
+    Touched::events(vec![id], counts).write(conn, now)?;
     Ok(())
 }
 
@@ -266,7 +277,7 @@ pub(crate) fn discard(
         return Err(TxError::Refused(StoreError::IllegalTransition { from, to }));
     }
     give_up(conn, &id, actor, reason, now)?;
-    Touched::events(vec![id]).write(conn, now)?;
+    Touched::events(vec![id], Counts::default()).write(conn, now)?;
     Ok(())
 }
 

@@ -7,7 +7,9 @@
 //! inside one process that is quicker than statements of many rows, whose text changes with their
 //! number.
 
-use arrakis_core::record::store::adapter::{LedgerAnswer, LedgerEntry, Merged, Outcome};
+use arrakis_core::record::store::adapter::{
+    CountedRow, Counts, LedgerAnswer, LedgerEntry, Merged, Outcome,
+};
 use arrakis_core::record::store::{Admission, AdmissionKind, Arrival, Verdict};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -56,8 +58,12 @@ type Stored = (Vec<Admission>, Touched);
 fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryResult<Stored> {
     let mut merged = Merged::default();
     let mut admissions = Vec::with_capacity(rows.len());
+    let stored = rows.iter().map(|row| (row.arrival.workspace.as_str(), row.event_id.clone()));
+    let mut touched = Touched::stored(stored);
+    let mut counts = Counts::default();
     for row in rows {
-        let admission = admit(conn, row, now)?;
+        let (admission, outcome) = admit(conn, row, now)?;
+        counts.add(CountedRow::new(&row.arrival, &outcome, now.at));
         if admission.kind == AdmissionKind::New
             && let Verdict::Apply(changes) = &row.verdict
         {
@@ -65,8 +71,7 @@ fn store(conn: &mut SqliteConnection, rows: &[&Prepared], now: &Now) -> QueryRes
         }
         admissions.push(admission);
     }
-    let stored = rows.iter().map(|row| (row.arrival.workspace.as_str(), row.event_id.clone()));
-    let mut touched = Touched::stored(stored);
+    touched.count(counts);
     apply::write(merged, conn, &mut touched, now)?;
     Ok((admissions, touched))
 }
@@ -111,7 +116,11 @@ fn store_bisecting(
 }
 
 /// Decides about one arrival and writes its rows.
-fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<Admission> {
+fn admit(
+    conn: &mut SqliteConnection,
+    row: &Prepared,
+    now: &Now,
+) -> QueryResult<(Admission, Outcome)> {
     let arrival = &row.arrival;
     let Some(first) = find(conn, arrival)? else {
         let outcome = Outcome::of(&row.verdict);
@@ -119,11 +128,11 @@ fn admit(conn: &mut SqliteConnection, row: &Prepared, now: &Now) -> QueryResult<
         if arrival.in_ledger {
             insert_ledger(conn, row, &outcome, now)?;
         }
-        return Ok(LedgerEntry::of(arrival, &outcome).admitted(arrival));
+        return Ok((LedgerEntry::of(arrival, &outcome).admitted(arrival), outcome));
     };
     let (admission, outcome) = first.repeated(arrival);
     insert_event(conn, row, &outcome, now)?;
-    Ok(admission)
+    Ok((admission, outcome))
 }
 
 /// The ledger's entry of an arrival's request id, with the first event's current state while its row exists.

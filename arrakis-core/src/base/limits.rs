@@ -232,6 +232,23 @@ pub const LIST_LOOKS_MAX: usize = 10_000;
 /// page of fifty that have more is counted in a tenth of a second.
 pub const COUNTED_MAX: usize = 500;
 
+/// Most rows that a workspace has of one minute, hour or day of the counts of events. Senders choose the event type, the
+/// host and the error code; a company of 100 machines has some 500 a minute, and a day of 1,000 rows takes a megabyte.
+pub const ROLLUP_ROWS_MAX: usize = 1000;
+
+/// How long counts by minute are kept: two weeks, of which an alert compares the second with the first.
+pub const ROLLUP_MINUTES_KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How long counts by hour are kept: a year, and a month to compare with the same one a year before.
+pub const ROLLUP_HOURS_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// What is counted of one kind of tokens of a message at most: a million times what the largest model takes. Senders
+/// choose these numbers, and sums of millions of messages must fit into a column.
+pub const COUNTED_TOKENS_MAX: u64 = 1_000_000_000_000;
+
+/// Most sums that are read at one time: a fortnight by minute and five times that, and some tens of megabytes.
+pub const SUMS_MAX: usize = 100_000;
+
 /// What a list shows of a raw body, in bytes.
 pub const RAW_PREVIEW_BYTES: usize = 256;
 

@@ -12,4 +12,6 @@ pub mod job;
 pub mod key;
 pub mod retention;
 #[cfg(feature = "runtime")]
+pub mod sketch;
+#[cfg(feature = "runtime")]
 pub mod store;

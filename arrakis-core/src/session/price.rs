@@ -47,6 +47,40 @@ struct Prices {
     cache_read: f64,
 }
 
+/// Lengths of prompts, in tokens, from which on models may have other prices: each `above_tokens` of the table is one.
+const PROMPT_LENGTHS: [u64; 2] = [100_000, 200_000];
+
+/// Which of the lengths a prompt exceeds from which on prices may change. Messages of one model whose prompts have one
+/// size have one price.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PromptSize(u8);
+
+impl PromptSize {
+    /// The size of the prompt of one message.
+    #[must_use]
+    pub fn of(usage: &Usage) -> Self {
+        let tokens = usage.prompt_tokens();
+        Self(PROMPT_LENGTHS.iter().map(|length| u8::from(tokens > *length)).sum())
+    }
+
+    /// The size of this number, as it is stored: how many of the lengths the prompt exceeds.
+    #[must_use]
+    pub fn from_number(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn as_number(self) -> u8 {
+        self.0
+    }
+
+    /// Whether prompts of this size have more tokens than `tokens`, which is one of the lengths.
+    fn is_above(self, tokens: u64) -> bool {
+        PROMPT_LENGTHS.iter().take(self.0.into()).any(|length| *length >= tokens)
+    }
+}
+
 /// The table.
 #[must_use]
 pub fn table() -> &'static PriceTable {
@@ -64,17 +98,29 @@ impl PriceTable {
     /// What one message of `model` costs that took `usage`; none where the model's price is not known.
     #[must_use]
     pub fn cost(&self, model: &str, usage: &Usage) -> Option<Usd> {
+        self.price(model, usage, |above| usage.prompt_tokens() > above)
+    }
+
+    /// What messages of `model` cost that took `usage` together, where the prompt of each was of this size; none where
+    /// the model's price is not known. It is the sum of their costs.
+    #[must_use]
+    pub fn cost_of_sum(&self, model: &str, size: PromptSize, usage: &Usage) -> Option<Usd> {
+        self.price(model, usage, |above| size.is_above(above))
+    }
+
+    fn price(&self, model: &str, usage: &Usage, is_above: impl Fn(u64) -> bool) -> Option<Usd> {
         let model = self.models.get(family(model))?;
-        let long = model.long_prompt.as_ref();
-        let long = long.filter(|long| usage.prompt_tokens() > long.above_tokens);
+        let long = model.long_prompt.as_ref().filter(|long| is_above(long.above_tokens));
         let prices = long.map_or(&model.prices, |long| &long.prices);
-        let written_5m = usage.cache_creation_tokens.saturating_sub(usage.cache_creation_1h_tokens);
+        // It is a part of what was written, so that sums cost what the messages do.
+        let written_1h = usage.cache_creation_1h_tokens.min(usage.cache_creation_tokens);
+        let written_5m = usage.cache_creation_tokens - written_1h;
         let nanos = [
             (usage.input_tokens, prices.input * 1e3),
             (usage.output_tokens, prices.output * 1e3),
             (usage.cache_read_tokens, prices.cache_read * 1e3),
             (written_5m, prices.cache_write_5m * 1e3),
-            (usage.cache_creation_1h_tokens, prices.cache_write_1h * 1e3),
+            (written_1h, prices.cache_write_1h * 1e3),
             (usage.web_searches, self.web_search * 1e9),
         ]
         .map(|(count, nanos_each)| count.saturating_mul(whole(nanos_each)));
@@ -156,6 +202,43 @@ mod tests {
         let cost = |tokens| table().cost("claude-haiku-5-5", &usage(tokens));
         assert_eq!(cost(100_000), Usd::from_dollars(0.01));
         assert_eq!(cost(100_001), Usd::from_dollars(0.050_000_5));
+    }
+
+    #[test]
+    fn a_sum_costs_what_its_messages_do() {
+        let usage = |input_tokens, cache_creation_tokens, cache_creation_1h_tokens| Usage {
+            input_tokens,
+            cache_creation_tokens,
+            cache_creation_1h_tokens,
+            output_tokens: 7,
+            web_searches: 1,
+            ..Usage::default()
+        };
+        let messages = [
+            usage(100_000, 0, 0),
+            usage(100_001, 0, 0),
+            usage(0, 100_001, 3),
+            usage(5, 3, 1),
+            usage(300_000, 0, 0),
+        ];
+        for model in ["claude-haiku-5-5", "claude-opus-5-5"] {
+            let mut sums = BTreeMap::<PromptSize, Usage>::new();
+            for one in &messages {
+                *sums.entry(PromptSize::of(one)).or_default() += *one;
+            }
+            assert_eq!(sums.len(), 3);
+            let add = |sum, cost: Option<Usd>| sum + cost.unwrap();
+            let alone = messages.iter().map(|one| table().cost(model, one));
+            let summed = sums.iter().map(|(size, sum)| table().cost_of_sum(model, *size, sum));
+            assert_eq!(alone.fold(Usd::default(), add), summed.fold(Usd::default(), add));
+        }
+    }
+
+    #[test]
+    fn each_length_at_which_a_price_changes_is_known() {
+        for long in table().models.values().filter_map(|model| model.long_prompt.as_ref()) {
+            assert!(PROMPT_LENGTHS.contains(&long.above_tokens), "{long:?}");
+        }
     }
 
     #[test]

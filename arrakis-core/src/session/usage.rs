@@ -6,6 +6,9 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Stands for the model where a message names none.
+pub const UNKNOWN_MODEL: &str = "unknown";
+
 /// What a message of the API took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -12,6 +12,7 @@ pub mod receiver;
 pub mod recorded;
 pub mod retention;
 pub mod retry_policy;
+pub mod rollups;
 pub mod sessions;
 pub mod spool_reports;
 pub mod store;

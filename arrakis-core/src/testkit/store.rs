@@ -11,13 +11,14 @@ use super::dead_letters::DeadLettersFixture;
 use super::event_store::{Arrivals, EventStoreFixture};
 use super::key_store::KeyStoreFixture;
 use super::retention::RetentionFixture;
+use super::rollups::RollupsFixture;
 use super::spool_reports::SpoolReportsFixture;
 use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::dead_letter::DeadLetters;
 use crate::base::id::RequestId;
 use crate::record::store::{
-    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, SpoolReports, StoredDeadLetters,
-    Verdict, WorkspaceDeadLetters,
+    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, Rollups, SpoolReports,
+    StoredDeadLetters, Verdict, WorkspaceDeadLetters,
 };
 
 /// A fresh store `S`. It is a fixture of the suite of each trait that `S` implements.
@@ -70,6 +71,12 @@ impl<S: KeyStore + 'static> KeyStoreFixture for StoreFixture<S> {
 
 impl<S: EventStore + Retention + 'static> RetentionFixture for StoreFixture<S> {
     fn retention(&self) -> Arc<dyn Retention> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+impl<S: EventStore + Retention + Rollups + 'static> RollupsFixture for StoreFixture<S> {
+    fn rollups(&self) -> Arc<dyn Rollups> {
         Arc::<S>::clone(&self.store)
     }
 }
@@ -170,6 +177,11 @@ macro_rules! store_conformance {
             $crate::retention_conformance!($make);
         }
 
+        mod rollups {
+            use super::$make;
+            $crate::rollups_conformance!($make);
+        }
+
         mod spool_reports {
             use super::$make;
             $crate::spool_reports_conformance!($make);
@@ -214,5 +226,10 @@ mod tests {
     mod retention {
         use super::make;
         crate::retention_conformance!(make);
+    }
+
+    mod rollups {
+        use super::make;
+        crate::rollups_conformance!(make);
     }
 }

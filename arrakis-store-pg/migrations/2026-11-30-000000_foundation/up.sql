@@ -24,6 +24,7 @@ CREATE TABLE webhook_events (
     status          event_status NOT NULL,
     processed_at    TIMESTAMPTZ,                         -- when it reached its final state
     processing_time BIGINT,                              -- milliseconds from receipt to the statement being sent
+    payload_bytes   BIGINT NOT NULL DEFAULT 0,           -- of the payload as it came; none of a duplicate
     conversation_id UUID,
     message_id      UUID,
     tool_use_id     UUID,
@@ -202,6 +203,7 @@ CREATE TABLE commits (
     events    UUID[] NOT NULL,                           -- audit rows stored, or changed in their state
     messages  UUID[] NOT NULL,                           -- messages written
     tool_uses UUID[] NOT NULL,                           -- tool uses written
+    counts    JSONB NOT NULL DEFAULT '[]',               -- what changes of the rollups
     at        TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (xid, id)
 );
@@ -213,6 +215,88 @@ CREATE TABLE search_position (
     workspace TEXT PRIMARY KEY,
     position  TEXT NOT NULL
 );
+
+-- Counts of audit rows by their present state and the minute, hour and day of their receipt. They are added up behind the
+-- transactions from what commits say, so pruning changes none. What a workspace has too many of is counted as '(other)'.
+CREATE TABLE rollup_minute (
+    workspace  TEXT NOT NULL,
+    at         TIMESTAMPTZ NOT NULL,                     -- the beginning of the minute
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     BIGINT NOT NULL,
+    bytes      BIGINT NOT NULL,                          -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) WITH (fillfactor = 70);                                -- each step of the job updates the latest rows
+CREATE TABLE rollup_hour (
+    workspace  TEXT NOT NULL,
+    at         TIMESTAMPTZ NOT NULL,                     -- the beginning of the hour
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     BIGINT NOT NULL,
+    bytes      BIGINT NOT NULL,                          -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) WITH (fillfactor = 70);                                -- each step of the job updates the latest rows
+CREATE TABLE rollup_day (
+    workspace  TEXT NOT NULL,
+    at         TIMESTAMPTZ NOT NULL,                     -- the beginning of the day
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     BIGINT NOT NULL,
+    bytes      BIGINT NOT NULL,                          -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) WITH (fillfactor = 70);                                -- each step of the job updates the latest rows
+-- What is old is found without its workspace.
+CREATE INDEX rollup_minute_at ON rollup_minute (at);
+CREATE INDEX rollup_hour_at ON rollup_hour (at);
+
+-- Each message of the API as it is counted, once in whatever conversations it stands. It stays when these are pruned.
+CREATE TABLE usage_messages (
+    workspace       TEXT NOT NULL,
+    api_id          TEXT NOT NULL,                       -- the message's own id where the API gave none
+    at              TIMESTAMPTZ NOT NULL,
+    conversation_id UUID NOT NULL,                       -- the one that it is counted in
+    model           TEXT NOT NULL,
+    is_subagent     BOOLEAN NOT NULL,
+    usage           JSONB NOT NULL,                      -- tokens by kind
+    PRIMARY KEY (workspace, api_id)
+);
+
+-- What these took, by quarter of an hour.
+CREATE TABLE usage_15min (
+    workspace       TEXT NOT NULL,
+    at              TIMESTAMPTZ NOT NULL,                -- the beginning of the quarter of an hour
+    conversation_id UUID NOT NULL,
+    model           TEXT NOT NULL,
+    is_subagent     BOOLEAN NOT NULL,
+    prompt_size     SMALLINT NOT NULL,                   -- of each message's prompt: a price may depend on it
+    messages        BIGINT NOT NULL,
+    input_tokens    BIGINT NOT NULL,
+    output_tokens   BIGINT NOT NULL,
+    cache_read_tokens BIGINT NOT NULL,
+    cache_creation_tokens BIGINT NOT NULL,
+    cache_creation_1h_tokens BIGINT NOT NULL,            -- part of cache_creation_tokens
+    thinking_tokens BIGINT NOT NULL,                     -- part of output_tokens
+    web_searches    BIGINT NOT NULL,
+    PRIMARY KEY (workspace, at, conversation_id, model, is_subagent, prompt_size)
+) WITH (fillfactor = 70);
+
+-- How far the commits are added up, as search_position is, and from when on there are minutes and hours.
+CREATE TABLE rollup_position (
+    only_row     BOOLEAN PRIMARY KEY DEFAULT true CHECK (only_row),
+    position     TEXT NOT NULL,
+    minutes_from TIMESTAMPTZ NOT NULL,
+    hours_from   TIMESTAMPTZ NOT NULL
+);
+INSERT INTO rollup_position (position, minutes_from, hours_from) VALUES ('1:1:', 'epoch', 'epoch');
 
 -- The words of payloads, written behind the hot path.
 CREATE TABLE event_search (

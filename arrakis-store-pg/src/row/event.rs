@@ -96,22 +96,22 @@ impl Prepared {
 const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
     session_id, received_at, request_body, raw_body, request_headers, ip_address, status, \
     processed_at, processing_time, conversation_id, message_id, tool_use_id, error_code, \
-    error_message, error_stack, retry_after, metadata, created_at, updated_at) \
+    error_message, error_stack, retry_after, metadata, payload_bytes, created_at, updated_at) \
     SELECT id, workspace, request_id, digest, event_type, session_id, received_at, request_body, \
     raw_body, request_headers, ip_address, status::event_status, processed_at, processing_time, \
     conversation_id, message_id, tool_use_id, error_code, error_message, error_stack, retry_after, \
-    metadata, now, now \
-    FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) AS v (id, workspace, \
+    metadata, payload_bytes, now, now \
+    FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) AS v (id, workspace, \
     request_id, digest, event_type, session_id, received_at, request_body, raw_body, \
     request_headers, ip_address, status, processed_at, processing_time, conversation_id, message_id, \
-    tool_use_id, error_code, error_message, error_stack, retry_after, metadata), \
-    (SELECT ? AS now) AS n ORDER BY id ON CONFLICT (id) DO NOTHING";
+    tool_use_id, error_code, error_message, error_stack, retry_after, metadata, payload_bytes), \
+    (SELECT ? AS now) AS n ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id";
 
-/// The statement that writes the rows of these arrivals at `now`.
+/// The statement that writes the rows of these arrivals at `now`; it returns the ids of those that were not there.
 pub(crate) fn insert_events<'a>(
     rows: &'a [(&'a Prepared, Outcome)],
     now: Timestamp,
-) -> Statement<'a> {
+) -> Statement<'a, diesel::sql_types::Uuid> {
     let arrivals = || rows.iter().map(|(row, _)| &row.arrival);
     let outcomes = || rows.iter().map(|(_, outcome)| outcome);
     let bodies: Vec<BodyColumns<'a>> = rows.iter().map(body_columns).collect();
@@ -162,7 +162,15 @@ pub(crate) fn insert_events<'a>(
         .bind::<Array<Nullable<Text>>>(refusals)
         .bind::<Array<Nullable<Timestamptz>>>(outcomes().map(retry).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(rows.iter().map(metadata).collect::<Vec<_>>())
+        .bind::<Array<BigInt>>(rows.iter().map(payload_bytes).collect::<Vec<_>>())
         .bind::<Timestamptz>(At(now))
+}
+
+fn payload_bytes((row, outcome): &(&Prepared, Outcome)) -> i64 {
+    match outcome.duplicate_of {
+        Some(_) => 0,
+        None => i64::try_from(row.arrival.body.len()).unwrap_or(i64::MAX),
+    }
 }
 
 fn body_columns<'a>((row, outcome): &'a (&'a Prepared, Outcome)) -> BodyColumns<'a> {

@@ -235,7 +235,7 @@ async fn a_flood_of_one_workspace_delays_its_own_texts_only() {
     }
     let found = async |text: &str| {
         let filter = EventFilter { text: Some(text.to_owned()), ..EventFilter::default() };
-        home.store.events(filter, Page::first(100)).await.unwrap().len()
+        home.store.events(filter, Page::first(100)).await.unwrap().events.len()
     };
     // A turn of each.
     let mut taken = 0;
@@ -275,7 +275,7 @@ async fn what_a_transaction_writes_in_several_workspaces_is_fed_and_indexed_once
     assert_eq!(home.store.index(100).await.unwrap(), 4, "a row for each workspace");
     assert_eq!(home.store.index(100).await.unwrap(), 0);
     let filter = EventFilter { text: Some("prompt".to_owned()), ..EventFilter::default() };
-    assert_eq!(home.store.events(filter, Page::first(100)).await.unwrap().len(), 5);
+    assert_eq!(home.store.events(filter, Page::first(100)).await.unwrap().events.len(), 5);
 }
 
 #[tokio::test]
@@ -392,7 +392,9 @@ async fn a_search_that_takes_too_long_is_ended_and_says_so() {
     let home = Home::with(Database::create().await, config).await;
     let ended = home.store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
     assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
-    assert!(home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty());
+    assert!(
+        home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty()
+    );
 }
 
 #[tokio::test]

@@ -11,5 +11,6 @@ mod monitoring;
 mod months;
 mod record;
 mod retention;
+mod rollups;
 mod schema;
 mod sessions;

@@ -1,6 +1,12 @@
 DROP TABLE spool_hours;
 DROP TABLE spools;
 DROP TABLE identity;
+DROP TABLE rollup_position;
+DROP TABLE usage_15min;
+DROP TABLE usage_messages;
+DROP TABLE rollup_day;
+DROP TABLE rollup_hour;
+DROP TABLE rollup_minute;
 DROP TABLE commits;
 DROP TABLE api_keys;
 DROP TABLE subagents;

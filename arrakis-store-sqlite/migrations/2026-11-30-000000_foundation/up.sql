@@ -31,6 +31,7 @@ CREATE TABLE webhook_events (
     metadata        TEXT NOT NULL,                       -- JSON object
     created_at      TEXT NOT NULL,
     updated_at      TEXT NOT NULL,
+    payload_bytes   INTEGER NOT NULL DEFAULT 0,          -- of the payload as it came; none of a duplicate
     -- Last, because SQLite reads through a large value to what stands behind it.
     request_body    TEXT,                                -- JSON as it came; a wrapper where raw_body is set; NULL for a duplicate
     raw_body        BLOB                                 -- the bytes of what is not JSON
@@ -199,11 +200,95 @@ CREATE TABLE commits (
     at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
     messages TEXT NOT NULL,                              -- JSON array of [conversation_id, id] in messages
-    tool_uses TEXT NOT NULL                              -- JSON array of [conversation_id, id] in tool_uses
+    tool_uses TEXT NOT NULL,                             -- JSON array of [conversation_id, id] in tool_uses
+    counts   TEXT NOT NULL DEFAULT '[]'                  -- JSON: what changes of the rollups, whatever the workspace
 ) STRICT;
 
 -- The search index takes the commits of one workspace after the other.
 CREATE INDEX commits_workspace ON commits (workspace, id);
+
+-- Counts of audit rows by their present state and the minute, hour and day of their receipt. They are added up behind the
+-- transactions from what commits say, so pruning changes none. What a workspace has too many of is counted as '(other)'.
+CREATE TABLE rollup_minute (
+    workspace  TEXT NOT NULL,
+    at         TEXT NOT NULL,                            -- the beginning of the minute
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL,                         -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) STRICT;
+CREATE TABLE rollup_hour (
+    workspace  TEXT NOT NULL,
+    at         TEXT NOT NULL,                            -- the beginning of the hour
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL,                         -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) STRICT;
+CREATE TABLE rollup_day (
+    workspace  TEXT NOT NULL,
+    at         TEXT NOT NULL,                            -- the beginning of the day
+    event_type TEXT NOT NULL,
+    status     TEXT NOT NULL,
+    error_code TEXT NOT NULL,                            -- may be empty
+    host       TEXT NOT NULL,                            -- may be empty
+    events     INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL,                         -- of their payloads
+    latency    TEXT NOT NULL,                            -- a sketch of the milliseconds from receipt to commit
+    PRIMARY KEY (workspace, at, event_type, status, error_code, host)
+) STRICT;
+-- What is old is found without its workspace.
+CREATE INDEX rollup_minute_at ON rollup_minute (at);
+CREATE INDEX rollup_hour_at ON rollup_hour (at);
+
+-- Each message of the API as it is counted, once in whatever conversations it stands. It stays when these are pruned.
+CREATE TABLE usage_messages (
+    workspace       TEXT NOT NULL,
+    api_id          TEXT NOT NULL,                       -- the message's own id where the API gave none
+    at              TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,                       -- the one that it is counted in
+    model           TEXT NOT NULL,
+    is_subagent     INTEGER NOT NULL,
+    usage           TEXT NOT NULL,                       -- JSON object: tokens by kind
+    PRIMARY KEY (workspace, api_id)
+) STRICT, WITHOUT ROWID;
+
+-- What these took, by quarter of an hour.
+CREATE TABLE usage_15min (
+    workspace       TEXT NOT NULL,
+    at              TEXT NOT NULL,                       -- the beginning of the quarter of an hour
+    conversation_id TEXT NOT NULL,
+    model           TEXT NOT NULL,
+    is_subagent     INTEGER NOT NULL,
+    prompt_size     INTEGER NOT NULL,                    -- of each message's prompt: a price may depend on it
+    messages        INTEGER NOT NULL,
+    input_tokens    INTEGER NOT NULL,
+    output_tokens   INTEGER NOT NULL,
+    cache_read_tokens INTEGER NOT NULL,
+    cache_creation_tokens INTEGER NOT NULL,
+    cache_creation_1h_tokens INTEGER NOT NULL,           -- part of cache_creation_tokens
+    thinking_tokens INTEGER NOT NULL,                    -- part of output_tokens
+    web_searches    INTEGER NOT NULL,
+    PRIMARY KEY (workspace, at, conversation_id, model, is_subagent, prompt_size)
+) STRICT, WITHOUT ROWID;
+
+-- How far the commits are added up, and from when on there are minutes and hours.
+CREATE TABLE rollup_position (
+    only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    commit_id    INTEGER NOT NULL,                       -- the commit to go on with
+    done         INTEGER NOT NULL,                       -- how many of its messages are done
+    minutes_from TEXT NOT NULL,
+    hours_from   TEXT NOT NULL
+) STRICT;
+INSERT INTO rollup_position VALUES (1, 0, 0, '1970-01-01T00:00:00.000000Z', '1970-01-01T00:00:00.000000Z');
 
 -- Tells this database from others, so that the search index beside it is known to be its own.
 CREATE TABLE identity (

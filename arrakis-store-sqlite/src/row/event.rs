@@ -71,6 +71,10 @@ impl Prepared {
         }
     }
 
+    fn payload_bytes(&self) -> i64 {
+        i64::try_from(self.arrival.body.len()).unwrap_or(i64::MAX)
+    }
+
     /// The row, with `outcome`, written at `now`.
     pub(crate) fn row<'a>(&'a self, outcome: &'a Outcome, now: &'a Now) -> NewEvent<'a> {
         let Outcome { status, answer, error, duplicate_of } = outcome;
@@ -105,6 +109,7 @@ impl Prepared {
             error_code: error.as_ref().map(|(code, _)| code.as_ref()),
             error_message: error.as_ref().map(|(_, message)| message.as_ref()),
             error_stack: self.refusal.as_deref(),
+            payload_bytes: if duplicate_of.is_some() { 0 } else { self.payload_bytes() },
             retry_after: waits.then_some(now.first_retry.as_str()),
             metadata,
             created_at: &now.text,
@@ -153,6 +158,7 @@ pub(crate) struct NewEvent<'a> {
     error_code: Option<&'a str>,
     error_message: Option<&'a str>,
     error_stack: Option<&'a str>,
+    payload_bytes: i64,
     retry_after: Option<&'a str>,
     metadata: Cow<'a, str>,
     created_at: &'a str,

@@ -7,6 +7,7 @@ mod conformance;
 mod feed;
 mod record;
 mod retention;
+mod rollups;
 mod schema;
 mod search;
 mod sessions;

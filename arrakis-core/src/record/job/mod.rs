@@ -4,3 +4,4 @@ pub mod index;
 pub mod key_uses;
 pub mod prune;
 pub mod retry;
+pub mod rollup;

@@ -2,16 +2,20 @@
 
 mod blocks;
 mod body;
+mod counts;
 mod group;
 mod list;
 mod metadata;
+mod usage;
 mod values;
 
 pub use blocks::blocks_to_json;
 pub use body::{raw_body_preview, raw_body_wrapper};
+pub use counts::{Bucket, Count, CountKey, CountedRow, Counts, event_sums, host_of, in_order};
 pub use group::{Call, Group, Reply};
 pub use list::{EventIndex, event_page, page_rows};
 pub use metadata::duplicate_metadata;
+pub use usage::{CountedMessage, MessageParts, UsageChange, UsageChanges, UsageKey, usage_sums};
 pub use values::{
     ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
     ToolUseMetadata,

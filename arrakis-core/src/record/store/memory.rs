@@ -3,6 +3,7 @@
 
 mod archive;
 mod retention;
+mod rollups;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -52,6 +53,7 @@ struct State {
     claims: u64,
     /// Row ids in the order in which the rows were stored or changed their state.
     feed: Vec<Uuid>,
+    sums: rollups::Sums,
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +103,7 @@ impl State {
         let first = LedgerEntry::of(&arrival, &Outcome::of(&verdict));
         let error = match verdict {
             Verdict::Apply(changes) => {
-                self.apply(changes);
+                self.apply(&arrival.workspace, changes);
                 None
             }
             Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
@@ -138,10 +140,12 @@ impl State {
             transitions: Vec::new(),
         };
         self.feed.push(row.arrival.event_id);
+        self.sums.stored(&row);
         self.rows.insert(row.arrival.event_id, row);
     }
 
-    fn apply(&mut self, changes: Changes) -> AnswerIds {
+    fn apply(&mut self, workspace: &str, changes: Changes) -> AnswerIds {
+        self.sums.wrote(workspace, changes.messages.iter().map(|one| one.id).collect());
         merge_all(&mut self.conversations, changes.conversations, |c| c.id, Conversation::merge);
         merge_all(&mut self.messages, changes.messages, |m| m.id, Message::merge);
         merge_all(&mut self.tool_uses, changes.tool_uses, |t| t.id, ToolUse::merge);
@@ -173,9 +177,8 @@ impl State {
         let count = |counts: fn(MessageOrigin) -> bool| {
             messages.iter().filter(|origin| counts(**origin)).count() as u64
         };
-        let used = |counts: fn(&Seen) -> bool| {
-            tool_uses.iter().filter(|seen| counts(seen)).count() as u64
-        };
+        let used =
+            |counts: fn(&Seen) -> bool| tool_uses.iter().filter(|seen| counts(seen)).count() as u64;
         let counts = MessageCounts {
             lines: count(MessageOrigin::is_line),
             hooks: count(|origin| origin.is_provisional() && origin != MessageOrigin::Enqueued),
@@ -259,9 +262,10 @@ impl EventStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Claim>, StoreError> {
         let mut state = self.state();
-        let mut claims = state.claims;
+        let State { rows, sums, claims, .. } = &mut *state;
         let mut taken = Vec::new();
-        for row in state.rows.values_mut().filter(|r| r.is_due(now, stalled)).take(limit) {
+        for row in rows.values_mut().filter(|r| r.is_due(now, stalled)).take(limit) {
+            let before = row.counted();
             match row.status {
                 EventStatus::Processing => {
                     row.move_to(EventStatus::Pending, now, "rescue", "its worker has stalled");
@@ -272,7 +276,8 @@ impl EventStore for MemoryStore {
                 _ => {}
             }
             row.move_to(EventStatus::Processing, now, "worker", "claimed");
-            claims += 1;
+            sums.changed(before, row);
+            *claims += 1;
             row.claim = Some((claims.to_string(), now));
             taken.push(Claim {
                 arrival: row.arrival.clone(),
@@ -280,7 +285,6 @@ impl EventStore for MemoryStore {
                 token: claims.to_string(),
             });
         }
-        state.claims = claims;
         state.feed.extend(taken.iter().map(|claim| claim.arrival.event_id));
         Ok(taken)
     }
@@ -301,12 +305,14 @@ impl EventStore for MemoryStore {
         }
         let status = verdict.status();
         let (answer, error) = match verdict {
-            Verdict::Apply(changes) => (state.apply(changes), None),
+            Verdict::Apply(changes) => (state.apply(&claim.arrival.workspace, changes), None),
             Verdict::Invalid { code, message } | Verdict::Failed { code, message } => {
                 (AnswerIds::default(), Some((code, message)))
             }
         };
-        let Some(row) = state.rows.get_mut(&id) else { return Ok(false) };
+        let State { rows, sums, .. } = &mut *state;
+        let Some(row) = rows.get_mut(&id) else { return Ok(false) };
+        let before = row.counted();
         row.claim = None;
         row.answer = answer;
         row.retry_count += 1;
@@ -324,6 +330,7 @@ impl EventStore for MemoryStore {
                 if retry_at.is_some() { "retry" } else { "out of retries" },
             );
         }
+        sums.changed(before, row);
         let (key, status, answer) = (ledger_key(&row.arrival), row.status, row.answer);
         state.feed.push(id);
         if let Some(entry) = state.ledger.get_mut(&key).filter(|e| e.event_id == id) {
@@ -345,9 +352,12 @@ impl EventStore for MemoryStore {
         if !row.status.may_become(to) {
             return Err(StoreError::IllegalTransition { from: row.status, to });
         }
+        let before = row.counted();
         row.move_to(to, now, actor, reason);
         row.claim = None;
         row.retry_after = None;
+        let after = row.clone();
+        state.sums.changed(before, &after);
         state.feed.push(event_id);
         Ok(())
     }

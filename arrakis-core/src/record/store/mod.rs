@@ -9,6 +9,7 @@ mod list;
 mod memory;
 mod read;
 mod retention;
+mod rollups;
 mod search;
 mod spools;
 mod write;
@@ -17,16 +18,20 @@ pub use archive::{Archive, ArrivalFilter, page_length};
 pub use dead_letters::{StoredDeadLetters, WorkspaceDeadLetters};
 pub use feed::{FeedCursor, FeedPage};
 pub use keys::KeyStore;
-pub use memory::MemoryStore;
 pub use list::{
     ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage,
     InvalidConversationCursor, Page, directory,
 };
+pub use memory::MemoryStore;
 pub use read::{
     ConversationDetail, ConversationSummary, EventDetail, EventKey, EventReader, EventSummary,
     Transition,
 };
 pub use retention::{Prunable, PrunePosition, PruneStep, Pruned, Retention};
+pub use rollups::{
+    EventGroups, EventSum, EventSums, OTHER, RollupStep, Rollups, USAGE_BUCKET, UsageGroups,
+    UsageSum, UsageSums,
+};
 pub use search::{
     HitKind, InvalidSearchCursor, SearchCursor, SearchFilter, SearchHit, SearchPage,
     SearchPageBuilder,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Message, MessageOrigin, Role, Subagent, ToolUse, prompts};
 use crate::session::price;
-use crate::session::usage::{Usage, Usd};
+use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 
 /// The messages that a reader sees, oldest first.
 ///
@@ -148,7 +148,7 @@ impl UsageReport {
             if message.agent_id.is_some() {
                 report.subagents += usage;
             }
-            let name = message.model.as_deref().unwrap_or("unknown");
+            let name = message.model.as_deref().unwrap_or(UNKNOWN_MODEL);
             let cost = price::table().cost(name, &usage);
             let model = report.models.entry(name.to_owned()).or_default();
             model.usage += usage;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::blocks::blocks_from_json;
+use super::usage::MessageParts;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
@@ -191,6 +192,20 @@ impl<'a> MessageMetadata<'a> {
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
         })
+    }
+}
+
+impl MessageMetadata<'_> {
+    /// What is counted of the message that has this metadata and these columns.
+    #[must_use]
+    pub fn parts<'c>(
+        &'c self,
+        (id, conversation_id): (Uuid, Uuid),
+        at: Timestamp,
+        model: Option<&'c str>,
+    ) -> MessageParts<'c> {
+        let (api_id, is_subagent) = (self.api_id.as_deref(), self.agent_id.is_some());
+        MessageParts { id, conversation_id, api_id, at, model, is_subagent, usage: self.usage }
     }
 }
 
