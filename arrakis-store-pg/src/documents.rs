@@ -28,8 +28,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::TxError;
-use crate::list::is_within;
 use crate::index::{in_bucket, off_the_runtime};
+use crate::list::is_within;
 use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
 use crate::search::all_of;

@@ -18,9 +18,9 @@ use arrakis_core::record::store::{
 use arrakis_core::session::conversation::{Conversation, MessageCounts, TwoSides};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::pg::Pg;
 use diesel::sql_types::{Array, BigInt, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
@@ -83,9 +83,9 @@ fn in_index<'a>(index: EventIndex<'a>, filter: &EventFilter, after: Option<Uuid>
         // A literal, because a partial index serves only what the planner can prove to be inside it.
         EventIndex::Status(value) => query.filter(sql::<Bool>(&format!("status = '{value}'"))),
         EventIndex::EventType(value) => query.filter(event_type.eq(shown(value))),
-        EventIndex::Workspace(value) => query
-            .filter(workspace.eq(shown(value)))
-            .filter(sql::<Bool>("workspace <> 'main'")),
+        EventIndex::Workspace(value) => {
+            query.filter(workspace.eq(shown(value))).filter(sql::<Bool>("workspace <> 'main'"))
+        }
         EventIndex::Id => query,
     };
     if let Some(first) = filter.first_id() {
@@ -209,10 +209,14 @@ fn of_workspace(
     use conversations::{id, last_event_at, last_event_hour, table, workspace};
     let mut query = table.into_boxed().filter(workspace.eq(shown(&filter.workspace)));
     if let Some(since) = filter.since {
-        query = query.filter(last_event_hour.ge(At(hour_of(since)))).filter(last_event_at.ge(At(since)));
+        query = query
+            .filter(last_event_hour.ge(At(hour_of(since))))
+            .filter(last_event_at.ge(At(since)));
     }
     if let Some(until) = filter.until {
-        query = query.filter(last_event_hour.le(At(hour_of(until)))).filter(last_event_at.lt(At(until)));
+        query = query
+            .filter(last_event_hour.le(At(hour_of(until))))
+            .filter(last_event_at.lt(At(until)));
     }
     if let Some(after) = after {
         let (at, after) = (after.at, after.id);
@@ -272,12 +276,11 @@ async fn count(
     type Row = (diesel::sql_types::Uuid, BigInt, BigInt, BigInt, BigInt);
     let rows: Vec<(Uuid, i64, i64, i64, i64)> = Statement::<Row>::new(counted)
         .bind::<Array<diesel::sql_types::Uuid>>(ids)
-        .bind::<BigInt>(COUNTED_MAX as i64)
+        .bind::<BigInt>(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX))
         .load(conn)
         .await?;
     let counts = |(id, total, first, second, third): (Uuid, i64, i64, i64, i64)| {
-        let [total, first, second, third] =
-            [total, first, second, third].map(i64::unsigned_abs);
+        let [total, first, second, third] = [total, first, second, third].map(i64::unsigned_abs);
         (id, Counts { total, first, second, third })
     };
     Ok(rows.into_iter().map(counts).collect())

@@ -9,8 +9,7 @@ use diesel::result::QueryResult;
 use crate::row::{digest, maybe_time, parse, time};
 use crate::schema::api_keys;
 
-type KeyRow =
-    (String, String, String, String, Vec<u8>, String, Option<String>, Option<String>);
+type KeyRow = (String, String, String, String, Vec<u8>, String, Option<String>, Option<String>);
 
 /// Adds a key.
 pub(crate) fn create(conn: &mut SqliteConnection, key: &ApiKey) -> QueryResult<()> {

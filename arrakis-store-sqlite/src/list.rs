@@ -69,9 +69,9 @@ fn in_index<'a>(index: EventIndex<'a>, filter: &EventFilter, after: Option<Uuid>
         }
         EventIndex::Session(value) => query.filter(session_id.eq(value)),
         // Nearly all rows succeed, and the index on states leaves these out.
-        EventIndex::Status(value) => query
-            .filter(status.eq(value.as_str()))
-            .filter(sql::<Bool>("status <> 'SUCCESS'")),
+        EventIndex::Status(value) => {
+            query.filter(status.eq(value.as_str())).filter(sql::<Bool>("status <> 'SUCCESS'"))
+        }
         EventIndex::EventType(value) => query.filter(event_type.eq(value)),
         EventIndex::Workspace(value) => query.filter(workspace.eq(value)),
         EventIndex::Id => query,
@@ -252,7 +252,7 @@ fn count(conn: &mut SqliteConnection, conversation: &str, counted: &str) -> Quer
     }
     let row: Row = diesel::sql_query(counted)
         .bind::<Text, _>(conversation)
-        .bind::<BigInt, _>(COUNTED_MAX as i64)
+        .bind::<BigInt, _>(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX))
         .get_result(conn)?;
     let [total, first, second, third] =
         [row.total, row.first, row.second, row.third].map(i64::unsigned_abs);

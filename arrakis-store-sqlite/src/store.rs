@@ -12,8 +12,9 @@ use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::{
     Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
     ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
-    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned, Retention,
-    SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError, StoredDeadLetters, Verdict,
+    EventReader, EventStore, FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable,
+    PrunePosition, PruneStep, Pruned, Retention, SearchCursor, SearchFilter, SearchPage,
+    SpoolReports, StoreError, StoredDeadLetters, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;

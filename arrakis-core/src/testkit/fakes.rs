@@ -13,8 +13,8 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::record::audit::EventStatus;
 use crate::record::store::{
     Admission, Arrival, Claim, ConversationCursor, ConversationDetail, ConversationFilter,
-    ConversationPage, EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore, FeedCursor,
-    FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError, Verdict,
+    ConversationPage, EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore,
+    FeedCursor, FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError, Verdict,
 };
 
 /// A wall clock that follows tokio's: in a test with paused time it stands still while there is work,

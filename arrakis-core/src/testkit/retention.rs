@@ -256,7 +256,8 @@ pub async fn steps_are_small_and_a_pass_of_them_ends(fixture: &impl RetentionFix
         assert!(step.pruned.events <= 7 && step.pruned.ledger <= 7, "{step:?}");
         sum += step.pruned;
         next = step.next;
-        let rows = store.events(EventFilter::default(), Page::first(100)).await.expect("events").events;
+        let rows =
+            store.events(EventFilter::default(), Page::first(100)).await.expect("events").events;
         assert_eq!(rows.len() as u64, before - step.pruned.events);
         before = rows.len() as u64;
         for session in ["s0", "s1", "s2"] {

@@ -328,7 +328,9 @@ async fn a_search_that_takes_too_long_is_ended_and_says_so() {
     let home = Home::with(Database::create().await, config).await;
     let ended = home.store.search(SearchFilter::new("main"), None, 1).await.unwrap_err();
     assert!(matches!(ended, StoreError::SearchTimeout { .. }), "{ended:?}");
-    assert!(home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty());
+    assert!(
+        home.store.events(EventFilter::default(), Page::first(9)).await.unwrap().events.is_empty()
+    );
 }
 
 #[tokio::test]

@@ -37,7 +37,10 @@ pub(super) struct ConversationView<'a> {
 impl<'a> ConversationView<'a> {
     pub(super) fn of(summary: &'a ConversationSummary) -> Self {
         let counts = (summary.messages, summary.tool_uses);
-        Self { counts_capped: summary.counts_capped, ..Self::with_counts(&summary.conversation, counts.0, counts.1) }
+        Self {
+            counts_capped: summary.counts_capped,
+            ..Self::with_counts(&summary.conversation, counts.0, counts.1)
+        }
     }
 
     fn with_counts(of: &'a Conversation, message_count: u64, tool_use_count: u64) -> Self {

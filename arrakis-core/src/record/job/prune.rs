@@ -68,8 +68,15 @@ impl PruneJob {
                     tracing::debug!(target: "arrakis::job", job = "prune", "nothing is old enough");
                 }
                 Ok(pruned) => {
-                    let Pruned { events, conversations, messages, tool_uses, ledger, spool_hours, .. } =
-                        pruned;
+                    let Pruned {
+                        events,
+                        conversations,
+                        messages,
+                        tool_uses,
+                        ledger,
+                        spool_hours,
+                        ..
+                    } = pruned;
                     let duration_ms = began.elapsed().as_millis();
                     tracing::info!(target: "arrakis::job", job = "prune", events, conversations,
                         messages, tool_uses, ledger, spool_hours, duration_ms, "pruned what was old");
@@ -126,11 +133,9 @@ async fn rest_after(began: Instant, shutdown: &CancellationToken) -> ControlFlow
 mod tests {
     use super::*;
     use crate::base::clock::{ManualClock, Timestamp};
-    use crate::record::store::{
-        Ages, EventReader, EventStore, MemorySpoolReports, MemoryStore,
-    };
-    use crate::testkit::spool_reports::heard;
+    use crate::record::store::{Ages, EventReader, EventStore, MemorySpoolReports, MemoryStore};
     use crate::testkit::event_store::Arrivals;
+    use crate::testkit::spool_reports::heard;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -253,7 +253,9 @@ mod tests {
 
     #[test]
     fn a_path_is_within_its_own_directory_and_those_above() {
-        for (path, project) in [("/a/b", "/a/b"), ("/a/b", "/a/"), ("/a", "/"), (r"C:\a\b", r"C:\a")] {
+        for (path, project) in
+            [("/a/b", "/a/b"), ("/a/b", "/a/"), ("/a", "/"), (r"C:\a\b", r"C:\a")]
+        {
             assert!(is_within(path, project), "{path} {project}");
         }
         for (path, project) in [("/a/bc", "/a/b"), ("/a", "/a/b"), ("a", "/")] {

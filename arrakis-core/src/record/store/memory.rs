@@ -173,9 +173,8 @@ impl State {
         let count = |counts: fn(MessageOrigin) -> bool| {
             messages.iter().filter(|origin| counts(**origin)).count() as u64
         };
-        let used = |counts: fn(&Seen) -> bool| {
-            tool_uses.iter().filter(|seen| counts(seen)).count() as u64
-        };
+        let used =
+            |counts: fn(&Seen) -> bool| tool_uses.iter().filter(|seen| counts(seen)).count() as u64;
         let counts = MessageCounts {
             lines: count(MessageOrigin::is_line),
             hooks: count(|origin| origin.is_provisional() && origin != MessageOrigin::Enqueued),

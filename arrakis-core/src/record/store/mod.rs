@@ -17,11 +17,11 @@ pub use archive::{Archive, ArrivalFilter, page_length};
 pub use dead_letters::{StoredDeadLetters, WorkspaceDeadLetters};
 pub use feed::{FeedCursor, FeedPage};
 pub use keys::KeyStore;
-pub use memory::MemoryStore;
 pub use list::{
     ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage,
     InvalidConversationCursor, Page, directory,
 };
+pub use memory::MemoryStore;
 pub use read::{
     ConversationDetail, ConversationSummary, EventDetail, EventKey, EventReader, EventSummary,
     Transition,

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage, FeedCursor, FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError};
+use super::{
+    ConversationCursor, ConversationFilter, ConversationPage, EventFilter, EventPage, FeedCursor,
+    FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError,
+};
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::record::arrival::EventMetadata;

@@ -76,11 +76,8 @@ pub trait SpoolReports: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// Nothing is deleted.
-    async fn prune_spool_history(
-        &self,
-        before: Timestamp,
-        limit: usize,
-    ) -> Result<u64, StoreError>;
+    async fn prune_spool_history(&self, before: Timestamp, limit: usize)
+    -> Result<u64, StoreError>;
 }
 
 /// The hour that a moment is in, by its first moment.

@@ -223,7 +223,11 @@ async fn pages(
 }
 
 /// The sessions of a list of conversations, read in pages.
-async fn sessions(store: &dyn EventStore, filter: &ConversationFilter, limit: usize) -> Vec<String> {
+async fn sessions(
+    store: &dyn EventStore,
+    filter: &ConversationFilter,
+    limit: usize,
+) -> Vec<String> {
     let (mut found, mut page) = (Vec::new(), Page::first(limit));
     loop {
         let part = store.conversations(filter.clone(), page).await.expect("conversations");

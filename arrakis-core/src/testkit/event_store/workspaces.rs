@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Arrivals, EventStoreFixture, START, all, conversations, failed, hook, normalized, record_one, status_of,
+    Arrivals, EventStoreFixture, START, all, conversations, failed, hook, normalized, record_one,
+    status_of,
 };
 use crate::base::clock::Clock;
 use crate::base::digest::Digest;

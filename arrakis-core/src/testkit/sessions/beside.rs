@@ -82,7 +82,10 @@ pub async fn record_beside_each_other(store: &dyn EventStore, clock: &Arc<Manual
             alone.events(filter, Page::first(1000)).await.expect("events"),
         ]
         .map(|rows| {
-            rows.events.into_iter().map(|row| (row.id, row.request_id, row.status)).collect::<Vec<_>>()
+            rows.events
+                .into_iter()
+                .map(|row| (row.id, row.request_id, row.status))
+                .collect::<Vec<_>>()
         });
         assert_eq!(found, expected, "seed {seed}, {workspace}");
     }

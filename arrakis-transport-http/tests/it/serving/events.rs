@@ -34,7 +34,8 @@ async fn a_reader_lists_the_events_of_its_workspace() {
     let next = page["next"].as_str().unwrap();
     let (_, rest) = events(&server, &main, &format!("?form=raw&after={next}")).await;
     assert_eq!((rest["events"].as_array().unwrap().len(), &rest["next"]), (1, &Value::Null));
-    for nothing in ["?host=h", "?user=u", "?project=/p", "?error=e", "?status=FAILED", "?type=Stop"] {
+    for nothing in ["?host=h", "?user=u", "?project=/p", "?error=e", "?status=FAILED", "?type=Stop"]
+    {
         let (status, page) = events(&server, &main, nothing).await;
         assert_eq!((status, page["events"].as_array().unwrap().len()), (200, 0), "{nothing}");
     }
