@@ -276,7 +276,7 @@ async fn count(
     type Row = (diesel::sql_types::Uuid, BigInt, BigInt, BigInt, BigInt);
     let rows: Vec<(Uuid, i64, i64, i64, i64)> = Statement::<Row>::new(counted)
         .bind::<Array<diesel::sql_types::Uuid>>(ids)
-        .bind::<BigInt>(COUNTED_MAX as i64)
+        .bind::<BigInt>(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX))
         .load(conn)
         .await?;
     let counts = |(id, total, first, second, third): (Uuid, i64, i64, i64, i64)| {

@@ -252,7 +252,7 @@ fn count(conn: &mut SqliteConnection, conversation: &str, counted: &str) -> Quer
     }
     let row: Row = diesel::sql_query(counted)
         .bind::<Text, _>(conversation)
-        .bind::<BigInt, _>(COUNTED_MAX as i64)
+        .bind::<BigInt, _>(i64::try_from(COUNTED_MAX).unwrap_or(i64::MAX))
         .get_result(conn)?;
     let [total, first, second, third] =
         [row.total, row.first, row.second, row.third].map(i64::unsigned_abs);

@@ -73,6 +73,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "STATUS")]
     pub status: Option<EventStatus>,
 
+    /// What else is asked for.
     #[command(flatten)]
     pub filters: Filters,
 

@@ -43,6 +43,7 @@ pub struct Selection {
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',')]
     pub statuses: Vec<EventStatus>,
 
+    /// What else is asked for.
     #[command(flatten)]
     pub filters: Filters,
 
