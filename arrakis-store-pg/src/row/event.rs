@@ -91,7 +91,8 @@ impl Prepared {
     }
 }
 
-/// States come as text: Diesel would write every value twice to find out where the number of a type of the
+/// The conflict names no column: each statement would look for its index among all those of the month, which costs half as
+/// much as a row. States come as text: Diesel would write every value twice to find out where the number of a type of the
 /// database's own stands among them.
 const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, digest, event_type, \
     session_id, received_at, request_body, raw_body, request_headers, ip_address, status, \
@@ -105,7 +106,7 @@ const INSERT: &str = "INSERT INTO webhook_events (id, workspace, request_id, dig
     request_id, digest, event_type, session_id, received_at, request_body, raw_body, \
     request_headers, ip_address, status, processed_at, processing_time, conversation_id, message_id, \
     tool_use_id, error_code, error_message, error_stack, retry_after, metadata, payload_bytes), \
-    (SELECT ? AS now) AS n ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING id";
+    (SELECT ? AS now) AS n ORDER BY id ON CONFLICT DO NOTHING RETURNING id";
 
 /// The statement that writes the rows of these arrivals at `now`; it returns the ids of those that were not there.
 pub(crate) fn insert_events<'a>(
