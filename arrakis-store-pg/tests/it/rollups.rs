@@ -183,7 +183,7 @@ async fn what_a_dump_has_not_added_up_is_added_when_it_is_restored() {
     for _ in 0..10 {
         chaos.step(&*home.store).await;
     }
-    home.store.fold(3).await.unwrap();
+    fold_all(&*home.store).await;
     for _ in 0..10 {
         chaos.step(&*home.store).await;
     }
@@ -191,9 +191,9 @@ async fn what_a_dump_has_not_added_up_is_added_when_it_is_restored() {
     home.database
         .run_sql(
             "UPDATE commits SET xid = (xid::text::numeric + 1000000)::text::xid8;
-             UPDATE rollup_position SET position = (SELECT concat(
-                 pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot)::text::numeric + 1000000, ':',
-                 pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot)::text::numeric + 1000000, ':'));
+             UPDATE rollup_position SET position = concat(xmax, ':', xmax, ':') FROM (
+                 SELECT pg_snapshot_xmax(position::pg_snapshot)::text::numeric + 1000000
+                 FROM rollup_position) AS dump (xmax);
              UPDATE search_position SET position = '9000000:9000000:'",
         )
         .await;
