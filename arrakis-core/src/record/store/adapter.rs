@@ -3,12 +3,17 @@
 mod blocks;
 mod body;
 mod group;
+mod message;
 mod metadata;
 mod values;
 
 pub use blocks::blocks_to_json;
 pub use body::{raw_body_preview, raw_body_wrapper};
 pub use group::{Call, Group, Reply};
+pub use message::{
+    BlockKind, BlockRows, MESSAGE_ROW_MAX_BYTES, MessageWrite, NeededBlocks, StoredBlock,
+    StoredMessage,
+};
 pub use metadata::duplicate_metadata;
 pub use values::{
     ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
