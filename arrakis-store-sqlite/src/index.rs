@@ -15,8 +15,11 @@ use diesel::sql_types::Text as SqlText;
 
 use crate::documents;
 use crate::feed::{self, Place, Position};
-use crate::row::{MessageRow, Now, ToolUseRow, body_of, json, readable, uuid};
-use crate::schema::{commits, index_backlog, index_position, messages, tool_uses, webhook_events};
+use crate::messages;
+use crate::row::{Now, ToolUseRow, body_of, json, readable, uuid};
+use crate::schema::{
+    commits, index_backlog, index_position, message_rows, tool_uses, webhook_events,
+};
 use crate::search::{self, FreeKeys, Text};
 
 /// What one transaction makes searchable.
@@ -138,7 +141,7 @@ pub(crate) fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<St
     let Some((table_name, after_id)) = next else { return Ok(None) };
     let (after, after_in) = after_id.split_once(' ').unwrap_or_default();
     let (places, item): (Vec<Place>, fn(Place) -> Item) = if table_name == "messages" {
-        use messages::{conversation_id, id, table};
+        use message_rows::{conversation_id, id, table};
         let in_it = conversation_id.eq(after).and(id.gt(after_in));
         let query = table.filter(conversation_id.gt(after).or(in_it));
         let query = query.order((conversation_id.asc(), id.asc())).limit(BACKLOG_ROWS);
@@ -295,14 +298,8 @@ impl Step {
 
     /// Adds a message; returns how much was read.
     fn add_message(&mut self, conn: &mut SqliteConnection, place: &Place) -> QueryResult<usize> {
-        let (conversation_id, id) = place;
-        let found = messages::table
-            .find((conversation_id, id))
-            .select((messages::workspace, MessageRow::as_select()))
-            .get_result::<(String, MessageRow<'static>)>(conn)
-            .optional()?;
-        let Some((workspace, row)) = found else { return Ok(0) };
-        let Some(message) = readable("messages", id, row.into_value()) else { return Ok(0) };
+        let found = messages::searched(conn, (&place.0, &place.1))?;
+        let Some((workspace, message)) = found else { return Ok(0) };
         let text = Text::of_document(SearchDocument::Message(&message), &workspace);
         self.documents.push(text);
         Ok(message.content.value.len())

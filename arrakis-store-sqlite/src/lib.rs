@@ -20,6 +20,7 @@
 //! * `pool`, `migrate`: connections, and the schema
 //! * `writer`: the thread that writes, and group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `messages`: messages and their blocks
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning, and giving space back
 //! * `feed`: which rows each commit touched
@@ -38,6 +39,7 @@ mod feed;
 mod file;
 mod index;
 mod keys;
+mod messages;
 mod migrate;
 mod pool;
 mod read;

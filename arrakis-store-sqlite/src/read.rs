@@ -19,12 +19,13 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{BigInt, Bool};
 use uuid::Uuid;
 
+use crate::messages;
 use crate::row::{
-    ConversationRow, DetailRow, MessageRow, SubagentRow, SummaryRow, ToolUseRow, TransitionRow,
-    parse,
+    ConversationRow, DetailRow, SubagentRow, SummaryRow, ToolUseRow, TransitionRow, parse,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
+    conversations, event_transitions, message_rows, request_ids, subagents, tool_uses,
+    webhook_events,
 };
 
 /// One audit row of a workspace, whole.
@@ -136,10 +137,7 @@ pub(crate) fn conversation(
     let id = row.id.clone();
     let conversation = row.into_value()?;
     let events = timeline(conn, &id, &conversation.session_id)?;
-    let messages = messages::table
-        .filter(messages::conversation_id.eq(&id))
-        .select(MessageRow::as_select())
-        .load(conn)?;
+    let messages = messages::of_conversation(conn, &id)?;
     let tool_uses = tool_uses::table
         .filter(tool_uses::conversation_id.eq(&id))
         .select(ToolUseRow::as_select())
@@ -150,7 +148,7 @@ pub(crate) fn conversation(
         .load(conn)?;
     Ok(Some(ConversationDetail::new(
         conversation,
-        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages,
         tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents.into_iter().map(SubagentRow::into_value).collect::<QueryResult<_>>()?,
         events,
@@ -220,11 +218,11 @@ fn count_messages(
     conn: &mut SqliteConnection,
     ids: &[String],
 ) -> QueryResult<HashMap<String, (u64, u64)>> {
-    let counts = messages::table
-        .filter(messages::conversation_id.eq_any(ids))
-        .group_by(messages::conversation_id)
+    let counts = message_rows::table
+        .filter(message_rows::conversation_id.eq_any(ids))
+        .group_by(message_rows::conversation_id)
         .select((
-            messages::conversation_id,
+            message_rows::conversation_id,
             sql::<BigInt>(LINES),
             sql::<BigInt>(HOOKS),
             sql::<BigInt>(WAITING),

@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use crate::error::TxError;
 use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
-use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::schema::{
+    conversations, message_blocks, message_rows, request_ids, subagents, tool_uses, webhook_events,
+};
 use crate::{feed, search, work};
 
 /// Most rows of a step, whatever is asked for. Taking a text out of the full text index is what takes time: 100 rows
@@ -190,18 +192,21 @@ impl Budget {
         conversation: &str,
         pruned: &mut Pruned,
     ) -> QueryResult<bool> {
-        let size = "octet_length(content) + coalesce(octet_length(blocks), 0)";
-        let rows = messages::table
-            .filter(messages::conversation_id.eq(conversation))
-            .select((messages::id, sql::<BigInt>(size)))
+        let size = "coalesce(octet_length(content), 0) + coalesce(octet_length(blocks), 0)";
+        let rows = message_rows::table
+            .filter(message_rows::conversation_id.eq(conversation))
+            .select((message_rows::id, message_rows::content.is_null(), sql::<BigInt>(size)))
             .limit(row_limit(self.rows))
-            .load::<(String, i64)>(conn)?;
-        for (id, size) in rows {
+            .load::<(String, bool, i64)>(conn)?;
+        for (id, has_blocks, size) in rows {
+            if has_blocks {
+                self.delete_blocks(conn, (conversation, &id))?;
+            }
             if self.is_used_up() {
                 return Ok(false);
             }
             search::documents::remove(conn, &id)?;
-            diesel::delete(messages::table.find((conversation, &id))).execute(conn)?;
+            diesel::delete(message_rows::table.find((conversation, &id))).execute(conn)?;
             pruned.messages += 1;
             self.take(size);
         }
@@ -232,6 +237,32 @@ impl Budget {
         }
         // With nothing left to spend there may be more.
         Ok(!self.is_used_up())
+    }
+
+    /// Deletes blocks of a message, the last ones first: a message without those is whole.
+    fn delete_blocks(
+        &mut self,
+        conn: &mut SqliteConnection,
+        place: (&str, &str),
+    ) -> QueryResult<()> {
+        use message_blocks::{at, block_index, conversation_id, line, message_id, n, table};
+        let size = "coalesce(octet_length(value), 0)";
+        let rows = table
+            .filter(conversation_id.eq(place.0))
+            .filter(message_id.eq(place.1))
+            .order((at.desc(), block_index.desc(), line.desc(), n.desc()))
+            .select((at, block_index, line, n, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load::<(String, i64, String, i64, i64)>(conn)?;
+        for (time, number, of_line, in_line, bytes) in rows {
+            if self.is_used_up() {
+                break;
+            }
+            let row = table.find((place.0, place.1, time, number, of_line, in_line));
+            diesel::delete(row).execute(conn)?;
+            self.take(bytes);
+        }
+        Ok(())
     }
 
     fn is_used_up(&self) -> bool {

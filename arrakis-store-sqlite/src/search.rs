@@ -23,7 +23,9 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::pool::Stop;
 use crate::row::SummaryRow;
-use crate::schema::{event_keys, event_words, messages, subject_words, tool_uses, webhook_events};
+use crate::schema::{
+    event_keys, event_words, message_rows, subject_words, tool_uses, webhook_events,
+};
 
 /// Audit rows whose payload holds all words of `text`, newest first.
 pub(crate) fn find_events(
@@ -149,7 +151,7 @@ impl Text {
         if self.is_tool_use {
             diesel::select(diesel::dsl::exists(tool_uses::table.find(place))).get_result(conn)
         } else {
-            diesel::select(diesel::dsl::exists(messages::table.find(place))).get_result(conn)
+            diesel::select(diesel::dsl::exists(message_rows::table.find(place))).get_result(conn)
         }
     }
 
