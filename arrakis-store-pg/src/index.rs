@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use crate::error::{TxError, unreadable};
 use crate::feed::{self, Budget, Commits, NoPosition, Position};
-use crate::row::{At, JsonText, MessageRow, State, ToolUseRow, body_of, readable};
-use crate::schema::{messages, search_backlog, tool_uses, webhook_events};
+use crate::messages;
+use crate::row::{At, JsonText, State, ToolUseRow, body_of, readable};
+use crate::schema::{message_rows, search_backlog, tool_uses, webhook_events};
 use crate::statement::Statement;
 
 pub(crate) mod buckets;
@@ -192,18 +193,15 @@ impl Indexed {
 /// Makes messages searchable as they are now.
 async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
     for ids in ids.chunks(TEXTS_AT_ONCE) {
-        let rows: Vec<(String, MessageRow)> = messages::table
-            .filter(messages::id.eq_any(ids))
-            .select((messages::workspace, MessageRow::as_select()))
-            .load(conn)
-            .await?;
+        let found = messages::searched(conn, ids).await?;
         let indexed = off_the_runtime(move || {
-            let index = |(workspace, row): (String, MessageRow)| {
-                let message = readable("messages", row.id, row.into_value())?;
+            let index = |mut one: messages::Found| {
+                let workspace = std::mem::take(&mut one.row.workspace);
+                let message = readable("messages", one.row.id, one.into_value())??;
                 let bytes = message.content.value.len();
                 Indexed::of(SearchDocument::Message(&message), bytes, &workspace)
             };
-            rows.into_iter().filter_map(index).collect()
+            found.into_iter().filter_map(index).collect()
         });
         write(conn, indexed.await?).await?;
     }
@@ -214,9 +212,11 @@ async fn index_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<()
 async fn index_tool_uses(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> Result<(), TxError> {
     for ids in ids.chunks(TEXTS_AT_ONCE) {
         let rows: Vec<(String, ToolUseRow, Option<String>)> = tool_uses::table
-            .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
+            .left_join(
+                message_rows::table.on(message_rows::id.nullable().eq(tool_uses::message_id)),
+            )
             .filter(tool_uses::id.eq_any(ids))
-            .select((tool_uses::workspace, ToolUseRow::as_select(), messages::model.nullable()))
+            .select((tool_uses::workspace, ToolUseRow::as_select(), message_rows::model.nullable()))
             .load(conn)
             .await?;
         let indexed = off_the_runtime(move || {
@@ -242,8 +242,8 @@ async fn index_backlog(conn: &mut AsyncPgConnection) -> Result<bool, TxError> {
     let Some((table_name, after_id)) = next else { return Ok(false) };
     let some = i64::try_from(TEXTS_AT_ONCE).unwrap_or(i64::MAX);
     let ids: Vec<Uuid> = if table_name == "messages" {
-        let rows = messages::table.filter(messages::id.gt(after_id)).order(messages::id.asc());
-        rows.select(messages::id).limit(some).load(conn).await?
+        let rows = message_rows::table.filter(message_rows::id.gt(after_id));
+        rows.order(message_rows::id.asc()).select(message_rows::id).limit(some).load(conn).await?
     } else {
         let rows = tool_uses::table.filter(tool_uses::id.gt(after_id)).order(tool_uses::id.asc());
         rows.select(tool_uses::id).limit(some).load(conn).await?

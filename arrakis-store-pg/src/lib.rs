@@ -19,6 +19,7 @@
 //! * `connect`, `pool`, `migrate`: connections, transactions, and the schema
 //! * `writer`: group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `messages`: messages and their blocks
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning
 //! * `feed`: what follows the commits
@@ -38,6 +39,7 @@ mod error;
 mod feed;
 mod index;
 mod keys;
+mod messages;
 mod migrate;
 mod pool;
 mod read;

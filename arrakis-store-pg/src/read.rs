@@ -20,12 +20,14 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::messages;
 use crate::row::{
-    At, ConversationRow, DetailRow, MessageRow, State, SubagentRow, SummaryRow, ToolUseRow,
-    TransitionRow, shown,
+    At, ConversationRow, DetailRow, State, SubagentRow, SummaryRow, ToolUseRow, TransitionRow,
+    shown,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
+    conversations, event_transitions, message_rows, request_ids, subagents, tool_uses,
+    webhook_events,
 };
 use crate::search;
 
@@ -145,11 +147,7 @@ pub(crate) async fn conversation(
     let Some(row) = row else { return Ok(None) };
     let conversation = row.into_value()?;
     let events = timeline(conn, conversation.id, &conversation.session_id).await?;
-    let messages: Vec<MessageRow> = messages::table
-        .filter(messages::conversation_id.eq(conversation.id))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?;
+    let messages = messages::of_conversation(conn, conversation.id).await?;
     let tool_uses: Vec<ToolUseRow> = tool_uses::table
         .filter(tool_uses::conversation_id.eq(conversation.id))
         .select(ToolUseRow::as_select())
@@ -162,7 +160,7 @@ pub(crate) async fn conversation(
         .await?;
     Ok(Some(ConversationDetail::new(
         conversation,
-        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages,
         tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents.into_iter().map(SubagentRow::into_value).collect(),
         events,
@@ -228,11 +226,11 @@ async fn count_messages(
     conn: &mut AsyncPgConnection,
     ids: &[Uuid],
 ) -> QueryResult<HashMap<Uuid, (u64, u64)>> {
-    let counts: Vec<(Uuid, i64, i64, i64)> = messages::table
-        .filter(messages::conversation_id.eq_any(ids))
-        .group_by(messages::conversation_id)
+    let counts: Vec<(Uuid, i64, i64, i64)> = message_rows::table
+        .filter(message_rows::conversation_id.eq_any(ids))
+        .group_by(message_rows::conversation_id)
         .select((
-            messages::conversation_id,
+            message_rows::conversation_id,
             sql::<BigInt>(LINES),
             sql::<BigInt>(HOOKS),
             sql::<BigInt>(WAITING),

@@ -130,7 +130,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the audit rows, and begins with the changes. The statements go out together.
-    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Started, TxError> {
+    async fn start(
+        &self,
+        conn: &AsyncPgConnection,
+        now: Timestamp,
+    ) -> Result<Started<'a>, TxError> {
         let inserting = insert_events(&self.decided, now);
         let (inserted, started) =
             join(inserting.execute(&mut &*conn), self.applying.start(conn)).await;
@@ -141,7 +145,7 @@ impl<'a> Plan<'a> {
     async fn finish(
         self,
         conn: &AsyncPgConnection,
-        started: Started,
+        started: Started<'a>,
         now: Timestamp,
     ) -> Result<Vec<Admission>, TxError> {
         let arrivals = || self.decided.iter().map(|(row, _)| &row.arrival);

@@ -2,7 +2,9 @@
 
 use crate::common::{Home, arrival, says};
 use arrakis_core::base::limits::MESSAGE_MAX_BLOCKS;
-use arrakis_core::record::store::{Archive, Arrival, DEFAULT_WORKSPACE, EventStore, Verdict};
+use arrakis_core::record::store::{
+    Archive, Arrival, DEFAULT_WORKSPACE, EventReader, EventStore, Verdict,
+};
 use arrakis_core::session::conversation::{
     Block, BlockKey, Blocks, Message, MessageOrigin, Role, Stamp, Stamped,
 };
