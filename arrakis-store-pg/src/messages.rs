@@ -9,7 +9,7 @@ use arrakis_core::record::store::adapter::{
 use arrakis_core::session::conversation::{BlockKey, Message};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Integer, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -79,15 +79,15 @@ pub(crate) async fn searched(
     conn: &mut AsyncPgConnection,
     ids: &[Uuid],
 ) -> QueryResult<Vec<Found>> {
-    const SQL: &str = "SELECT b.message_id, b.at, b.block_index, b.line, b.n, b.kind, b.value, \
-        b.raw_value FROM (\
+    const SQL: &str = "SELECT b.message_id, b.at, b.block_index, b.line, b.n, b.kind, \
+        left(b.value, m.bytes), b.raw_value FROM (SELECT ?::integer AS bytes) AS m, (\
             SELECT message_id, at, block_index, line, n, kind, \
             sum(octet_length(value)) OVER w - octet_length(value) AS before, \
             lead(n) OVER w IS NULL AS is_last \
             FROM message_blocks WHERE message_id = ANY(?) AND kind IN ('words', 'text', 'thinking') \
             WINDOW w AS (PARTITION BY message_id, kind ORDER BY at, block_index, line, n)\
         ) AS s JOIN message_blocks AS b USING (message_id, at, block_index, line, n) \
-        WHERE s.before < ? OR (s.is_last AND s.kind = 'text') ORDER BY 1, 2, 3, 4, 5";
+        WHERE s.before < m.bytes OR (s.is_last AND s.kind = 'text') ORDER BY 1, 2, 3, 4, 5";
     let rows: Vec<MessageRow> = message_rows::table
         .filter(message_rows::id.eq_any(ids))
         .select(MessageRow::as_select())
@@ -97,8 +97,8 @@ pub(crate) async fn searched(
     let mut blocks: Vec<BlockRow> = Vec::new();
     if !ids.is_empty() {
         blocks = Statement::<BlockColumns>::new(SQL)
+            .bind::<Integer>(i32::try_from(SEARCHED_TEXT_MAX_BYTES).unwrap_or(i32::MAX))
             .bind::<Array<diesel::sql_types::Uuid>>(ids)
-            .bind::<BigInt>(i64::try_from(SEARCHED_TEXT_MAX_BYTES).unwrap_or(i64::MAX))
             .load(conn)
             .await?;
     }
