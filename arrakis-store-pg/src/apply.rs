@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::adapter::{Merged, joined};
+use arrakis_core::record::store::adapter::{Merged, MessageWrite, StoredMessage, joined};
 use arrakis_core::session::conversation::{Conversation, Message, Subagent, ToolUse};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -21,12 +21,12 @@ use uuid::Uuid;
 
 use crate::error::TxError;
 use crate::feed::{self, Touched};
+use crate::messages;
 use crate::row::{
-    ConversationRow, MessageRow, SubagentRow, ToolUseRow, insert_conversations, insert_messages,
-    insert_subagents, insert_tool_uses, update_conversations, update_messages, update_subagents,
-    update_tool_uses,
+    ConversationRow, SubagentRow, ToolUseRow, insert_conversations, insert_messages,
+    insert_subagents, insert_tool_uses, update_conversations, update_subagents, update_tool_uses,
 };
-use crate::schema::{conversations, messages, subagents, tool_uses};
+use crate::schema::{conversations, subagents, tool_uses};
 
 /// Changes on their way into the database.
 #[derive(Debug, Default)]
@@ -35,18 +35,25 @@ pub(crate) struct Applying<'a>(pub(crate) Merged<'a>);
 impl<'a> Applying<'a> {
     /// Locks and reads the conversations that are there, and adds the messages, tool uses and subagents
     /// that are not. The statements go out together.
-    pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started, TxError> {
+    pub(crate) async fn start(&self, conn: &AsyncPgConnection) -> Result<Started<'a>, TxError> {
+        let whole = |(workspace, one): &(&'a str, Cow<'a, Message>)| {
+            (*workspace, MessageWrite::whole(one.clone()))
+        };
+        let whole: Vec<_> = self.0.messages.values().map(whole).collect();
         let (conversations, messages, tool_uses, subagents) = join4(
             self.lock_conversations(conn),
-            self.add_messages(conn),
+            add_messages(conn, &whole),
             self.add_tool_uses(conn),
             self.add_subagents(conn),
         )
         .await;
         // Statements fail after one that failed; the first error is the one that says why.
+        let added = messages?;
+        let added_messages = whole.into_iter().map(|(_, one)| one);
+        let added_messages = added_messages.filter(|one| added.contains(&one.message.id));
         Ok(Started {
             conversations: conversations?,
-            added_messages: messages?,
+            added_messages: added_messages.collect(),
             added_tool_uses: tool_uses?,
             added_subagents: subagents?,
         })
@@ -56,7 +63,7 @@ impl<'a> Applying<'a> {
     pub(crate) async fn finish(
         &self,
         conn: &AsyncPgConnection,
-        started: Started,
+        started: Started<'a>,
         touched: Touched<'a>,
         now: Timestamp,
     ) -> Result<(), TxError> {
@@ -78,17 +85,18 @@ impl<'a> Applying<'a> {
             }
         }
         let changed: Vec<&Conversation> = changed.iter().collect();
-        let messages = changes(messages, &self.0.messages, Message::merge);
-        let messages: Vec<(&str, &Message)> = messages.iter().map(|(w, one)| (*w, one)).collect();
+        let messages = self.join_messages(conn, messages).await?;
         let tool_uses = changes(tool_uses, &self.0.tool_uses, ToolUse::merge);
         let tool_uses: Vec<(&str, &ToolUse)> = tool_uses.iter().map(|(w, one)| (*w, one)).collect();
         let subagents = changes(subagents, &self.0.subagents, Subagent::merge);
         let subagents: Vec<(&str, &Subagent)> =
             subagents.iter().map(|(w, one)| (*w, one)).collect();
         let mut touched = touched;
-        let added = added_messages.iter().filter_map(|id| Some((self.0.messages.get(id)?.0, *id)));
-        for (workspace, id) in added.chain(messages.iter().map(|(name, one)| (*name, one.id))) {
-            touched.of(workspace).messages.push(id);
+        let written = messages.iter().map(|(_, one)| one).chain(&added_messages);
+        for one in written.clone() {
+            if let Some((workspace, _)) = self.0.messages.get(&one.message.id) {
+                touched.of(workspace).messages.push(one.message.id);
+            }
         }
         let added =
             added_tool_uses.iter().filter_map(|id| Some((self.0.tool_uses.get(id)?.0, *id)));
@@ -109,9 +117,8 @@ impl<'a> Applying<'a> {
             Ok(())
         };
         let rest = async {
-            if !messages.is_empty() {
-                update_messages(&messages)?.execute(&mut &*conn).await?;
-            }
+            messages::update(conn, &messages).await?;
+            messages::put(conn, written).await?;
             if !tool_uses.is_empty() {
                 update_tool_uses(&tool_uses)?.execute(&mut &*conn).await?;
             }
@@ -147,15 +154,6 @@ impl<'a> Applying<'a> {
         Ok(values.collect::<QueryResult<_>>()?)
     }
 
-    async fn add_messages(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, TxError> {
-        if self.0.messages.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let all: Vec<_> = self.0.messages.values().map(|(name, one)| (*name, &**one)).collect();
-        let added: Vec<Uuid> = insert_messages(&all)?.load(&mut &*conn).await?;
-        Ok(added.into_iter().collect())
-    }
-
     async fn add_tool_uses(&self, conn: &AsyncPgConnection) -> Result<HashSet<Uuid>, TxError> {
         if self.0.tool_uses.is_empty() {
             return Ok(HashSet::new());
@@ -177,22 +175,32 @@ impl<'a> Applying<'a> {
     async fn lock_messages(
         &self,
         conn: &AsyncPgConnection,
-        added: &HashSet<Uuid>,
-    ) -> Result<Vec<(Uuid, Message)>, TxError> {
-        let ids: Vec<Uuid> =
-            self.0.messages.keys().copied().filter(|id| !added.contains(id)).collect();
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows: Vec<MessageRow> = messages::table
-            .filter(messages::id.eq_any(ids))
-            .order(messages::id.asc())
-            .for_update()
-            .select(MessageRow::as_select())
-            .load(&mut &*conn)
-            .await?;
-        let values = rows.into_iter().map(MessageRow::into_value);
-        Ok(values.map(|one| one.map(|one| (one.id, one))).collect::<QueryResult<_>>()?)
+        added: &[MessageWrite<'_>],
+    ) -> Result<Vec<StoredMessage>, TxError> {
+        let added: HashSet<Uuid> = added.iter().map(|one| one.message.id).collect();
+        let ids = self.0.messages.keys().copied().filter(|id| !added.contains(id)).collect();
+        Ok(messages::lock(conn, ids).await?)
+    }
+
+    /// What is to be written of messages that are there, each in its workspace. Of their blocks only those are read
+    /// that what came names.
+    async fn join_messages(
+        &self,
+        conn: &AsyncPgConnection,
+        stored: Vec<StoredMessage>,
+    ) -> Result<Vec<(&'a str, MessageWrite<'static>)>, TxError> {
+        let came = |one: &StoredMessage| self.0.messages.get(&one.value.id);
+        let needed = stored.iter().filter_map(|one| Some((one.value.id, one.needs(&came(one)?.1))));
+        let needed: Vec<_> = needed.collect();
+        let (mut found, mut last) = messages::load_needed(conn, &needed).await?;
+        let join = |one: StoredMessage| {
+            let id = one.value.id;
+            let (workspace, came) = self.0.messages.get(&id)?;
+            let found = found.remove(&id).unwrap_or_default();
+            let last = last.remove(&id).unwrap_or_default();
+            Some((*workspace, one.join((**came).clone(), found, last)?))
+        };
+        Ok(stored.into_iter().filter_map(join).collect())
     }
 
     async fn lock_tool_uses(
@@ -239,11 +247,25 @@ impl<'a> Applying<'a> {
 
 /// What is known after the first statements.
 #[derive(Debug)]
-pub(crate) struct Started {
+pub(crate) struct Started<'a> {
     conversations: HashMap<Uuid, Conversation>,
-    added_messages: HashSet<Uuid>,
+    added_messages: Vec<MessageWrite<'a>>,
     added_tool_uses: HashSet<Uuid>,
     added_subagents: HashSet<Uuid>,
+}
+
+/// Adds messages, each in its workspace, without the rows of their blocks; returns the ids of those that were not
+/// there.
+async fn add_messages(
+    conn: &AsyncPgConnection,
+    whole: &[(&str, MessageWrite<'_>)],
+) -> Result<HashSet<Uuid>, TxError> {
+    if whole.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let all: Vec<_> = whole.iter().map(|(name, one)| (*name, one)).collect();
+    let added: Vec<Uuid> = insert_messages(&all)?.load(&mut &*conn).await?;
+    Ok(added.into_iter().collect())
 }
 
 /// What differs once what came is joined to what is there, each in its workspace.

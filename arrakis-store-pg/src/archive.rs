@@ -14,8 +14,9 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::list::limit;
-use crate::row::{ArrivalRow, ConversationRow, MessageRow, State, SubagentRow, ToolUseRow, shown};
-use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::messages;
+use crate::row::{ArrivalRow, ConversationRow, State, SubagentRow, ToolUseRow, shown};
+use crate::schema::{conversations, request_ids, subagents, tool_uses, webhook_events};
 
 /// What arrived, oldest first, duplicates left out.
 pub(crate) async fn arrivals(
@@ -87,11 +88,6 @@ pub(crate) async fn values(
         .await
         .optional()?;
     let Some(row) = row else { return Ok(None) };
-    let messages: Vec<MessageRow> = messages::table
-        .filter(messages::conversation_id.eq(id))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?;
     let tool_uses: Vec<ToolUseRow> = tool_uses::table
         .filter(tool_uses::conversation_id.eq(id))
         .select(ToolUseRow::as_select())
@@ -104,7 +100,7 @@ pub(crate) async fn values(
         .await?;
     Ok(Some(Changes {
         conversations: vec![row.into_value()?],
-        messages: messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages: messages::of_conversation(conn, id).await?,
         tool_uses: tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents: subagents.into_iter().map(SubagentRow::into_value).collect(),
         answer: AnswerIds::default(),

@@ -30,8 +30,9 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::index::{in_bucket, off_the_runtime};
 use crate::list::is_within;
-use crate::row::{At, ConversationRow, MessageRow, ToolUseRow, readable, shown};
-use crate::schema::{conversations, messages, subject_buckets, subject_search, tool_uses};
+use crate::messages;
+use crate::row::{At, ConversationRow, ToolUseRow, readable, shown};
+use crate::schema::{conversations, message_rows, subject_buckets, subject_search, tool_uses};
 use crate::search::all_of;
 use crate::statement::Statement;
 
@@ -300,19 +301,15 @@ async fn look(
         let ids = candidates.iter().filter(move |candidate| candidate.is_tool_use == of_tools);
         ids.map(|candidate| candidate.id).collect::<Vec<_>>()
     };
-    let said: Vec<MessageRow> = messages::table
-        .filter(messages::id.eq_any(ids(false)))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?;
+    let said = messages::searched(conn, &ids(false)).await?;
     let done: Vec<(ToolUseRow, Option<String>)> = tool_uses::table
-        .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
+        .left_join(message_rows::table.on(message_rows::id.nullable().eq(tool_uses::message_id)))
         .filter(tool_uses::id.eq_any(ids(true)))
-        .select((ToolUseRow::as_select(), messages::model.nullable()))
+        .select((ToolUseRow::as_select(), message_rows::model.nullable()))
         .load(conn)
         .await?;
     let ids = done.iter().map(|(row, _)| row.conversation_id);
-    let ids: HashSet<Uuid> = said.iter().map(|row| row.conversation_id).chain(ids).collect();
+    let ids: HashSet<Uuid> = said.iter().map(|one| one.row.conversation_id).chain(ids).collect();
     let lived: Vec<ConversationRow> = conversations::table
         .filter(conversations::id.eq_any(ids))
         .select(ConversationRow::as_select())
@@ -335,7 +332,7 @@ async fn look(
 fn judge(
     filter: &SearchFilter,
     lived: Vec<ConversationRow>,
-    said: Vec<MessageRow>,
+    said: Vec<messages::Found>,
     done: Vec<(ToolUseRow, Option<String>)>,
 ) -> Vec<(SearchHit, Option<String>)> {
     let lived = lived
@@ -346,8 +343,8 @@ fn judge(
         let hit = filter.hit(document, conversations.get(&document.conversation_id())?)?;
         Some((hit, document.hidden_by()))
     };
-    let said = said.into_iter().filter_map(|row| {
-        hit(SearchDocument::Message(&readable("messages", row.id, row.into_value())?))
+    let said = said.into_iter().filter_map(|one| {
+        hit(SearchDocument::Message(&readable("messages", one.row.id, one.into_value())??))
     });
     let done = done.into_iter().filter_map(|(row, model)| {
         let tool_use = &readable("tool_uses", row.id, row.into_value())?;

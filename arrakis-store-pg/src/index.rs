@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::error::{TxError, unreadable};
 use crate::feed::{self, Items, NoPosition, Position};
 use crate::row::{At, JsonText, State, body_of};
-use crate::schema::{messages, search_backlog, tool_uses, webhook_events};
+use crate::schema::{message_rows, search_backlog, tool_uses, webhook_events};
 use crate::statement::Statement;
 
 mod buckets;
@@ -232,7 +232,7 @@ async fn sizes(
 ) -> QueryResult<HashMap<Uuid, usize>> {
     const SQL: &str = "SELECT id, coalesce(pg_column_size(raw_body), \
             pg_column_size(request_body), 0)::bigint FROM webhook_events WHERE id = ANY(?) \
-        UNION ALL SELECT id, pg_column_size(content)::bigint FROM messages WHERE id = ANY(?) \
+        UNION ALL SELECT id, coalesce(pg_column_size(content), 262144)::bigint FROM message_rows WHERE id = ANY(?) \
         UNION ALL SELECT id, (coalesce(pg_column_size(parameters), 0) \
             + coalesce(pg_column_size(response), 0))::bigint FROM tool_uses WHERE id = ANY(?)";
     type SqlUuid = diesel::sql_types::Uuid;
@@ -330,8 +330,8 @@ async fn index_backlog(conn: &mut AsyncPgConnection) -> Result<bool, TxError> {
     let Some((table_name, after_id)) = next else { return Ok(false) };
     let some = i64::try_from(TEXTS_AT_ONCE).unwrap_or(i64::MAX);
     let ids: Vec<Uuid> = if table_name == "messages" {
-        let rows = messages::table.filter(messages::id.gt(after_id)).order(messages::id.asc());
-        rows.select(messages::id).limit(some).load(conn).await?
+        let rows = message_rows::table.filter(message_rows::id.gt(after_id));
+        rows.order(message_rows::id.asc()).select(message_rows::id).limit(some).load(conn).await?
     } else {
         let rows = tool_uses::table.filter(tool_uses::id.gt(after_id)).order(tool_uses::id.asc());
         rows.select(tool_uses::id).limit(some).load(conn).await?

@@ -19,6 +19,7 @@
 //! * `connect`, `pool`, `migrate`: connections, transactions, and the schema
 //! * `writer`: group commit
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `messages`: messages and their blocks
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning
 //! * `months`: the parts of the audit log, by month
@@ -41,6 +42,7 @@ mod feed;
 mod index;
 mod keys;
 mod list;
+mod messages;
 mod migrate;
 mod months;
 mod pool;

@@ -248,7 +248,7 @@ const MESSAGES: &str = "SELECT c.id, n.* FROM unnest(?) AS c (id), LATERAL (SELE
     count(*) FILTER (WHERE origin IN ('transcript', 'queued')), \
     count(*) FILTER (WHERE origin IN ('prompt', 'stop', 'failure')), \
     count(*) FILTER (WHERE origin = 'enqueued') \
-    FROM (SELECT metadata ->> 'origin' AS origin FROM messages \
+    FROM (SELECT metadata ->> 'origin' AS origin FROM message_rows \
     WHERE conversation_id = c.id LIMIT ?) AS m) AS n";
 
 /// Tool uses, and those that only one side has told of.

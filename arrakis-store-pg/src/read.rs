@@ -13,12 +13,12 @@ use diesel::result::QueryResult;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::messages;
 use crate::row::{
-    ConversationRow, DetailRow, MessageRow, State, SubagentRow, SummaryRow, ToolUseRow,
-    TransitionRow, shown,
+    ConversationRow, DetailRow, State, SubagentRow, SummaryRow, ToolUseRow, TransitionRow, shown,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
+    conversations, event_transitions, request_ids, subagents, tool_uses, webhook_events,
 };
 
 /// One audit row of a workspace, whole.
@@ -101,11 +101,7 @@ pub(crate) async fn conversation(
     let Some(row) = row else { return Ok(None) };
     let conversation = row.into_value()?;
     let events = timeline(conn, conversation.id, &conversation.session_id).await?;
-    let messages: Vec<MessageRow> = messages::table
-        .filter(messages::conversation_id.eq(conversation.id))
-        .select(MessageRow::as_select())
-        .load(conn)
-        .await?;
+    let messages = messages::of_conversation(conn, conversation.id).await?;
     let tool_uses: Vec<ToolUseRow> = tool_uses::table
         .filter(tool_uses::conversation_id.eq(conversation.id))
         .select(ToolUseRow::as_select())
@@ -118,7 +114,7 @@ pub(crate) async fn conversation(
         .await?;
     Ok(Some(ConversationDetail::new(
         conversation,
-        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages,
         tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents.into_iter().map(SubagentRow::into_value).collect(),
         events,

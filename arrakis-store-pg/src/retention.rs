@@ -18,8 +18,10 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::error::TxError;
-use crate::row::{At, State, shown};
-use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::row::{At, BlockPlace, State, block_key, delete_blocks, shown};
+use crate::schema::{
+    conversations, message_rows, request_ids, subagents, tool_uses, webhook_events,
+};
 use crate::statement::Statement;
 use crate::{index, months};
 
@@ -209,21 +211,27 @@ impl Budget {
         conversation: Uuid,
         pruned: &mut Pruned,
     ) -> QueryResult<bool> {
-        let size = "(pg_column_size(content) + coalesce(pg_column_size(blocks), 0))::bigint";
-        let rows = messages::table
-            .filter(messages::conversation_id.eq(conversation))
-            .select((messages::id, sql::<BigInt>(size)))
+        let size =
+            "(coalesce(pg_column_size(content), 0) + coalesce(pg_column_size(blocks), 0))::bigint";
+        let rows: Vec<(Uuid, i64, bool)> = message_rows::table
+            .filter(message_rows::conversation_id.eq(conversation))
+            .select((message_rows::id, sql::<BigInt>(size), message_rows::content.is_null()))
             .limit(row_limit(self.rows))
             .load(conn)
             .await?;
-        let ids = self.take(rows);
+        let with_blocks = rows.iter().filter(|(.., has_blocks)| *has_blocks);
+        let with_blocks: Vec<Uuid> = with_blocks.map(|(id, ..)| *id).collect();
+        if !with_blocks.is_empty() && !self.delete_blocks(conn, &with_blocks).await? {
+            return Ok(false);
+        }
+        let ids = self.take(rows.into_iter().map(|(id, size, _)| (id, size)));
         forget_texts(conn, &ids).await?;
-        let these = messages::table.filter(messages::id.eq_any(&ids));
+        let these = message_rows::table.filter(message_rows::id.eq_any(&ids));
         pruned.messages += diesel::delete(these).execute(conn).await? as u64;
 
         let size = "(coalesce(pg_column_size(parameters), 0) \
             + coalesce(pg_column_size(response), 0))::bigint";
-        let rows = tool_uses::table
+        let rows: Vec<(Uuid, i64)> = tool_uses::table
             .filter(tool_uses::conversation_id.eq(conversation))
             .select((tool_uses::id, sql::<BigInt>(size)))
             .limit(row_limit(self.rows))
@@ -234,7 +242,7 @@ impl Budget {
         let these = tool_uses::table.filter(tool_uses::id.eq_any(&ids));
         pruned.tool_uses += diesel::delete(these).execute(conn).await? as u64;
 
-        let rows = subagents::table
+        let rows: Vec<(Uuid, i64)> = subagents::table
             .filter(subagents::conversation_id.eq(conversation))
             .select((subagents::id, sql::<BigInt>("0::bigint")))
             .limit(row_limit(self.rows))
@@ -247,8 +255,34 @@ impl Budget {
         Ok(self.rows > 0 && self.bytes > 0)
     }
 
+    /// Deletes blocks of messages, the last ones first: a message without those is whole. Returns whether that was
+    /// all.
+    async fn delete_blocks(
+        &mut self,
+        conn: &mut AsyncPgConnection,
+        messages: &[Uuid],
+    ) -> QueryResult<bool> {
+        const SQL: &str = "SELECT message_id, at, block_index, line, n, \
+            coalesce(pg_column_size(value), 0)::bigint FROM message_blocks WHERE message_id = ANY(?) \
+            ORDER BY message_id, at DESC, block_index DESC, line DESC, n DESC LIMIT ?";
+        type Columns = (diesel::sql_types::Uuid, Timestamptz, BigInt, Text, BigInt, BigInt);
+        let rows: Vec<(Uuid, At, i64, String, i64, i64)> = Statement::<Columns>::new(SQL)
+            .bind::<Array<diesel::sql_types::Uuid>>(messages)
+            .bind::<BigInt>(row_limit(self.rows))
+            .load(conn)
+            .await?;
+        let rows =
+            rows.into_iter().map(|(id, at, index, line, n, size)| ((id, at, index, line, n), size));
+        let places = self.take(rows);
+        let key = |place: &BlockPlace| Ok((place.0, block_key(place)?));
+        let keys = places.iter().map(key).collect::<QueryResult<Vec<_>>>()?;
+        let keys: Vec<_> = keys.iter().map(|(id, key)| (*id, key)).collect();
+        delete_blocks(&keys).execute(conn).await?;
+        Ok(self.rows > 0 && self.bytes > 0)
+    }
+
     /// Those of these rows that the budget is enough for.
-    fn take(&mut self, rows: Vec<(Uuid, i64)>) -> Vec<Uuid> {
+    fn take<T>(&mut self, rows: impl IntoIterator<Item = (T, i64)>) -> Vec<T> {
         let mut taken = Vec::new();
         for (id, bytes) in rows {
             if self.rows == 0 || self.bytes == 0 {

@@ -92,12 +92,12 @@ diesel::table! {
 }
 
 diesel::table! {
-    messages (id) {
+    message_rows (id) {
         id -> Uuid,
         workspace -> Text,
         conversation_id -> Uuid,
         role -> Text,
-        content -> Text,
+        content -> Nullable<Text>,
         tool_calls -> Nullable<Jsonb>,
         timestamp -> Timestamptz,
         metadata -> Jsonb,
@@ -107,6 +107,19 @@ diesel::table! {
         output_tokens -> Nullable<BigInt>,
         cache_read_tokens -> Nullable<BigInt>,
         cache_creation_tokens -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    message_blocks (message_id, at, block_index, line, n) {
+        message_id -> Uuid,
+        at -> Timestamptz,
+        block_index -> BigInt,
+        line -> Text,
+        n -> BigInt,
+        kind -> Text,
+        value -> Nullable<Text>,
+        raw_value -> Nullable<Bytea>,
     }
 }
 
@@ -201,4 +214,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
-diesel::allow_tables_to_appear_in_same_query!(tool_uses, messages);
+diesel::allow_tables_to_appear_in_same_query!(tool_uses, message_rows);

@@ -100,7 +100,7 @@ async fn store(
 }
 
 /// The audit rows that were written, and what is known of what else is.
-type Begun = (HashSet<Uuid>, Started);
+type Begun<'a> = (HashSet<Uuid>, Started<'a>);
 
 /// What is written of arrivals that have been decided about.
 struct Plan<'a> {
@@ -134,7 +134,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Writes the audit rows, and begins with the changes. The statements go out together.
-    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Begun, TxError> {
+    async fn start(&self, conn: &AsyncPgConnection, now: Timestamp) -> Result<Begun<'a>, TxError> {
         let inserting = insert_events(&self.decided, now);
         let (inserted, started) =
             join(inserting.load(&mut &*conn), self.applying.start(conn)).await;
@@ -145,7 +145,7 @@ impl<'a> Plan<'a> {
     async fn finish(
         self,
         conn: &AsyncPgConnection,
-        (inserted, started): Begun,
+        (inserted, started): Begun<'a>,
         now: Timestamp,
     ) -> Result<Vec<Admission>, TxError> {
         let mut touched = Touched::default();

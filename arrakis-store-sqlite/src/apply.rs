@@ -9,15 +9,16 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::record::store::adapter::{Merged, joined};
+use arrakis_core::record::store::adapter::{Merged, MessageWrite, joined};
 use arrakis_core::session::conversation::{Conversation, Message, Subagent, ToolUse};
 use diesel::prelude::*;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use crate::feed::{Place, Touched};
-use crate::row::{ConversationRow, Kept, MessageRow, Now, SubagentRow, ToolUseRow};
-use crate::schema::{conversations, messages, subagents, tool_uses};
+use crate::messages;
+use crate::row::{ConversationRow, Kept, Now, SubagentRow, ToolUseRow};
+use crate::schema::{conversations, subagents, tool_uses};
 
 /// Joins changes to what is stored; tells `written` which messages and tool uses were written.
 pub(crate) fn write(
@@ -33,12 +34,11 @@ pub(crate) fn write(
             diesel::replace_into(conversations::table).values(&row).execute(conn)?;
         }
     }
-    for (workspace, value) in merged.messages.into_values() {
-        let stored = load_message(conn, place(value.conversation_id, value.id))?;
-        if let Some(value) = changed(stored, value, Message::merge) {
-            let row = MessageRow::new(&value, workspace)?;
-            diesel::replace_into(messages::table).values(&row).execute(conn)?;
-            written.message(workspace, (row.conversation_id, row.id));
+    for (workspace, came) in merged.messages.into_values() {
+        let place = place(came.conversation_id, came.id);
+        if let Some(write) = join_message(conn, (&place.0, &place.1), came)? {
+            messages::write(conn, workspace, &write)?;
+            written.message(workspace, place);
         }
     }
     for (workspace, value) in merged.tool_uses.into_values() {
@@ -88,14 +88,18 @@ fn load_conversation(
         .transpose()
 }
 
-fn load_message(conn: &mut SqliteConnection, place: Place) -> QueryResult<Option<Message>> {
-    messages::table
-        .find(place)
-        .select(MessageRow::as_select())
-        .get_result(conn)
-        .optional()?
-        .map(MessageRow::into_value)
-        .transpose()
+/// What is to be written of a message that came: of one that is there only its row and those blocks are read that
+/// it names.
+fn join_message<'a>(
+    conn: &mut SqliteConnection,
+    place: (&str, &str),
+    came: Cow<'a, Message>,
+) -> QueryResult<Option<MessageWrite<'a>>> {
+    let Some(stored) = messages::load(conn, place)? else {
+        return Ok(Some(MessageWrite::whole(came)));
+    };
+    let (found, last) = messages::load_needed(conn, place, &stored.needs(&came))?;
+    Ok(stored.join(came.into_owned(), found, last))
 }
 
 fn load_tool_use(conn: &mut SqliteConnection, place: Place) -> QueryResult<Option<ToolUse>> {

@@ -12,8 +12,9 @@ use diesel::result::QueryResult;
 use diesel::sql_types::BigInt;
 
 use crate::list::limit;
-use crate::row::{ArrivalRow, ConversationRow, MessageRow, SubagentRow, ToolUseRow};
-use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::messages;
+use crate::row::{ArrivalRow, ConversationRow, SubagentRow, ToolUseRow};
+use crate::schema::{conversations, request_ids, subagents, tool_uses, webhook_events};
 
 /// What arrived, oldest first, duplicates left out.
 pub(crate) fn arrivals(
@@ -78,10 +79,6 @@ pub(crate) fn values(
         .get_result(conn)
         .optional()?;
     let Some(row) = row else { return Ok(None) };
-    let messages: Vec<MessageRow<'_>> = messages::table
-        .filter(messages::conversation_id.eq(&id))
-        .select(MessageRow::as_select())
-        .load(conn)?;
     let tool_uses: Vec<ToolUseRow<'_>> = tool_uses::table
         .filter(tool_uses::conversation_id.eq(&id))
         .select(ToolUseRow::as_select())
@@ -92,7 +89,7 @@ pub(crate) fn values(
         .load(conn)?;
     Ok(Some(Changes {
         conversations: vec![row.into_value()?],
-        messages: messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages: messages::of_conversation(conn, &id)?,
         tool_uses: tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents: subagents
             .into_iter()

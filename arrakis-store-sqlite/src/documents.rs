@@ -24,9 +24,10 @@ use uuid::Uuid;
 
 use crate::error::TxError;
 use crate::list::is_within;
+use crate::messages;
 use crate::pool::Stop;
-use crate::row::{ConversationRow, MessageRow, ToolUseRow, readable, time};
-use crate::schema::{conversations, messages, subject_keys, subject_words, tool_uses};
+use crate::row::{ConversationRow, ToolUseRow, readable, time};
+use crate::schema::{conversations, message_rows, subject_keys, subject_words, tool_uses};
 use crate::search::{CANDIDATES_MAX, NUMBER_BITS, all_of, keys_at, matches};
 
 /// Most conversations of a project whose filter terms are asked for: SQLite compares each with each candidate.
@@ -106,7 +107,7 @@ pub(crate) fn model_of(
 ) -> QueryResult<Option<String>> {
     let Some(id) = tool_use.message_id else { return Ok(None) };
     let message = (tool_use.conversation_id.to_string(), id.to_string());
-    let model = messages::table.find(message).select(messages::model);
+    let model = message_rows::table.find(message).select(message_rows::model);
     Ok(model.get_result(conn).optional()?.flatten())
 }
 
@@ -218,11 +219,8 @@ impl Looking<'_> {
             let model = model.as_deref();
             Ok(filter.hit(SearchDocument::ToolUse { tool_use: &tool_use, model }, conversation))
         } else {
-            let row = messages::table.find((conversation_id, id)).select(MessageRow::as_select());
-            let Some(row) = row.get_result(conn).optional()? else { return Ok(None) };
-            let Some(message) = readable("messages", id, row.into_value()) else {
-                return Ok(None);
-            };
+            let found = messages::searched(conn, (conversation_id, id))?;
+            let Some((_, message)) = found else { return Ok(None) };
             let document = SearchDocument::Message(&message);
             let Some(hit) = filter.hit(document, conversation) else { return Ok(None) };
             let Some(said) = document.hidden_by() else { return Ok(Some(hit)) };

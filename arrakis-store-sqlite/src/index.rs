@@ -21,9 +21,10 @@ use diesel::sql_types::Text as SqlText;
 
 use crate::documents;
 use crate::feed::{Place, Position};
-use crate::row::{MessageRow, ToolUseRow, body_of, json, readable, uuid};
+use crate::messages;
+use crate::row::{ToolUseRow, body_of, json, readable, uuid};
 use crate::schema::{
-    commits, index_backlog, index_position, index_state, messages, tool_uses, webhook_events,
+    commits, index_backlog, index_position, index_state, message_rows, tool_uses, webhook_events,
 };
 use crate::search::{self, FreeKeys, Text};
 
@@ -228,7 +229,9 @@ fn backlog_step(conn: &mut SqliteConnection) -> QueryResult<Option<Step>> {
         .optional()?;
     let Some((table_name, after_id)) = next else { return Ok(None) };
     let items: Vec<Item> = match table_name.as_str() {
-        "messages" => places!(conn, messages, &after_id).into_iter().map(Item::Message).collect(),
+        "messages" => {
+            places!(conn, message_rows, &after_id).into_iter().map(Item::Message).collect()
+        }
         "tool_uses" => places!(conn, tool_uses, &after_id).into_iter().map(Item::ToolUse).collect(),
         _ => {
             use webhook_events::{id, table};
@@ -388,17 +391,11 @@ impl Step {
 
     /// Adds a message; returns how much was read.
     fn add_message(&mut self, conn: &mut SqliteConnection, place: &Place) -> QueryResult<usize> {
-        let (conversation_id, id) = place;
-        let found = messages::table
-            .find((conversation_id, id))
-            .select((messages::workspace, MessageRow::as_select()))
-            .get_result::<(String, MessageRow<'static>)>(conn)
-            .optional()?;
-        let Some((workspace, row)) = found else {
-            self.gone_documents.push(id.clone());
+        let found = messages::searched(conn, (&place.0, &place.1))?;
+        let Some((workspace, message)) = found else {
+            self.gone_documents.push(place.1.clone());
             return Ok(0);
         };
-        let Some(message) = readable("messages", id, row.into_value()) else { return Ok(0) };
         let text = Text::of_document(SearchDocument::Message(&message), &workspace);
         self.documents.push(text);
         Ok(message.content.value.len())

@@ -20,6 +20,7 @@
 //! * `pool`, `migrate`: connections, and the schema
 //! * `writer`, `checkpoint`: the thread that writes, group commit, and the thread that copies the log
 //! * `write`, `apply`, `body`: recording events, applying their changes, keeping their bodies
+//! * `messages`: messages and their blocks
 //! * `work`: claims, completion, changes of state
 //! * `retention`: pruning, and giving space back
 //! * `feed`: which rows each commit touched
@@ -41,6 +42,7 @@ mod file;
 mod index;
 mod keys;
 mod list;
+mod messages;
 mod migrate;
 mod pool;
 mod read;

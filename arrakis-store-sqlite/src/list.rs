@@ -220,7 +220,7 @@ const MESSAGES: &str = "SELECT count(*) AS total, \
     count(*) FILTER (WHERE origin IN ('transcript', 'queued')) AS first, \
     count(*) FILTER (WHERE origin IN ('prompt', 'stop', 'failure')) AS second, \
     count(*) FILTER (WHERE origin = 'enqueued') AS third \
-    FROM (SELECT metadata ->> 'origin' AS origin FROM messages WHERE conversation_id = ? LIMIT ?)";
+    FROM (SELECT metadata ->> 'origin' AS origin FROM message_rows WHERE conversation_id = ? LIMIT ?)";
 
 /// Tool uses, and those that only one side has told of.
 const TOOL_USES: &str = "SELECT count(*) AS total, \

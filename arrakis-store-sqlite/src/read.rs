@@ -13,12 +13,12 @@ use diesel::result::QueryResult;
 use diesel::sql_types::Bool;
 use uuid::Uuid;
 
+use crate::messages;
 use crate::row::{
-    ConversationRow, DetailRow, MessageRow, SubagentRow, SummaryRow, ToolUseRow, TransitionRow,
-    parse,
+    ConversationRow, DetailRow, SubagentRow, SummaryRow, ToolUseRow, TransitionRow, parse,
 };
 use crate::schema::{
-    conversations, event_transitions, messages, request_ids, subagents, tool_uses, webhook_events,
+    conversations, event_transitions, request_ids, subagents, tool_uses, webhook_events,
 };
 
 /// One audit row of a workspace, whole.
@@ -96,10 +96,7 @@ pub(crate) fn conversation(
     let id = row.id.clone();
     let conversation = row.into_value()?;
     let events = timeline(conn, &id, &conversation.session_id)?;
-    let messages = messages::table
-        .filter(messages::conversation_id.eq(&id))
-        .select(MessageRow::as_select())
-        .load(conn)?;
+    let messages = messages::of_conversation(conn, &id)?;
     let tool_uses = tool_uses::table
         .filter(tool_uses::conversation_id.eq(&id))
         .select(ToolUseRow::as_select())
@@ -110,7 +107,7 @@ pub(crate) fn conversation(
         .load(conn)?;
     Ok(Some(ConversationDetail::new(
         conversation,
-        messages.into_iter().map(MessageRow::into_value).collect::<QueryResult<_>>()?,
+        messages,
         tool_uses.into_iter().map(ToolUseRow::into_value).collect::<QueryResult<_>>()?,
         subagents.into_iter().map(SubagentRow::into_value).collect::<QueryResult<_>>()?,
         events,

@@ -21,7 +21,9 @@ use uuid::Uuid;
 use crate::error::TxError;
 use crate::feed::Touched;
 use crate::row::{Now, maybe_time, parse, time, to_json, uuid};
-use crate::schema::{conversations, messages, request_ids, subagents, tool_uses, webhook_events};
+use crate::schema::{
+    conversations, message_blocks, message_rows, request_ids, subagents, tool_uses, webhook_events,
+};
 use crate::work;
 
 /// Most rows of a step, whatever is asked for. Each is in ten trees, and whoever stores an event meanwhile waits.
@@ -195,17 +197,20 @@ impl Budget {
         (workspace, conversation): (&str, &str),
         pruned: &mut Pruned,
     ) -> QueryResult<bool> {
-        let size = "octet_length(content) + coalesce(octet_length(blocks), 0)";
-        let rows = messages::table
-            .filter(messages::conversation_id.eq(conversation))
-            .select((messages::id, sql::<BigInt>(size)))
+        let size = "coalesce(octet_length(content), 0) + coalesce(octet_length(blocks), 0)";
+        let rows = message_rows::table
+            .filter(message_rows::conversation_id.eq(conversation))
+            .select((message_rows::id, message_rows::content.is_null(), sql::<BigInt>(size)))
             .limit(row_limit(self.rows))
-            .load::<(String, i64)>(conn)?;
-        for (id, size) in rows {
+            .load::<(String, bool, i64)>(conn)?;
+        for (id, has_blocks, size) in rows {
+            if has_blocks {
+                self.delete_blocks(conn, (conversation, &id))?;
+            }
             if self.is_used_up() {
                 return Ok(false);
             }
-            diesel::delete(messages::table.find((conversation, &id))).execute(conn)?;
+            diesel::delete(message_rows::table.find((conversation, &id))).execute(conn)?;
             self.gone.message(workspace, (conversation.to_owned(), id));
             pruned.messages += 1;
             self.take(size);
@@ -237,6 +242,32 @@ impl Budget {
         }
         // With nothing left to spend there may be more.
         Ok(!self.is_used_up())
+    }
+
+    /// Deletes blocks of a message, the last ones first: a message without those is whole.
+    fn delete_blocks(
+        &mut self,
+        conn: &mut SqliteConnection,
+        place: (&str, &str),
+    ) -> QueryResult<()> {
+        use message_blocks::{at, block_index, conversation_id, line, message_id, n, table};
+        let size = "coalesce(octet_length(value), 0)";
+        let rows = table
+            .filter(conversation_id.eq(place.0))
+            .filter(message_id.eq(place.1))
+            .order((at.desc(), block_index.desc(), line.desc(), n.desc()))
+            .select((at, block_index, line, n, sql::<BigInt>(size)))
+            .limit(row_limit(self.rows))
+            .load::<(String, i64, String, i64, i64)>(conn)?;
+        for (time, number, of_line, in_line, bytes) in rows {
+            if self.is_used_up() {
+                break;
+            }
+            let row = table.find((place.0, place.1, time, number, of_line, in_line));
+            diesel::delete(row).execute(conn)?;
+            self.take(bytes);
+        }
+        Ok(())
     }
 
     fn is_used_up(&self) -> bool {

@@ -76,12 +76,12 @@ diesel::table! {
 }
 
 diesel::table! {
-    messages (conversation_id, id) {
+    message_rows (conversation_id, id) {
         id -> Text,
         workspace -> Text,
         conversation_id -> Text,
         role -> Text,
-        content -> Text,
+        content -> Nullable<Text>,
         tool_calls -> Nullable<Text>,
         timestamp -> Text,
         metadata -> Text,
@@ -91,6 +91,19 @@ diesel::table! {
         output_tokens -> Nullable<BigInt>,
         cache_read_tokens -> Nullable<BigInt>,
         cache_creation_tokens -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    message_blocks (conversation_id, message_id, at, block_index, line, n) {
+        conversation_id -> Text,
+        message_id -> Text,
+        at -> Text,
+        block_index -> BigInt,
+        line -> Text,
+        n -> BigInt,
+        kind -> Text,
+        value -> Nullable<Text>,
     }
 }
 

@@ -206,8 +206,8 @@ pub const TRANSCRIPT_NOTE_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600
 /// again.
 pub const TRANSCRIPT_CHECKPOINT_BYTES: u64 = 16 * MIB as u64;
 
-/// Most blocks of one message; the first ones are kept. The API answers with a few dozen at most, and each
-/// further line of a message writes all of it again.
+/// Most blocks of one message; the first ones are kept. The API answers with a few dozen at most, and whoever reads
+/// the message gets all of them.
 pub const MESSAGE_MAX_BLOCKS: usize = 1000;
 
 /// Most models of which the client's cost is kept: they are written with each event of a session, which uses

@@ -141,12 +141,14 @@ CREATE TABLE conversations (
 -- write no index.
 CREATE INDEX conversations_latest ON conversations (workspace, last_event_hour);
 
-CREATE TABLE messages (
+-- The messages. A small one stands here as a whole. The words and blocks of a larger one are in message_blocks, and
+-- the row is small and written again for each of them. People read the view messages, which has both.
+CREATE TABLE message_rows (
     id              UUID PRIMARY KEY,
     workspace       TEXT NOT NULL,
     conversation_id UUID NOT NULL,
     role            TEXT NOT NULL,
-    content         TEXT NOT NULL,
+    content         TEXT,                                -- NULL where the words are in message_blocks
     tool_calls      JSONB,
     timestamp       TIMESTAMPTZ NOT NULL,
     metadata        JSONB NOT NULL,
@@ -160,7 +162,46 @@ CREATE TABLE messages (
     cache_creation_tokens BIGINT
 );
 
-CREATE INDEX messages_conversation ON messages (conversation_id, timestamp);
+CREATE INDEX messages_conversation ON message_rows (conversation_id, timestamp);
+
+-- The blocks of messages that are not small, each in its place.
+CREATE TABLE message_blocks (
+    message_id      UUID NOT NULL,
+    at              TIMESTAMPTZ NOT NULL,                -- the time of the line, then its block's number at the API,
+    block_index     BIGINT NOT NULL,
+    line            TEXT COLLATE "C" NOT NULL,           -- the line, and the block's number in it
+    n               BIGINT NOT NULL,
+    kind            TEXT NOT NULL,                       -- the type of the block; words for those of a message without
+    value           TEXT,
+    raw_value       BYTEA,                               -- the bytes of what text cannot hold
+    PRIMARY KEY (message_id, at, block_index, line, n)
+);
+
+CREATE VIEW messages AS SELECT
+    m.id, m.workspace, m.conversation_id, m.role,
+    CASE WHEN m.content IS NOT NULL THEN m.content ELSE (
+        SELECT coalesce(string_agg(b.value, E'\n\n' ORDER BY b.at, b.block_index, b.line, b.n), '')
+        FROM message_blocks AS b WHERE b.message_id = m.id AND b.kind IN ('text', 'words')
+    ) END AS content,
+    m.tool_calls, m.timestamp, m.metadata,
+    CASE WHEN m.content IS NOT NULL THEN m.blocks ELSE (
+        SELECT jsonb_agg(
+            jsonb_build_object(
+                'at', to_char(b.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                'index', b.block_index, 'line', b.line, 'n', b.n
+            ) || CASE b.kind
+                WHEN 'text' THEN
+                    jsonb_build_object('bytes', coalesce(octet_length(b.raw_value), octet_length(b.value)))
+                WHEN 'thinking' THEN jsonb_build_object('type', b.kind, 'text', b.value)
+                WHEN 'tool_use' THEN jsonb_build_object('type', b.kind, 'tool_use_id', b.value)
+                WHEN 'image' THEN jsonb_strip_nulls(jsonb_build_object('type', b.kind, 'media_type', b.value))
+                ELSE jsonb_build_object('type', b.kind, 'kind', b.value)
+            END ORDER BY b.at, b.block_index, b.line, b.n
+        )
+        FROM message_blocks AS b WHERE b.message_id = m.id AND b.kind <> 'words'
+    ) END AS blocks,
+    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens
+FROM message_rows AS m;
 
 CREATE TABLE tool_uses (
     id              UUID PRIMARY KEY,
@@ -313,7 +354,7 @@ CREATE INDEX event_search_words ON event_search USING gin (words);
 -- fastupdate, because each bucket is a scan of its own, which would read the pending list each time; the words of
 -- the newest bucket stand beside each other, so that inserts touch few pages.
 CREATE TABLE subject_search (
-    subject_id      UUID PRIMARY KEY,                    -- in messages or tool_uses
+    subject_id      UUID PRIMARY KEY,                    -- in message_rows or tool_uses
     conversation_id UUID NOT NULL,
     is_tool_use     BOOLEAN NOT NULL,
     at              TIMESTAMPTZ NOT NULL,
@@ -337,7 +378,7 @@ CREATE TABLE subject_buckets (
 
 -- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
 CREATE TABLE search_backlog (
-    table_name TEXT PRIMARY KEY,                         -- messages or tool_uses
+    table_name TEXT PRIMARY KEY,                         -- messages (those of message_rows) or tool_uses
     after_id   UUID NOT NULL                             -- up to this one it is done
 );
 

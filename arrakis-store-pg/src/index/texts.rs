@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::{buckets, in_bucket, off_the_runtime};
 use crate::error::TxError;
-use crate::row::{At, MessageRow, ToolUseRow, readable};
-use crate::schema::{messages, tool_uses};
+use crate::messages;
+use crate::row::{At, ToolUseRow, readable};
+use crate::schema::{message_rows, tool_uses};
 use crate::statement::Statement;
 
 /// What the index holds of a text.
@@ -66,18 +67,15 @@ pub(super) async fn index_messages(
     if ids.is_empty() {
         return Ok(0);
     }
-    let rows: Vec<(String, MessageRow)> = messages::table
-        .filter(messages::id.eq_any(ids))
-        .select((messages::workspace, MessageRow::as_select()))
-        .load(conn)
-        .await?;
+    let found = messages::searched(conn, ids).await?;
     let indexed = off_the_runtime(move || {
-        let index = |(workspace, row): (String, MessageRow)| {
-            let message = readable("messages", row.id, row.into_value())?;
+        let index = |mut one: messages::Found| {
+            let workspace = std::mem::take(&mut one.row.workspace);
+            let message = readable("messages", one.row.id, one.into_value())??;
             let bytes = message.content.value.len();
             Indexed::of(SearchDocument::Message(&message), bytes, &workspace)
         };
-        rows.into_iter().filter_map(index).collect()
+        found.into_iter().filter_map(index).collect()
     });
     Ok(write(conn, indexed.await?).await?)
 }
@@ -91,9 +89,9 @@ pub(super) async fn index_tool_uses(
         return Ok(0);
     }
     let rows: Vec<(String, ToolUseRow, Option<String>)> = tool_uses::table
-        .left_join(messages::table.on(messages::id.nullable().eq(tool_uses::message_id)))
+        .left_join(message_rows::table.on(message_rows::id.nullable().eq(tool_uses::message_id)))
         .filter(tool_uses::id.eq_any(ids))
-        .select((tool_uses::workspace, ToolUseRow::as_select(), messages::model.nullable()))
+        .select((tool_uses::workspace, ToolUseRow::as_select(), message_rows::model.nullable()))
         .load(conn)
         .await?;
     let indexed = off_the_runtime(move || {

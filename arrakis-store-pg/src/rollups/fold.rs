@@ -19,7 +19,7 @@ use super::sql_of_step;
 use crate::error::{TxError, unreadable};
 use crate::feed::{self, NoPosition, Position};
 use crate::row::{At, JsonText, json, parse, readable, shown};
-use crate::schema::messages;
+use crate::schema::message_rows;
 use crate::statement::Statement;
 
 type SqlUuid = diesel::sql_types::Uuid;
@@ -226,15 +226,15 @@ async fn count_messages(conn: &mut AsyncPgConnection, ids: &[Uuid]) -> QueryResu
     if ids.is_empty() {
         return Ok(());
     }
-    let rows: Vec<Row> = messages::table
-        .filter(messages::id.eq_any(ids))
+    let rows: Vec<Row> = message_rows::table
+        .filter(message_rows::id.eq_any(ids))
         .select((
-            messages::id,
-            messages::workspace,
-            messages::conversation_id,
-            messages::timestamp,
-            messages::metadata,
-            messages::model,
+            message_rows::id,
+            message_rows::workspace,
+            message_rows::conversation_id,
+            message_rows::timestamp,
+            message_rows::metadata,
+            message_rows::model,
         ))
         .load(conn)
         .await?;

@@ -1,11 +1,11 @@
-//! Rows of `conversations`, `messages` and `tool_uses`. What such a value says of itself but no
+//! Rows of `conversations`, `message_rows` and `tool_uses`. What such a value says of itself but no
 //! column can (which event wrote a field, text with U+0000) is in `metadata`, so that a row reads back
 //! as the value.
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::adapter::{
-    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
-    ToolUseMetadata, blocks_to_json,
+    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, MessageWrite,
+    StoredMessage, ToolUseColumns, ToolUseMetadata, blocks_to_json,
 };
 use arrakis_core::session::conversation::{Conversation, Json, Message, Stamped, ToolUse};
 use arrakis_core::session::usage::Usage;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::value::{At, JsonText, hidden, shown};
 use super::{json, word};
 use crate::error::unreadable;
-use crate::schema::{conversations, messages, tool_uses};
+use crate::schema::{conversations, message_rows, tool_uses};
 use crate::statement::Statement;
 
 /// A row of `conversations`.
@@ -110,14 +110,15 @@ fn conversation_columns<'a, ST>(
         .bind::<Array<Jsonb>>(meta))
 }
 
-/// A row of `messages`.
+/// A row of `message_rows`.
 #[derive(Debug, Queryable, Selectable)]
-#[diesel(table_name = messages)]
+#[diesel(table_name = message_rows)]
 pub(crate) struct MessageRow {
     pub(crate) id: Uuid,
+    pub(crate) workspace: String,
     pub(crate) conversation_id: Uuid,
     role: String,
-    content: String,
+    content: Option<String>,
     timestamp: At,
     metadata: JsonText<'static>,
     blocks: Option<JsonText<'static>>,
@@ -125,8 +126,13 @@ pub(crate) struct MessageRow {
 }
 
 impl MessageRow {
-    /// The value that was written.
-    pub(crate) fn into_value(self) -> QueryResult<Message> {
+    /// Whether the message's words and blocks are rows of `message_blocks`.
+    pub(crate) fn has_block_rows(&self) -> bool {
+        self.content.is_none()
+    }
+
+    /// The message that was written, as its row holds it.
+    pub(crate) fn into_stored(self) -> QueryResult<StoredMessage> {
         let meta: MessageMetadata<'static> = json("metadata", self.metadata)?;
         let blocks = self.blocks.map(JsonText::unwrapped);
         let columns = MessageColumns {
@@ -138,15 +144,15 @@ impl MessageRow {
             blocks: blocks.as_deref(),
             model: self.model,
         };
-        meta.into_value(columns).map_err(|error| unreadable("blocks", error))
+        meta.into_stored(columns).map_err(|error| unreadable("blocks", error))
     }
 }
 
 /// Adds messages, each in its workspace; the ids of those that were not there are returned.
 pub(crate) fn insert_messages<'a>(
-    values: &[(&'a str, &'a Message)],
+    values: &[(&'a str, &'a MessageWrite<'_>)],
 ) -> QueryResult<Statement<'a, diesel::sql_types::Uuid>> {
-    const SQL: &str = "INSERT INTO messages (id, workspace, conversation_id, role, content, \
+    const SQL: &str = "INSERT INTO message_rows (id, workspace, conversation_id, role, content, \
         timestamp, metadata, blocks, model, input_tokens, output_tokens, cache_read_tokens, \
         cache_creation_tokens) SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
         ORDER BY 1 ON CONFLICT DO NOTHING RETURNING id";
@@ -154,8 +160,10 @@ pub(crate) fn insert_messages<'a>(
 }
 
 /// Writes messages that are there.
-pub(crate) fn update_messages<'a>(values: &[(&'a str, &'a Message)]) -> QueryResult<Statement<'a>> {
-    const SQL: &str = "UPDATE messages AS m SET role = v.role, content = v.content, \
+pub(crate) fn update_messages<'a>(
+    values: &[(&'a str, &'a MessageWrite<'_>)],
+) -> QueryResult<Statement<'a>> {
+    const SQL: &str = "UPDATE message_rows AS m SET role = v.role, content = v.content, \
         timestamp = v.timestamp, metadata = v.metadata, blocks = v.blocks, model = v.model, \
         input_tokens = v.input_tokens, output_tokens = v.output_tokens, \
         cache_read_tokens = v.cache_read_tokens, cache_creation_tokens = v.cache_creation_tokens \
@@ -167,15 +175,19 @@ pub(crate) fn update_messages<'a>(values: &[(&'a str, &'a Message)]) -> QueryRes
 
 fn message_columns<'a, ST>(
     statement: Statement<'a, ST>,
-    values: &[(&'a str, &'a Message)],
+    values: &[(&'a str, &'a MessageWrite<'_>)],
 ) -> QueryResult<Statement<'a, ST>> {
-    let all = || values.iter().map(|(_, value)| *value);
-    let meta = |value: &Message| {
-        let mut meta = MessageMetadata::of(value);
-        meta.content_text = hidden(&value.content.value);
+    let all = || values.iter().map(|(_, write)| &*write.message);
+    let meta = |(_, write): &(&str, &MessageWrite<'_>)| {
+        let mut meta = MessageMetadata::of(write);
+        meta.content_text = hidden(&write.message.content.value);
         JsonText::of(&meta)
     };
-    let meta = all().map(meta).collect::<QueryResult<Vec<_>>>()?;
+    let meta = values.iter().map(meta).collect::<QueryResult<Vec<_>>>()?;
+    let content = |(_, write): &(&str, &'a MessageWrite<'_>)| {
+        write.rows.is_none().then(|| shown(&write.message.content.value))
+    };
+    let content = values.iter().map(content).collect::<Vec<_>>();
     let time = |one: &Message| At(one.content.stamp.at);
     let blocks = |one: &Message| match blocks_to_json(&one.blocks) {
         Ok(json) => Ok(json.map(JsonText::wrapping)),
@@ -193,7 +205,7 @@ fn message_columns<'a, ST>(
             all().map(|one| one.conversation_id).collect::<Vec<_>>(),
         )
         .bind::<Array<Text>>(all().map(|one| one.role.as_str()).collect::<Vec<_>>())
-        .bind::<Array<Text>>(all().map(|one| shown(&one.content.value)).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Text>>>(content)
         .bind::<Array<Timestamptz>>(all().map(time).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(meta)
         .bind::<Array<Nullable<Jsonb>>>(blocks)

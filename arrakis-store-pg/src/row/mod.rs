@@ -1,5 +1,6 @@
 //! Rows, and what they mean: each type knows how its value is written to columns and read back.
 
+mod block;
 mod conversation;
 mod event;
 mod subagent;
@@ -13,6 +14,9 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
+pub(crate) use block::{
+    BlockColumns, BlockPlace, BlockRow, block_key, delete_blocks, find_blocks, put_blocks,
+};
 pub(crate) use conversation::{
     ConversationRow, MessageRow, ToolUseRow, insert_conversations, insert_messages,
     insert_tool_uses, update_conversations, update_messages, update_tool_uses,

@@ -190,7 +190,7 @@ async fn a_commit_of_very_many_texts_is_indexed_in_parts_that_last() {
              DROP TABLE made;"
         )
     };
-    home.database.run_sql(&[copies("messages"), copies("tool_uses")].concat()).await;
+    home.database.run_sql(&[copies("message_rows"), copies("tool_uses")].concat()).await;
     home.database
         .run_sql(
             "INSERT INTO commits (workspace, events, messages, tool_uses, at) SELECT 'main', '{}',
@@ -294,7 +294,7 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
         }
         home.database
             .run_sql(
-                "UPDATE messages SET metadata = '{}' WHERE content LIKE '%-0';
+                "UPDATE message_rows SET metadata = '{}' WHERE content LIKE '%-0';
                  UPDATE tool_uses SET metadata = '{}';
                  UPDATE conversations SET metadata = '1' WHERE session_id = 's1'",
             )
@@ -331,8 +331,8 @@ async fn a_bucket_that_is_full_is_parted() {
     // Many of one time, and in no order.
     home.database
         .run_sql(
-            "CREATE TABLE made AS TABLE messages;
-             INSERT INTO messages SELECT (jsonb_populate_record(made,
+            "CREATE TABLE made AS TABLE message_rows;
+             INSERT INTO message_rows SELECT (jsonb_populate_record(made,
                  jsonb_build_object('id', gen_random_uuid()))).* FROM made, generate_series(1, 12000);
              INSERT INTO commits (workspace, events, messages, tool_uses, at)
              SELECT 'main', '{}', (SELECT array_agg(id) FROM messages), '{}', now()",

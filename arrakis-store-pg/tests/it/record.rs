@@ -79,7 +79,7 @@ async fn servers_that_write_to_the_same_conversations_lose_nothing() {
 #[tokio::test]
 async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
     let mut home = Home::new().await;
-    home.database.run_sql(&refuse("messages", "NEW.content = 'prompt r3'")).await;
+    home.database.run_sql(&refuse("message_rows", "NEW.content = 'prompt r3'")).await;
     let batch: Vec<_> = (0..5).map(|n| home.arrivals.prompt(&format!("r{n}"), "s")).collect();
     let admissions = home.store.record(batch.clone()).await.unwrap();
     for (n, admission) in admissions.iter().enumerate() {
@@ -120,10 +120,10 @@ async fn a_claim_whose_changes_are_refused_is_told_from_a_database_that_is_away(
     record_one(&home.store, (arrival, Verdict::Failed { code, message })).await;
     let due = crate::common::start().plus(Duration::from_secs(600));
     let claim = home.store.claim_due(due, crate::common::start(), 1).await.unwrap().remove(0);
-    home.database.run_sql(&refuse("messages", "true")).await;
+    home.database.run_sql(&refuse("message_rows", "true")).await;
     let refused = home.store.complete(claim.clone(), verdict.clone(), None).await.unwrap_err();
     assert!(!refused.is_retryable(), "{refused:?}");
-    home.database.run_sql("DROP TRIGGER refuse ON messages").await;
+    home.database.run_sql("DROP TRIGGER refuse ON message_rows").await;
     assert!(home.store.complete(claim, verdict, None).await.unwrap());
 }
 

@@ -37,6 +37,7 @@ async fn orphans(conn: &mut AsyncPgConnection) -> i64 {
     let mut sum = 0;
     for table in [
         "messages WHERE conversation_id NOT IN (SELECT id FROM conversations)",
+        "message_blocks WHERE message_id NOT IN (SELECT id FROM message_rows)",
         "tool_uses WHERE conversation_id NOT IN (SELECT id FROM conversations)",
         "subagents WHERE conversation_id NOT IN (SELECT id FROM conversations)",
         "event_transitions WHERE event_id NOT IN (SELECT id FROM webhook_events)",

@@ -129,12 +129,15 @@ CREATE INDEX conversations_latest ON conversations (workspace, last_event_at, id
 
 -- Ids of messages and tool uses come in no order. Behind the conversation they stand among their own kind, so that
 -- an event writes few pages. A conversation is read whole, and sorted by whoever reads it.
-CREATE TABLE messages (
+
+-- The messages. A small one stands here as a whole. The words and blocks of a larger one are in message_blocks, and
+-- the row is small and written again for each of them. People read the view messages, which has both.
+CREATE TABLE message_rows (
     id              TEXT NOT NULL,
     workspace       TEXT NOT NULL,
     conversation_id TEXT NOT NULL,
     role            TEXT NOT NULL,
-    content         TEXT NOT NULL,
+    content         TEXT,                                -- NULL where the words are in message_blocks
     tool_calls      TEXT,
     timestamp       TEXT NOT NULL,
     metadata        TEXT NOT NULL,
@@ -148,6 +151,48 @@ CREATE TABLE messages (
     cache_creation_tokens INTEGER,
     PRIMARY KEY (conversation_id, id)
 ) STRICT;
+
+-- The blocks of messages that are not small, each in its place.
+CREATE TABLE message_blocks (
+    conversation_id TEXT NOT NULL,
+    message_id      TEXT NOT NULL,
+    at              TEXT NOT NULL,                       -- the time of the line, then its block's number at the API,
+    block_index     INTEGER NOT NULL,
+    line            TEXT NOT NULL,                       -- the line, and the block's number in it
+    n               INTEGER NOT NULL,
+    kind            TEXT NOT NULL,                       -- the type of the block; words for those of a message without
+    value           TEXT,
+    PRIMARY KEY (conversation_id, message_id, at, block_index, line, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW messages AS SELECT
+    m.id, m.workspace, m.conversation_id, m.role,
+    CASE WHEN m.content IS NOT NULL THEN m.content ELSE (
+        SELECT coalesce(group_concat(t.value, char(10) || char(10)), '') FROM (
+            SELECT b.value FROM message_blocks AS b
+            WHERE b.conversation_id = m.conversation_id AND b.message_id = m.id AND b.kind IN ('text', 'words')
+            ORDER BY b.at, b.block_index, b.line, b.n
+        ) AS t
+    ) END AS content,
+    m.tool_calls, m.timestamp, m.metadata,
+    CASE WHEN m.content IS NOT NULL THEN m.blocks ELSE (
+        SELECT nullif(json_group_array(json(t.block)), '[]') FROM (
+            SELECT json_patch(
+                json_object('at', b.at, 'index', b.block_index, 'line', b.line, 'n', b.n),
+                CASE b.kind
+                    WHEN 'text' THEN json_object('bytes', length(CAST(b.value AS BLOB)))
+                    WHEN 'thinking' THEN json_object('type', b.kind, 'text', b.value)
+                    WHEN 'tool_use' THEN json_object('type', b.kind, 'tool_use_id', b.value)
+                    WHEN 'image' THEN json_object('type', b.kind, 'media_type', b.value)
+                    ELSE json_object('type', b.kind, 'kind', b.value)
+                END
+            ) AS block FROM message_blocks AS b
+            WHERE b.conversation_id = m.conversation_id AND b.message_id = m.id AND b.kind <> 'words'
+            ORDER BY b.at, b.block_index, b.line, b.n
+        ) AS t
+    ) END AS blocks,
+    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens
+FROM message_rows AS m;
 
 CREATE TABLE tool_uses (
     id              TEXT NOT NULL,
@@ -199,7 +244,7 @@ CREATE TABLE commits (
     workspace TEXT NOT NULL,                             -- empty where rows only changed their state
     at       TEXT NOT NULL,
     events   TEXT NOT NULL,                              -- JSON array of ids in webhook_events
-    messages TEXT NOT NULL,                              -- JSON array of [conversation_id, id] in messages
+    messages TEXT NOT NULL,                              -- JSON array of [conversation_id, id] in message_rows
     tool_uses TEXT NOT NULL,                             -- JSON array of [conversation_id, id] in tool_uses
     counts   TEXT NOT NULL DEFAULT '[]'                  -- JSON: what changes of the rollups, whatever the workspace
 ) STRICT;

@@ -21,7 +21,7 @@ CREATE VIRTUAL TABLE subject_words USING fts5(
 );
 CREATE TABLE subject_keys (
     key             INTEGER PRIMARY KEY,                 -- the rowid in subject_words
-    subject_id      TEXT NOT NULL UNIQUE,                -- in messages or tool_uses
+    subject_id      TEXT NOT NULL UNIQUE,                -- in message_rows or tool_uses
     conversation_id TEXT NOT NULL,
     is_tool_use     INTEGER NOT NULL
 ) STRICT;
@@ -43,6 +43,6 @@ CREATE TABLE index_position (
 
 -- What waits to be indexed anew, in the order of ids: a row goes when its table is done.
 CREATE TABLE index_backlog (
-    table_name TEXT NOT NULL PRIMARY KEY,                -- messages, tool_uses or webhook_events
+    table_name TEXT NOT NULL PRIMARY KEY,                -- messages (those of message_rows), tool_uses or webhook_events
     after_id   TEXT NOT NULL                             -- up to this one it is done; conversation_id, a space, id
 ) STRICT;

@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use super::table;
 use crate::feed::{Place, Position};
 use crate::row::{Now, json, parse, readable, time, to_json, uuid};
-use crate::schema::{commits, messages, rollup_position};
+use crate::schema::{commits, message_rows, rollup_position};
 
 /// Most commits of a step.
 const STEP_COMMITS: usize = 100;
@@ -83,9 +83,9 @@ fn message(
     place: &Place,
 ) -> QueryResult<Option<CountedMessage>> {
     let (conversation_id, id) = place;
-    let found = messages::table
+    let found = message_rows::table
         .find((conversation_id, id))
-        .select((messages::timestamp, messages::metadata, messages::model))
+        .select((message_rows::timestamp, message_rows::metadata, message_rows::model))
         .get_result::<(String, String, Option<String>)>(conn)
         .optional()?;
     let Some((at, metadata, model)) = found else { return Ok(None) };

@@ -1,13 +1,13 @@
-//! Rows of `conversations`, `messages` and `tool_uses`. What such a value says of itself but no
+//! Rows of `conversations`, `message_rows` and `tool_uses`. What such a value says of itself but no
 //! column can (which event wrote a field) is in `metadata`, so that a row reads back as the value.
 
 use std::borrow::Cow;
 
 use arrakis_core::record::store::adapter::{
-    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, ToolUseColumns,
-    ToolUseMetadata, blocks_to_json,
+    ConversationColumns, ConversationMetadata, MessageColumns, MessageMetadata, MessageWrite,
+    StoredMessage, ToolUseColumns, ToolUseMetadata, blocks_to_json,
 };
-use arrakis_core::session::conversation::{Conversation, Json, Message, Stamped, ToolUse};
+use arrakis_core::session::conversation::{Conversation, Json, Stamped, ToolUse};
 use arrakis_core::session::usage::Usage;
 use diesel::prelude::*;
 use diesel::result::QueryResult;
@@ -15,7 +15,7 @@ use diesel::result::QueryResult;
 use super::event::Now;
 use super::{json, maybe_uuid, time, to_json, uuid, word};
 use crate::error::unreadable;
-use crate::schema::{conversations, messages, tool_uses};
+use crate::schema::{conversations, message_rows, tool_uses};
 
 /// A row of `conversations`.
 #[derive(Debug, Queryable, Selectable, Insertable)]
@@ -95,15 +95,15 @@ impl<'a> ConversationRow<'a> {
     }
 }
 
-/// A row of `messages`.
+/// A row of `message_rows`.
 #[derive(Debug, Queryable, Selectable, Insertable)]
-#[diesel(table_name = messages, treat_none_as_default_value = false)]
+#[diesel(table_name = message_rows, treat_none_as_default_value = false)]
 pub(crate) struct MessageRow<'a> {
     pub(crate) id: String,
     workspace: Cow<'a, str>,
     pub(crate) conversation_id: String,
     role: Cow<'a, str>,
-    content: Cow<'a, str>,
+    content: Option<Cow<'a, str>>,
     timestamp: String,
     metadata: String,
     blocks: Option<String>,
@@ -115,17 +115,18 @@ pub(crate) struct MessageRow<'a> {
 }
 
 impl<'a> MessageRow<'a> {
-    /// The row of `value` in `workspace`.
-    pub(crate) fn new(value: &'a Message, workspace: &'a str) -> QueryResult<Self> {
+    /// The row of a message in `workspace`.
+    pub(crate) fn new(write: &'a MessageWrite<'_>, workspace: &'a str) -> QueryResult<Self> {
+        let value = &write.message;
         let tokens = |of: fn(Usage) -> u64| value.usage.map(of).map(count);
         Ok(Self {
             id: value.id.to_string(),
             workspace: workspace.into(),
             conversation_id: value.conversation_id.to_string(),
             role: value.role.as_str().into(),
-            content: value.content.value.as_str().into(),
+            content: write.rows.is_none().then(|| value.content.value.as_str().into()),
             timestamp: value.content.stamp.at.to_string(),
-            metadata: to_json(&MessageMetadata::of(value))?,
+            metadata: to_json(&MessageMetadata::of(write))?,
             blocks: blocks_to_json(&value.blocks)
                 .map_err(|error| diesel::result::Error::SerializationError(error.into()))?,
             model: value.model.as_deref().map(Cow::Borrowed),
@@ -136,19 +137,19 @@ impl<'a> MessageRow<'a> {
         })
     }
 
-    /// The value that was written.
-    pub(crate) fn into_value(self) -> QueryResult<Message> {
+    /// The message that was written, as its row holds it.
+    pub(crate) fn into_stored(self) -> QueryResult<StoredMessage> {
         let meta: MessageMetadata<'static> = json("metadata", &self.metadata)?;
         let columns = MessageColumns {
             id: uuid("id", &self.id)?,
             conversation_id: uuid("conversation_id", &self.conversation_id)?,
             role: word("role", &self.role)?,
-            content: self.content.into_owned(),
+            content: self.content.map(Cow::into_owned),
             timestamp: time("timestamp", &self.timestamp)?,
             blocks: self.blocks.as_deref(),
             model: self.model.map(Cow::into_owned),
         };
-        meta.into_value(columns).map_err(|error| unreadable("blocks", error))
+        meta.into_stored(columns).map_err(|error| unreadable("blocks", error))
     }
 }
 

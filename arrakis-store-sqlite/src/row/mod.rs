@@ -1,5 +1,6 @@
 //! Rows, and what they mean: each type knows how its value is written to columns and read back.
 
+mod block;
 mod conversation;
 mod event;
 mod subagent;
@@ -13,6 +14,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 use uuid::Uuid;
 
+pub(crate) use block::{BlockRow, block_key, block_place};
 pub(crate) use conversation::{ConversationRow, Kept, MessageRow, ToolUseRow};
 pub(crate) use event::{ArrivalRow, DetailRow, Now, Prepared, SummaryRow, TransitionRow, body_of};
 pub(crate) use subagent::SubagentRow;

@@ -82,7 +82,7 @@ async fn a_group_that_had_to_be_halved_is_one_commit_of_what_was_stored() {
     let home = Home::new();
     home.beside()
         .batch_execute(
-            "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN NEW.content = 'poison'
+            "CREATE TRIGGER refuse BEFORE INSERT ON message_rows WHEN NEW.content = 'poison'
              BEGIN SELECT RAISE(ABORT, 'this value is not wanted'); END",
         )
         .unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
+mod blocks;
 mod common;
 mod conformance;
 mod feed;

@@ -159,7 +159,7 @@ async fn a_poison_event_is_kept_as_an_error_and_its_neighbours_are_stored() {
     let home = Home::new();
     home.beside()
         .batch_execute(
-            "CREATE TRIGGER refuse BEFORE INSERT ON messages WHEN NEW.content = 'poison'
+            "CREATE TRIGGER refuse BEFORE INSERT ON message_rows WHEN NEW.content = 'poison'
              BEGIN SELECT RAISE(ABORT, 'this value is not wanted'); END",
         )
         .unwrap();

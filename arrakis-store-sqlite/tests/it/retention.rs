@@ -24,6 +24,8 @@ fn of_a_day(home: &Home) -> Cutoffs {
 fn orphans(conn: &mut SqliteConnection) -> i64 {
     [
         "messages WHERE conversation_id NOT IN (SELECT id FROM conversations)",
+        "message_blocks AS b WHERE NOT EXISTS (SELECT 1 FROM message_rows AS m \
+         WHERE m.conversation_id = b.conversation_id AND m.id = b.message_id)",
         "tool_uses WHERE conversation_id NOT IN (SELECT id FROM conversations)",
         "subagents WHERE conversation_id NOT IN (SELECT id FROM conversations)",
         "event_transitions WHERE event_id NOT IN (SELECT id FROM webhook_events)",
@@ -86,7 +88,7 @@ async fn a_step_that_ends_halfway_has_deleted_nothing() {
         "CREATE TRIGGER refuse_event BEFORE DELETE ON webhook_events
          WHEN (SELECT count(*) FROM webhook_events) = 25
          BEGIN SELECT RAISE(ABORT, 'the power is gone'); END;
-         CREATE TRIGGER refuse_message BEFORE DELETE ON messages
+         CREATE TRIGGER refuse_message BEFORE DELETE ON message_rows
          WHEN (SELECT count(*) FROM messages) = 7
          BEGIN SELECT RAISE(ABORT, 'the power is gone'); END",
     )

@@ -139,14 +139,14 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_found() {
         record(&home.store, &event, &format!("needle {session}")).await;
         home.beside()
             .batch_execute(
-                "UPDATE messages SET metadata = '{}' WHERE content = 'needle bad';
+                "UPDATE message_rows SET metadata = '{}' WHERE content = 'needle bad';
                  UPDATE conversations SET metadata = '1' WHERE session_id = 'sad'",
             )
             .unwrap();
         home.store.index(10).await.unwrap();
     }
     assert_eq!(messages(&home.store, "needle").await.len(), 2);
-    let damage = "UPDATE messages SET metadata = '{}' WHERE id = (SELECT min(id) FROM messages \
+    let damage = "UPDATE message_rows SET metadata = '{}' WHERE id = (SELECT min(id) FROM messages \
         WHERE content = 'needle good')";
     home.beside().batch_execute(damage).unwrap();
     assert_eq!(messages(&home.store, "needle").await.len(), 1);

@@ -5,6 +5,7 @@ mod body;
 mod counts;
 mod group;
 mod list;
+mod message;
 mod metadata;
 mod usage;
 mod values;
@@ -14,6 +15,10 @@ pub use body::{raw_body_preview, raw_body_wrapper};
 pub use counts::{Bucket, Count, CountKey, CountedRow, Counts, event_sums, host_of, in_order};
 pub use group::{Call, Group, Reply};
 pub use list::{EventIndex, event_page, page_rows};
+pub use message::{
+    BlockKind, BlockRows, MESSAGE_ROW_MAX_BYTES, MessageWrite, NeededBlocks, StoredBlock,
+    StoredMessage,
+};
 pub use metadata::duplicate_metadata;
 pub use usage::{CountedMessage, MessageParts, UsageChange, UsageChanges, UsageKey, usage_sums};
 pub use values::{

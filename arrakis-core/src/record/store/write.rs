@@ -40,6 +40,9 @@ pub const ID_CONFLICT: (&str, &str) =
 /// * Changes are merged ([`Conversation::merge`](crate::session::conversation::Conversation::merge) and its like),
 ///   so events may be recorded in any order, in any batches, and each any number of times: a session is the
 ///   same in any order.
+/// * A message of many and large blocks is the same in any order, and of its blocks the first
+///   [`MESSAGE_MAX_BLOCKS`](crate::base::limits::MESSAGE_MAX_BLOCKS) are kept. A hook that says the same as a large
+///   message is shown and found once, whoever comes first.
 /// * A message grows by its blocks and its usage counts once; hooks and transcript tell of the same messages
 ///   and tools; subagents are kept with what started them.
 /// * A body that is not JSON is kept byte for byte. One that is reads back as the same JSON; a store may

@@ -148,6 +148,15 @@ impl From<Blocks> for Vec<Entry> {
     }
 }
 
+impl IntoIterator for Blocks {
+    type Item = (BlockKey, Block);
+    type IntoIter = std::collections::btree_map::IntoIter<BlockKey, Block>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl FromIterator<(BlockKey, Block)> for Blocks {
     fn from_iter<I: IntoIterator<Item = (BlockKey, Block)>>(all: I) -> Self {
         let mut blocks = Self::default();

@@ -92,7 +92,8 @@ impl<'a> Prompts<'a> {
             return lines;
         }
         for nth in 0..2 {
-            let said = self.groups(&lines, |message| said_by(message).into_iter().nth(nth));
+            let said = self
+                .groups(&lines, |message| said_by(message, strip_whitespace).into_iter().nth(nth));
             let mut telling = vec![false; self.messages.len()];
             for (key, lines) in said {
                 let Some(group) = open.get_mut(&key) else { continue };

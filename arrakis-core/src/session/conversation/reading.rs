@@ -27,7 +27,7 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
 fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
     let mut said: HashMap<(Option<&str>, Role, String), Vec<usize>> = HashMap::new();
     for (n, message) in messages.iter().enumerate().rev() {
-        for text in said_by(message) {
+        for text in said_by(message, strip_whitespace) {
             let key = (message.agent_id.as_deref(), message.role, text);
             said.entry(key).or_default().push(n);
         }
@@ -49,14 +49,14 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
     }
 }
 
-/// The texts, [`strip_whitespace`], under which an event may say the same as this line of the transcript: all of it,
+/// The texts, each as `compared`, under which an event may say the same as this line of the transcript: all of it,
 /// then the last block. A `Stop` may have no more, and in a prompt the client's own blocks come first.
-pub(crate) fn said_by(message: &Message) -> Vec<String> {
+pub(crate) fn said_by(message: &Message, compared: fn(&str) -> String) -> Vec<String> {
     if !message.origin.is_line() {
         return Vec::new();
     }
-    let mut texts = vec![strip_whitespace(&message.content.value)];
-    texts.extend(message.blocks.texts().last().map(strip_whitespace));
+    let mut texts = vec![compared(&message.content.value)];
+    texts.extend(message.blocks.texts().last().map(compared));
     texts.dedup();
     texts
 }

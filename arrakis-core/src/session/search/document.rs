@@ -144,9 +144,9 @@ impl<'a> SearchDocument<'a> {
         let mut terms = Vec::new();
         let texts = match message.origin {
             MessageOrigin::Enqueued | MessageOrigin::Withdrawn => {
-                vec![strip_whitespace(&message.content.value)]
+                vec![beginning(&message.content.value)]
             }
-            _ => said_by(message),
+            _ => said_by(message, beginning),
         };
         for text in texts.iter().filter(|text| !text.is_empty()) {
             if message.origin.is_line() && message.role != Role::User {
@@ -173,7 +173,7 @@ impl<'a> SearchDocument<'a> {
             MessageOrigin::Stop | MessageOrigin::Failure => message.role.as_str(),
             _ => return None,
         };
-        Some(said(message, what, &strip_whitespace(&message.content.value)))
+        Some(said(message, what, &beginning(&message.content.value)))
     }
 }
 
@@ -191,6 +191,13 @@ pub(crate) fn thread(is_subagent: bool) -> &'static str {
 /// The filter terms of a model, one for each word of its name.
 pub(crate) fn model_terms(model: &str) -> impl Iterator<Item = String> {
     words(model).into_iter().map(|word| FilterTerm::Model.word(&word))
+}
+
+/// What is compared of two texts of which one may hide the other: as much as can be searched, whatever white space
+/// stands in it.
+fn beginning(text: &str) -> String {
+    let searched = strip_whitespace(cut(text, SEARCHED_TEXT_MAX_BYTES));
+    cut(&searched, SEARCHED_TEXT_MAX_BYTES / 2).to_owned()
 }
 
 fn said(message: &Message, what: &str, text: &str) -> String {

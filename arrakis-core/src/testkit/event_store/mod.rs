@@ -1,5 +1,6 @@
 //! The conformance suite of [`EventStore`] and [`EventReader`](crate::record::store::EventReader).
 
+mod blocks;
 mod feed;
 mod list;
 mod read;
@@ -16,6 +17,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+pub use blocks::{
+    a_hook_that_says_the_same_as_a_large_message_is_shown_and_found_once,
+    a_message_of_many_and_large_blocks_is_the_same_in_any_order,
+    of_the_blocks_of_a_message_the_first_are_kept,
+};
 pub use feed::{
     the_feed_continues_where_it_was_left, the_feed_shows_every_commit_and_every_change_of_state,
 };
@@ -102,6 +108,9 @@ macro_rules! event_store_conformance {
             a_named_digest_finds_repeats_and_hides_nothing,
             changes_merge_in_any_order,
             a_message_grows_by_its_blocks_and_its_usage_counts_once,
+            a_message_of_many_and_large_blocks_is_the_same_in_any_order,
+            of_the_blocks_of_a_message_the_first_are_kept,
+            a_hook_that_says_the_same_as_a_large_message_is_shown_and_found_once,
             hooks_and_transcript_tell_of_the_same_messages_and_tools,
             prompts_are_shown_counted_and_found_once,
             subagents_are_kept_with_what_started_them,

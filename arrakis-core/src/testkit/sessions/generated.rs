@@ -58,7 +58,9 @@ impl Generator<'_> {
     }
 
     fn word(&mut self) -> String {
-        let words = ["fix", "done\n\nreally", "Ünïcode \u{1f41b}", "nul \u{0} in it", "", "tests"];
+        let long = "more than a row of a database likes \u{0} ".repeat(120);
+        let words =
+            ["fix", "done\n\nreally", "Ünïcode \u{1f41b}", "nul \u{0} in it", "", "tests", &long];
         words[self.random.random_range(0..words.len())].to_owned()
     }
 

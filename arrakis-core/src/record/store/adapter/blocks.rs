@@ -20,7 +20,7 @@ enum What {
     Block(Block),
 }
 
-/// The column `messages.blocks`; none for a message without blocks.
+/// The column `message_rows.blocks`; none for a message without blocks.
 ///
 /// # Errors
 ///

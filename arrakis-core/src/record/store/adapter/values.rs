@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::blocks::blocks_from_json;
+use super::message::{BlockRows, MessageWrite, StoredMessage};
 use super::usage::MessageParts;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
@@ -113,7 +114,7 @@ impl<'a> ConversationMetadata<'a> {
     }
 }
 
-/// `messages.metadata`.
+/// `message_rows.metadata`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageMetadata<'a> {
@@ -129,12 +130,15 @@ pub struct MessageMetadata<'a> {
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sent_at: Option<Timestamp>,
+    /// The blocks that are rows of `message_blocks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    block_rows: Option<Cow<'a, BlockRows>>,
     /// The content, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_text: Option<Cow<'a, str>>,
 }
 
-/// The other columns of `messages` that make the value.
+/// The other columns of `message_rows` that make the value.
 #[derive(Debug)]
 pub struct MessageColumns<'a> {
     /// `id`.
@@ -144,7 +148,7 @@ pub struct MessageColumns<'a> {
     /// `role`.
     pub role: Role,
     /// `content`.
-    pub content: String,
+    pub content: Option<String>,
     /// `timestamp`.
     pub timestamp: Timestamp,
     /// `blocks`, as JSON.
@@ -154,9 +158,10 @@ pub struct MessageColumns<'a> {
 }
 
 impl<'a> MessageMetadata<'a> {
-    /// The metadata of a value whose content fits into its column.
+    /// The metadata of a message whose content fits into its column.
     #[must_use]
-    pub fn of(value: &'a Message) -> Self {
+    pub fn of(write: &'a MessageWrite<'_>) -> Self {
+        let value: &Message = &write.message;
         Self {
             request_id: Cow::Borrowed(&value.content.stamp.request_id),
             api_id: value.api_id.as_deref().map(Cow::Borrowed),
@@ -165,20 +170,24 @@ impl<'a> MessageMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
+            block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
     }
 
-    /// The value that was written.
+    /// The message that was written, as its row holds it.
     ///
     /// # Errors
     ///
     /// The blocks are not those of the content.
-    pub fn into_value(self, columns: MessageColumns<'_>) -> Result<Message, serde_json::Error> {
+    pub fn into_stored(
+        self,
+        columns: MessageColumns<'_>,
+    ) -> Result<StoredMessage, serde_json::Error> {
         let MessageColumns { id, conversation_id, role, timestamp, blocks, model, .. } = columns;
-        let value = text(self.content_text).unwrap_or(columns.content);
+        let value = text(self.content_text).or(columns.content).unwrap_or_default();
         let stamp = Stamp { at: timestamp, request_id: self.request_id.into_owned() };
-        Ok(Message {
+        let value = Message {
             id,
             conversation_id,
             api_id: text(self.api_id),
@@ -191,7 +200,8 @@ impl<'a> MessageMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
-        })
+        };
+        Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }
 }
 
