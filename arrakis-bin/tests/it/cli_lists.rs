@@ -528,8 +528,8 @@ async fn a_new_key_is_shown_once_and_alone() {
         list,
         format!(
             "\
-ID        SCOPE   STATE   CREATED (UTC)        WORKSPACE  NAME
-{id}  ingest  active  2026-11-24 12:00:00  main       laptop
+ID        SCOPE   STATE   CREATED (UTC)        LAST USED  WORKSPACE  NAME
+{id}  ingest  active  2026-11-24 12:00:00  never      main       laptop
 "
         )
     );
@@ -537,7 +537,7 @@ ID        SCOPE   STATE   CREATED (UTC)        WORKSPACE  NAME
     assert_eq!(
         json,
         json!([{ "id": id, "name": "laptop", "scope": "ingest", "workspace": "main",
-                 "createdAt": "2026-11-24T12:00:00.000000Z", "revokedAt": null }])
+                 "createdAt": "2026-11-24T12:00:00.000000Z", "revokedAt": null, "lastUsedAt": null }])
     );
 
     assert_eq!(desk.run(&format!("keys revoke {id}")).await, format!("Revoked key {id}.\n"));
