@@ -247,6 +247,10 @@ async fn lists_of_events_are_filtered_and_continued() {
     assert!(desk.error("events list --after r-9").await.contains("no event r-9"));
     assert!(desk.error("events list --limit 0").await.contains("1..=10000"));
     assert!(desk.error("events list --status lost").await.contains("eight states"));
+    assert_eq!(ids(&mut desk, " --host nowhere").await, [""; 0]);
+    assert_eq!(ids(&mut desk, " --form envelope --not-discarded --limit 1").await, ["r-5"]);
+    assert_eq!(ids(&mut desk, " --since 2026-11-25").await, [""; 0]);
+    assert!(desk.error("events list --form xml").await.contains("envelope, original or raw"));
 }
 
 #[tokio::test]
