@@ -139,7 +139,8 @@ async fn list(store: &Arc<dyn KeyStore>, context: &mut Context) -> anyhow::Resul
             None => ("active".to_owned(), output::GOOD),
             Some(at) => (format!("revoked {}", zone.moment(at, false)), output::BAD),
         };
-        let last_used = key.last_used_at.map(|at| zone.moment(at, false)).unwrap_or_default();
+        let last_used = key.last_used_at.map(|at| zone.moment(at, false));
+        let last_used = last_used.unwrap_or_else(|| "never".to_owned());
         table.row(vec![
             Cell::new(&key.id),
             Cell::new(key.scope.as_str()),

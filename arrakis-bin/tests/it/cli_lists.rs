@@ -247,6 +247,10 @@ async fn lists_of_events_are_filtered_and_continued() {
     assert!(desk.error("events list --after r-9").await.contains("no event r-9"));
     assert!(desk.error("events list --limit 0").await.contains("1..=10000"));
     assert!(desk.error("events list --status lost").await.contains("eight states"));
+    assert_eq!(ids(&mut desk, " --host nowhere").await, [""; 0]);
+    assert_eq!(ids(&mut desk, " --form envelope --not-discarded --limit 1").await, ["r-5"]);
+    assert_eq!(ids(&mut desk, " --since 2026-11-25").await, [""; 0]);
+    assert!(desk.error("events list --form xml").await.contains("envelope, original or raw"));
 }
 
 #[tokio::test]
@@ -528,8 +532,8 @@ async fn a_new_key_is_shown_once_and_alone() {
         list,
         format!(
             "\
-ID        SCOPE   STATE   CREATED (UTC)        WORKSPACE  NAME
-{id}  ingest  active  2026-11-24 12:00:00  main       laptop
+ID        SCOPE   STATE   CREATED (UTC)        LAST USED  WORKSPACE  NAME
+{id}  ingest  active  2026-11-24 12:00:00  never      main       laptop
 "
         )
     );
@@ -537,7 +541,7 @@ ID        SCOPE   STATE   CREATED (UTC)        WORKSPACE  NAME
     assert_eq!(
         json,
         json!([{ "id": id, "name": "laptop", "scope": "ingest", "workspace": "main",
-                 "createdAt": "2026-11-24T12:00:00.000000Z", "revokedAt": null }])
+                 "createdAt": "2026-11-24T12:00:00.000000Z", "revokedAt": null, "lastUsedAt": null }])
     );
 
     assert_eq!(desk.run(&format!("keys revoke {id}")).await, format!("Revoked key {id}.\n"));
