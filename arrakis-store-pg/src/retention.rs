@@ -6,6 +6,8 @@
 //! What is deleted and what is made searchable must not pass each other by. So a step holds the position of the
 //! index, as whoever indexes does.
 
+use std::time::Duration;
+
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{
     Cutoffs, Prunable, PruneKind, PrunePosition, PruneStep, Pruned, first_id,
@@ -364,7 +366,7 @@ async fn count(
 ) -> QueryResult<Vec<Prunable>> {
     const EVENTS: &str = "SELECT workspace, count(*), min(received_at), \
         sum(coalesce(pg_column_size(raw_body), pg_column_size(request_body), 0))::bigint \
-        FROM webhook_events WHERE received_at < ? \
+        FROM webhook_events WHERE received_at < ? AND id < ? \
         AND status IN ('SUCCESS', 'DUPLICATE', 'INVALID', 'FAILED') \
         AND (workspace = ? OR (? AND NOT workspace = ANY(?))) GROUP BY workspace";
     const CONVERSATIONS: &str = "SELECT workspace, count(*), min(last_event_at), NULL::bigint \
@@ -379,7 +381,10 @@ async fn count(
     type Sql = (Text, BigInt, Nullable<Timestamptz>, Nullable<BigInt>);
     let named: Vec<_> = cutoffs.named().map(shown).collect();
     let statement = match kind {
-        PruneKind::Events => Statement::<Sql>::new(EVENTS).bind::<Timestamptz>(At(before)),
+        // Ids begin with the millisecond of receipt, so later months are not read.
+        PruneKind::Events => Statement::<Sql>::new(EVENTS)
+            .bind::<Timestamptz>(At(before))
+            .bind::<SqlUuid>(first_id(before.plus(Duration::from_millis(1)))),
         PruneKind::Conversations => {
             Statement::<Sql>::new(CONVERSATIONS).bind::<Timestamptz>(At(before))
         }
