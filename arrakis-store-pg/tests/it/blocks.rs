@@ -59,8 +59,6 @@ async fn a_further_block_writes_few_pages() {
         let mut conn = home.database.connect().await;
         let mut written = Vec::new();
         for n in 1..20 {
-            // A page that is written for the first time after a checkpoint is in the log as a whole.
-            diesel::sql_query("CHECKPOINT").execute(&mut conn).await.unwrap();
             let place = "SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint AS bytes";
             let before: Bytes = diesel::sql_query(place).get_result(&mut conn).await.unwrap();
             let event = brings(&mut home, n, vec![noise(n as usize, 640)]);
@@ -69,7 +67,7 @@ async fn a_further_block_writes_few_pages() {
             written.push(after.bytes - before.bytes);
         }
         // Other tests write to the same server: only the least of them says what one event takes.
-        assert!(written.iter().min().is_some_and(|bytes| *bytes < 384 * 1024), "{written:?}");
+        assert!(written.iter().min().is_some_and(|bytes| *bytes < 32 * 1024), "{written:?}");
         let detail = home.store.conversation(DEFAULT_WORKSPACE, "s").await.unwrap().unwrap();
         assert_eq!(detail.messages[0].blocks.len(), texts.len() + 19);
     }
@@ -90,7 +88,7 @@ async fn the_blocks_of_a_message_are_pruned_in_steps() {
         next = home.store.prune(&cutoffs, from, 3).await.unwrap().next;
         let found = home.store.conversation(DEFAULT_WORKSPACE, "s").await.unwrap();
         let messages = found.map(|detail| detail.messages).unwrap_or_default();
-        let blocks = messages.first().map_or(0, |message| {
+        let blocks = messages.as_slice().first().map_or(0, |message| {
             assert!(message.content.value.starts_with("0 x"));
             message.blocks.len()
         });
