@@ -1,9 +1,13 @@
 //! Messages and their blocks: what adding one writes, and what SQL sees of them.
 
-use crate::common::{Home, arrival, says};
+use std::time::Duration;
+
+use crate::common::{Home, arrival, count, says};
+use arrakis_core::base::clock::Clock;
 use arrakis_core::base::limits::MESSAGE_MAX_BLOCKS;
 use arrakis_core::record::store::{
-    Archive, Arrival, DEFAULT_WORKSPACE, EventReader, EventStore, Verdict,
+    Ages, Archive, Arrival, DEFAULT_WORKSPACE, EventReader, EventStore, PrunePosition, Retention,
+    RetentionPolicy, Verdict,
 };
 use arrakis_core::session::conversation::{
     Block, BlockKey, Blocks, Message, MessageOrigin, Role, Stamp, Stamped,
@@ -51,6 +55,33 @@ async fn a_further_block_writes_few_pages() {
         assert!(written.iter().all(|bytes| *bytes < 128 * 1024), "{written:?}");
         let detail = home.store.conversation(DEFAULT_WORKSPACE, "s").await.unwrap().unwrap();
         assert_eq!(detail.messages[0].blocks.len(), texts.len() + 19);
+    }
+}
+
+/// A message of many blocks goes in small steps, the last blocks first, and what is left of it can be read.
+#[tokio::test]
+async fn the_blocks_of_a_message_are_pruned_in_steps() {
+    let home = Home::new();
+    let texts = (0..50).map(|n| format!("{n} {}", "x".repeat(600))).collect();
+    home.store.record(vec![brings(0, texts)]).await.unwrap();
+    home.clock.advance(Duration::from_secs(2 * 24 * 3600));
+    let default = Ages { conversations: Some(Duration::from_secs(24 * 3600)), events: None };
+    let cutoffs = RetentionPolicy { default, ..RetentionPolicy::default() }.at(home.clock.now());
+    let (mut next, mut seen) = (Some(PrunePosition::START), Vec::new());
+    while let Some(from) = next {
+        next = home.store.prune(&cutoffs, from, 3).await.unwrap().next;
+        let found = home.store.conversation(DEFAULT_WORKSPACE, "s").await.unwrap();
+        let messages = found.map(|detail| detail.messages).unwrap_or_default();
+        let blocks = messages.first().map_or(0, |message| {
+            assert!(message.content.value.starts_with("0 x"));
+            message.blocks.len()
+        });
+        seen.push(blocks);
+    }
+    assert!(seen.is_sorted_by(|a, b| a >= b && a - b <= 3) && seen.len() > 16, "{seen:?}");
+    let mut conn = home.beside();
+    for table in ["conversations", "message_rows", "message_blocks"] {
+        assert_eq!(count(&mut conn, table), 0, "{table}");
     }
 }
 
