@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::common::{Home, record_one};
 use arrakis_core::record::ingest::judge;
 use arrakis_core::record::store::{
-    Arrival, EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, SearchFilter,
-    StoreError,
+    Arrival, EventFilter, EventReader, EventStore, FeedCursor, KeyStore, Page, Rollups,
+    SearchFilter, StoreError,
 };
 use arrakis_core::testkit::event_store::hook;
 use arrakis_core::testkit::retention::prune_before;
@@ -99,7 +99,7 @@ async fn one_server_indexes_at_a_time_and_what_the_others_wrote_is_found() {
 }
 
 #[tokio::test]
-async fn old_commits_go_once_they_are_indexed() {
+async fn old_commits_go_once_they_are_indexed_and_added_up() {
     let mut home = Home::new().await;
     record_one(&home.store, home.arrivals.prompt("old", "s")).await;
     home.clock.advance(Duration::from_secs(25 * 3600));
@@ -108,6 +108,7 @@ async fn old_commits_go_once_they_are_indexed() {
     // Transactions of the other tests' databases keep what is younger than they are.
     for n in 0.. {
         record_one(&home.store, home.arrivals.prompt(&format!("new-{n}"), "s")).await;
+        home.store.fold(10).await.unwrap();
         home.store.index(10).await.unwrap();
         if lines(&mut conn, old).await == ["0"] {
             break;

@@ -191,9 +191,9 @@ async fn what_a_dump_has_not_added_up_is_added_when_it_is_restored() {
     home.database
         .run_sql(
             "UPDATE commits SET xid = (xid::text::numeric + 1000000)::text::xid8;
-             UPDATE rollup_position SET position = concat(xmax, ':', xmax, ':') FROM (
+             UPDATE rollup_position SET position = concat(ends, ':', ends, ':') FROM (
                  SELECT pg_snapshot_xmax(position::pg_snapshot)::text::numeric + 1000000
-                 FROM rollup_position) AS dump (xmax);
+                 FROM rollup_position) AS dump (ends);
              UPDATE search_position SET position = '9000000:9000000:'",
         )
         .await;

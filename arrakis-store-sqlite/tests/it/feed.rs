@@ -6,7 +6,8 @@ use crate::common::{Home, arrival, at, count, says};
 use arrakis_core::base::error::Retryable;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::store::{
-    Arrival, EventReader, EventStore, FeedCursor, FeedPage, StoreError, StoredDeadLetters, Verdict,
+    Arrival, EventReader, EventStore, FeedCursor, FeedPage, Rollups, StoreError, StoredDeadLetters,
+    Verdict,
 };
 use arrakis_core::testkit::retention::prune_before;
 use diesel::connection::SimpleConnection;
@@ -137,7 +138,7 @@ async fn a_cursor_of_another_store_is_refused() {
 }
 
 #[tokio::test]
-async fn commits_go_when_they_are_old_and_indexed() {
+async fn commits_go_when_they_are_old_indexed_and_added_up() {
     let home = Home::new();
     let before = start(&home).await;
     for one in batch(3, "hello") {
@@ -149,6 +150,7 @@ async fn commits_go_when_they_are_old_and_indexed() {
     assert_eq!(count(&mut home.beside(), "commits"), 3, "they are not indexed yet");
     let young = arrival("young", 9);
     home.store.record(vec![(young.clone(), says(&young, "hello"))]).await.unwrap();
+    assert_eq!(home.store.fold(10).await.unwrap(), 4);
     assert_eq!(home.store.index(10).await.unwrap(), 4);
     assert_eq!(count(&mut home.beside(), "commits"), 1, "the young one stays");
     for cursor in [&before, &middle] {
