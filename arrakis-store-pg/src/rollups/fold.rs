@@ -95,20 +95,25 @@ pub(crate) async fn step(
 /// Adds all commits of another server, as a restored dump has them: what they say would go with them. Their numbers
 /// mean nothing here, so none is waited for.
 pub(crate) async fn finish_foreign(conn: &mut AsyncPgConnection) -> Result<(), TxError> {
-    const GO_TO_THE_LAST: &str = "UPDATE rollup_position SET position = concat_ws('/', position, \
-            (SELECT concat(n, ':', n, ':') FROM \
-                (SELECT max(xid)::text::numeric + 1 AS n FROM commits) AS last), '0/0/0') \
-        WHERE strpos(position, '/') = 0 AND EXISTS (SELECT FROM commits) \
-        AND pg_snapshot_xmax(position::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())";
+    /// Whether there are commits or a position that this server cannot have reached.
+    macro_rules! foreign {
+        () => {
+            "(pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot) \
+                > pg_snapshot_xmax(pg_current_snapshot()) \
+            OR EXISTS (SELECT FROM commits WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())))"
+        };
+    }
+    const GO_TO_THE_LAST: &str = concat!(
+        "UPDATE rollup_position SET position = concat(position, '/', last, ':', last, ':/0/0/0') FROM \
+            (SELECT max(xid)::text::numeric + 1 AS last FROM commits) AS newest \
+        WHERE strpos(position, '/') = 0 AND last IS NOT NULL AND ",
+        foreign!()
+    );
+    const IS_FOREIGN: &str = concat!("SELECT ", foreign!(), " FROM rollup_position");
     loop {
         conn.batch_execute("BEGIN").await?;
         conn.batch_execute(GO_TO_THE_LAST).await?;
-        let is_foreign: bool = Statement::<Bool>::new(
-            "SELECT pg_snapshot_xmax(split_part(position, '/', 1)::pg_snapshot) > \
-             pg_snapshot_xmax(pg_current_snapshot()) FROM rollup_position",
-        )
-        .get_result(conn)
-        .await?;
+        let is_foreign: bool = Statement::<Bool>::new(IS_FOREIGN).get_result(conn).await?;
         let done = if is_foreign { step(conn, STEP_COMMITS).await } else { Ok(None) };
         conn.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         if done?.is_none() {

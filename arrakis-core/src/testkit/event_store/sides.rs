@@ -60,6 +60,6 @@ pub async fn what_only_one_side_has_told_of_is_counted(fixture: &impl EventStore
 
 async fn read(store: &dyn EventStore) -> (ConversationDetail, TwoSides) {
     let detail = store.conversation(DEFAULT_WORKSPACE, "s").await.expect("read");
-    let list = conversations(&*store, DEFAULT_WORKSPACE).await;
+    let list = conversations(store, DEFAULT_WORKSPACE).await;
     (detail.expect("the conversation is there"), list[0].sides)
 }
