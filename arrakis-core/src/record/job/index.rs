@@ -64,10 +64,10 @@ impl IndexJob {
             if now < BATCH {
                 return Ok(taken);
             }
-            // Half of the time is for those who store: a flood comes in faster than it can be indexed.
+            // A third of the time is for those who store: a flood comes in faster than it can be indexed.
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(taken),
-                () = tokio::time::sleep(began.elapsed()) => {}
+                () = tokio::time::sleep(began.elapsed() / 2) => {}
             }
         }
     }
