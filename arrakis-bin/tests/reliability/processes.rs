@@ -35,8 +35,8 @@ fn servers_and_drainers_killed_and_stopped_under_load() {
             })
             .collect();
         match random.random_range(0..6) {
-            0 | 1 => faults += world.signal_drainers(Signal::SIGKILL),
-            2 => stopped += world.signal_drainers(Signal::SIGSTOP),
+            0 | 1 => faults += world.kill_drainers(),
+            2 => stopped += world.signal_drainers(Signal::SIGSTOP).len(),
             3 => {
                 up.child.kill().unwrap();
                 up.child.wait().unwrap();
@@ -70,12 +70,12 @@ fn a_stopped_drainer_is_not_robbed_and_a_dead_one_is_inherited() {
     proxy.set_next([Way::Swallow]);
     let mut holder = world.command(env!("CARGO_BIN_EXE_arrakis")).arg("drain").spawn().unwrap();
     proxy.wait_until_taken(|| false);
-    assert!(world.signal_drainers(Signal::SIGSTOP) > 0);
+    assert!(!world.signal_drainers(Signal::SIGSTOP).is_empty());
     let other = scenario.capture(&world, Size::Small);
     assert!(drain_once(&world).output().unwrap().status.success());
     assert_eq!(world.spooled("processing").len(), 1, "the other has left it where it is");
     assert!(world.spooled("pending").is_empty(), "and delivered the rest");
-    assert!(world.signal_drainers(Signal::SIGKILL) > 0);
+    assert!(world.kill_drainers() > 0);
     holder.wait().unwrap();
     scenario.count(2);
     scenario.recover(&world, &receiver.world, &[event, other], "after its death");

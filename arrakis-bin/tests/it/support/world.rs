@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use notify::{RecursiveMode, Watcher};
 use tempfile::TempDir;
 
@@ -145,29 +146,49 @@ impl World {
         }
     }
 
-    /// Kills every drainer of this world; returns how many there were.
+    /// Kills every drainer of this world, and waits until they are gone; returns how many there were. A process that is
+    /// killed in the middle of a write to the disk keeps its locks until that is done, and whoever looks meanwhile takes
+    /// it for alive.
     pub(crate) fn kill_drainers(&self) -> usize {
-        self.signal_drainers(Signal::SIGKILL)
+        let killed = self.signal_drainers(Signal::SIGKILL);
+        for process in &killed {
+            while is_running(*process) {
+                std::thread::yield_now();
+            }
+        }
+        killed.len()
     }
 
-    /// Sends every drainer of this world a signal; returns how many there were.
-    pub(crate) fn signal_drainers(&self, signal: Signal) -> usize {
+    /// Sends every drainer of this world a signal; returns their ids.
+    pub(crate) fn signal_drainers(&self, signal: Signal) -> Vec<Pid> {
         let mine = format!("ARRAKIS_HOME={}", self.home().display());
         let has = |path: PathBuf, wanted: &[u8]| {
             let text = std::fs::read(path).unwrap_or_default();
             text.split(|byte| *byte == 0).any(|part| part == wanted)
         };
-        let mut reached = 0;
+        let mut reached = Vec::new();
         for process in std::fs::read_dir("/proc").unwrap().flatten() {
             let path = process.path();
             let Ok(id) = process.file_name().to_str().unwrap().parse() else { continue };
             if has(path.join("environ"), mine.as_bytes()) && has(path.join("cmdline"), b"drain") {
-                let process = nix::unistd::Pid::from_raw(id);
-                reached += usize::from(nix::sys::signal::kill(process, signal).is_ok());
+                let process = Pid::from_raw(id);
+                if nix::sys::signal::kill(process, signal).is_ok() {
+                    reached.push(process);
+                }
             }
         }
         reached
     }
+}
+
+/// Whether a process still holds what it had open: as long as one of its threads runs.
+fn is_running(process: Pid) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return false };
+    let runs = |stat: String| {
+        let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
+        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    };
+    threads.flatten().any(|one| std::fs::read_to_string(one.path().join("stat")).is_ok_and(runs))
 }
 
 impl Drop for World {
@@ -196,7 +217,7 @@ impl Up {
     }
 
     pub(crate) fn stop(mut self) {
-        let process = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        let process = Pid::from_raw(self.child.id().cast_signed());
         nix::sys::signal::kill(process, Signal::SIGTERM).unwrap();
         assert!(self.child.wait().unwrap().success());
     }
