@@ -51,7 +51,7 @@ const STEP_TERMS: usize = 64 * 1024;
 /// What a text costs besides its bytes, so that a step has not too many small ones either.
 const TEXT_BYTES: usize = 1024;
 
-/// The advisory lock that whoever indexes holds, and whoever deletes what may be indexed.
+/// The advisory lock that is held while texts are indexed, and while what may be indexed is deleted.
 const LOCK: i64 = crate::migrate::LOCK + 1;
 
 /// A term as it stands in the index.
@@ -126,7 +126,7 @@ pub(crate) async fn backlog_step(conn: &mut AsyncPgConnection) -> Result<Option<
     Ok(Some(index_backlog(conn).await?))
 }
 
-/// Keeps everybody else from indexing until this transaction is over; returns false where somebody does.
+/// Takes the lock for indexing until this transaction is over; returns false where another server holds it.
 async fn take(conn: &mut AsyncPgConnection) -> QueryResult<bool> {
     let take = Statement::<Bool>::new("SELECT pg_try_advisory_xact_lock(?)");
     take.bind::<BigInt>(LOCK).get_result(conn).await

@@ -33,7 +33,7 @@ const TABLES: [(&str, &str); 3] =
 /// How many months there are at least: this one and the next two.
 const MONTHS: usize = 3;
 
-/// The advisory lock that whoever makes or drops months holds.
+/// The advisory lock that is held while months are made or dropped.
 const LOCK: i64 = crate::migrate::LOCK + 2;
 
 /// Locks all use of the tables. Others queue behind a lock that waits, so it waits for less than anybody notices.

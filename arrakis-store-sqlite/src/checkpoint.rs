@@ -1,6 +1,6 @@
 //! Copying the write-ahead log into the file, beside the writer.
 //!
-//! SQLite does it in the commit that fills the log, and everybody waits for that one: 16 MiB are copied and synced. So
+//! SQLite does it in the commit that fills the log, and all calls wait for that one: 16 MiB are copied and synced. So
 //! a thread with a connection of its own copies first, while commits go on, and once more what came meanwhile. What
 //! is left is little, and the writer copies it itself: only with nothing left does SQLite begin the log anew.
 

@@ -26,7 +26,7 @@ use crate::schema::{
 };
 use crate::work;
 
-/// Most rows of a step, whatever is asked for. Each is in ten trees, and whoever stores an event meanwhile waits.
+/// Most rows of a step, whatever is asked for. Each is in ten trees, and events that come meanwhile wait.
 pub(crate) const STEP_ROWS: usize = 100;
 
 /// How many bytes of payloads or texts a step deletes before it ends; the last row may go beyond. SQLite visits

@@ -1,4 +1,4 @@
-//! The parts of the audit log: made ahead, dropped whole, and never in the way of whoever stores events.
+//! The parts of the audit log: made ahead, dropped whole, and without delaying what is stored.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -26,7 +26,7 @@ CREATE TABLE subject_keys (
     is_tool_use     INTEGER NOT NULL
 ) STRICT;
 
--- Whose index it is, and how often it was written: whoever read for a step before another wrote reads again.
+-- Whose index it is, and how often it was written: a step that was read before another write is read again.
 CREATE TABLE index_state (
     only_row    INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
     database_id TEXT NOT NULL,                           -- the store's identity

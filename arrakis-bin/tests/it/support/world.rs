@@ -147,8 +147,8 @@ impl World {
     }
 
     /// Kills every drainer of this world, and waits until they are gone; returns how many there were. A process that is
-    /// killed in the middle of a write to the disk keeps its locks until that is done, and whoever looks meanwhile takes
-    /// it for alive.
+    /// killed in the middle of a write to the disk keeps its locks until that is done, and other drainers take it for
+    /// alive.
     pub(crate) fn kill_drainers(&self) -> usize {
         let killed = self.signal_drainers(Signal::SIGKILL);
         for process in &killed {

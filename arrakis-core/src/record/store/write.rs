@@ -42,7 +42,7 @@ pub const ID_CONFLICT: (&str, &str) =
 ///   same in any order.
 /// * A message of many and large blocks is the same in any order, and of its blocks the first
 ///   [`MESSAGE_MAX_BLOCKS`](crate::base::limits::MESSAGE_MAX_BLOCKS) are kept. A hook that says the same as a large
-///   message is shown and found once, whoever comes first.
+///   message is shown and found once, in whichever order they come.
 /// * A message grows by its blocks and its usage counts once; hooks and transcript tell of the same messages
 ///   and tools; subagents are kept with what started them.
 /// * A body that is not JSON is kept byte for byte. One that is reads back as the same JSON; a store may

@@ -76,7 +76,7 @@ pub async fn a_message_grows_by_its_blocks_and_its_usage_counts_once(
     assert_eq!(detail.conversation.last_event_at, at(3));
 }
 
-/// What hooks and the transcript know of one tool use and one prompt is joined, whoever comes first.
+/// What hooks and the transcript know of one tool use and one prompt is joined, in whichever order they come.
 pub async fn hooks_and_transcript_tell_of_the_same_messages_and_tools(
     fixture: &impl EventStoreFixture,
 ) {

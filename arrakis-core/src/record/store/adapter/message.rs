@@ -1,7 +1,7 @@
 //! A message in two tables: its own row, and a row for each block where they are many or large.
 //!
 //! A message that takes at most [`MESSAGE_ROW_MAX_BYTES`] stands in its row as a whole. The words and blocks of a larger
-//! one are rows of their own, so that whoever adds a block writes that block and a small row, whatever is stored already.
+//! one are rows of their own, so that adding a block writes that block and a small row, however much is stored already.
 //! The large words of a message without blocks are such a row as well. A reader sees no difference, and merging gives
 //! what [`Message::merge`] gives.
 
