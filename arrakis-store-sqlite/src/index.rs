@@ -322,17 +322,17 @@ fn position(conn: &mut SqliteConnection, workspace: &str) -> QueryResult<Positio
 const BACKLOG: &str = "";
 
 /// Most commits of a step; each holds the ids of a group.
-const STEP_COMMITS: usize = 64;
+const STEP_COMMITS: usize = 256;
 
 /// How many bytes of text a step reads before it ends; the last text may go beyond.
-const STEP_BYTES: usize = 1024 * 1024;
+const STEP_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many terms a step writes before it ends; the last text may go beyond. Fewer would cost more: each transaction
 /// leaves a segment of the index, which is merged with others later.
-const STEP_TERMS: usize = 32 * 1024;
+const STEP_TERMS: usize = 128 * 1024;
 
-/// Most rows of a step through what was stored before: as many small ones as end a step.
-const BACKLOG_ROWS: i64 = (STEP_BYTES / ITEM_BYTES) as i64;
+/// Most rows of a step through what was stored before.
+const BACKLOG_ROWS: i64 = 2048;
 
 /// What a text costs besides its bytes, so that a step has not too many small ones either.
 const ITEM_BYTES: usize = 512;

@@ -8,6 +8,7 @@
 CREATE VIRTUAL TABLE event_words USING fts5(
     words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );
+INSERT INTO event_words (event_words, rank) VALUES ('hashsize', 16777216);
 -- What the rows of event_words are about. A key is a time in milliseconds times 2^20
 -- and a number that tells apart what has the same: so the newest are found first without sorting.
 CREATE TABLE event_keys (
@@ -19,6 +20,7 @@ CREATE TABLE event_keys (
 CREATE VIRTUAL TABLE subject_words USING fts5(
     words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );
+INSERT INTO subject_words (subject_words, rank) VALUES ('hashsize', 16777216);
 CREATE TABLE subject_keys (
     key             INTEGER PRIMARY KEY,                 -- the rowid in subject_words
     subject_id      TEXT NOT NULL UNIQUE,                -- in message_rows or tool_uses

@@ -29,6 +29,8 @@ use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_test_cluster::{Cluster, Database};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use reqwest::StatusCode;
+use reqwest::header::RETRY_AFTER;
 use secrecy::ExposeSecret;
 use server::Server;
 
@@ -116,6 +118,16 @@ async fn compare(name: &str, url: &str, keys: &Keys) -> Result<(), Failure> {
     Ok(())
 }
 
+/// How long to wait before the same is sent again; nothing once it is taken.
+fn retry_after(answer: reqwest::Response) -> Result<Option<Duration>, Failure> {
+    if answer.status() != StatusCode::SERVICE_UNAVAILABLE {
+        answer.error_for_status()?;
+        return Ok(None);
+    }
+    let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    Ok(Some(Duration::from_secs(seconds.ok_or("a time to try again")?.parse()?)))
+}
+
 /// What the quiet workspace met.
 struct Latencies {
     p50: Duration,
@@ -141,7 +153,7 @@ impl Client {
         Ok(Self { http, url: format!("http://{}/api/claude-hooks", server.address()) })
     }
 
-    /// Sends events of 1 KiB at a steady pace, each of which must be taken.
+    /// Sends events of 1 KiB at a steady pace until each is taken.
     async fn quiet(&self, key: &str, turn: &str) -> Result<Latencies, Failure> {
         let mut ticks = tokio::time::interval(PAUSE);
         let until = Instant::now() + TURN;
@@ -157,8 +169,12 @@ impl Client {
             let request = request.body(input::event("quiet-session", &id));
             sent.push(tokio::spawn(async move {
                 let began = Instant::now();
-                request.send().await?.error_for_status()?.bytes().await?;
-                Ok::<_, reqwest::Error>(began.elapsed())
+                let again = || request.try_clone().ok_or("a request with a body in memory");
+                // As a drainer does, it sends what a busy server refuses once more when that says.
+                while let Some(pause) = retry_after(again()?.send().await?)? {
+                    tokio::time::sleep(pause).await;
+                }
+                Ok::<_, Failure>(began.elapsed())
             }));
         }
         let mut times = Vec::new();
