@@ -18,7 +18,8 @@ pub struct PgConfig {
     pub idle_in_transaction_timeout: Duration,
     /// How long a whole transaction may take, measured here: a server that hangs answers nothing at all.
     pub transaction_timeout: Duration,
-    /// How many connections record events, each with a transaction of its own under way.
+    /// How many connections record events, each with a transaction of its own under way. Where there are several, the
+    /// first is for single small events.
     pub writers: usize,
     /// How many connections do everything else.
     pub pool: usize,
@@ -46,8 +47,9 @@ impl Default for PgConfig {
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(10),
             transaction_timeout: Duration::from_secs(15),
-            // While one commit is on its way to the disk, the other transaction's statements run.
-            writers: 2,
+            // One for small events, and two for batches and large ones: while the commit of one is on its way to the
+            // disk, the other's statements run.
+            writers: 3,
             // Readers are for people and their dashboards, and keys are remembered for a moment.
             pool: 8,
             // A search keeps a processor of the database busy, which several servers may share.

@@ -32,7 +32,8 @@ const WHAT: &str = "record events";
 /// The way to the lanes. When it is dropped they finish what they accepted, and end.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    lanes: Vec<mpsc::Sender<Call<Prepared>>>,
+    first: mpsc::Sender<Call<Prepared>>,
+    others: Vec<mpsc::Sender<Call<Prepared>>>,
     turn: AtomicUsize,
     queue_wait: Duration,
 }
@@ -40,7 +41,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the lanes; each connects when it is needed.
     pub(crate) fn start(connector: &Connector, clock: &Arc<dyn Clock>, config: &PgConfig) -> Self {
-        let start = |_| {
+        let start = || {
             let (calls, inbox) = mpsc::channel(config.queue_calls.max(1));
             let lane = Lane {
                 connector: connector.clone(),
@@ -53,7 +54,8 @@ impl Writer {
             calls
         };
         Self {
-            lanes: (0..config.writers.max(1)).map(start).collect(),
+            first: start(),
+            others: (1..config.writers).map(|_| start()).collect(),
             turn: AtomicUsize::new(0),
             queue_wait: config.queue_wait,
         }
@@ -66,22 +68,22 @@ impl Writer {
     /// Nothing of these arrivals is stored, or whether it is cannot be known because the connection was
     /// lost; the same call again does no harm.
     pub(crate) async fn record(&self, rows: Vec<Prepared>) -> Result<Vec<Admission>, StoreError> {
-        let lane = self.lane(&rows);
         let bytes = rows.iter().map(|row| row.arrival.body.len()).sum();
         let (call, answer) = Call::new(rows, bytes);
-        match lane.send_timeout(call, self.queue_wait).await {
+        match self.lane(&call).send_timeout(call, self.queue_wait).await {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(unavailable(WHAT, "the writer stopped"))),
             Err(_) => Err(unavailable(WHAT, "too many calls wait for the database")),
         }
     }
 
-    /// The lane of these arrivals. Single events share the first one while it keeps up. Beyond that a session
-    /// keeps to one, so that lanes do not wait for each other's conversations; batches, which are of many
-    /// sessions, take turns.
-    fn lane(&self, rows: &[Prepared]) -> &mpsc::Sender<Call<Prepared>> {
-        let first = &self.lanes[0];
-        let number = match rows {
-            [_] if first.max_capacity() - first.capacity() < FIRST_LANE_CALLS => 0,
+    /// The lane of a call. Single small events share the first one while it keeps up, so they wait behind nothing large.
+    /// Beyond that a session keeps to one of the others, so that lanes do not wait for each other's conversations;
+    /// batches, which are of many sessions, take turns.
+    fn lane(&self, call: &Call<Prepared>) -> &mpsc::Sender<Call<Prepared>> {
+        let waiting = self.first.max_capacity() - self.first.capacity();
+        let number = match call.rows() {
+            _ if self.others.is_empty() => return &self.first,
+            [_] if !call.is_heavy() && waiting < FIRST_LANE_CALLS => return &self.first,
             [row] => {
                 let mut hasher = DefaultHasher::new();
                 row.arrival.session_id.hash(&mut hasher);
@@ -89,7 +91,7 @@ impl Writer {
             }
             _ => self.turn.fetch_add(1, Ordering::Relaxed),
         };
-        &self.lanes[number % self.lanes.len()]
+        &self.others[number % self.others.len()]
     }
 }
 

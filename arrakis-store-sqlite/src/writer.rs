@@ -8,7 +8,11 @@
 //! commit wait already. So a group that is smaller than both together waits a moment for the others: without it the
 //! callers would part into two halves that commit in turn, and a commit costs nearly the same for one half as for
 //! all. A single caller never waits.
+//!
+//! Calls of large bodies stand in a line of their own, and have every second turn. So a small event waits for one of
+//! them at most, however many are sent.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -52,13 +56,21 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel();
         let capacity = config.queue_calls.clamp(1, Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(capacity));
-        let inbox = Inbox { jobs: inbox, places: Arc::clone(&places), capacity };
+        let inbox = Inbox {
+            jobs: inbox,
+            places: Arc::clone(&places),
+            capacity,
+            light: VecDeque::new(),
+            heavy: VecDeque::new(),
+            is_turn_of_heavy: false,
+            work: None,
+        };
         let queue_wait = config.queue_wait;
         let checkpointer = Checkpointer::start(file.clone(), config.clone())?;
         let session = Session { checkpointer, file, config, clock, conn: Some(conn) };
         let thread = thread::Builder::new()
             .name("sqlite-writer".to_owned())
-            .spawn(move || run(&inbox, session))
+            .spawn(move || run(inbox, session))
             .map_err(|error| unavailable("start the writer's thread", error))?;
         Ok(Self { jobs: Some(jobs), places, thread: Some(thread), queue_wait })
     }
@@ -121,72 +133,93 @@ fn stopped() -> StoreError {
 
 enum Job {
     Record(Call<Prepared>),
-    Run(Box<dyn FnOnce(&mut Session) + Send>),
+    Run(Work),
 }
 
-/// The thread's end of the channel. Taking a job makes room for another.
+type Work = Box<dyn FnOnce(&mut Session) + Send>;
+
+/// The thread's end of the channel, and the calls that it has taken out. A call keeps its place until its turn comes.
 struct Inbox {
     jobs: mpsc::Receiver<(Job, OwnedSemaphorePermit)>,
     places: Arc<Semaphore>,
     capacity: usize,
-}
-
-impl Inbox {
-    fn next(&self) -> Option<Job> {
-        self.jobs.recv().ok().map(|(job, _)| job)
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
-    fn next_until(&self, deadline: Instant) -> Option<Job> {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        self.jobs.recv_timeout(wait).ok().map(|(job, _)| job)
-    }
-
-    /// How many jobs wait.
-    fn len(&self) -> usize {
-        self.capacity.saturating_sub(self.places.available_permits())
-    }
-}
-
-fn run(inbox: &Inbox, mut session: Session) {
-    let mut next = None;
-    let mut callers = 1;
-    while let Some(job) = next.take().or_else(|| inbox.next()) {
-        match job {
-            Job::Run(work) => work(&mut session),
-            Job::Record(first) => {
-                let mut group = Group::new(first);
-                next = gather(inbox, &mut group, callers, &session.config);
-                let answered = group.len();
-                session.record(group);
-                callers = answered + inbox.len();
-            }
-        }
-    }
+    light: VecDeque<(Call<Prepared>, OwnedSemaphorePermit)>,
+    heavy: VecDeque<(Call<Prepared>, OwnedSemaphorePermit)>,
+    is_turn_of_heavy: bool,
+    /// What is to be done next, in a transaction of its own.
+    work: Option<Work>,
 }
 
 /// How long a group waits for as many calls as there are callers: shorter than most commits, long
 /// enough for a server to answer a dozen requests and read the next ones.
 const GATHER_TIME: Duration = Duration::from_micros(500);
 
-/// Adds what waits to the group, up to its limits, and waits a moment for as many as `callers`; returns a job that
-/// does not belong to it.
-#[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
-fn gather(
-    inbox: &Inbox,
-    group: &mut Group<Prepared>,
-    callers: usize,
-    config: &SqliteConfig,
-) -> Option<Job> {
-    let now = Instant::now();
-    while !group.is_full(config.group_events, config.group_bytes) {
-        let deadline = if group.len() < callers { now + GATHER_TIME } else { now };
-        match inbox.next_until(deadline)? {
-            Job::Record(call) => group.push(call),
-            other => return Some(other),
+/// So many bytes of large bodies are committed together, and one call more: some ten milliseconds of work.
+const HEAVY_GROUP_BYTES: usize = 256 * 1024;
+
+impl Inbox {
+    /// Waits for something to do; returns whether there is something, or all is done and nobody can ask for more.
+    fn wait(&mut self) -> bool {
+        if self.light.is_empty() && self.heavy.is_empty() {
+            let Ok((job, place)) = self.jobs.recv() else { return false };
+            self.sort(job, place);
+        }
+        true
+    }
+
+    fn sort(&mut self, job: Job, place: OwnedSemaphorePermit) {
+        match job {
+            Job::Run(work) => self.work = Some(work),
+            Job::Record(call) if call.is_heavy() => self.heavy.push_back((call, place)),
+            Job::Record(call) => self.light.push_back((call, place)),
         }
     }
-    None
+
+    /// Sorts what waits, up to the next other work, and waits a moment for as many small calls as `callers`. Then it
+    /// takes a group from the line whose turn it is.
+    #[allow(clippy::disallowed_methods, reason = "the writer is a thread without a runtime")]
+    fn gather(&mut self, callers: usize, config: &SqliteConfig) -> Option<Group<Prepared>> {
+        let now = Instant::now();
+        while self.work.is_none() {
+            let waits = self.heavy.is_empty() && self.light.len() < callers;
+            let deadline = if waits { now + GATHER_TIME } else { now };
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let Ok((job, place)) = self.jobs.recv_timeout(wait) else { break };
+            self.sort(job, place);
+        }
+        let is_heavy = self.light.is_empty() || self.is_turn_of_heavy && !self.heavy.is_empty();
+        self.is_turn_of_heavy = !is_heavy;
+        let (line, bytes) = if is_heavy {
+            (&mut self.heavy, config.group_bytes.min(HEAVY_GROUP_BYTES))
+        } else {
+            (&mut self.light, config.group_bytes)
+        };
+        let mut group = Group::new(line.pop_front()?.0);
+        while !group.is_full(config.group_events, bytes) {
+            let Some((call, _)) = line.pop_front() else { break };
+            group.push(call);
+        }
+        Some(group)
+    }
+
+    /// How many calls wait.
+    fn len(&self) -> usize {
+        self.capacity.saturating_sub(self.places.available_permits())
+    }
+}
+
+fn run(mut inbox: Inbox, mut session: Session) {
+    let mut callers = 1;
+    while inbox.wait() {
+        if let Some(group) = inbox.gather(callers, &session.config) {
+            let answered = group.len();
+            session.record(group);
+            callers = answered + inbox.len();
+        }
+        if let Some(work) = inbox.work.take() {
+            work(&mut session);
+        }
+    }
 }
 
 /// What the writer's thread owns. The connection closes last, and folds the log into the file.

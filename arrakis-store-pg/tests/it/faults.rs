@@ -75,6 +75,23 @@ async fn deadlocks_are_tried_again_and_never_held_against_an_event() {
     assert_eq!(trail[&EventStatus::Success], 2, "{trail:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_event_waits_for_no_large_one() {
+    let mut home = Home::new().await;
+    record_one(&home.store, home.arrivals.prompt("first", "slow")).await;
+    let mut holder = home.database.connect().await;
+    holder.batch_execute("BEGIN; SELECT FROM conversations FOR UPDATE").await.unwrap();
+    let text = format!(r#","prompt":"{}""#, "x".repeat(100 * 1024));
+    let large = home.arrivals.next("large", hook("slow", "UserPromptSubmit", &text));
+    let store = Arc::clone(&home.store);
+    let recording = tokio::spawn(async move { record_one(&store, large).await });
+    wait_until(&home, || recording.is_finished(), 1).await;
+    let small = record_one(&home.store, home.arrivals.prompt("small", "quick")).await;
+    assert_eq!(small.status, EventStatus::Success);
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(recording.await.unwrap().status, EventStatus::Success);
+}
+
 #[tokio::test]
 async fn a_database_that_only_reads_is_unavailable_and_later_it_is_not() {
     let mut home = Home::new().await;

@@ -97,6 +97,33 @@ async fn a_full_queue_refuses_and_does_what_it_took() {
 }
 
 #[tokio::test]
+async fn a_small_event_waits_for_one_large_one_at_most() {
+    let home = Home::new();
+    let mut holder = home.beside();
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    let store = Arc::new(home.store);
+    let large = format!(r#"{{"session_id":"s","text":"{}"}}"#, "x".repeat(300 * 1024));
+    let large = (0..5).map(|n| with_body(arrival(&format!("large-{n}"), n), large.clone()));
+    let mut calls = tokio::task::JoinSet::new();
+    for event in large.chain([arrival("small", 9)]) {
+        let store = Arc::clone(&store);
+        calls.spawn(async move {
+            record_one(&store, &event, "hello").await;
+            event.request_id.to_string()
+        });
+    }
+    // All calls wait before the database is free.
+    tokio::task::yield_now().await;
+    holder.batch_execute("ROLLBACK").unwrap();
+    let mut answered = Vec::new();
+    while let Some(id) = calls.join_next().await {
+        answered.push(id.unwrap());
+    }
+    let place = answered.iter().position(|id| id == "small").unwrap();
+    assert!(place <= 1, "{answered:?}");
+}
+
+#[tokio::test]
 async fn a_file_that_was_taken_away_acknowledges_nothing() {
     let home = Home::new();
     std::fs::rename(home.path(), home.folder.path().join("elsewhere.db")).unwrap();

@@ -55,6 +55,7 @@ async fn main() -> Result<(), Failure> {
 
     let cluster = Cluster::start(&[])?;
     let database = Database::create_in(&cluster.url("postgres")).await;
+    arrakis_store_pg::migrate(database.url()).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = PgStore::open(database.url(), clock, PgConfig::default()).await?;
     let keys = Keys::create(&store).await?;

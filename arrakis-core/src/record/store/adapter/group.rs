@@ -6,6 +6,7 @@
 use tokio::sync::oneshot;
 
 use super::share;
+use crate::base::heavy::HEAVY_BYTES;
 use crate::record::store::{Admission, StoreError};
 
 /// What a caller waits for.
@@ -25,6 +26,18 @@ impl<R> Call<R> {
     pub fn new(rows: Vec<R>, bytes: usize) -> (Self, Reply) {
         let (reply, answer) = oneshot::channel();
         (Self { rows, bytes, reply }, answer)
+    }
+
+    /// What it records.
+    #[must_use]
+    pub fn rows(&self) -> &[R] {
+        &self.rows
+    }
+
+    /// Whether it takes the database long: calls of small bodies should not wait behind several such.
+    #[must_use]
+    pub fn is_heavy(&self) -> bool {
+        self.bytes > HEAVY_BYTES
     }
 }
 
