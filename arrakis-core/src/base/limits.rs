@@ -40,8 +40,11 @@ pub const BATCH_MAX_EVENTS: usize = 500;
 /// What the drainer puts into one batch at most, in payload bytes.
 pub const BATCH_MAX_PAYLOAD_BYTES: usize = 8 * MIB;
 
-/// Request bodies held in memory by the server at one time, all together.
+/// Request bodies over [`HEAVY_BYTES`](super::heavy::HEAVY_BYTES) held in memory by the server at one time, all together.
 pub const BODIES_IN_FLIGHT_BYTES: usize = 64 * MIB;
+
+/// Smaller request bodies held at one time, all together: large ones take no place from them.
+pub const SMALL_BODIES_IN_FLIGHT_BYTES: usize = 16 * MIB;
 
 /// Longest request id, in bytes.
 pub const REQUEST_ID_MAX_BYTES: usize = 128;

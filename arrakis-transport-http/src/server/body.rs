@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::heavy::{HEAVY_BYTES, HeavyPool};
-use arrakis_core::base::limits::BODIES_IN_FLIGHT_BYTES;
+use arrakis_core::base::limits::{BODIES_IN_FLIGHT_BYTES, SMALL_BODIES_IN_FLIGHT_BYTES};
 use axum::body::Body;
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
@@ -22,10 +22,11 @@ const UNIT_BYTES: usize = 1024;
 /// not hold its part of the budget for ever.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The memory that bodies may take, all together.
+/// The memory that bodies may take.
 #[derive(Debug)]
 pub(super) struct Budget {
-    memory: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
     heavy: HeavyPool,
 }
 
@@ -39,8 +40,12 @@ pub(super) struct HeldBody {
 impl Budget {
     /// The whole budget; `heavy` expands large bodies.
     pub(super) fn new(heavy: HeavyPool) -> Self {
-        let memory = Arc::new(Semaphore::new(BODIES_IN_FLIGHT_BYTES / UNIT_BYTES));
-        Self { memory, heavy }
+        let memory = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT_BYTES));
+        Self {
+            small: memory(SMALL_BODIES_IN_FLIGHT_BYTES),
+            large: memory(BODIES_IN_FLIGHT_BYTES),
+            heavy,
+        }
     }
 
     /// Reads a body of at most `limit` bytes, expanded.
@@ -51,7 +56,12 @@ impl Budget {
         limit: usize,
     ) -> Result<HeldBody, HttpError> {
         let encoding = Encoding::of(headers)?;
-        let held = Held { memory: Arc::clone(&self.memory), permit: None, bytes: 0 };
+        let held = Held {
+            memory: Arc::clone(&self.small),
+            large: Some(Arc::clone(&self.large)),
+            permit: None,
+            bytes: 0,
+        };
         let (raw, held) = tokio::time::timeout(BODY_TIMEOUT, read_all(body, held, limit))
             .await
             .unwrap_or_else(|_| Err(HttpError::busy("the body took too long to arrive")))?;
@@ -101,6 +111,8 @@ async fn read_all(
 /// A growing part of the budget.
 struct Held {
     memory: Arc<Semaphore>,
+    /// Where the body moves to when it turns out to be large.
+    large: Option<Arc<Semaphore>>,
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
@@ -108,6 +120,12 @@ struct Held {
 impl Held {
     fn add(&mut self, bytes: usize) -> Result<(), HttpError> {
         self.bytes += bytes;
+        if self.bytes > HEAVY_BYTES
+            && let Some(large) = self.large.take()
+        {
+            self.permit = None;
+            self.memory = large;
+        }
         let have = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = self.bytes.div_ceil(UNIT_BYTES).saturating_sub(have);
         // A body is at most some ten thousand units.

@@ -19,6 +19,9 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use arrakis_test_cluster::{Cluster, Database};
+use diesel::QueryableByName;
+use diesel::sql_types::BigInt;
+use diesel_async::RunQueryDsl;
 use load::{Load, percentile};
 use original::Original;
 use server::Server;
@@ -42,7 +45,7 @@ async fn main() -> Result<(), Failure> {
     let server = Server::start(empty.url()).await?;
     println!("Postgres with fsync and its own defaults, events of 1 KiB, one machine for all\n");
     for connections in [16, 64] {
-        singles(&server, &Database::create_in(&admin).await, connections).await?;
+        singles(&server, &empty, &Database::create_in(&admin).await, connections).await?;
     }
     batches(&server, &empty).await?;
     if asked("--quick") {
@@ -65,16 +68,48 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a database has written, and what it holds.
+#[derive(Default, QueryableByName)]
+struct Bytes {
+    #[diesel(sql_type = BigInt)]
+    wal: i64,
+    #[diesel(sql_type = BigInt)]
+    stored: i64,
+}
+
+impl Bytes {
+    async fn now(database: &Database) -> Result<Self, Failure> {
+        let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS wal, \
+            pg_database_size(current_database()) AS stored";
+        Ok(diesel::sql_query(sql).get_result(&mut database.connect().await).await?)
+    }
+
+    fn plus(self, began: &Self, ended: &Self) -> Self {
+        Self {
+            wal: self.wal + ended.wal - began.wal,
+            stored: self.stored + ended.stored - began.stored,
+        }
+    }
+}
+
 /// Single events over many connections, against the original's way on its own tables.
-async fn singles(server: &Server, database: &Database, connections: usize) -> Result<(), Failure> {
-    let original = Original::start(database, connections).await?;
+async fn singles(
+    server: &Server,
+    database: &Database,
+    of_original: &Database,
+    connections: usize,
+) -> Result<(), Failure> {
+    let original = Original::start(of_original, connections).await?;
     let load = Load::new(server.address(), connections);
     let load_of_original = Load::new(original.address(), connections);
     let (mut ours, mut theirs, mut latencies) = (Duration::ZERO, Duration::ZERO, Vec::new());
+    let mut bytes = Bytes::default();
     for turn in 0..TURNS {
+        let began = Bytes::now(database).await?;
         let started = Instant::now();
         latencies.extend(load.singles(EVENTS, &format!("a{connections}-{turn}")).await?);
         ours += started.elapsed();
+        bytes = bytes.plus(&began, &Bytes::now(database).await?);
         let started = Instant::now();
         load_of_original.singles(ORIGINAL_EVENTS, &turn.to_string()).await?;
         theirs += started.elapsed();
@@ -88,6 +123,12 @@ async fn singles(server: &Server, database: &Database, connections: usize) -> Re
     println!(
         "  ratio                                  {:>8.1} x   (budget: at least 6 x)",
         ours / theirs
+    );
+    let (events, kib) = ((TURNS * EVENTS) as f64, 1024.0);
+    println!(
+        "  an event                               {:.1} KiB of WAL, {:.1} KiB stored",
+        bytes.wal as f64 / kib / events,
+        bytes.stored as f64 / kib / events
     );
     println!(
         "  request to committed answer            p50 {:.1?}, p95 {:.1?}, p99 {:.1?} at full rate\n",

@@ -99,6 +99,27 @@ async fn a_store_that_hangs_ends_in_503_and_not_in_hanging_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_bodies_have_memory_that_large_ones_do_not_take() {
+    let server = Server::new();
+    // Both are whole but for their end, and take all memory for large bodies.
+    let endless = || {
+        stream::iter([Ok::<Bytes, Infallible>(vec![b' '; 32 << 20].into())])
+            .chain(stream::pending())
+    };
+    let large = || server.ask(post(Body::from_stream(endless())));
+    let others = async {
+        assert_eq!(server.ask(post("x".repeat(100_000))).await.status(), 503);
+        server.ask(post(HOOK)).await.status()
+    };
+    tokio::select! {
+        biased;
+        _ = large() => panic!("a body without an end was answered"),
+        _ = large() => panic!("a body without an end was answered"),
+        status = others => assert_eq!(status, 200),
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_trickles_in_is_not_waited_for_for_ever() {
     let server = Server::new();
     let drops = stream::repeat(Bytes::from_static(b" ")).then(|byte| async {
