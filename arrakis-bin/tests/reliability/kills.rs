@@ -6,7 +6,6 @@ use std::io::BufReader;
 use arrakis_store_fs::spool::layout::EntryName;
 use nix::sys::signal::{Signal, kill};
 
-use crate::is_long;
 use crate::oracle::{Event, Size};
 use crate::proxy::{Proxy, Way};
 use crate::scenario::{
@@ -14,6 +13,7 @@ use crate::scenario::{
 };
 use crate::trace::{self, Call, Fault, Plan, Report, Traced};
 use crate::world::{Up, World, said_url};
+use crate::{is_long, takes_each_call};
 
 pub(crate) fn killed_at(at: Option<usize>) -> Option<Plan> {
     at.map(|at| Plan { at, fault: Fault::Kill })
@@ -38,7 +38,9 @@ pub(crate) fn each_call(
     let calls = case(None).calls;
     let first = calls.iter().position(matters).expect("a call that matters");
     for at in first.. {
-        if at < calls.len() && !is_long() && is_inside_a_row(&calls, at) {
+        let is_left_out = !takes_each_call() && (at - first) % 2 == 1
+            || at < calls.len() && !is_long() && is_inside_a_row(&calls, at);
+        if is_left_out {
             continue;
         }
         let is_reached = (0..3).any(|_| case(Some(at + 1)).calls.len() > at);

@@ -6,8 +6,9 @@
 //! that was not issued; nothing is left in the spool; and a fresh event gets through. Each scenario
 //! prints a line of figures, with how many faults really happened.
 //!
-//! `ARRAKIS_RELIABILITY=long` runs the long forms. `scripts/reliability` runs these and the other suites
-//! about reliability, and adds the figures up.
+//! Without more said, every second call gets its fault, so that all tests together stay short.
+//! `ARRAKIS_RELIABILITY=each` takes each call, `long` the long forms too. `scripts/reliability` takes each call, runs
+//! the other suites about reliability as well, and adds the figures up.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 #![allow(clippy::disallowed_methods, reason = "real programs and files know the real time only")]
@@ -30,7 +31,16 @@ mod scenario;
 mod trace;
 mod transcripts;
 
+fn has_form(names: &[&str]) -> bool {
+    std::env::var("ARRAKIS_RELIABILITY").is_ok_and(|form| names.contains(&form.as_str()))
+}
+
 /// Whether the long forms are wanted.
 fn is_long() -> bool {
-    std::env::var("ARRAKIS_RELIABILITY").is_ok_and(|form| form == "long")
+    has_form(&["long"])
+}
+
+/// Whether each call is to have its fault, not every second one.
+fn takes_each_call() -> bool {
+    has_form(&["each", "long"])
 }
