@@ -345,7 +345,7 @@ async fn a_conversation_tells_what_it_took_and_what_that_costs() {
         shown.contains("  used     1320 tokens in (300 from the cache), 42 tokens out\n"),
         "{shown}"
     );
-    let date = arrakis_core::session::price::table().date.as_str();
+    let date = arrakis_core::session::price::table().date();
     let both = format!("  cost     $0.0050 by the prices of {date}; $0.0100 by the client\n");
     assert!(shown.contains(&both), "{shown}");
     let whole = desk.json("conversations show s").await;

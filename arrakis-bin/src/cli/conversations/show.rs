@@ -149,7 +149,7 @@ fn write_header(
     if usage.has_unknown_price {
         costs.push(format!("more than {}: not every model's price is known", usage.cost));
     } else {
-        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date));
+        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date()));
     }
     if let Some(client) = &conversation.client_cost
         && client.total != usage.cost

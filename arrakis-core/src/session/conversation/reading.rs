@@ -149,7 +149,7 @@ impl UsageReport {
                 report.subagents += usage;
             }
             let name = message.model.as_deref().unwrap_or(UNKNOWN_MODEL);
-            let cost = price::table().cost(name, &usage);
+            let cost = price::table().cost(name, message.content.stamp.at, &usage);
             let model = report.models.entry(name.to_owned()).or_default();
             model.usage += usage;
             match cost {
