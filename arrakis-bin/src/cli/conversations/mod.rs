@@ -1,7 +1,7 @@
 //! `arrakis conversations`: lists conversations, or shows one to read.
 //!
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
-//! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
+//! `model`, `gitBranch`, `version`, `host`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
 //! `endReason`, `messageCount`, `toolUseCount` and `countsCapped` (whether there may be more of either), the one with the latest event first. One conversation is
 //! such an object with more fields, each list oldest first:
 //!

@@ -126,7 +126,9 @@ pub async fn usage_grows_with_its_message_and_stays_when_its_conversation_is_pru
 }
 
 /// Sessions that were not forked, prompts of every size, and the same message before and after its price changed.
-pub async fn the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time(fixture: &impl RollupsFixture) {
+pub async fn the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time(
+    fixture: &impl RollupsFixture,
+) {
     let (store, rollups) = (fixture.store(), fixture.rollups());
     let mut arrivals = Arrivals::new(fixture.clock());
     let mut lines = Vec::new();

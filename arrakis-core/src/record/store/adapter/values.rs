@@ -40,6 +40,8 @@ pub struct ConversationMetadata<'a> {
     alive: Option<Cow<'a, Stamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_cost: Option<Cow<'a, ClientCost>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<Cow<'a, str>>,
     /// The session id, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id_text: Option<Cow<'a, str>>,
@@ -84,6 +86,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: value.ended.as_ref().map(Cow::Borrowed),
             alive: value.alive.as_ref().map(Cow::Borrowed),
             client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
+            host: value.host.as_deref().map(Cow::Borrowed),
             session_id_text: None,
             title_text: None,
             project_path_text: None,
@@ -110,6 +113,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: self.ended.map(Cow::into_owned),
             alive: self.alive.map(Cow::into_owned),
             client_cost: self.client_cost.map(Cow::into_owned),
+            host: text(self.host),
         }
     }
 }
