@@ -25,6 +25,7 @@ pub mod spool_watch;
 pub mod status;
 pub mod uninstall;
 pub mod up;
+pub mod usage;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -96,6 +97,8 @@ pub enum Command {
     Conversations(conversations::ConversationsArgs),
     /// Delete what is kept no longer, as `[retention]` of the configuration says; a server does so every hour.
     Prune(prune::PruneArgs),
+    /// Add up what was used and what it cost, by day, week, month, project, model, session or host.
+    Usage(usage::UsageArgs),
     /// Search conversations: prompts, answers, tool inputs and outputs.
     Search(search::SearchArgs),
     /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
@@ -137,6 +140,10 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
         Command::Conversations(args) => {
             let reader: Arc<dyn EventReader> = existing_store(context).await?;
             conversations::run(&args, &reader, context).await
+        }
+        Command::Usage(args) => {
+            let store = existing_store(context).await?;
+            usage::run(&args, &(store.clone() as _), &(store as _), context).await
         }
         Command::Prune(args) => {
             let policy = retention(context)?;

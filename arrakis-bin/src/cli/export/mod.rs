@@ -29,6 +29,7 @@ use super::output::{self, text};
 use super::queue::progress::Progress;
 use crate::shutdown;
 use select::Selected;
+pub(super) use table::guarded;
 use sink::{NewFile, Sink};
 
 /// The arguments of `arrakis export`.
