@@ -13,7 +13,9 @@ use arrakis_bin::cli::output::zone::Zone;
 use arrakis_bin::cli::{Cli, Command, conversations, events, keys, logs};
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::record::key::ApiKey;
-use arrakis_core::record::store::{EventReader, EventStore, KeyStore, MemoryStore, Verdict};
+use arrakis_core::record::store::{
+    EventReader, EventStore, KeyStore, MemoryStore, Rollups, Verdict,
+};
 use arrakis_core::testkit::event_store::{Arrivals, hook};
 use clap::Parser;
 use rand::SeedableRng;
@@ -77,13 +79,16 @@ impl Desk {
         let context = &mut self.bench.context;
         context.json = cli.json;
         let reader: Arc<dyn EventReader> = self.store.clone();
+        let rollups: Arc<dyn Rollups> = self.store.clone();
         let store: Arc<dyn KeyStore> = self.store.clone();
         match &cli.command {
             Command::Events(args) => {
                 let store: Arc<dyn EventStore> = self.store.clone();
                 events::run(args, &store, context).await?
             }
-            Command::Conversations(args) => conversations::run(args, &reader, context).await?,
+            Command::Conversations(args) => {
+                conversations::run(args, &reader, &rollups, context).await?
+            }
             Command::Keys(args) => {
                 let mut rng = rand::rngs::StdRng::seed_from_u64(7);
                 keys::run(args, &store, &mut rng, context).await?

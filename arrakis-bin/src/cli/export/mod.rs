@@ -29,8 +29,8 @@ use super::output::{self, text};
 use super::queue::progress::Progress;
 use crate::shutdown;
 use select::Selected;
-pub(super) use table::guarded;
 use sink::{NewFile, Sink};
+pub(super) use table::guarded;
 
 /// The arguments of `arrakis export`.
 #[derive(Debug, Clone, Args)]

@@ -167,7 +167,10 @@ mod tests {
     fn weeks_begin_on_monday_and_days_at_midnight_of_the_zone() {
         // A Sunday in UTC, and Monday in Berlin.
         let late = at("2026-10-25T23:30:00Z");
-        assert_eq!((Zone::UTC.week(late).as_str(), &berlin().week(late)[..]), ("2026-10-19", "2026-10-26"));
+        assert_eq!(
+            (Zone::UTC.week(late).as_str(), &berlin().week(late)[..]),
+            ("2026-10-19", "2026-10-26")
+        );
         assert_eq!(berlin().month(at("2026-10-31T23:30:00Z")), "2026-11");
         assert_eq!(berlin().midnight(late), at("2026-10-25T23:00:00Z"));
         assert_eq!(berlin().midnight(at("2026-10-25T12:00:00Z")), at("2026-10-24T22:00:00Z"));

@@ -121,7 +121,8 @@ pub async fn run(
     }
     let is_narrow = args.project.is_some() || args.session.is_some();
     let by_conversation = is_narrow || matches!(args.by, By::Project | By::Session | By::Host);
-    let by = UsageGroups { bucket: args.by.is_time(), conversation: by_conversation, subagent: true };
+    let by =
+        UsageGroups { bucket: args.by.is_time(), conversation: by_conversation, subagent: true };
     let end = until.unwrap_or(Timestamp::from_micros(i64::MAX));
     let sums = read(rollups, &args.workspace, (since.unwrap_or(Timestamp::EPOCH), end), by).await?;
     let known = match by_conversation {
@@ -221,7 +222,9 @@ async fn conversations(
     let mut page = Page::first(PAGE);
     loop {
         let part = reader.conversations(ConversationFilter::new(workspace), page).await?;
-        known.extend(part.conversations.into_iter().map(|one| one.conversation).map(|one| (one.id, one)));
+        known.extend(
+            part.conversations.into_iter().map(|one| one.conversation).map(|one| (one.id, one)),
+        );
         let Some(next) = part.next else { return Ok(known) };
         page.after = Some(next);
     }

@@ -232,6 +232,13 @@ impl Conversation {
         self.host = self.host.take().max(other.host);
     }
 
+    /// How long it lasted, to its latest event, in milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        let lasted = self.last_event_at.since(self.started_at);
+        u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// When it ended: the latest end, unless a later start or prompt exists.
     #[must_use]
     pub fn ended_at(&self) -> Option<Timestamp> {
