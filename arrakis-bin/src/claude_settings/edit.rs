@@ -195,7 +195,8 @@ pub fn registrations(text: &str) -> Result<Vec<String>, EditError> {
 pub fn missing_events(text: &str) -> Result<Vec<&'static str>, EditError> {
     let document = Document::parse(text)?;
     let is_whole = |event: &Event| event.our_handlers().iter().any(|(group, _)| matches_all(group));
-    let whole = document.hooks().iter().flat_map(events).filter(is_whole);
+    let hooks = document.hooks();
+    let whole = hooks.iter().flat_map(events).filter(is_whole);
     let whole: Vec<String> = whole.map(|event| event.name).collect();
     Ok(registered_events().filter(|name| !whole.iter().any(|known| known == name)).collect())
 }

@@ -129,11 +129,11 @@ async fn events_are_listed_newest_first() {
         desk.run("events list").await,
         format!(
             "\
-RECEIVED (UTC)       STATUS     EVENT         REQUEST ID  SESSION  NOTE
-2026-11-24 12:00:04  INVALID    unknown       r-3                  the payload is not JSON: expected value at line 1 column 1
-2026-11-24 12:00:03  DUPLICATE  Stop          r-2         s-1      repeats {first}
-2026-11-24 12:00:02  SUCCESS    Stop          r-2         s-1
-2026-11-24 12:00:01  SUCCESS    SessionStart  r-1         s-1
+RECEIVED (UTC)\tSTATUS\tEVENT\tREQUEST ID\tSESSION\tNOTE
+2026-11-24 12:00:04\tINVALID\tunknown\tr-3\t\tthe payload is not JSON: expected value at line 1 column 1
+2026-11-24 12:00:03\tDUPLICATE\tStop\tr-2\ts-1\trepeats {first}
+2026-11-24 12:00:02\tSUCCESS\tStop\tr-2\ts-1\t
+2026-11-24 12:00:01\tSUCCESS\tSessionStart\tr-1\ts-1\t
 "
         )
     );
@@ -214,7 +214,7 @@ async fn events_that_failed_are_given_up_where_a_person_says_so() {
     let step = show["transitions"].as_array().unwrap().last().unwrap();
     assert_eq!((&step["to"], &step["reason"]), (&json!("FAILED"), &json!("discarded by hand")));
     assert!(show["discardedAt"].is_string());
-    assert!(desk.run("events list --status failed").await.contains("  discarded; "));
+    assert!(desk.run("events list --status failed").await.contains("\tdiscarded; "));
     // What was given up stays so.
     assert_eq!(desk.run("events discard --all --yes").await, "0 events discarded.\n");
     assert_eq!(desk.run("events retry failed").await, "0 events due now.\n");
@@ -464,11 +464,11 @@ async fn times_are_in_the_readers_zone_also_where_its_clocks_change() {
     desk.receive("r-1", hook("s", "SessionStart", r#","source":"startup""#)).await;
     desk.receive("r-2", hook("s", "SessionEnd", r#","reason":"other""#)).await;
     let list = desk.run("events list").await;
-    let times: Vec<_> = list.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    let times: Vec<_> = list.lines().map(|line| line.split('\t').next().unwrap()).collect();
     assert_eq!(times, ["RECEIVED (CET/CEST)", "2026-10-25 02:00:00", "2026-10-25 02:59:59"]);
     let event = desk.run("events show r-1").await;
     assert!(event.contains("  received      2026-10-25 02:59:59 CEST\n"), "{event}");
-    assert!(desk.run("conversations list").await.starts_with("STARTED (CEST)       SESSION"));
+    assert!(desk.run("conversations list").await.starts_with("STARTED (CEST)\tSESSION"));
     let shown = desk.run("conversations show s").await;
     assert!(shown.contains("  started  2026-10-25 02:59:59 CEST\n"), "{shown}");
     assert!(shown.contains("  ended    2026-10-25 02:00:00 CET, after 1.0 s (other)\n"), "{shown}");
@@ -514,7 +514,9 @@ async fn nothing_that_is_shown_can_command_the_terminal() {
         for line in [line.clone(), format!("{line} --json")] {
             let shown = desk.run(&line).await + &desk.remarks();
             for row in shown.lines() {
-                assert_eq!(safe(row), row, "{line}");
+                // A tab stands between two cells.
+                let row = row.replace('\t', " ");
+                assert_eq!(safe(&row), row, "{line}");
             }
             assert!(!shown.contains('\r') && !shown.is_empty(), "{line}");
         }
@@ -537,8 +539,8 @@ async fn a_new_key_is_shown_once_and_alone() {
         list,
         format!(
             "\
-ID        SCOPE   STATE   CREATED (UTC)        LAST USED  WORKSPACE  NAME
-{id}  ingest  active  2026-11-24 12:00:00  never      main       laptop
+ID\tSCOPE\tSTATE\tCREATED (UTC)\tLAST USED\tWORKSPACE\tNAME
+{id}\tingest\tactive\t2026-11-24 12:00:00\tnever\tmain\tlaptop
 "
         )
     );

@@ -111,9 +111,9 @@ async fn usage_by_day_is_a_table_with_a_total() {
     assert_eq!(
         desk.run("usage").await,
         "DAY\tTITLE\tMODELS\tINPUT\tOUTPUT\tCACHE CREATE\tCACHE READ\tTOTAL\tCOST\tOWN\tBY CLIENT\n\
-         2026-11-22\t\thaiku-4-5, opus-5-5, sonnet-5-5\t7500\t750\t80\t120\t8450\t$0.0313\t$0.0192\t\n\
+         2026-11-22\t\thaiku-4-5, opus-5-5, sonnet-5-5\t7500\t750\t80\t120\t8450\t$0.0310\t$0.0190\t\n\
          2026-12-01\t\topus-99\t7\t8\t20\t30\t65\t>$0.00\t>$0.00\t\n\
-         Total\t\t\t7507\t758\t100\t150\t8515\t>$0.0313\t>$0.0192\t\n"
+         Total\t\t\t7507\t758\t100\t150\t8515\t>$0.0310\t>$0.0190\t\n"
     );
     assert!(desk.bench.err.take().contains("no price is known of claude-opus-99"));
     desk.bench.context.terminal = Terminal { colour: false, width: Some(120) };
