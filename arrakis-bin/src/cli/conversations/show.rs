@@ -217,6 +217,7 @@ impl Reader<'_> {
         let (speaker, style) = match message.role {
             Role::User if message.agent_id.is_none() => ("you", output::GOOD.bold()),
             Role::User => ("task", output::GOOD.bold()),
+            Role::Assistant if message.is_advice() => ("advisor", output::NAME.bold()),
             Role::Assistant => ("claude", output::NAME.bold()),
             Role::System => ("system", output::WARN),
         };

@@ -309,6 +309,12 @@ impl Message {
         Self { id: self.key().id(self.conversation_id), ..self }
     }
 
+    /// Whether a model says it that advises the one that writes.
+    #[must_use]
+    pub fn is_advice(&self) -> bool {
+        self.api_id.as_ref().is_some_and(|id| id.contains("#advisor_message"))
+    }
+
     /// What makes it this message. Merging does not change it: what has the same id has the same key.
     #[must_use]
     pub fn key(&self) -> MessageKey {
