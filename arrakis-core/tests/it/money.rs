@@ -84,6 +84,16 @@ fn a_long_prompt_has_the_price_of_its_day() {
 }
 
 #[test]
+fn what_an_old_client_says_that_a_message_cost_stands_beside_ours() {
+    let line = json!({"type": "assistant", "uuid": "u", "timestamp": "2025-05-01T10:00:00Z", "costUSD": 0.25,
+        "message": {"id": "m", "model": "claude-3-7-sonnet-20250219",
+            "content": [{"type": "text", "text": "yew"}], "usage": {"input_tokens": 1000}}});
+    let found = read(&Session::new("s", Vec::new(), line.to_string().into_bytes()));
+    assert_eq!(found.usage.client_cost, Usd::from_dollars(0.25));
+    assert_eq!(found.usage.cost, Usd::from_dollars(0.003).unwrap());
+}
+
+#[test]
 fn searches_of_the_web_cost() {
     let found = case("server-tools-unread");
     assert_eq!(found.usage.total.web_searches, 3);

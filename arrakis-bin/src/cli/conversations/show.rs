@@ -151,10 +151,9 @@ fn write_header(
     } else {
         costs.push(format!("{} by the prices of {}", usage.cost, price::table().date()));
     }
-    if let Some(client) = &conversation.client_cost
-        && client.total != usage.cost
-    {
-        costs.push(format!("{} by the client", client.total));
+    let client = conversation.client_cost.as_ref().map(|client| client.total);
+    if let Some(client) = client.or(usage.client_cost).filter(|client| *client != usage.cost) {
+        costs.push(format!("{client} by the client"));
     }
     line("cost", &costs.join("; "))
 }

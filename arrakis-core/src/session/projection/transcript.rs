@@ -227,6 +227,7 @@ impl Reader<'_> {
             Message {
                 model,
                 usage: message.usage(),
+                client_cost: line.message_cost(),
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
                 ..empty

@@ -16,7 +16,7 @@ use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
     ToolResult, ToolStatus, ToolUse,
 };
-use crate::session::usage::{ClientCost, Usage};
+use crate::session::usage::{ClientCost, Usage, Usd};
 
 /// `conversations.metadata`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +134,8 @@ pub struct MessageMetadata<'a> {
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sent_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_cost: Option<Usd>,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -174,6 +176,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
+            client_cost: value.client_cost,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -204,6 +207,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
+            client_cost: self.client_cost,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }

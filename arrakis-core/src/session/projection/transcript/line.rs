@@ -81,6 +81,9 @@ pub(super) struct Line<'a> {
     pub(super) api_block_index: Field<'a>,
     #[serde(borrow, default)]
     pub(super) message: Field<'a>,
+    /// What the message cost; of old clients.
+    #[serde(borrow, default, rename = "costUSD")]
+    message_cost: Field<'a>,
     #[serde(borrow, default)]
     pub(super) content: Field<'a>,
     #[serde(borrow, default)]
@@ -189,6 +192,11 @@ impl<'a> Line<'a> {
         let told = self.content.text()?;
         let told = told.strip_prefix("UserPromptSubmit operation blocked by hook:")?;
         Some(told.split_once("\n\nOriginal prompt: ")?.1.to_owned())
+    }
+
+    /// What the client says that the message cost.
+    pub(super) fn message_cost(&self) -> Option<Usd> {
+        dollars(self.message_cost)
     }
 
     /// When the person sent it.
