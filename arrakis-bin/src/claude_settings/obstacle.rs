@@ -95,7 +95,7 @@ pub fn obstacles(files: &SettingsFiles, home: &Path) -> Vec<Obstacle> {
             found.push(Obstacle::Missing(path.clone(), missing));
         }
         let commands = edit::registrations(text).unwrap_or_default().into_iter().map(PathBuf::from);
-        found.extend(commands.filter(is_gone).map(Obstacle::Gone));
+        found.extend(commands.filter(|command| is_gone(command)).map(Obstacle::Gone));
     }
     // The first file that says something of it wins.
     let other = texts.iter().find_map(|(path, text)| Some((path, edit::home(text)?)));
@@ -109,7 +109,7 @@ pub fn obstacles(files: &SettingsFiles, home: &Path) -> Vec<Obstacle> {
 }
 
 /// Whether a registered command is the path of nothing. What only a shell can read is not judged.
-fn is_gone(command: &PathBuf) -> bool {
+fn is_gone(command: &Path) -> bool {
     let is_plain = !command.to_string_lossy().contains([' ', '"', '\'', '$']);
     command.is_absolute() && is_plain && !command.exists()
 }
