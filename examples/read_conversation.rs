@@ -80,7 +80,7 @@ async fn show(reader: &dyn EventReader) -> Result<(), Box<dyn Error>> {
             println!("{:>9}  {} {} in {ms} ms", "", tool.tool_name, tool.status().as_str());
         }
         let usage = &found.usage;
-        let (tokens, date) = (usage.total.output_tokens, &price::table().date);
+        let (tokens, date) = (usage.total.output_tokens, price::table().date());
         println!("{tokens} tokens of output; {} by the prices of {date}", usage.cost);
     }
     Ok(())

@@ -272,6 +272,7 @@ fn bounded(conversation: Conversation) -> Conversation {
         transcript_path: None,
         ended: None,
         client_cost: None,
+        host: None,
         ..conversation
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! The text is edited as a concrete syntax tree, so comments, order and indentation stay.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrakis_core::session::hook::HOOK_EVENTS;
 use jsonc_parser::cst::{CstInputValue, CstNode, CstObject, CstObjectProp};
@@ -187,12 +187,34 @@ pub fn registrations(text: &str) -> Result<Vec<String>, EditError> {
     Ok(commands)
 }
 
-/// Whether the text switches off all hooks.
+/// The events that should be registered, and for whose every occurrence the text registers no hook of ours.
+///
+/// # Errors
+///
+/// The text is not a settings file.
+pub fn missing_events(text: &str) -> Result<Vec<&'static str>, EditError> {
+    let document = Document::parse(text)?;
+    let is_whole = |event: &Event| event.our_handlers().iter().any(|(group, _)| matches_all(group));
+    let hooks = document.hooks();
+    let whole = hooks.iter().flat_map(events).filter(is_whole);
+    let whole: Vec<String> = whole.map(|event| event.name).collect();
+    Ok(registered_events().filter(|name| !whole.iter().any(|known| known == name)).collect())
+}
+
+/// Whether the setting `name` is true.
 #[must_use]
-pub fn hooks_are_disabled(text: &str) -> bool {
+pub fn is_true(text: &str, name: &str) -> bool {
     let root = Document::parse(text).ok().and_then(|document| document.tree.object_value());
-    let value = root.and_then(|root| property(&root, "disableAllHooks")?.value());
+    let value = root.and_then(|root| property(&root, name)?.value());
     value.and_then(|value| value.as_boolean_lit()).is_some_and(|value| value.value())
+}
+
+/// The home of Arrakis that the text has the client give to hooks.
+#[must_use]
+pub fn home(text: &str) -> Option<PathBuf> {
+    let root = Document::parse(text).ok()?.tree.object_value()?;
+    let env = property(&root, "env")?.object_value()?;
+    string(&env, "ARRAKIS_HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 impl Edit {

@@ -6,8 +6,10 @@
 mod document;
 pub mod edit;
 mod file;
+mod obstacle;
 
 pub use document::EditError;
+pub use obstacle::{Obstacle, obstacles};
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,6 +24,12 @@ use file::{ReplaceError, Snapshot};
 
 /// How often an edit is made anew because somebody else wrote the file meanwhile.
 const MAX_TRIES: u32 = 3;
+
+/// Where the client looks for the settings of an organisation, on Linux and on macOS.
+const MANAGED: [&str; 2] = [
+    "/etc/claude-code/managed-settings.json",
+    "/Library/Application Support/ClaudeCode/managed-settings.json",
+];
 
 /// Which of the client's settings files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +49,7 @@ pub struct SettingsFiles {
     user: PathBuf,
     project: PathBuf,
     local: PathBuf,
+    managed: Vec<PathBuf>,
 }
 
 impl SettingsFiles {
@@ -57,7 +66,20 @@ impl SettingsFiles {
             user: user.join("settings.json"),
             local: project.join("settings.local.json"),
             project: project.join("settings.json"),
+            managed: MANAGED.map(PathBuf::from).to_vec(),
         }
+    }
+
+    /// The same files, with another one of the organisation.
+    #[must_use]
+    pub fn with_managed(self, managed: PathBuf) -> Self {
+        Self { managed: vec![managed], ..self }
+    }
+
+    /// The files of the organisation, which outweigh all others.
+    #[must_use]
+    pub fn managed(&self) -> &[PathBuf] {
+        &self.managed
     }
 
     /// The file of a scope.
@@ -240,7 +262,7 @@ fn change(
         } else {
             None
         };
-        let disabled = own.exists() && edit::hooks_are_disabled(own.text());
+        let disabled = own.exists() && edit::is_true(own.text(), "disableAllHooks");
         let warnings = disabled
             .then(|| "\"disableAllHooks\" is true in this file: no hook runs".to_owned())
             .into_iter()

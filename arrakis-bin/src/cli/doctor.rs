@@ -1,5 +1,7 @@
 //! `arrakis doctor`: tests the chain from the hook to the stored event, and says what to fix.
 
+mod registration;
+
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -24,7 +26,6 @@ use super::install::Surroundings;
 use super::output::{self, text};
 use super::status::{SpoolStatus, health};
 use super::{Context, existing_store};
-use crate::claude_settings::registrations;
 use crate::compose::{ConfiguredEndpoints, Store};
 use crate::config::{Config, ConfigProblem, fallback_home, process_env};
 
@@ -106,7 +107,7 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
         checks.push(key(&config));
     }
     checks.push(hook(&surroundings.hook));
-    checks.push(registration(&surroundings));
+    checks.extend(registration::checks(&surroundings, &context.home));
     let server = health(&config).await;
     checks.push(match &server.problem {
         None => Check::ok("server", format!("{} answers", config.receivers.current)),
@@ -187,32 +188,6 @@ fn hook(path: &Path) -> Check {
     } else {
         let remedy = "install arrakis-hook in the same directory as arrakis";
         Check::broken("hook", format!("{} is missing", path.display()), remedy)
-    }
-}
-
-fn registration(surroundings: &Surroundings) -> Check {
-    let name = "registration";
-    let found = registrations(&surroundings.settings);
-    let wanted = surroundings.hook.to_string_lossy();
-    match &found[..] {
-        [] => Check::warning(
-            name,
-            "the hook is not registered in Claude Code's settings",
-            "run `arrakis install`",
-        ),
-        [(file, command)] if *command == wanted => {
-            Check::ok(name, format!("the hook is registered in {}", file.display()))
-        }
-        [(file, command)] => Check::warning(
-            name,
-            format!("{} registers another hook: {command}", file.display()),
-            "run `arrakis install` to register this one",
-        ),
-        many => Check::broken(
-            name,
-            format!("the hook is registered {} times, so events are captured twice", many.len()),
-            "keep one of them: `arrakis uninstall`, with --project in the project",
-        ),
     }
 }
 

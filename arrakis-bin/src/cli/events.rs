@@ -169,7 +169,7 @@ async fn list(
         request_id: args.request.clone(),
         text: args.search.clone(),
         discarded: (args.discarded || args.not_discarded).then_some(args.discarded),
-        ..args.filters.filter(context)?
+        ..args.filters.filter(reader, one, context).await?
     };
     let after = match &args.after {
         Some(id) => Some(find(one, id, reader).await?.summary.id),

@@ -23,19 +23,21 @@ pub mod redact;
 pub mod search;
 pub mod spool_watch;
 pub mod status;
+pub mod statusline;
 pub mod uninstall;
 pub mod up;
+pub mod usage;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::base::clock::Clock;
 use arrakis_core::record::retention::RetentionPolicy;
-use arrakis_core::record::store::{EventReader, EventStore, KeyStore, Retention};
+use arrakis_core::record::store::{EventStore, KeyStore, Retention};
 use arrakis_store_fs::Layout;
 use clap::{Parser, Subcommand};
 use rand::SeedableRng;
@@ -96,6 +98,10 @@ pub enum Command {
     Conversations(conversations::ConversationsArgs),
     /// Delete what is kept no longer, as `[retention]` of the configuration says; a server does so every hour.
     Prune(prune::PruneArgs),
+    /// Add up what was used and what it cost, by day, week, month, project, model, session or host.
+    Usage(usage::UsageArgs),
+    /// Print a line with the cost of the session and of today, for Claude Code's `statusLine` setting.
+    Statusline(statusline::StatuslineArgs),
     /// Search conversations: prompts, answers, tool inputs and outputs.
     Search(search::SearchArgs),
     /// Write conversations and their events to a file, to read, to calculate with or to import elsewhere.
@@ -135,8 +141,13 @@ pub async fn dispatch(command: Command, context: &mut Context) -> anyhow::Result
             events::run(&args, &store, context).await
         }
         Command::Conversations(args) => {
-            let reader: Arc<dyn EventReader> = existing_store(context).await?;
-            conversations::run(&args, &reader, context).await
+            let store = existing_store(context).await?;
+            conversations::run(&args, &(store.clone() as _), &(store as _), context).await
+        }
+        Command::Statusline(args) => Ok(statusline::run(&args, &mut io::stdin().lock(), context)),
+        Command::Usage(args) => {
+            let store = existing_store(context).await?;
+            usage::run(&args, &(store.clone() as _), &(store as _), context).await
         }
         Command::Prune(args) => {
             let policy = retention(context)?;
@@ -178,10 +189,15 @@ fn retention(context: &mut Context) -> anyhow::Result<RetentionPolicy> {
 /// The store that reading commands look into: that of `DATABASE_URL`, else the embedded one. They do
 /// not make one: an empty store would only hide that the home is the wrong one.
 async fn existing_store(context: &Context) -> anyhow::Result<Arc<dyn Store>> {
-    let layout = Layout::new(&context.home);
+    store_of(&context.home).await
+}
+
+/// The same for a home.
+async fn store_of(home: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    let layout = Layout::new(home);
     let url = env_text(&process_env, "DATABASE_URL");
     if url.is_none() && !layout.database().exists() {
-        bail!("there is no store in {} yet; run `arrakis up` first", context.home.display());
+        bail!("there is no store in {} yet; run `arrakis up` first", home.display());
     }
     open_without_migrating(url.as_deref(), &layout).await
 }

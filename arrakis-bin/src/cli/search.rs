@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::record::store::{
-    DEFAULT_WORKSPACE, EventStore, HitKind, SearchCursor, SearchFilter, SearchHit, SearchPage,
+    DEFAULT_WORKSPACE, EventReader, EventStore, HitKind, SearchCursor, SearchFilter, SearchHit,
+    SearchPage,
 };
 use arrakis_core::session::conversation::{Role, ToolStatus};
 use clap::Args;
 
 use super::Context;
+use super::conversations::find;
 use super::logs::Since;
 use super::output::zone::Zone;
 use super::output::{self, Terminal, text};
@@ -65,7 +67,7 @@ pub struct SearchArgs {
     #[arg(long, value_name = "OUTCOME", value_parser = outcome)]
     pub outcome: Option<ToolStatus>,
 
-    /// Only this session.
+    /// Only this session, by its id or how it begins.
     #[arg(long, value_name = "SESSION")]
     pub session: Option<String>,
 
@@ -105,7 +107,12 @@ pub async fn run(
     store: &Arc<dyn EventStore>,
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
-    let filter = filter(args, context)?;
+    let mut filter = filter(args, context)?;
+    if let Some(session) = &args.session {
+        let reader: &Arc<dyn EventReader> = &(Arc::clone(store) as _);
+        let session = find::session(reader, &args.workspace, session, &context.zone).await?;
+        filter.session_id = Some(session);
+    }
     if filter == SearchFilter::new(&args.workspace) {
         bail!("give words to search for, or a filter such as --tool");
     }

@@ -13,7 +13,9 @@ use arrakis_bin::cli::output::zone::Zone;
 use arrakis_bin::cli::{Cli, Command, conversations, events, keys, logs};
 use arrakis_core::base::clock::{Clock, ManualClock, Timestamp};
 use arrakis_core::record::key::ApiKey;
-use arrakis_core::record::store::{EventReader, EventStore, KeyStore, MemoryStore, Verdict};
+use arrakis_core::record::store::{
+    EventReader, EventStore, KeyStore, MemoryStore, Rollups, Verdict,
+};
 use arrakis_core::testkit::event_store::{Arrivals, hook};
 use clap::Parser;
 use rand::SeedableRng;
@@ -77,13 +79,16 @@ impl Desk {
         let context = &mut self.bench.context;
         context.json = cli.json;
         let reader: Arc<dyn EventReader> = self.store.clone();
+        let rollups: Arc<dyn Rollups> = self.store.clone();
         let store: Arc<dyn KeyStore> = self.store.clone();
         match &cli.command {
             Command::Events(args) => {
                 let store: Arc<dyn EventStore> = self.store.clone();
                 events::run(args, &store, context).await?
             }
-            Command::Conversations(args) => conversations::run(args, &reader, context).await?,
+            Command::Conversations(args) => {
+                conversations::run(args, &reader, &rollups, context).await?
+            }
             Command::Keys(args) => {
                 let mut rng = rand::rngs::StdRng::seed_from_u64(7);
                 keys::run(args, &store, &mut rng, context).await?
@@ -124,11 +129,11 @@ async fn events_are_listed_newest_first() {
         desk.run("events list").await,
         format!(
             "\
-RECEIVED (UTC)       STATUS     EVENT         REQUEST ID  SESSION  NOTE
-2026-11-24 12:00:04  INVALID    unknown       r-3                  the payload is not JSON: expected value at line 1 column 1
-2026-11-24 12:00:03  DUPLICATE  Stop          r-2         s-1      repeats {first}
-2026-11-24 12:00:02  SUCCESS    Stop          r-2         s-1
-2026-11-24 12:00:01  SUCCESS    SessionStart  r-1         s-1
+RECEIVED (UTC)\tSTATUS\tEVENT\tREQUEST ID\tSESSION\tNOTE
+2026-11-24 12:00:04\tINVALID\tunknown\tr-3\t\tthe payload is not JSON: expected value at line 1 column 1
+2026-11-24 12:00:03\tDUPLICATE\tStop\tr-2\ts-1\trepeats {first}
+2026-11-24 12:00:02\tSUCCESS\tStop\tr-2\ts-1\t
+2026-11-24 12:00:01\tSUCCESS\tSessionStart\tr-1\ts-1\t
 "
         )
     );
@@ -209,7 +214,7 @@ async fn events_that_failed_are_given_up_where_a_person_says_so() {
     let step = show["transitions"].as_array().unwrap().last().unwrap();
     assert_eq!((&step["to"], &step["reason"]), (&json!("FAILED"), &json!("discarded by hand")));
     assert!(show["discardedAt"].is_string());
-    assert!(desk.run("events list --status failed").await.contains("  discarded; "));
+    assert!(desk.run("events list --status failed").await.contains("\tdiscarded; "));
     // What was given up stays so.
     assert_eq!(desk.run("events discard --all --yes").await, "0 events discarded.\n");
     assert_eq!(desk.run("events retry failed").await, "0 events due now.\n");
@@ -345,7 +350,7 @@ async fn a_conversation_tells_what_it_took_and_what_that_costs() {
         shown.contains("  used     1320 tokens in (300 from the cache), 42 tokens out\n"),
         "{shown}"
     );
-    let date = arrakis_core::session::price::table().date.as_str();
+    let date = arrakis_core::session::price::table().date();
     let both = format!("  cost     $0.0050 by the prices of {date}; $0.0100 by the client\n");
     assert!(shown.contains(&both), "{shown}");
     let whole = desk.json("conversations show s").await;
@@ -459,11 +464,11 @@ async fn times_are_in_the_readers_zone_also_where_its_clocks_change() {
     desk.receive("r-1", hook("s", "SessionStart", r#","source":"startup""#)).await;
     desk.receive("r-2", hook("s", "SessionEnd", r#","reason":"other""#)).await;
     let list = desk.run("events list").await;
-    let times: Vec<_> = list.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    let times: Vec<_> = list.lines().map(|line| line.split('\t').next().unwrap()).collect();
     assert_eq!(times, ["RECEIVED (CET/CEST)", "2026-10-25 02:00:00", "2026-10-25 02:59:59"]);
     let event = desk.run("events show r-1").await;
     assert!(event.contains("  received      2026-10-25 02:59:59 CEST\n"), "{event}");
-    assert!(desk.run("conversations list").await.starts_with("STARTED (CEST)       SESSION"));
+    assert!(desk.run("conversations list").await.starts_with("STARTED (CEST)\tSESSION"));
     let shown = desk.run("conversations show s").await;
     assert!(shown.contains("  started  2026-10-25 02:59:59 CEST\n"), "{shown}");
     assert!(shown.contains("  ended    2026-10-25 02:00:00 CET, after 1.0 s (other)\n"), "{shown}");
@@ -509,7 +514,9 @@ async fn nothing_that_is_shown_can_command_the_terminal() {
         for line in [line.clone(), format!("{line} --json")] {
             let shown = desk.run(&line).await + &desk.remarks();
             for row in shown.lines() {
-                assert_eq!(safe(row), row, "{line}");
+                // A tab stands between two cells.
+                let row = row.replace('\t', " ");
+                assert_eq!(safe(&row), row, "{line}");
             }
             assert!(!shown.contains('\r') && !shown.is_empty(), "{line}");
         }
@@ -532,8 +539,8 @@ async fn a_new_key_is_shown_once_and_alone() {
         list,
         format!(
             "\
-ID        SCOPE   STATE   CREATED (UTC)        LAST USED  WORKSPACE  NAME
-{id}  ingest  active  2026-11-24 12:00:00  never      main       laptop
+ID\tSCOPE\tSTATE\tCREATED (UTC)\tLAST USED\tWORKSPACE\tNAME
+{id}\tingest\tactive\t2026-11-24 12:00:00\tnever\tmain\tlaptop
 "
         )
     );

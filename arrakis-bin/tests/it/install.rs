@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Bench, bench};
 use arrakis_bin::claude_settings::edit;
-use arrakis_bin::claude_settings::{EditError, Scope, SettingsError, SettingsFiles};
+use arrakis_bin::claude_settings::{
+    EditError, Obstacle, Scope, SettingsError, SettingsFiles, obstacles,
+};
 use arrakis_bin::cli::install::{self, InstallArgs, Surroundings, hook_beside};
 use arrakis_bin::cli::uninstall::{self, UninstallArgs};
 use arrakis_core::session::hook::HOOK_EVENTS;
@@ -568,4 +570,52 @@ fn without_empty(mut settings: Value) -> Value {
         }
     }
     settings
+}
+
+/// What keeps the hook of a machine from working.
+fn found(machine: &Machine) -> Vec<Obstacle> {
+    let settings = machine.surroundings.settings.clone();
+    let settings = settings.with_managed(machine.dir.path().join("managed-settings.json"));
+    obstacles(&settings, &machine.surroundings.default_home)
+}
+
+#[test]
+fn a_registration_that_cannot_work_is_known() {
+    let mut machine = Machine::new();
+    machine.install(false).unwrap();
+    let installed = machine.read(Scope::User);
+    assert_eq!(found(&machine), []);
+
+    let disabled = r#"{"disableAllHooks": true}"#;
+    for scope in [Scope::Project, Scope::Local] {
+        machine.write(scope, disabled);
+        assert_eq!(found(&machine), [Obstacle::Disabled(machine.file(scope).to_owned())]);
+        machine.write(scope, "{}");
+    }
+    machine.write(Scope::User, &installed.replacen('{', r#"{"disableAllHooks": true, "#, 1));
+    assert_eq!(found(&machine), [Obstacle::Disabled(machine.file(Scope::User).to_owned())]);
+    machine.write(Scope::User, &installed);
+
+    let managed = machine.dir.path().join("managed-settings.json");
+    fs::write(&managed, disabled).unwrap();
+    assert_eq!(found(&machine), [Obstacle::Disabled(managed.clone())]);
+    fs::write(&managed, r#"{"allowManagedHooksOnly": true}"#).unwrap();
+    assert_eq!(found(&machine), [Obstacle::ManagedOnly(managed.clone())]);
+    fs::remove_file(&managed).unwrap();
+
+    let mut only_stop: Value = serde_json::from_str(&installed).unwrap();
+    only_stop["hooks"].as_object_mut().unwrap().retain(|name, _| name == "Stop");
+    machine.write(Scope::User, &only_stop.to_string());
+    let [Obstacle::Missing(_, missing)] = &found(&machine)[..] else { panic!("some are missing") };
+    assert_eq!(missing.len(), edit::registered_events().count() - 1);
+    assert!(missing.contains(&"UserPromptSubmit") && !missing.contains(&"Stop"));
+    machine.write(Scope::User, &installed);
+
+    machine.write(Scope::Local, r#"{"env": {"ARRAKIS_HOME": "/elsewhere"}}"#);
+    let other = (machine.file(Scope::Local).to_owned(), PathBuf::from("/elsewhere"));
+    assert_eq!(found(&machine), [Obstacle::OtherHome(other.0, other.1)]);
+    machine.write(Scope::Local, "{}");
+
+    fs::remove_file(machine.hook()).unwrap();
+    assert_eq!(found(&machine), [Obstacle::Gone(machine.hook().into())]);
 }

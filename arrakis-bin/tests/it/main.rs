@@ -25,3 +25,4 @@ mod search;
 mod spool;
 mod support;
 mod transcripts;
+mod usage;

@@ -83,10 +83,10 @@ async fn a_dry_run_tells_what_would_go_and_deletes_nothing() {
     let mut desk = Desk::new().await;
     let told = desk.run(DRY_RUN, Some(30 * DAY)).await.unwrap();
     let expected = "\
-WORKSPACE  WHAT           COUNT  OLDEST (UTC)         SIZE
-main       events         3      2026-11-24 12:00:00  ";
+WORKSPACE\tWHAT\tCOUNT\tOLDEST (UTC)\tSIZE
+main\tevents\t3\t2026-11-24 12:00:00\t";
     assert!(told.starts_with(expected), "{told}");
-    assert!(told.contains("main       conversations  1      2026-11-24 12:00:00"), "{told}");
+    assert!(told.contains("main\tconversations\t1\t2026-11-24 12:00:00"), "{told}");
     desk.bench.context.json = true;
     let json: Value =
         serde_json::from_str(&desk.run(DRY_RUN, Some(30 * DAY)).await.unwrap()).unwrap();

@@ -6,7 +6,7 @@ use crate::support::{Bench, bench, store_of};
 use arrakis_bin::cli::output::Terminal;
 use arrakis_bin::cli::output::text::{safe, width};
 use arrakis_bin::cli::{Cli, Command, conversations};
-use arrakis_core::record::store::{Archive, EventReader, MemoryStore};
+use arrakis_core::record::store::{Archive, EventReader, MemoryStore, Rollups};
 use arrakis_core::testkit::recorded::recorded;
 use arrakis_core::testkit::sessions::Session;
 use clap::Parser;
@@ -33,7 +33,8 @@ impl Reader {
         self.bench.context.json = cli.json;
         let Command::Conversations(args) = &cli.command else { panic!("{line}") };
         let reader: Arc<dyn EventReader> = self.store.clone();
-        conversations::run(args, &reader, &mut self.bench.context).await?;
+        let rollups: Arc<dyn Rollups> = self.store.clone();
+        conversations::run(args, &reader, &rollups, &mut self.bench.context).await?;
         assert_eq!(self.bench.err.take(), "");
         Ok(self.bench.out.take())
     }

@@ -164,6 +164,7 @@ impl Arrival {
             event_type: &self.event_type,
             session_id: self.session_id.as_deref(),
             at: self.metadata.captured_at().unwrap_or(self.received_at),
+            host: self.metadata.capture.as_ref().and_then(|capture| capture.source.host.as_deref()),
             body: &self.body,
         }
     }

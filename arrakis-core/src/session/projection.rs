@@ -97,6 +97,8 @@ pub struct Input<'a> {
     pub session_id: Option<&'a str>,
     /// When the event was captured; when it was received, where that is not known.
     pub at: Timestamp,
+    /// The host that captured the event, where it is known.
+    pub host: Option<&'a str>,
     /// The event itself.
     pub body: &'a [u8],
 }
@@ -108,6 +110,9 @@ pub struct Input<'a> {
 /// The event is invalid, or cannot be understood.
 pub fn project(input: Input<'_>) -> Result<(Changes, String), ProjectionError> {
     let (mut changes, summary) = read(input)?;
+    for conversation in changes.conversations.iter_mut().filter(|one| one.host.is_none()) {
+        conversation.host = input.host.map(str::to_owned);
+    }
     changes.limit();
     Ok((changes, summary))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub use chaos::Chaos;
 pub use usage::{
-    assert_usage_counted, the_cost_of_sums_is_the_sum_of_the_costs,
+    assert_usage_counted, the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time,
     usage_counts_each_message_of_the_api_once,
     usage_grows_with_its_message_and_stays_when_its_conversation_is_pruned,
 };
@@ -46,7 +46,7 @@ macro_rules! rollups_conformance {
             counts_are_grouped_as_asked_and_quantiles_are_those_of_the_rows,
             usage_counts_each_message_of_the_api_once,
             usage_grows_with_its_message_and_stays_when_its_conversation_is_pruned,
-            the_cost_of_sums_is_the_sum_of_the_costs,
+            the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time,
         );
     };
     (@cases $make:path: $($case:ident,)*) => {

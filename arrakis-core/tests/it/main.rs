@@ -8,6 +8,7 @@ mod events;
 mod herd;
 mod ingest;
 mod lines;
+mod money;
 mod outage;
 mod poison;
 mod projection;

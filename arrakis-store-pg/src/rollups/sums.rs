@@ -1,5 +1,6 @@
 //! Reading what was added up.
 
+use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::limits::SUMS_MAX;
 use arrakis_core::record::store::adapter::UsageChange;
 use arrakis_core::record::store::{EventSum, EventSums, RollupStep, UsageSum, UsageSums};
@@ -66,9 +67,21 @@ pub(crate) async fn events(
     rows.into_iter().map(sum).collect()
 }
 
-/// Sums of usage, grouped as asked, in no order: up to one more than there may be.
+/// Sums of usage, grouped as asked, in no order: up to one more of each time than there may be.
 pub(crate) async fn usage(
     conn: &mut AsyncPgConnection,
+    query: &UsageSums,
+) -> QueryResult<Vec<UsageSum>> {
+    let mut sums = Vec::new();
+    for (period, part) in query.by_period() {
+        sums.extend(usage_of(conn, period, &part).await?);
+    }
+    Ok(sums)
+}
+
+async fn usage_of(
+    conn: &mut AsyncPgConnection,
+    period: Timestamp,
     query: &UsageSums,
 ) -> QueryResult<Vec<UsageSum>> {
     const SQL: &str = "SELECT CASE WHEN ? THEN at END, CASE WHEN ? THEN conversation_id END, \
@@ -107,6 +120,7 @@ pub(crate) async fn usage(
             is_subagent,
             model,
             prompt_size: PromptSize::from_number(u8::try_from(prompt_size).unwrap_or(u8::MAX)),
+            period,
             messages: u64::try_from(messages).unwrap_or(0),
             usage: UsageChange { messages, tokens }.usage(),
         }

@@ -1,5 +1,6 @@
 //! Reading what was added up.
 
+use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::limits::SUMS_MAX;
 use arrakis_core::record::store::adapter::UsageChange;
 use arrakis_core::record::store::{EventSum, EventSums, UsageSum, UsageSums};
@@ -98,8 +99,20 @@ struct UsageRow {
     searches: i64,
 }
 
-/// Sums of usage, grouped as asked, in no order: up to one more than there may be.
+/// Sums of usage, grouped as asked, in no order: up to one more of each time than there may be.
 pub(crate) fn usage(conn: &mut SqliteConnection, query: &UsageSums) -> QueryResult<Vec<UsageSum>> {
+    let mut sums = Vec::new();
+    for (period, part) in query.by_period() {
+        sums.extend(usage_of(conn, period, &part)?);
+    }
+    Ok(sums)
+}
+
+fn usage_of(
+    conn: &mut SqliteConnection,
+    period: Timestamp,
+    query: &UsageSums,
+) -> QueryResult<Vec<UsageSum>> {
     let UsageSums { workspace, to, by, .. } = query;
     let rows: Vec<UsageRow> = diesel::sql_query(
         "SELECT CASE WHEN ? THEN at END AS bucket, \
@@ -130,6 +143,7 @@ pub(crate) fn usage(conn: &mut SqliteConnection, query: &UsageSums) -> QueryResu
             is_subagent: row.of_subagent,
             model: row.model,
             prompt_size: PromptSize::from_number(u8::try_from(row.prompt_size).unwrap_or(u8::MAX)),
+            period,
             messages: u64::try_from(messages).unwrap_or(0),
             usage: UsageChange { messages, tokens }.usage(),
         })

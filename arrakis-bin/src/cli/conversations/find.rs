@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::record::store::{ConversationFilter, EventReader, Page};
+use arrakis_core::session::conversation::Conversation;
 
 use crate::cli::output::text;
 use crate::cli::output::zone::Zone;
@@ -13,6 +14,30 @@ const PAGE: usize = 1000;
 
 /// How many of several candidates are named.
 const NAMED: usize = 10;
+
+/// Characters of a whole session id: a UUID.
+const WHOLE_ID: usize = 36;
+
+/// The session that a filter means: the one whose id begins with `text`, and `text` itself where no conversation's does, for
+/// events may be of a session without one.
+///
+/// # Errors
+///
+/// Several sessions' ids begin so; the error names them. Or the store cannot be read.
+pub(in crate::cli) async fn session(
+    reader: &Arc<dyn EventReader>,
+    workspace: &str,
+    text: &str,
+    zone: &Zone,
+) -> anyhow::Result<String> {
+    if text.len() >= WHOLE_ID {
+        return Ok(text.to_owned());
+    }
+    match candidates(reader, workspace, text).await? {
+        none if none.is_empty() => Ok(text.to_owned()),
+        found => chosen(&found, workspace, text, zone),
+    }
+}
 
 /// The session whose id begins with `prefix`.
 ///
@@ -25,6 +50,16 @@ pub(in crate::cli) async fn by_prefix(
     prefix: &str,
     zone: &Zone,
 ) -> anyhow::Result<String> {
+    let found = candidates(reader, workspace, prefix).await?;
+    chosen(&found, workspace, prefix, zone)
+}
+
+/// The conversations whose ids begin with `prefix`.
+async fn candidates(
+    reader: &Arc<dyn EventReader>,
+    workspace: &str,
+    prefix: &str,
+) -> anyhow::Result<Vec<Conversation>> {
     let mut found = Vec::new();
     let mut page = Page::first(PAGE);
     while !prefix.is_empty() {
@@ -35,10 +70,20 @@ pub(in crate::cli) async fn by_prefix(
         let Some(next) = part.next else { break };
         page.after = Some(next);
     }
+    Ok(found)
+}
+
+/// The session of the only candidate.
+fn chosen(
+    found: &[Conversation],
+    workspace: &str,
+    prefix: &str,
+    zone: &Zone,
+) -> anyhow::Result<String> {
     if let Some(exact) = found.iter().find(|one| one.session_id == prefix) {
         return Ok(exact.session_id.clone());
     }
-    match &found[..] {
+    match found {
         [] => bail!(
             "there is no conversation {prefix} in the workspace {workspace}; \
              `arrakis conversations list` shows those that are stored"

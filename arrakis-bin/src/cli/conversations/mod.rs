@@ -1,8 +1,10 @@
 //! `arrakis conversations`: lists conversations, or shows one to read.
 //!
 //! As JSON, a list is one array of objects with `id`, `sessionId`, `workspace`, `title`, `projectPath`,
-//! `model`, `gitBranch`, `version`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
-//! `endReason`, `messageCount`, `toolUseCount` and `countsCapped` (whether there may be more of either), the one with the latest event first. One conversation is
+//! `model`, `gitBranch`, `version`, `host`, `clientCost`, `transcriptPath`, `startedAt`, `lastEventAt`, `endedAt`,
+//! `endReason`, `durationMs` (to the last event), `messageCount`, `toolUseCount`, `countsCapped` (whether there may be more of
+//! either) and `used`: `total`, `own` and `models` as in `arrakis usage`, without what was copied from another; the one with the
+//! latest event first. One conversation is
 //! such an object with more fields, each list oldest first:
 //!
 //! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
@@ -28,37 +30,28 @@
 mod backfill;
 pub(super) mod find;
 pub(super) mod gaps;
+pub mod list;
 pub(super) mod show;
 pub(super) mod thread;
 pub(super) mod tool;
 mod view;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
 use arrakis_core::record::store::{
-    ConversationCursor, ConversationDetail, ConversationFilter, ConversationPage,
-    ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
+    ConversationDetail, ConversationFilter, DEFAULT_WORKSPACE, EventReader, Page, Rollups,
 };
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
-use super::logs::Since;
-use super::output::table::{Cell, Column, Table};
+use super::output::pager;
 use super::output::zone::Zone;
-use super::output::{self, pager};
 use crate::config::process_env;
-use view::{ConversationView, DetailView};
-
-/// Rows of a list unless told otherwise.
-const DEFAULT_LIMIT: u64 = 20;
-
-/// Most rows of one list.
-const MAX_LIMIT: u64 = 10_000;
+use view::DetailView;
 
 /// The arguments of `arrakis conversations`.
 #[derive(Debug, Clone, Args)]
@@ -72,41 +65,11 @@ pub struct ConversationsArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConversationsCommand {
     /// List conversations, latest first. With --json: one array of objects.
-    List(ListArgs),
+    List(list::ListArgs),
     /// Read one conversation: its messages and tool uses in time order. With --json: one object.
     Show(ShowArgs),
     /// Read the transcripts once more of conversations that lack something of them.
     Backfill(backfill::BackfillArgs),
-}
-
-/// The arguments of `arrakis conversations list`.
-#[derive(Debug, Clone, Args)]
-pub struct ListArgs {
-    /// At most this many.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT,
-          value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
-    pub limit: u64,
-
-    /// The workspace.
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_WORKSPACE)]
-    pub workspace: String,
-
-    /// Only conversations that were last in this directory or one below it.
-    #[arg(long, value_name = "DIR")]
-    pub project: Option<PathBuf>,
-
-    /// Only those whose last event was since then: a duration such as 3h or 2days, or a time such as 2026-11-24,
-    /// 2026-11-24T10:15 or 2026-11-24T10:15:00Z.
-    #[arg(long, value_name = "DURATION|TIME")]
-    pub since: Option<Since>,
-
-    /// Only those whose last event was before then.
-    #[arg(long, value_name = "DURATION|TIME")]
-    pub until: Option<Since>,
-
-    /// Continue a list where it says that there is more.
-    #[arg(long, value_name = "CURSOR")]
-    pub after: Option<ConversationCursor>,
 }
 
 /// The arguments of `arrakis conversations show`.
@@ -153,68 +116,15 @@ pub struct ShowArgs {
 pub async fn run(
     args: &ConversationsArgs,
     reader: &Arc<dyn EventReader>,
+    rollups: &Arc<dyn Rollups>,
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
     match &args.command {
-        ConversationsCommand::List(args) => list(args, reader, context).await?,
+        ConversationsCommand::List(args) => list::list(args, reader, rollups, context).await?,
         ConversationsCommand::Show(args) => show(args, reader, context).await?,
         ConversationsCommand::Backfill(args) => return backfill::run(args, reader, context).await,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn list(
-    args: &ListArgs,
-    reader: &Arc<dyn EventReader>,
-    context: &mut Context,
-) -> anyhow::Result<()> {
-    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let all = pages(args, reader, context, limit).await?;
-    if context.json {
-        let all = all.conversations.iter();
-        let all: Vec<ConversationView<'_>> = all.map(ConversationView::of).collect();
-        context.write_json(&all)?;
-    } else if all.conversations.is_empty() {
-        let is_narrow = args.project.is_some() || args.since.is_some() || args.until.is_some();
-        context.remark(match is_narrow || args.after.is_some() {
-            true => "No conversations match.",
-            false => "No conversations yet.",
-        })?;
-    } else {
-        table(&all.conversations, context).write(&mut context.out, context.terminal)?;
-        if let Some(next) = all.next {
-            context.remark(&format!("\nThere is more: add --after {next}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// As many pages as it takes to find `limit` conversations.
-async fn pages(
-    args: &ListArgs,
-    reader: &Arc<dyn EventReader>,
-    context: &Context,
-    limit: usize,
-) -> anyhow::Result<ConversationPage> {
-    let now = context.clock.now();
-    let project = args.project.as_ref().map(std::path::absolute).transpose()?;
-    let filter = ConversationFilter {
-        project: project.map(|path| path.to_string_lossy().into_owned()),
-        since: args.since.map(|since| since.before(now, &context.zone)),
-        until: args.until.map(|until| until.before(now, &context.zone)),
-        ..ConversationFilter::new(&args.workspace)
-    };
-    let mut page = Page { after: args.after, ..Page::first(limit) };
-    let mut all = ConversationPage::default();
-    loop {
-        page.limit = limit - all.conversations.len();
-        let part = reader.conversations(filter.clone(), page).await?;
-        all.conversations.extend(part.conversations);
-        (all.next, page.after) = (part.next, part.next);
-        if all.next.is_none() || all.conversations.len() >= limit {
-            return Ok(all);
-        }
-    }
 }
 
 /// What is shown whole.
@@ -277,38 +187,4 @@ async fn find(
         Some(found) => Ok(found),
         None => bail!("the conversation {session} is gone"),
     }
-}
-
-fn table(all: &[ConversationSummary], context: &Context) -> Table {
-    let zone = &context.zone;
-    let narrow = context.terminal.width.is_some_and(|columns| columns < 100);
-    let mut table = Table::new(vec![
-        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.started_at))),
-        Column::new("SESSION"),
-        Column::new("TITLE").shrinks_to(20),
-        Column::new("MESSAGES").right().optional(),
-        Column::new("TOOLS").right().optional(),
-        Column::new("STATE").optional(),
-        Column::new("PROJECT").shrinks_to(12).optional(),
-    ]);
-    for ConversationSummary { conversation, messages, tool_uses, counts_capped, .. } in all {
-        let more = if *counts_capped { "+" } else { "" };
-        let said = |said: &Option<arrakis_core::session::conversation::Stamped<String>>| {
-            said.as_ref().map_or_else(String::new, |said| said.value.clone())
-        };
-        let (state, style) = match conversation.ended_at() {
-            Some(_) => ("ended", output::DIM),
-            None => ("open", output::GOOD),
-        };
-        table.row(vec![
-            Cell::new(&zone.moment(conversation.started_at, narrow)),
-            Cell::new(&conversation.session_id),
-            Cell::new(&said(&conversation.title)).style(output::BOLD),
-            Cell::new(&format!("{messages}{more}")),
-            Cell::new(&format!("{tool_uses}{more}")),
-            Cell::new(state).style(style),
-            Cell::new(&said(&conversation.project_path)).style(output::DIM),
-        ]);
-    }
-    table
 }

@@ -149,12 +149,11 @@ fn write_header(
     if usage.has_unknown_price {
         costs.push(format!("more than {}: not every model's price is known", usage.cost));
     } else {
-        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date));
+        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date()));
     }
-    if let Some(client) = &conversation.client_cost
-        && client.total != usage.cost
-    {
-        costs.push(format!("{} by the client", client.total));
+    let client = conversation.client_cost.as_ref().map(|client| client.total);
+    if let Some(client) = client.or(usage.client_cost).filter(|client| *client != usage.cost) {
+        costs.push(format!("{client} by the client"));
     }
     line("cost", &costs.join("; "))
 }
@@ -217,6 +216,7 @@ impl Reader<'_> {
         let (speaker, style) = match message.role {
             Role::User if message.agent_id.is_none() => ("you", output::GOOD.bold()),
             Role::User => ("task", output::GOOD.bold()),
+            Role::Assistant if message.is_advice() => ("advisor", output::NAME.bold()),
             Role::Assistant => ("claude", output::NAME.bold()),
             Role::System => ("system", output::WARN),
         };

@@ -11,6 +11,8 @@ use arrakis_core::session::usage::{ClientCost, Usage};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cli::usage::sums::Sum;
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ConversationView<'a> {
@@ -22,23 +24,29 @@ pub(super) struct ConversationView<'a> {
     model: Option<&'a str>,
     git_branch: Option<&'a str>,
     version: Option<&'a str>,
+    host: Option<&'a str>,
     client_cost: Option<&'a ClientCost>,
     transcript_path: Option<&'a str>,
     started_at: Timestamp,
     last_event_at: Timestamp,
     ended_at: Option<Timestamp>,
     end_reason: Option<&'a str>,
+    duration_ms: u64,
     message_count: u64,
     tool_use_count: u64,
     /// Whether there may be more of either than was counted.
     counts_capped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<&'a Sum>,
 }
 
 impl<'a> ConversationView<'a> {
-    pub(super) fn of(summary: &'a ConversationSummary) -> Self {
+    /// A conversation of a list, and what it took.
+    pub(super) fn used(summary: &'a ConversationSummary, used: Option<&'a Sum>) -> Self {
         let counts = (summary.messages, summary.tool_uses);
         Self {
             counts_capped: summary.counts_capped,
+            used,
             ..Self::with_counts(&summary.conversation, counts.0, counts.1)
         }
     }
@@ -54,15 +62,18 @@ impl<'a> ConversationView<'a> {
             model: value(&of.model),
             git_branch: value(&of.git_branch),
             version: value(&of.version),
+            host: of.host.as_deref(),
             client_cost: of.client_cost.as_ref(),
             transcript_path: value(&of.transcript_path),
             started_at: of.started_at,
             last_event_at: of.last_event_at,
             ended_at,
             end_reason: ended_at.and_then(|_| value(&of.ended)),
+            duration_ms: of.duration_ms(),
             message_count,
             tool_use_count,
             counts_capped: false,
+            used: None,
         }
     }
 }

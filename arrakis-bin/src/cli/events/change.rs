@@ -79,7 +79,8 @@ pub(super) async fn retry(
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
     use EventStatus::{Error, Failed, Invalid};
-    let chosen = Chosen::of(&args.selection, &[Failed, Error], &[Failed, Error, Invalid], context)?;
+    let possible = [Failed, Error, Invalid];
+    let chosen = Chosen::of(&args.selection, &[Failed, Error], &possible, store, context).await?;
     let actor = actor();
     let progress = Progress::new("Retrying");
     let mut totals = Totals::default();
@@ -109,7 +110,7 @@ pub(super) async fn discard(
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
     let failed = [EventStatus::Failed];
-    let chosen = Chosen::of(&args.selection, &failed, &failed, context)?;
+    let chosen = Chosen::of(&args.selection, &failed, &failed, store, context).await?;
     if !args.yes {
         let mut count = 0;
         chosen
@@ -170,10 +171,11 @@ impl<'a> Chosen<'a> {
     /// # Errors
     ///
     /// Nothing is said, or a state is named that is not possible.
-    fn of(
+    async fn of(
         selection: &'a Selection,
         default: &[EventStatus],
         possible: &[EventStatus],
+        store: &Arc<dyn EventStore>,
         context: &Context,
     ) -> anyhow::Result<Self> {
         let Selection { ids, all, statuses, filters, workspace } = selection;
@@ -190,10 +192,11 @@ impl<'a> Chosen<'a> {
             (true, true) => default,
             (true, false) => possible,
         };
+        let one = workspace.as_deref().unwrap_or(DEFAULT_WORKSPACE);
         let filter = EventFilter {
             workspace: workspace.clone(),
             discarded: Some(false),
-            ..filters.filter(context)?
+            ..filters.filter(&(Arc::clone(store) as _), one, context).await?
         };
         Ok(Self { selection, statuses: meant.iter().copied().collect(), filter })
     }

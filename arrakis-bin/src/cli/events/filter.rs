@@ -1,12 +1,14 @@
 //! What lists of events, and commands that change events, can be filtered by.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrakis_core::base::envelope::Form;
-use arrakis_core::record::store::EventFilter;
+use arrakis_core::record::store::{EventFilter, EventReader};
 use clap::Args;
 
 use super::super::Context;
+use super::super::conversations::find;
 use super::super::logs::Since;
 
 /// Filters of events, beside those by state and workspace.
@@ -16,7 +18,7 @@ pub struct Filters {
     #[arg(long = "type", value_name = "TYPE")]
     pub event_type: Option<String>,
 
-    /// Only events of this session.
+    /// Only events of this session, by its id or how it begins.
     #[arg(long, value_name = "SESSION")]
     pub session: Option<String>,
 
@@ -61,13 +63,22 @@ impl Filters {
     ///
     /// # Errors
     ///
-    /// The project directory cannot be made absolute.
-    pub(super) fn filter(&self, context: &Context) -> anyhow::Result<EventFilter> {
+    /// The project directory cannot be made absolute, or it is not clear which session is meant.
+    pub(super) async fn filter(
+        &self,
+        reader: &Arc<dyn EventReader>,
+        workspace: &str,
+        context: &Context,
+    ) -> anyhow::Result<EventFilter> {
+        let session_id = match &self.session {
+            Some(session) => Some(find::session(reader, workspace, session, &context.zone).await?),
+            None => None,
+        };
         let now = context.clock.now();
         let project = self.project.as_ref().map(std::path::absolute).transpose()?;
         Ok(EventFilter {
             event_type: self.event_type.clone(),
-            session_id: self.session.clone(),
+            session_id,
             since: self.since.map(|since| since.before(now, &context.zone)),
             until: self.until.map(|until| until.before(now, &context.zone)),
             host: self.host.clone(),

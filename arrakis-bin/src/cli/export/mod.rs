@@ -30,6 +30,7 @@ use super::queue::progress::Progress;
 use crate::shutdown;
 use select::Selected;
 use sink::{NewFile, Sink};
+pub(super) use table::guarded;
 
 /// The arguments of `arrakis export`.
 #[derive(Debug, Clone, Args)]

@@ -265,7 +265,7 @@ impl Rows<'_, '_> {
 }
 
 /// A cell that no spreadsheet takes for a formula.
-fn guarded(cell: &str) -> Cow<'_, str> {
+pub(in crate::cli) fn guarded(cell: &str) -> Cow<'_, str> {
     // Also where there is an apostrophe already, so that taking one off always gives the text back.
     let text = cell.trim_start_matches('\'');
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) {

@@ -32,7 +32,7 @@ pub const MATCH: Style = AnsiColor::Yellow.on_default().bold();
 /// What is shown of a payload to people, in bytes; JSON output has all of it.
 pub const SHOWN_PAYLOAD_BYTES: usize = 64 * 1024;
 
-/// Columns of running text where there is no terminal to ask.
+/// Columns of a terminal that does not say how many it has.
 const DEFAULT_COLUMNS: usize = 100;
 
 /// Most columns of running text: longer lines are hard to read.
@@ -65,7 +65,8 @@ impl Terminal {
             colour: set("NO_COLOR").is_none() && !dumb,
             width: terminal_size::terminal_size_of(&stdout)
                 .map(|(terminal_size::Width(columns), _)| usize::from(columns))
-                .filter(|columns| *columns > 0),
+                .filter(|columns| *columns > 0)
+                .or(Some(DEFAULT_COLUMNS)),
         }
     }
 
@@ -79,10 +80,10 @@ impl Terminal {
         }
     }
 
-    /// Columns for running text.
+    /// Columns for running text: no limit where it goes to a file or a pipe.
     #[must_use]
     pub fn text_columns(self) -> usize {
-        self.width.unwrap_or(DEFAULT_COLUMNS).min(MAX_TEXT_COLUMNS)
+        self.width.map_or(usize::MAX, |columns| columns.min(MAX_TEXT_COLUMNS))
     }
 }
 
@@ -226,6 +227,20 @@ pub fn size(bytes: usize) -> String {
     }
 }
 
+/// `1,234,567`.
+#[must_use]
+pub fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// `1 event`, `2 events`.
 #[must_use]
 pub fn count(n: usize, what: &str) -> String {
@@ -270,6 +285,12 @@ mod tests {
     fn durations_have_two_units_at_most() {
         let shown = [0, 999, 1250, 61_000, 3_660_000].map(duration);
         assert_eq!(shown, ["0 ms", "999 ms", "1.2 s", "1 min 1 s", "1 h 1 min"]);
+    }
+
+    #[test]
+    fn numbers_are_in_groups_of_three() {
+        let shown = [0, 999, 1000, 123_456, 1_234_567].map(number);
+        assert_eq!(shown, ["0", "999", "1,000", "123,456", "1,234,567"]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Columns are as wide as their widest cell. Where that is more than the terminal has, columns that
 //! allow it give way, the rightmost first: whole columns are left out until the rest fits when cut as
-//! far as it may be, and then no cell is cut further than it must. Written to a file or a pipe,
-//! nothing is cut.
+//! far as it may be, and then no cell is cut further than it must. Written to a file or a pipe, nothing is cut or left out,
+//! and a tab stands between two cells.
 
 use std::io;
 
@@ -100,6 +100,9 @@ impl Table {
     ///
     /// `out` does not take it.
     pub fn write(&self, out: &mut dyn io::Write, terminal: Terminal) -> io::Result<()> {
+        if terminal.width.is_none() {
+            return self.write_tabbed(out);
+        }
         let widths = self.widths(terminal.width);
         let headings: Vec<Cell> = self
             .columns
@@ -122,6 +125,16 @@ impl Table {
             writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+
+    /// The whole table with a tab between two cells, for programs.
+    fn write_tabbed(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let headings: Vec<&str> = self.columns.iter().map(|column| &*column.heading).collect();
+        writeln!(out, "{}", headings.join("\t"))?;
+        self.rows.iter().try_for_each(|row| {
+            let cells: Vec<&str> = row.iter().map(|cell| &*cell.text).collect();
+            writeln!(out, "{}", cells.join("\t"))
+        })
     }
 
     /// The width of each column; none where it is left out.
@@ -194,9 +207,9 @@ mod tests {
     fn nothing_is_cut_without_a_terminal() {
         assert_eq!(
             written(None),
-            "ID       N  TEXT        NOTE\n\
-             one      1  some words  a note here\n\
-             three  100  x\\x1b[0m\n"
+            "ID\tN\tTEXT\tNOTE\n\
+             one\t1\tsome words\ta note here\n\
+             three\t100\tx\\x1b[0m\t\n"
         );
     }
 

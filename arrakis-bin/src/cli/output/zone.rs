@@ -76,6 +76,27 @@ impl Zone {
         (at.strftime("%Y-%m-%d").to_string(), at.strftime("%Z").to_string())
     }
 
+    /// The Monday of the week: `2026-10-19`.
+    #[must_use]
+    pub fn week(&self, at: Timestamp) -> String {
+        let day = self.zoned(at).date();
+        let since_monday = i64::from(day.weekday().to_monday_zero_offset());
+        let monday = day.checked_sub(jiff::Span::new().days(since_monday)).unwrap_or(day);
+        monday.strftime("%Y-%m-%d").to_string()
+    }
+
+    /// The month: `2026-10`.
+    #[must_use]
+    pub fn month(&self, at: Timestamp) -> String {
+        self.zoned(at).strftime("%Y-%m").to_string()
+    }
+
+    /// The moment at which the day of `at` began.
+    #[must_use]
+    pub fn midnight(&self, at: Timestamp) -> Timestamp {
+        self.at(self.zoned(at).date().to_datetime(jiff::civil::Time::midnight()))
+    }
+
     /// The heading of a column with these times: `STARTED (CEST/CET)` where they lie on both sides of a change.
     #[must_use]
     pub fn heading(&self, name: &str, times: impl IntoIterator<Item = Timestamp>) -> String {
@@ -140,6 +161,19 @@ mod tests {
         assert_eq!(berlin().heading("STARTED", [winter, summer, winter]), "STARTED (CET/CEST)");
         assert_eq!(berlin().heading("STARTED", [winter]), "STARTED (CET)");
         assert_eq!(Zone::UTC.heading("STARTED", []), "STARTED");
+    }
+
+    #[test]
+    fn weeks_begin_on_monday_and_days_at_midnight_of_the_zone() {
+        // A Sunday in UTC, and Monday in Berlin.
+        let late = at("2026-10-25T23:30:00Z");
+        assert_eq!(
+            (Zone::UTC.week(late).as_str(), &berlin().week(late)[..]),
+            ("2026-10-19", "2026-10-26")
+        );
+        assert_eq!(berlin().month(at("2026-10-31T23:30:00Z")), "2026-11");
+        assert_eq!(berlin().midnight(late), at("2026-10-25T23:00:00Z"));
+        assert_eq!(berlin().midnight(at("2026-10-25T12:00:00Z")), at("2026-10-24T22:00:00Z"));
     }
 
     #[test]

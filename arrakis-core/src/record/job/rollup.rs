@@ -93,6 +93,7 @@ impl RollupJob {
 /// Rests for as long as the last step took, so that those who store have half of the time; returns whether to go on.
 async fn rest(began: Instant, shutdown: &CancellationToken) -> bool {
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => false,
         () = tokio::time::sleep(began.elapsed()) => true,
     }

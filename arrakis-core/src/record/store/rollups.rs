@@ -32,7 +32,7 @@ use crate::session::usage::{Usage, Usd};
 ///   [`Sketch::MAX_ERROR`].
 /// * Usage counts each message of the API once, in whatever conversations it stands and in whatever order it comes.
 /// * Usage grows with its message, and stays when its conversation is pruned.
-/// * The cost of sums is the sum of the costs.
+/// * The cost of sums is the sum of the costs, each by the prices of its time.
 #[async_trait]
 pub trait Rollups: std::fmt::Debug + Send + Sync + 'static {
     /// Adds up to `limit` commits to the sums; returns how many that were: fewer than `limit` where all is folded, or
@@ -201,9 +201,23 @@ impl UsageSums {
     pub fn first_bucket(&self) -> Timestamp {
         rounded_down(self.from, USAGE_BUCKET)
     }
+
+    /// The same sums for each time in which no price changes, with its beginning. Prices change with a day of UTC, so no
+    /// bucket is of two.
+    #[must_use]
+    pub fn by_period(&self) -> Vec<(Timestamp, Self)> {
+        let begins: Vec<Timestamp> = price::table().periods().into_iter().collect();
+        let part = |n: usize| {
+            let from = if n == 0 { self.from } else { self.from.max(begins[n]) };
+            let to = begins.get(n + 1).map_or(self.to, |end| self.to.min(*end));
+            (begins[n], Self { from, to, ..self.clone() })
+        };
+        (0..begins.len()).map(part).filter(|(_, part)| part.first_bucket() < part.to).collect()
+    }
 }
 
-/// What sums of usage are grouped by, besides what their price depends on: the model and the size of the prompt.
+/// What sums of usage are grouped by, besides what their price depends on: the model, the size of the prompt, and the time
+/// in which no price changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UsageGroups {
     /// The bucket.
@@ -227,6 +241,8 @@ pub struct UsageSum {
     pub model: String,
     /// The size of each of their prompts.
     pub prompt_size: PromptSize,
+    /// The beginning of the time in which they were written and no price has changed.
+    pub period: Timestamp,
     /// How many messages of the API they are.
     pub messages: u64,
     /// What they took.
@@ -237,13 +253,14 @@ impl UsageSum {
     /// What they cost; `None` where the model's price is not known.
     #[must_use]
     pub fn cost(&self) -> Option<Usd> {
-        price::table().cost_of_sum(&self.model, self.prompt_size, &self.usage)
+        price::table().cost_of_sum(&self.model, self.period, self.prompt_size, &self.usage)
     }
 
     /// Orders it among others.
     #[must_use]
     pub fn group(&self) -> impl Ord + use<> {
-        (self.at, self.conversation_id, self.is_subagent, self.model.clone(), self.prompt_size)
+        let price = (self.model.clone(), self.prompt_size, self.period);
+        (self.at, self.conversation_id, self.is_subagent, price)
     }
 }
 

@@ -58,6 +58,7 @@ impl Conversation {
         }
         let Self { title, model, git_branch, version, ended, .. } = self;
         limit_names([title, model, git_branch, version, ended].map(value));
+        limit_names([self.host.as_mut()]);
         if let Some(cost) = &mut self.client_cost {
             let models = std::mem::take(&mut cost.models).into_iter();
             let models = models.take(CLIENT_COST_MAX_MODELS);

@@ -9,7 +9,7 @@ use super::{Stamp, Stamped};
 use crate::base::clock::Timestamp;
 use crate::base::id::{RequestId, message_id};
 use crate::base::limits::MESSAGE_MAX_BLOCKS;
-use crate::session::usage::Usage;
+use crate::session::usage::{Usage, Usd};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -274,6 +274,9 @@ pub struct Message {
     /// When the person sent it, where the transcript says that beside the time of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Timestamp>,
+    /// What the client says that it cost, as clients before 1.0.9 do on its lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cost: Option<Usd>,
 }
 
 impl Message {
@@ -299,6 +302,7 @@ impl Message {
             agent_id: None,
             prompt_id: None,
             sent_at: None,
+            client_cost: None,
         };
         message.named()
     }
@@ -307,6 +311,12 @@ impl Message {
     fn named(mut self) -> Self {
         self.limit();
         Self { id: self.key().id(self.conversation_id), ..self }
+    }
+
+    /// Whether a model says it that advises the one that writes.
+    #[must_use]
+    pub fn is_advice(&self) -> bool {
+        self.api_id.as_ref().is_some_and(|id| id.contains("#advisor_message"))
     }
 
     /// What makes it this message. Merging does not change it: what has the same id has the same key.
@@ -367,5 +377,6 @@ impl Message {
         self.agent_id = self.agent_id.take().max(other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.sent_at = self.sent_at.max(other.sent_at);
+        self.client_cost = self.client_cost.max(other.client_cost);
     }
 }

@@ -188,6 +188,9 @@ pub struct Conversation {
     pub alive: Option<Stamp>,
     /// What the client itself says that the session has cost.
     pub client_cost: Option<ClientCost>,
+    /// The host that captured its events; of several, the last by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl Conversation {
@@ -209,6 +212,7 @@ impl Conversation {
             ended: None,
             alive: None,
             client_cost: None,
+            host: None,
         }
     }
 
@@ -225,6 +229,14 @@ impl Conversation {
         keep_last(&mut self.ended, other.ended);
         self.alive = self.alive.take().max(other.alive);
         self.client_cost = self.client_cost.take().max(other.client_cost);
+        self.host = self.host.take().max(other.host);
+    }
+
+    /// How long it lasted, to its latest event, in milliseconds.
+    #[must_use]
+    pub fn duration_ms(&self) -> u64 {
+        let lasted = self.last_event_at.since(self.started_at);
+        u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// When it ended: the latest end, unless a later start or prompt exists.

@@ -125,6 +125,9 @@ pub struct UsageReport {
     pub cost: Usd,
     /// Whether there is usage without a known price, so that the cost is not all of it.
     pub has_unknown_price: bool,
+    /// What the client says of the messages that they cost; none where it says so of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cost: Option<Usd>,
 }
 
 /// What one model took.
@@ -143,13 +146,16 @@ impl UsageReport {
     pub fn of(messages: &[Message]) -> Self {
         let mut report = Self::default();
         for message in messages {
+            if let Some(cost) = message.client_cost {
+                report.client_cost = Some(report.client_cost.unwrap_or_default() + cost);
+            }
             let Some(usage) = message.usage else { continue };
             report.total += usage;
             if message.agent_id.is_some() {
                 report.subagents += usage;
             }
             let name = message.model.as_deref().unwrap_or(UNKNOWN_MODEL);
-            let cost = price::table().cost(name, &usage);
+            let cost = price::table().cost(name, message.content.stamp.at, &usage);
             let model = report.models.entry(name.to_owned()).or_default();
             model.usage += usage;
             match cost {

@@ -6,6 +6,7 @@
 mod content;
 mod line;
 mod prompt;
+mod usage;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use self::content::{Part, parts};
 use self::line::{ApiMessage, Line};
+use self::usage::Call;
 use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
@@ -25,6 +27,12 @@ use crate::session::conversation::{
 };
 use crate::session::hook::{Field, object};
 use crate::session::transcript::line_type::LineType;
+
+/// Calls of this kind are those of a model that advises the one that writes.
+const ADVISOR: &str = "advisor_message";
+
+/// Stands between the API's id of a message and the kind of a call beside it.
+const BESIDE: &str = "#";
 
 #[derive(Deserialize)]
 struct Slice<'a> {
@@ -184,7 +192,6 @@ impl Reader<'_> {
             let blocks = self.blocks(0, parts, place);
             return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
-        let model = model.map(|model| name(&model));
         let api_id = message.id.text().map(|id| name(&id));
         let stamp = || MessageKey::Stamp(place.stamp.request_id.clone());
         let key = api_id.clone().map_or_else(stamp, MessageKey::Api);
@@ -201,10 +208,14 @@ impl Reader<'_> {
         }
         if let (Some(model), None) = (&model, &place.agent_id) {
             let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
-            conversation.model = Some(Stamped::new(&place.stamp, model.clone()));
+            conversation.model = Some(Stamped::new(&place.stamp, name(model)));
             self.add_conversation(conversation);
         }
+        let model = message.priced_model().map(|model| name(&model));
         let index = line.api_block_index.read().unwrap_or(0);
+        if let Some(id) = &api_id {
+            self.calls_beside(&message, id, model.as_deref(), (index, &parts), place);
+        }
         let blocks = self.blocks(index, parts, place);
         if api_id.is_none() && blocks.is_empty() {
             return;
@@ -216,12 +227,61 @@ impl Reader<'_> {
             Message {
                 model,
                 usage: message.usage(),
+                client_cost: line.message_cost(),
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
                 ..empty
             }
             .with_blocks(blocks),
         );
+    }
+
+    /// The calls of models beside the message `id`: a message each, of the same thread. That of an advisor has what it said.
+    fn calls_beside(
+        &mut self,
+        message: &ApiMessage<'_>,
+        id: &str,
+        own_model: Option<&str>,
+        (index, parts): (u32, &[Part<'_>]),
+        place: &Place,
+    ) {
+        let mut advice = self.advice(index, parts, place);
+        let mut calls = message.calls_beside();
+        if !advice.is_empty() && calls.iter().all(|call| call.kind != ADVISOR) {
+            calls.push(Call { kind: ADVISOR.to_owned(), model: None, usage: None });
+        }
+        for (n, call) in calls.iter().enumerate() {
+            let before = calls[..n].iter().filter(|other| other.kind == call.kind).count();
+            let number = if before == 0 { String::new() } else { format!("-{}", before + 1) };
+            let api_id = name(&[id, BESIDE, &call.kind, &number].concat());
+            let content = Stamped::new(&place.stamp, String::new());
+            let (of, origin) = (self.conversation_id, MessageOrigin::Transcript);
+            let empty = Message::new(of, Some(api_id), Role::Assistant, origin, content);
+            let is_advice = call.kind == ADVISOR && before == 0;
+            let blocks = if is_advice { std::mem::take(&mut advice) } else { Blocks::default() };
+            let own_model = own_model.filter(|_| call.usage.is_some());
+            self.add_message(
+                Message {
+                    model: call.model.as_deref().or(own_model).map(name),
+                    usage: call.usage,
+                    agent_id: place.agent_id.clone(),
+                    prompt_id: place.prompt_id.clone(),
+                    ..empty
+                }
+                .with_blocks(blocks),
+            );
+        }
+    }
+
+    /// What an advisor said, as blocks of its message.
+    fn advice(&self, index: u32, parts: &[Part<'_>], place: &Place) -> Blocks {
+        let block = |(n, part): (u32, &Part<'_>)| {
+            let Part::Advice(text) = part else { return None };
+            let Stamp { at, request_id } = place.stamp.clone();
+            let key = BlockKey { at, index, line: request_id, n };
+            (!text.is_empty()).then(|| (key, Block::Text { text: text.to_string() }))
+        };
+        (0..).zip(parts).filter_map(block).collect()
     }
 
     fn tool_result(
@@ -343,7 +403,7 @@ impl Part<'_> {
             Self::Text(text) => (!text.is_empty()).then(|| Block::Text { text: text.into_owned() }),
             Self::Thinking(text) => Some(Block::Thinking { text: text.into_owned() }),
             Self::ToolUse(call) => Some(Block::ToolUse { tool_use_id: call.id.into_owned() }),
-            Self::ToolResult(_) => None,
+            Self::ToolResult(_) | Self::Advice(_) => None,
             Self::Image(media_type) => Some(Block::Image { media_type }),
             Self::Other(kind) => Some(Block::Other { kind: name(&kind) }),
         }

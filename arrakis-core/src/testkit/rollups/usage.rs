@@ -10,7 +10,7 @@ use crate::record::store::{
     UsageSum, UsageSums,
 };
 use crate::session::conversation::Message;
-use crate::session::price::PromptSize;
+use crate::session::price::{self, PromptSize};
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 use crate::testkit::event_store::{Arrivals, hook};
 use crate::testkit::retention::pass;
@@ -125,8 +125,10 @@ pub async fn usage_grows_with_its_message_and_stays_when_its_conversation_is_pru
     assert_eq!(usage(&*rollups, DEFAULT_WORKSPACE, ALL).await, before);
 }
 
-/// Sessions that were not forked, and prompts of every size.
-pub async fn the_cost_of_sums_is_the_sum_of_the_costs(fixture: &impl RollupsFixture) {
+/// Sessions that were not forked, prompts of every size, and the same message before and after its price changed.
+pub async fn the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time(
+    fixture: &impl RollupsFixture,
+) {
     let (store, rollups) = (fixture.store(), fixture.rollups());
     let mut arrivals = Arrivals::new(fixture.clock());
     let mut lines = Vec::new();
@@ -135,6 +137,14 @@ pub async fn the_cost_of_sums_is_the_sum_of_the_costs(fixture: &impl RollupsFixt
             r#""input_tokens":{input},"output_tokens":7,"cache_creation_input_tokens":9,"cache_creation":{{"ephemeral_1h_input_tokens":4,"ephemeral_5m_input_tokens":5}},"server_tool_use":{{"web_search_requests":1}}"#
         );
         lines.push(line(&format!("m{n}"), n * 100, &usage));
+    }
+    for (day, model) in [
+        ("2026-03-12", "claude-opus-4-6"),
+        ("2026-03-13", "claude-opus-4-6"),
+        ("2026-03-13", "claude-opus-4-6-fast"),
+    ] {
+        let long = line(&format!("{day}{model}"), 0, r#""input_tokens":300000"#);
+        lines.push(long.replace("2026-11-24", day).replace("claude-haiku-5-5", model));
     }
     store.record(vec![arrivals.next("a", slice("s", &lines))]).await.expect("record");
     fold_all(&*rollups).await;
@@ -201,6 +211,7 @@ pub async fn assert_usage_counted(
             is_subagent: Some(message.agent_id.is_some()),
             model: model.to_owned(),
             prompt_size: PromptSize::of(&usage),
+            period: price::table().period(message.content.stamp.at),
             ..UsageSum::default()
         };
         let place = expected.entry(sum.group()).or_insert(sum);

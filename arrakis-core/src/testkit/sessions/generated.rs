@@ -159,11 +159,22 @@ impl Generator<'_> {
             blocks.push(json!({"type": "tool_use", "id": tool, "name": "Bash",
                 "input": {"command": tool}}));
         }
+        let speed = if self.random.random_bool(0.2) { "fast" } else { "standard" };
+        let has_advisor = self.random.random_bool(0.3);
+        if has_advisor {
+            let advice = self.id("advice");
+            blocks.push(json!({"type": "advisor_tool_result", "tool_use_id": "srvtoolu",
+                "content": {"type": "advisor_result", "text": advice}}));
+        }
         for (index, block) in blocks.into_iter().enumerate() {
+            let advisor = json!([{"type": "message", "input_tokens": 10}, {"type": "advisor_message",
+                "model": "claude-haiku-5-5", "input_tokens": 100_000 + index, "output_tokens": 1}]);
+            let iterations = if has_advisor { advisor } else { json!(null) };
             // A line that was written before the message was complete counts less output.
             let usage = json!({"input_tokens": 10, "output_tokens": self.random.random_range(0..90),
                 "cache_creation_input_tokens": 3, "cache_read_input_tokens": 5,
-                "cache_creation": {"ephemeral_1h_input_tokens": 2}});
+                "cache_creation": {"ephemeral_1h_input_tokens": 2}, "speed": speed,
+                "iterations": iterations});
             self.line(
                 thread,
                 json!({"type": "assistant", "apiBlockIndex": index, "message":

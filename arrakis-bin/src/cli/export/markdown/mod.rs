@@ -140,7 +140,7 @@ impl Document {
             );
             let more = if usage.has_unknown_price { "more than " } else { "" };
             let mut cost =
-                format!("{more}\\{} by the prices of {}", usage.cost, price::table().date);
+                format!("{more}\\{} by the prices of {}", usage.cost, price::table().date());
             if let Some(client) = &of.client_cost {
                 cost += &format!(", \\{} by the client", client.total);
             }

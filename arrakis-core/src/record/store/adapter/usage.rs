@@ -9,7 +9,7 @@ use crate::base::limits::COUNTED_TOKENS_MAX;
 use crate::record::store::rollups::rounded_down;
 use crate::record::store::{USAGE_BUCKET, UsageSum, UsageSums};
 use crate::session::conversation::Message;
-use crate::session::price::PromptSize;
+use crate::session::price::{self, PromptSize};
 use crate::session::usage::{UNKNOWN_MODEL, Usage};
 
 /// A message of the API as it is counted. The same message stands in each conversation that was forked behind it, with
@@ -256,6 +256,7 @@ pub fn usage_sums<'a>(
             is_subagent: by.subagent.then_some(key.is_subagent),
             model: key.model.clone(),
             prompt_size: key.prompt_size,
+            period: price::table().period(key.at),
             ..UsageSum::default()
         };
         let place = *places.entry(new.group()).or_insert(sums.len());

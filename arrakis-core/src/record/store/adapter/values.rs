@@ -16,7 +16,7 @@ use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
     ToolResult, ToolStatus, ToolUse,
 };
-use crate::session::usage::{ClientCost, Usage};
+use crate::session::usage::{ClientCost, Usage, Usd};
 
 /// `conversations.metadata`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct ConversationMetadata<'a> {
     alive: Option<Cow<'a, Stamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_cost: Option<Cow<'a, ClientCost>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<Cow<'a, str>>,
     /// The session id, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id_text: Option<Cow<'a, str>>,
@@ -84,6 +86,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: value.ended.as_ref().map(Cow::Borrowed),
             alive: value.alive.as_ref().map(Cow::Borrowed),
             client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
+            host: value.host.as_deref().map(Cow::Borrowed),
             session_id_text: None,
             title_text: None,
             project_path_text: None,
@@ -110,6 +113,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: self.ended.map(Cow::into_owned),
             alive: self.alive.map(Cow::into_owned),
             client_cost: self.client_cost.map(Cow::into_owned),
+            host: text(self.host),
         }
     }
 }
@@ -130,6 +134,8 @@ pub struct MessageMetadata<'a> {
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sent_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_cost: Option<Usd>,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -170,6 +176,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
+            client_cost: value.client_cost,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -200,6 +207,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
+            client_cost: self.client_cost,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }

@@ -13,6 +13,8 @@ pub(super) enum Part<'a> {
     Thinking(Cow<'a, str>),
     ToolUse(ToolCall<'a>),
     ToolResult(ToolResult<'a>),
+    /// What a model has said that advises the one that writes.
+    Advice(Cow<'a, str>),
     /// With its media type.
     Image(Option<String>),
     /// With its type.
@@ -104,6 +106,15 @@ fn part(block: &RawValue) -> Part<'_> {
             let source = raw.source.object::<Source<'_>>();
             let media_type = source.and_then(|source| source.media_type.text());
             Part::Image(media_type.map(|text| super::name(&text)))
+        }
+        Some("advisor_tool_result") => {
+            #[derive(Deserialize)]
+            struct Result<'a> {
+                #[serde(borrow, default)]
+                text: Field<'a>,
+            }
+            let result = raw.content.object::<Result<'_>>();
+            Part::Advice(result.and_then(|result| result.text.text()).unwrap_or_default())
         }
         _ => Part::Other(raw.part_type.text().unwrap_or(Cow::Borrowed("unknown"))),
     }

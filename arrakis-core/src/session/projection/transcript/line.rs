@@ -81,6 +81,9 @@ pub(super) struct Line<'a> {
     pub(super) api_block_index: Field<'a>,
     #[serde(borrow, default)]
     pub(super) message: Field<'a>,
+    /// What the message cost; of old clients.
+    #[serde(borrow, default, rename = "costUSD")]
+    message_cost: Field<'a>,
     #[serde(borrow, default)]
     pub(super) content: Field<'a>,
     #[serde(borrow, default)]
@@ -119,7 +122,7 @@ pub(super) struct ApiMessage<'a> {
     #[serde(borrow, default)]
     pub(super) content: Field<'a>,
     #[serde(borrow, default)]
-    usage: Field<'a>,
+    pub(super) usage: Field<'a>,
 }
 
 impl<'a> Line<'a> {
@@ -189,6 +192,11 @@ impl<'a> Line<'a> {
         let told = self.content.text()?;
         let told = told.strip_prefix("UserPromptSubmit operation blocked by hook:")?;
         Some(told.split_once("\n\nOriginal prompt: ")?.1.to_owned())
+    }
+
+    /// What the client says that the message cost.
+    pub(super) fn message_cost(&self) -> Option<Usd> {
+        dollars(self.message_cost)
     }
 
     /// When the person sent it.
@@ -281,57 +289,6 @@ fn origin_kind(origin: Field<'_>) -> Option<Cow<'_, str>> {
         kind: Field<'a>,
     }
     origin.object::<Origin<'_>>()?.kind.text()
-}
-
-impl ApiMessage<'_> {
-    /// What the message took.
-    pub(super) fn usage(&self) -> Option<Usage> {
-        #[derive(Deserialize)]
-        struct Raw<'a> {
-            #[serde(borrow, default)]
-            input_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            output_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            cache_read_input_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            cache_creation_input_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            cache_creation: Field<'a>,
-            #[serde(borrow, default)]
-            output_tokens_details: Field<'a>,
-            #[serde(borrow, default)]
-            server_tool_use: Field<'a>,
-        }
-        #[derive(Deserialize, Default)]
-        struct Details<'a> {
-            #[serde(borrow, default)]
-            ephemeral_5m_input_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            ephemeral_1h_input_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            thinking_tokens: Field<'a>,
-            #[serde(borrow, default)]
-            web_search_requests: Field<'a>,
-        }
-        let raw: Raw<'_> = self.usage.object()?;
-        let number = |field: Field<'_>| field.read::<u64>().unwrap_or(0);
-        let written = raw.cache_creation.object::<Details<'_>>().unwrap_or_default();
-        let (written_5m, written_1h) =
-            (number(written.ephemeral_5m_input_tokens), number(written.ephemeral_1h_input_tokens));
-        let thinking = raw.output_tokens_details.object::<Details<'_>>().unwrap_or_default();
-        let searches = raw.server_tool_use.object::<Details<'_>>().unwrap_or_default();
-        Some(Usage {
-            input_tokens: number(raw.input_tokens),
-            output_tokens: number(raw.output_tokens),
-            cache_read_tokens: number(raw.cache_read_input_tokens),
-            cache_creation_tokens: number(raw.cache_creation_input_tokens)
-                .max(written_5m.saturating_add(written_1h)),
-            cache_creation_1h_tokens: written_1h,
-            thinking_tokens: number(thinking.thinking_tokens),
-            web_searches: number(searches.web_search_requests),
-        })
-    }
 }
 
 fn model(raw: &RawValue) -> Option<ClientModelCost> {
