@@ -38,6 +38,9 @@ const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 pub struct Checkpoint {
     /// Where it is, as the events name it.
     pub path: String,
+    /// Where it was found, if not at `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) found_at: Option<String>,
     /// The session that it belongs to.
     pub session_id: String,
     /// The session's working directory, where it was known.
@@ -130,6 +133,7 @@ impl Checkpoint {
         let agent = file.agent.as_ref();
         Self {
             path: file.path.clone(),
+            found_at: None,
             session_id: file.session_id.clone(),
             cwd: file.cwd.clone(),
             agent_id: agent.map(|agent| agent.id.clone()),
@@ -146,7 +150,13 @@ impl Checkpoint {
         }
     }
 
-    /// The transcript as the events of its slices name it.
+    /// Where it lies.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        self.found_at.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The transcript as the events name it that told of it.
     pub(super) fn transcript(&self) -> TranscriptFile {
         let agent = |id: &String| TranscriptAgent {
             id: id.clone(),
@@ -182,7 +192,7 @@ impl Checkpoint {
             (found.is_file() && found.len() == 0) || self.seen == Some(Seen::of(&found))
         };
         let is_current = self.trouble.is_none() && self.destination == destination;
-        is_current && fs::metadata(&self.path).is_ok_and(is_done)
+        is_current && fs::metadata(self.place()).is_ok_and(is_done)
     }
 }
 
@@ -311,7 +321,7 @@ pub struct Survey {
 pub fn survey(layout: &Layout) -> io::Result<Survey> {
     let mut survey = Survey::default();
     for checkpoint in all(layout)? {
-        match fs::metadata(&checkpoint.path) {
+        match fs::metadata(checkpoint.place()) {
             Ok(found) => {
                 survey.files += 1;
                 survey.unread_bytes += found.len().saturating_sub(checkpoint.offset);

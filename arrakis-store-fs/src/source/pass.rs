@@ -12,7 +12,7 @@ use arrakis_core::session::transcript::{Slice, Slicer, TranscriptFile};
 
 use super::access::meta;
 use super::checkpoint::{Checkpoint, Fingerprint, Intent, Seen};
-use super::reader::{Last, Line, Lines, first_line};
+use super::reader::{Last, Line, Lines, first_line, is_whole};
 use super::ship::{Reading, ShipConfig, ShipError, Shipper};
 
 /// Why a pass ended.
@@ -51,7 +51,7 @@ struct Opened<'a> {
 }
 
 impl Pass<'_> {
-    /// Reads until there is no whole line left.
+    /// Reads until there is no whole line left. A last line needs no newline if it is whole without it.
     pub(super) fn read(&mut self, checkpoint: &mut Checkpoint, file: &File) -> Result<(), Failure> {
         let found = file.metadata()?;
         let Some(first) = first_line(file)? else {
@@ -112,6 +112,7 @@ impl Pass<'_> {
         intent: Intent,
         last: &mut Last,
     ) -> Result<(), Failure> {
+        self.reading.left_bytes = 0;
         let transcript = self.describe(checkpoint, opened.first);
         let mut slicer =
             Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor);
@@ -124,6 +125,11 @@ impl Pass<'_> {
             let (slice, end) = match lines.next(&self.shipper.stopped) {
                 Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
                 Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
+                Ok(Some(Line::Last(line))) if is_whole(line) => (slicer.push(line), line),
+                Ok(Some(Line::Last(line))) => {
+                    self.reading.left_bytes = line.len() as u64;
+                    break Ok(());
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
@@ -185,10 +191,13 @@ impl Pass<'_> {
 
     /// The transcript with what the file beside it says of its subagent.
     fn describe(&self, checkpoint: &Checkpoint, first: Digest) -> TranscriptFile {
-        let mut transcript =
-            TranscriptFile { identity: first.to_string(), ..checkpoint.transcript() };
+        let mut transcript = TranscriptFile {
+            identity: first.to_string(),
+            path: checkpoint.place().to_owned(),
+            ..checkpoint.transcript()
+        };
         if let Some(agent) = &mut transcript.agent {
-            let meta = meta(&checkpoint.path, &self.config.folders).unwrap_or_default();
+            let meta = meta(checkpoint.place(), &self.config.folders).unwrap_or_default();
             let text = |name: &str| meta[name].as_str().map(str::to_owned);
             agent.agent_type = text("agentType").or(agent.agent_type.take());
             agent.tool_use_id = text("toolUseId");

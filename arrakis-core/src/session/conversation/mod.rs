@@ -42,7 +42,7 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
-use crate::base::json::Canonical;
+use crate::base::json::{Canonical, whole_characters};
 use crate::session::usage::ClientCost;
 
 /// Orders what writes to one field: events by capture time, then by request id; lines of a transcript by
@@ -138,8 +138,9 @@ impl From<Box<RawValue>> for Json {
 }
 
 impl From<&RawValue> for Json {
+    /// The JSON as it stands, but for halves of characters, which no database takes.
     fn from(raw: &RawValue) -> Self {
-        Self(raw.get().to_owned())
+        Self(whole_characters(raw.get()).into_owned())
     }
 }
 

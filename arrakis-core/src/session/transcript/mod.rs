@@ -15,18 +15,22 @@
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
 //! ```
 //!
+//! A record of the transcript that stands on a damaged line is a line like any other; what is left of that line
+//! is unreadable.
+//!
 //! The same line may come in slices of different bounds, and more than once. So what is read from a
 //! line depends on nothing but the line.
 //!
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+mod damage;
 pub(crate) mod line_type;
 mod mention;
 mod slicer;
 mod thinking;
 
-pub use line_type::count_line_type;
+pub use line_type::{count_line_type, is_line};
 pub use mention::Mention;
 pub use slicer::{
     LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile, Unreadable,
