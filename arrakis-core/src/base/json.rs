@@ -47,8 +47,8 @@ pub fn whole_characters(json: &str) -> Cow<'_, str> {
     }
     let bytes = json.as_bytes();
     let (mut text, mut copied, mut next) = (String::new(), 0, 0);
-    while let Some(found) =
-        bytes.get(next..).and_then(|rest| rest.iter().position(|b| *b == b'\\')) {
+    while let Some(found) = bytes.get(next..).and_then(|rest| rest.iter().position(|b| *b == b'\\'))
+    {
         let place = next + found;
         next = match code_unit(bytes, place) {
             Some(0xD800..=0xDBFF)

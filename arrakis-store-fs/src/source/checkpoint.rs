@@ -66,6 +66,15 @@ pub struct Checkpoint {
     /// How many lines before the offset are of types that the version which read them did not know, by type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown: BTreeMap<String, u64>,
+    /// Before this byte all lines are copies of those of another session.
+    #[serde(default)]
+    pub(super) copied: u64,
+    /// Whether it is known where the copies end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) copies_over: bool,
+    /// Whether there are sidechains before the offset whose lines name no subagent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_sidechains: bool,
     /// What the file was like when it was read last to the end of its last whole line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seen: Option<Seen>,
@@ -143,6 +152,9 @@ impl Checkpoint {
             file: None,
             offset: 0,
             unknown: BTreeMap::new(),
+            copied: 0,
+            copies_over: false,
+            has_sidechains: false,
             seen: None,
             intent: None,
             missing_since: None,
@@ -176,6 +188,7 @@ impl Checkpoint {
     pub(super) fn rewind(&mut self) {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
         self.unknown.clear();
+        (self.copied, self.copies_over, self.has_sidechains) = (0, false, false);
     }
 
     /// Counts lines of unknown types; they stand before the offset that is saved with the counts, so reading

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::Envelope;
 use arrakis_core::base::limits::TRANSCRIPT_CHECKPOINT_BYTES;
-use arrakis_core::session::transcript::{Slice, Slicer, TranscriptFile};
+use arrakis_core::session::transcript::{Copies, Sidechains, Slice, Slicer, TranscriptFile};
 
 use super::access::meta;
 use super::checkpoint::{Checkpoint, Fingerprint, Intent, Seen};
@@ -114,8 +114,11 @@ impl Pass<'_> {
     ) -> Result<(), Failure> {
         self.reading.left_bytes = 0;
         let transcript = self.describe(checkpoint, opened.first);
+        self.look_for_copies(checkpoint, opened, intent.end)?;
         let mut slicer =
-            Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor);
+            Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor)
+                .copied_until(checkpoint.copied)
+                .in_sidechains(self.sidechains(checkpoint, opened)?);
         let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, intent.end)?;
         let mut saved = checkpoint.offset;
         let ended = loop {
@@ -149,6 +152,43 @@ impl Pass<'_> {
         Ok(ended?)
     }
 
+    /// Finds out what of the file up to `end` is a copy of another session's, unless that is known.
+    fn look_for_copies(
+        &self,
+        checkpoint: &mut Checkpoint,
+        opened: &Opened<'_>,
+        end: u64,
+    ) -> io::Result<()> {
+        if checkpoint.copies_over || checkpoint.agent_id.is_some() {
+            return Ok(());
+        }
+        let mut copies = Copies::new(checkpoint.copied, checkpoint.offset);
+        let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, end)?;
+        while !copies.is_over {
+            match lines.next(&self.shipper.stopped)? {
+                Some(Line::Whole(line)) => copies.look(line, &checkpoint.session_id),
+                Some(Line::Long(line, _)) => copies.pass_over(line.bytes),
+                Some(Line::Last(_)) | None => break,
+            }
+        }
+        (checkpoint.copied, checkpoint.copies_over) = (copies.end, copies.is_over);
+        Ok(())
+    }
+
+    /// The sidechains of what was read before, where there are any.
+    fn sidechains(&self, checkpoint: &Checkpoint, opened: &Opened<'_>) -> io::Result<Sidechains> {
+        let mut sidechains = Sidechains::default();
+        if checkpoint.has_sidechains {
+            let mut lines = Lines::new(opened.file.try_clone()?, 0, checkpoint.offset)?;
+            while let Some(line) = lines.next(&self.shipper.stopped)? {
+                if let Line::Whole(line) | Line::Last(line) = line {
+                    sidechains.look(line);
+                }
+            }
+        }
+        Ok(sidechains)
+    }
+
     /// Pushes a slice; then all before its end is done with.
     fn take(
         &mut self,
@@ -178,6 +218,7 @@ impl Pass<'_> {
         }
         checkpoint.offset = slice.end;
         checkpoint.count_unknown(&slice.unknown);
+        checkpoint.has_sidechains |= slice.has_sidechains;
         checkpoint.file = Some(Fingerprint {
             device: opened.found.dev(),
             inode: opened.found.ino(),

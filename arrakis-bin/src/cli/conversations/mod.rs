@@ -283,7 +283,7 @@ fn table(all: &[ConversationSummary], context: &Context) -> Table {
     let zone = &context.zone;
     let narrow = context.terminal.width.is_some_and(|columns| columns < 100);
     let mut table = Table::new(vec![
-        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.started_at))),
+        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.began_at()))),
         Column::new("SESSION"),
         Column::new("TITLE").shrinks_to(20),
         Column::new("MESSAGES").right().optional(),
@@ -301,7 +301,7 @@ fn table(all: &[ConversationSummary], context: &Context) -> Table {
             None => ("open", output::GOOD),
         };
         table.row(vec![
-            Cell::new(&zone.moment(conversation.started_at, narrow)),
+            Cell::new(&zone.moment(conversation.began_at(), narrow)),
             Cell::new(&conversation.session_id),
             Cell::new(&said(&conversation.title)).style(output::BOLD),
             Cell::new(&format!("{messages}{more}")),

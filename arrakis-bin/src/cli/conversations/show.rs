@@ -108,10 +108,10 @@ fn write_header(
         line("model", &model.value)?;
     }
     let moment = |at: Timestamp| zone.whole_moment(at);
-    line("started", &moment(conversation.started_at))?;
+    line("started", &moment(conversation.began_at()))?;
     match (conversation.ended_at(), &conversation.ended) {
         (Some(at), Some(reason)) => {
-            let lasted = at.since(conversation.started_at).as_millis();
+            let lasted = at.since(conversation.began_at()).as_millis();
             let lasted = output::duration(u64::try_from(lasted).unwrap_or(u64::MAX));
             line("ended", &format!("{}, after {lasted} ({})", moment(at), reason.value))?;
         }

@@ -56,7 +56,7 @@ impl<'a> ConversationView<'a> {
             version: value(&of.version),
             client_cost: of.client_cost.as_ref(),
             transcript_path: value(&of.transcript_path),
-            started_at: of.started_at,
+            started_at: of.began_at(),
             last_event_at: of.last_event_at,
             ended_at,
             end_reason: ended_at.and_then(|_| value(&of.ended)),

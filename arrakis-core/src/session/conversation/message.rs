@@ -221,6 +221,37 @@ impl Blocks {
     }
 }
 
+/// What lines of transcripts tell of where a message or a tool use belongs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Standing {
+    /// A line of the main thread is of it. It belongs there, though transcripts of subagents may repeat it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub main_thread: bool,
+    /// The session has it from the one that it was forked from or goes on, where it is counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
+}
+
+impl Standing {
+    /// Whether no line tells anything.
+    pub(super) fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Joins what `other` knows into this. What belongs to the main thread has no subagent.
+    pub(super) fn merge(
+        &mut self,
+        other: Self,
+        agent_id: &mut Option<String>,
+        came: Option<String>,
+    ) {
+        self.main_thread |= other.main_thread;
+        self.copied |= other.copied;
+        *agent_id = agent_id.take().max(came).filter(|_| !self.main_thread);
+    }
+}
+
 /// What makes a message one message of its conversation: its id is derived from this.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -274,6 +305,9 @@ pub struct Message {
     /// When the person sent it, where the transcript says that beside the time of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Timestamp>,
+    /// What the lines that it is tell of its place.
+    #[serde(default, skip_serializing_if = "Standing::is_unknown")]
+    pub standing: Standing,
 }
 
 impl Message {
@@ -299,6 +333,7 @@ impl Message {
             agent_id: None,
             prompt_id: None,
             sent_at: None,
+            standing: Standing::default(),
         };
         message.named()
     }
@@ -364,7 +399,7 @@ impl Message {
             (Some(mine), Some(other)) => Some(mine.max(other)),
             (mine, other) => mine.or(other),
         };
-        self.agent_id = self.agent_id.take().max(other.agent_id);
+        self.standing.merge(other.standing, &mut self.agent_id, other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.sent_at = self.sent_at.max(other.sent_at);
     }

@@ -21,13 +21,15 @@ mod tool_use;
 
 #[cfg(feature = "runtime")]
 pub(crate) use limit::name;
-pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role};
+pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role, Standing};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]
 pub(crate) use reading::{all_subagents, said_by, strip_whitespace};
 #[cfg(feature = "runtime")]
 pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
+#[cfg(feature = "runtime")]
+pub(crate) use subagent::SIDECHAIN;
 pub use subagent::Subagent;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 
@@ -43,6 +45,7 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::base::json::{Canonical, whole_characters};
+use crate::base::limits::UNREADABLE_KEPT_MAX;
 use crate::session::usage::ClientCost;
 
 /// Orders what writes to one field: events by capture time, then by request id; lines of a transcript by
@@ -167,7 +170,8 @@ pub struct Conversation {
     pub workspace: String,
     /// Claude Code's session id.
     pub session_id: String,
-    /// When its earliest event was captured, or the earliest line of its transcript written.
+    /// When its earliest event was captured, or the earliest line of its transcript written. While nothing is known of
+    /// it but what was copied into it, this is the last moment of all; [`began_at`](Self::began_at) is not.
     pub started_at: Timestamp,
     /// When its latest event was captured, or the latest line of its transcript written.
     pub last_event_at: Timestamp,
@@ -189,6 +193,10 @@ pub struct Conversation {
     pub alive: Option<Stamp>,
     /// What the client itself says that the session has cost.
     pub client_cost: Option<ClientCost>,
+    /// What of its transcripts could not be read: the reason by the digest of the bytes, the first
+    /// [`UNREADABLE_KEPT_MAX`] of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreadable: BTreeMap<String, String>,
 }
 
 impl Conversation {
@@ -210,6 +218,7 @@ impl Conversation {
             ended: None,
             alive: None,
             client_cost: None,
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -226,6 +235,19 @@ impl Conversation {
         keep_last(&mut self.ended, other.ended);
         self.alive = self.alive.take().max(other.alive);
         self.client_cost = self.client_cost.take().max(other.client_cost);
+        for (digest, reason) in other.unreadable {
+            let mine = self.unreadable.entry(digest).or_default();
+            *mine = std::mem::take(mine).max(reason);
+            if self.unreadable.len() > UNREADABLE_KEPT_MAX {
+                self.unreadable.pop_last();
+            }
+        }
+    }
+
+    /// When it began, as far as that is known.
+    #[must_use]
+    pub fn began_at(&self) -> Timestamp {
+        self.started_at.min(self.last_event_at)
     }
 
     /// When it ended: the latest end, unless a later start or prompt exists.

@@ -180,7 +180,7 @@ const SYSTEM_SUBTYPES: &[&str] = &[
 
 /// When the client was first released, in milliseconds since 1970: 2025-02-24. A line that says to be older
 /// does not know the time.
-const CLIENT_RELEASED_MILLIS: i64 = 1_740_355_200_000;
+pub(crate) const CLIENT_RELEASED_MILLIS: i64 = 1_740_355_200_000;
 
 /// What is kept of the name of a type, in bytes: the longest known one has half of that.
 const NAME_MAX_BYTES: usize = 64;

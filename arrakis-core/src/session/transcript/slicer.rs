@@ -7,8 +7,9 @@ use std::ops::Range;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::line_type::{LineType, Named, count_line_type};
 use super::damage::{self, Piece};
+use super::line_type::{LineType, Named, count_line_type};
+use super::sidechains::Sidechains;
 use super::{TRANSCRIPT_EVENT, thinking};
 use crate::base::clock::Timestamp;
 use crate::base::digest::{Digest, DigestBuilder};
@@ -98,6 +99,8 @@ pub struct Slice {
     pub unknown: BTreeMap<String, u64>,
     /// The lines that could not be read.
     pub unreadable: Vec<Unreadable>,
+    /// Whether it has lines of sidechains that name no subagent.
+    pub has_sidechains: bool,
     /// What redaction has removed from what is in it.
     pub removed: Removed,
 }
@@ -133,6 +136,9 @@ pub struct Slicer<'a> {
     config: SliceConfig,
     redactor: &'a Redactor,
     start: u64,
+    /// Before this offset all lines are copies.
+    copied: u64,
+    sidechains: Sidechains,
     part: Part,
 }
 
@@ -150,6 +156,7 @@ struct Part {
     /// How long the kept lines of unknown types are.
     unknown_bytes: usize,
     unreadable: Vec<Unreadable>,
+    sidechains: BTreeMap<String, String>,
     removed: Removed,
 }
 
@@ -186,6 +193,8 @@ enum Line {
 struct Kept {
     json: Box<RawValue>,
     removed: Removed,
+    /// Its id, and that of the first line of its sidechain.
+    sidechain: Option<(String, String)>,
 }
 
 impl Kept {
@@ -209,6 +218,10 @@ struct Payload<'a> {
     agent_tool_use_id: Option<&'a str>,
     start: u64,
     end: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    copied: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sidechains: &'a BTreeMap<String, String>,
     lines: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: &'a BTreeMap<String, u64>,
@@ -227,7 +240,21 @@ impl<'a> Slicer<'a> {
         config: SliceConfig,
         redactor: &'a Redactor,
     ) -> Self {
-        Self { file, config, redactor, start, part: Part::default() }
+        let (copied, sidechains, part) = (0, Sidechains::default(), Part::default());
+        Self { file, config, redactor, start, copied, sidechains, part }
+    }
+
+    /// The same slicer for a file whose lines before this offset are copies of those of another session. No slice has
+    /// lines of both kinds.
+    #[must_use]
+    pub fn copied_until(self, offset: u64) -> Self {
+        Self { copied: offset, ..self }
+    }
+
+    /// The same slicer, which goes on in these sidechains: those of the lines before the start.
+    #[must_use]
+    pub fn in_sidechains(self, sidechains: Sidechains) -> Self {
+        Self { sidechains, ..self }
     }
 
     /// Takes the next line, with its newline if it has one. Returns the slice before it, where that is
@@ -265,7 +292,7 @@ impl<'a> Slicer<'a> {
         self.close()
     }
 
-    fn read(&self, line: &[u8]) -> Line {
+    fn read(&mut self, line: &[u8]) -> Line {
         let place = damage::core(line);
         let record = &line[place.clone()];
         if record.is_empty() {
@@ -276,10 +303,9 @@ impl<'a> Slicer<'a> {
             let read = self.read_record(text.as_bytes());
             return match text {
                 Cow::Borrowed(_) => read,
-                Cow::Owned(_) => Line::Parts(vec![
-                    (read, place),
-                    (Line::Unreadable("not_utf8"), 0..line.len()),
-                ]),
+                Cow::Owned(_) => {
+                    Line::Parts(vec![(read, place), (Line::Unreadable("not_utf8"), 0..line.len())])
+                }
             };
         }
         let pieces = damage::pieces(line);
@@ -293,7 +319,7 @@ impl<'a> Slicer<'a> {
         Line::Parts(parts.collect())
     }
 
-    fn read_record(&self, line: &[u8]) -> Line {
+    fn read_record(&mut self, line: &[u8]) -> Line {
         let Ok(named) = object::<Named<'_>>(line) else {
             return Line::Unreadable("not_json");
         };
@@ -325,7 +351,8 @@ impl<'a> Slicer<'a> {
             return Line::Unreadable("too_long"); // redacted, it is longer than it was
         }
         let Ok(json) = RawValue::from_string(kept) else { return Line::Unreadable("not_json") };
-        let kept = Kept { json, removed };
+        let sidechain = self.sidechains.of(json.get());
+        let kept = Kept { json, removed, sidechain };
         match line_type {
             LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
             LineType::Incomplete(name) => Line::Incomplete(name, kept),
@@ -338,6 +365,10 @@ impl<'a> Slicer<'a> {
         let more = self.part.room_for(line);
         if more == 0 {
             return None;
+        }
+        let is_own = self.start + self.part.taken >= self.copied;
+        if self.start < self.copied && is_own && self.part.taken > 0 {
+            return self.close();
         }
         let lines = self.part.lines.len() + self.part.unreadable.len();
         let fits = self.part.bytes + more <= SLICE_MAX_BYTES && lines < SLICE_MAX_LINES;
@@ -412,6 +443,8 @@ impl<'a> Slicer<'a> {
             agent_tool_use_id: agent.and_then(|agent| agent.tool_use_id.as_deref()),
             start,
             end,
+            copied: start < self.copied,
+            sidechains: &part.sidechains,
             lines: &part.lines,
             skipped: &part.skipped,
             unknown: &part.unknown,
@@ -436,6 +469,7 @@ impl<'a> Slicer<'a> {
             skipped: part.skipped,
             unknown: part.unknown,
             unreadable: part.unreadable,
+            has_sidechains: !part.sidechains.is_empty(),
             removed: part.removed,
         })
     }
@@ -445,6 +479,7 @@ impl Part {
     fn keep(&mut self, kept: Kept) {
         self.bytes += kept.len();
         self.removed.add(&kept.removed);
+        self.sidechains.extend(kept.sidechain);
         self.lines.push(kept.json);
     }
 

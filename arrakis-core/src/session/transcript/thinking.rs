@@ -96,7 +96,8 @@ mod tests {
         ] {
             assert_eq!(left_out(&line), None, "{line}");
         }
-        let twice = r#"{"message":{"content":[{"type":"thinking","thinking":"hm","type":"text"}]}}"#;
+        let twice =
+            r#"{"message":{"content":[{"type":"thinking","thinking":"hm","type":"text"}]}}"#;
         assert!(!left_out(twice).unwrap().contains("hm"));
     }
 }

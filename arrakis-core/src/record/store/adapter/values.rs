@@ -3,6 +3,7 @@
 //! puts it into one of the `…_text` fields, which outweigh the column.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
-    ToolResult, ToolStatus, ToolUse,
+    Standing, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::usage::{ClientCost, Usage};
 
@@ -40,6 +41,8 @@ pub struct ConversationMetadata<'a> {
     alive: Option<Cow<'a, Stamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_cost: Option<Cow<'a, ClientCost>>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    unreadable: Cow<'a, BTreeMap<String, String>>,
     /// The session id, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id_text: Option<Cow<'a, str>>,
@@ -84,6 +87,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: value.ended.as_ref().map(Cow::Borrowed),
             alive: value.alive.as_ref().map(Cow::Borrowed),
             client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
+            unreadable: Cow::Borrowed(&value.unreadable),
             session_id_text: None,
             title_text: None,
             project_path_text: None,
@@ -110,6 +114,7 @@ impl<'a> ConversationMetadata<'a> {
             ended: self.ended.map(Cow::into_owned),
             alive: self.alive.map(Cow::into_owned),
             client_cost: self.client_cost.map(Cow::into_owned),
+            unreadable: self.unreadable.into_owned(),
         }
     }
 }
@@ -130,6 +135,8 @@ pub struct MessageMetadata<'a> {
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sent_at: Option<Timestamp>,
+    #[serde(flatten)]
+    standing: Standing,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -170,6 +177,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
+            standing: value.standing,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -200,6 +208,7 @@ impl<'a> MessageMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
+            standing: self.standing,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }
@@ -239,6 +248,8 @@ pub struct ToolUseMetadata<'a> {
     /// Absent where only hooks have told of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Seen>,
+    #[serde(flatten)]
+    standing: Standing,
     /// The tool's name, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_name_text: Option<Cow<'a, str>>,
@@ -291,6 +302,7 @@ impl<'a> ToolUseMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
+            standing: value.standing,
             tool_name_text: None,
         }
     }
@@ -319,8 +331,13 @@ impl<'a> ToolUseMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             seen: self.seen.unwrap_or(Seen::BY_HOOK),
+            standing: self.standing,
         }
     }
+}
+
+fn is_empty(map: &BTreeMap<String, String>) -> bool {
+    map.is_empty()
 }
 
 fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
