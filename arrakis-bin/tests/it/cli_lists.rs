@@ -448,7 +448,7 @@ async fn long_messages_wrap_and_days_are_told() {
             "12:00:02  Bash  one two  no result",
         ]
     );
-    assert!(shown.contains("  open     last event 2026-11-25 12:00:02 UTC\n"), "{shown}");
+    assert!(shown.contains("  state    abandoned since 2026-11-25 12:00:02 UTC\n"), "{shown}");
 }
 
 #[tokio::test]

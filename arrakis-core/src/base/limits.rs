@@ -194,6 +194,10 @@ pub const UNKNOWN_LINE_MAX_BYTES: usize = 16 * 1024;
 /// write its requests into the transcript costs little.
 pub const UNKNOWN_LINES_MAX_BYTES: usize = 64 * 1024;
 
+/// After how long without an event a conversation that has no end counts as abandoned: nobody works for a day without a
+/// prompt, and one that goes on after all is open again.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 /// Most lines of one transcript of which it is remembered to which sidechain they belong, some hundred bytes each.
 pub const SIDECHAIN_LINES_MAX: usize = 100_000;
 

@@ -191,7 +191,8 @@ CREATE VIEW messages AS SELECT
             ORDER BY b.at, b.block_index, b.line, b.n
         ) AS t
     ) END AS blocks,
-    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens
+    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens,
+    coalesce(m.metadata ->> 'copied', 0) AS copied
 FROM message_rows AS m;
 
 CREATE TABLE tool_uses (

@@ -43,6 +43,7 @@ use arrakis_core::record::store::{
     ConversationCursor, ConversationDetail, ConversationFilter, ConversationPage,
     ConversationSummary, DEFAULT_WORKSPACE, EventReader, Page,
 };
+use arrakis_core::session::conversation::{ConversationState, Stamped};
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -136,6 +137,10 @@ pub struct ShowArgs {
     #[arg(long)]
     pub unfold: bool,
 
+    /// Leave out what a fork has from the session that it comes from.
+    #[arg(long)]
+    pub own: bool,
+
     /// Write all at once, also to a terminal.
     #[arg(long)]
     pub no_pager: bool,
@@ -172,7 +177,9 @@ async fn list(
     let all = pages(args, reader, context, limit).await?;
     if context.json {
         let all = all.conversations.iter();
-        let all: Vec<ConversationView<'_>> = all.map(ConversationView::of).collect();
+        let now = context.clock.now();
+        let all: Vec<ConversationView<'_>> =
+            all.map(|one| ConversationView::of(one, now)).collect();
         context.write_json(&all)?;
     } else if all.conversations.is_empty() {
         let is_narrow = args.project.is_some() || args.since.is_some() || args.until.is_some();
@@ -230,9 +237,14 @@ async fn show(
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    let found = find(args, reader, &context.zone).await?;
+    let mut found = find(args, reader, &context.zone).await?;
+    if args.own {
+        found.messages.retain(|one| !one.standing.copied);
+        found.tool_uses.retain(|one| !one.standing.copied);
+    }
+    let now = context.clock.now();
     if context.json {
-        return Ok(context.write_json(&DetailView::of(&found))?);
+        return Ok(context.write_json(&DetailView::of(&found, now))?);
     }
     let unfold = Unfold {
         tools: args.tools || args.unfold,
@@ -241,7 +253,8 @@ async fn show(
     };
     let prompts = args.prompts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let (zone, terminal) = (&context.zone, context.terminal);
-    let write = |out: &mut dyn Write| show::write(&found, unfold, prompts, zone, terminal, out);
+    let write =
+        |out: &mut dyn Write| show::write(&found, now, unfold, prompts, zone, terminal, out);
     match pager::command(&process_env).filter(|_| !args.no_pager) {
         Some(command) => {
             // From now on an interrupt is the pager's business.
@@ -293,12 +306,13 @@ fn table(all: &[ConversationSummary], context: &Context) -> Table {
     ]);
     for ConversationSummary { conversation, messages, tool_uses, counts_capped, .. } in all {
         let more = if *counts_capped { "+" } else { "" };
-        let said = |said: &Option<arrakis_core::session::conversation::Stamped<String>>| {
+        let said = |said: &Option<Stamped<String>>| {
             said.as_ref().map_or_else(String::new, |said| said.value.clone())
         };
-        let (state, style) = match conversation.ended_at() {
-            Some(_) => ("ended", output::DIM),
-            None => ("open", output::GOOD),
+        let (state, style) = match conversation.state(context.clock.now()) {
+            ConversationState::Ended(_) => ("ended", output::DIM),
+            ConversationState::Abandoned(_) => ("abandoned", output::DIM),
+            ConversationState::Open => ("open", output::GOOD),
         };
         table.row(vec![
             Cell::new(&zone.moment(conversation.began_at(), narrow)),

@@ -45,7 +45,7 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::base::json::{Canonical, whole_characters};
-use crate::base::limits::UNREADABLE_KEPT_MAX;
+use crate::base::limits::{ABANDONED_AFTER, UNREADABLE_KEPT_MAX};
 use crate::session::usage::ClientCost;
 
 /// Orders what writes to one field: events by capture time, then by request id; lines of a transcript by
@@ -244,6 +244,18 @@ impl Conversation {
         }
     }
 
+    /// How it stands now.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> ConversationState {
+        match self.ended_at() {
+            Some(at) => ConversationState::Ended(at),
+            None if now.since(self.last_event_at) > ABANDONED_AFTER => {
+                ConversationState::Abandoned(self.last_event_at)
+            }
+            None => ConversationState::Open,
+        }
+    }
+
     /// When it began, as far as that is known.
     #[must_use]
     pub fn began_at(&self) -> Timestamp {
@@ -257,6 +269,18 @@ impl Conversation {
         let undone = self.alive.as_ref().is_some_and(|alive| *alive > end.stamp);
         (!undone).then_some(end.stamp.at)
     }
+}
+
+/// How a conversation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationState {
+    /// It may go on.
+    Open,
+    /// It ended then.
+    Ended(Timestamp),
+    /// Nothing came since then, and nothing tells that it ended: the client was killed, or what was imported has
+    /// no hooks.
+    Abandoned(Timestamp),
 }
 
 /// What one event adds, or several merged.
