@@ -79,6 +79,7 @@ fn what_a_subagents_transcript_repeats_of_the_main_thread_stays_there() {
     assert_eq!(said(&found, None), ["Describe the mill.", "It has two wheels.", ""]);
     assert_eq!(said(&found, Some("aside")), ["Who built it?", "Nobody knows."]);
     assert_eq!(found.tool_uses[0].agent_id, None);
+    assert_eq!(found.subagents[0].started_at.to_string(), "2026-11-20T10:05:00.000000Z");
     assert_eq!(found.usage.total.input_tokens, 300);
     assert_eq!(found.usage.subagents.input_tokens, 100);
 }

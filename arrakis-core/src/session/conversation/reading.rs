@@ -1,11 +1,12 @@
 //! What readers see of stored values.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, name, prompts};
+use crate::base::clock::Timestamp;
 use crate::session::price;
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 
@@ -109,8 +110,35 @@ pub(crate) fn all_subagents(
     }
     subagents.extend(implied.into_values());
     link(&mut subagents, messages, tool_uses);
+    begin_with_own(&mut subagents, messages, tool_uses);
     subagents.sort_by(|a, b| (a.started_at, &a.agent_id).cmp(&(b.started_at, &b.agent_id)));
     subagents
+}
+
+/// Has subagents begin with what is their own, where their transcript began with what it repeats of the main thread.
+fn begin_with_own(subagents: &mut [Subagent], messages: &[Message], tool_uses: &[ToolUse]) {
+    let said = messages.iter().map(|one| (&one.agent_id, one.content.stamp.at));
+    let done = tool_uses.iter().map(|one| (&one.agent_id, one.first.at));
+    let mut main = HashSet::new();
+    let mut own: HashMap<&str, Timestamp> = HashMap::new();
+    for (agent_id, at) in said.chain(done) {
+        match agent_id {
+            Some(agent_id) => {
+                let first = own.entry(agent_id).or_insert(at);
+                *first = at.min(*first);
+            }
+            None => {
+                main.insert(at);
+            }
+        }
+    }
+    for subagent in subagents {
+        if let Some(first) = own.get(&*subagent.agent_id)
+            && main.contains(&subagent.started_at)
+        {
+            subagent.started_at = subagent.started_at.max(*first);
+        }
+    }
 }
 
 /// Completes what is known of subagents by the tool uses that started them. Those of sidechains are told by their
