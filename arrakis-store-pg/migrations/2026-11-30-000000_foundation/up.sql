@@ -308,6 +308,7 @@ CREATE TABLE usage_messages (
     conversation_id UUID NOT NULL,                       -- the one that it is counted in
     model           TEXT NOT NULL,
     is_subagent     BOOLEAN NOT NULL,
+    is_copied       BOOLEAN NOT NULL,                    -- into that conversation, from one that is not stored
     usage           JSONB NOT NULL,                      -- tokens by kind
     PRIMARY KEY (workspace, api_id)
 );

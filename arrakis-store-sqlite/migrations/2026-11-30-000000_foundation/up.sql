@@ -303,6 +303,7 @@ CREATE TABLE usage_messages (
     conversation_id TEXT NOT NULL,                       -- the one that it is counted in
     model           TEXT NOT NULL,
     is_subagent     INTEGER NOT NULL,
+    is_copied       INTEGER NOT NULL,                    -- into that conversation, from one that is not stored
     usage           TEXT NOT NULL,                       -- JSON object: tokens by kind
     PRIMARY KEY (workspace, api_id)
 ) STRICT, WITHOUT ROWID;

@@ -224,7 +224,8 @@ impl MessageMetadata<'_> {
         model: Option<&'c str>,
     ) -> MessageParts<'c> {
         let (api_id, is_subagent) = (self.api_id.as_deref(), self.agent_id.is_some());
-        MessageParts { id, conversation_id, api_id, at, model, is_subagent, usage: self.usage }
+        let (is_copied, usage) = (self.standing.copied, self.usage);
+        MessageParts { id, conversation_id, api_id, at, model, is_subagent, is_copied, usage }
     }
 }
 
