@@ -272,10 +272,14 @@ async fn conversations(config: &Config, reader: &Arc<dyn EventReader>, now: Time
     let Some((session, gap)) = gaps.first() else {
         return Check::ok(name, "nothing is missing of the latest ones");
     };
-    let remedy = if gap.is_for_backfill() {
-        "read their transcripts once more: `arrakis conversations backfill --all`"
-    } else {
-        "see that the hook is registered for every event: `arrakis install`"
+    let remedy = match gap {
+        gap if gap.is_for_backfill() => {
+            "read their transcripts once more: `arrakis conversations backfill --all`"
+        }
+        Gap::Unreadable { .. } => {
+            "nothing else is lost; the events of the transcript name the places: `arrakis events`"
+        }
+        _ => "see that the hook is registered for every event: `arrakis install`",
     };
     let lack = if gaps.len() == 1 { "lacks" } else { "lack" };
     let told = format!("{} of the latest {lack} something; {session}: {gap}", gaps.len());

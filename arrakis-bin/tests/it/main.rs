@@ -12,6 +12,7 @@ mod end_to_end;
 mod export;
 mod export_formats;
 mod hook;
+mod import;
 mod install;
 mod logs;
 mod postgres;

@@ -19,18 +19,18 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 /// Claude Code's folder of a world.
-struct Claude {
-    project: PathBuf,
+pub(crate) struct Claude {
+    pub(crate) project: PathBuf,
 }
 
 impl Claude {
-    fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let project = world.directory.path().join(".claude/projects/-p");
         fs::create_dir_all(&project).unwrap();
         Self { project }
     }
 
-    fn transcript(&self, session: &str) -> PathBuf {
+    pub(crate) fn transcript(&self, session: &str) -> PathBuf {
         self.project.join(format!("{session}.jsonl"))
     }
 
@@ -38,7 +38,7 @@ impl Claude {
         self.project.join(session).join(format!("subagents/agent-{agent}.jsonl"))
     }
 
-    fn append(&self, session: &str, text: &[u8]) {
+    pub(crate) fn append(&self, session: &str, text: &[u8]) {
         let path = self.transcript(session);
         let mut file = fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all(text).unwrap();
@@ -75,7 +75,7 @@ impl Claude {
         payload.into_bytes()
     }
 
-    fn event(&self, session: &str, name: &str) -> Vec<u8> {
+    pub(crate) fn event(&self, session: &str, name: &str) -> Vec<u8> {
         let path = self.transcript(session);
         json!({"session_id": session, "transcript_path": path, "hook_event_name": name})
             .to_string()
@@ -84,7 +84,7 @@ impl Claude {
 }
 
 /// A line with which the model says something.
-fn said(id: &str, words: &str) -> String {
+pub(crate) fn said(id: &str, words: &str) -> String {
     let message = json!({"id": id, "role": "assistant", "model": "claude-opus-4-5",
         "content": [{"type": "text", "text": words}], "usage": {"input_tokens": 1}});
     let at = "2026-11-24T00:00:00.000Z";
@@ -99,7 +99,7 @@ fn conversation(world: &World, session: &str) -> Option<ConversationDetail> {
 }
 
 /// What the model has said in a session, in order.
-fn words(world: &World, session: &str) -> Vec<String> {
+pub(crate) fn words(world: &World, session: &str) -> Vec<String> {
     let messages = conversation(world, session).map(|found| found.messages).unwrap_or_default();
     messages.into_iter().map(|message| message.content.value).collect()
 }
@@ -135,7 +135,7 @@ fn assert_whole(world: &World, session: &Session) {
     assert_eq!(found.len(), expected.len(), "session {}", session.session_id);
 }
 
-fn drain_once(world: &World) {
+pub(crate) fn drain_once(world: &World) {
     let output = world.arrakis(&["drain", "--once"]);
     assert!(output.status.success(), "{output:?}");
 }
@@ -567,7 +567,7 @@ fn with_direct_delivery_a_drainer_stays_for_the_transcript() {
     assert!(is_drainer_running(&Layout::new(world.home())));
 }
 
-fn import(world: &World, arguments: &[&str]) -> (Value, bool) {
+pub(crate) fn import(world: &World, arguments: &[&str]) -> (Value, bool) {
     let arguments = [&["import", "--json"], arguments].concat();
     let mut command = world.command(env!("CARGO_BIN_EXE_arrakis"));
     let output = command.args(arguments).env("ARRAKIS_BIN", "true").output().unwrap();

@@ -197,6 +197,16 @@ pub const UNKNOWN_LINE_MAX_BYTES: usize = 16 * 1024;
 /// write its requests into the transcript costs little.
 pub const UNKNOWN_LINES_MAX_BYTES: usize = 64 * 1024;
 
+/// After how long without an event a conversation that has no end counts as abandoned: nobody works for a day without a
+/// prompt, and one that goes on after all is open again.
+pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Most lines of one transcript of which it is remembered to which sidechain they belong, some hundred bytes each.
+pub const SIDECHAIN_LINES_MAX: usize = 100_000;
+
+/// Most places of the transcripts of one session that are named because they cannot be read.
+pub const UNREADABLE_KEPT_MAX: usize = 100;
+
 /// Most subagents of one session whose transcripts are looked for: a long session has hundreds, and a folder
 /// without end must not be listed.
 pub const SUBAGENTS_MAX: usize = 10_000;

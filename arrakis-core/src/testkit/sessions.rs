@@ -25,7 +25,9 @@ use crate::record::ingest::{Reception, admit, judge};
 use crate::record::store::{Arrival, ConversationDetail, EventStore, Verdict};
 use crate::session::conversation::Changes;
 use crate::session::redact::Redactor;
-use crate::session::transcript::{Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile};
+use crate::session::transcript::{
+    Copies, Sidechains, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile,
+};
 
 /// What a session leaves behind.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +86,8 @@ impl Session {
         let mut session =
             Self { session_id: session_id.to_owned(), hooks, transcripts: Vec::new() };
         for (file, text) in &self.transcripts {
-            session.transcripts.push((session.file(file.agent.clone()), text.clone()));
+            let text = String::from_utf8_lossy(text).replace(&self.session_id, session_id);
+            session.transcripts.push((session.file(file.agent.clone()), text.into_bytes()));
         }
         session
     }
@@ -92,7 +95,8 @@ impl Session {
     /// Each event once, in order; each transcript in one slice.
     #[must_use]
     pub fn in_order(&self, workspace: &str) -> Vec<Arrival> {
-        let slices = self.transcripts.iter().filter_map(|(file, text)| slice(file, text, 0));
+        let slices =
+            self.transcripts.iter().flat_map(|(file, text)| slices(file, text, 0, text.len()));
         let slices = slices.map(|slice| (slice.request_id, slice.payload));
         let hooks = self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(n, hook));
         let events = hooks.chain(slices.map(|(id, payload)| {
@@ -238,26 +242,39 @@ fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
     admit(envelope.into(), reception).0
 }
 
-fn slice(file: &TranscriptFile, text: &[u8], start: u64) -> Option<Slice> {
+/// What a reader makes of the lines of a transcript between two offsets: one slice, or two where copies end.
+fn slices(file: &TranscriptFile, text: &[u8], start: usize, end: usize) -> Vec<Slice> {
     static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
-    let mut slicer = Slicer::new(file, start, SliceConfig::default(), &REDACTOR);
+    let mut sidechains = Sidechains::default();
+    text[..start].split_inclusive(|byte| *byte == b'\n').for_each(|line| sidechains.look(line));
+    let mut copies = Copies::default();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        assert!(slicer.push(line).is_none(), "the transcript fits into one slice");
+        if file.agent.is_none() && !copies.is_over {
+            copies.look(line, &file.session_id);
+        }
     }
-    slicer.finish()
+    let mut slicer = Slicer::new(file, start as u64, SliceConfig::default(), &REDACTOR)
+        .copied_until(copies.end)
+        .in_sidechains(sidechains);
+    let lines = text[start..end].split_inclusive(|byte| *byte == b'\n');
+    let mut slices: Vec<Slice> = lines.filter_map(|line| slicer.push(line)).collect();
+    slices.extend(slicer.finish());
+    assert!(slices.len() <= 2, "the transcript is short");
+    slices
 }
 
 /// Slices that cover the text, each of some lines, some of which several have.
 fn random_slices(file: &TranscriptFile, text: &[u8], random: &mut StdRng) -> Vec<Slice> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut slices = Vec::new();
+    let mut all = Vec::new();
     let mut first = 0;
     while first < lines.len() {
         let next = random.random_range(first + 1..=lines.len());
         let begin = first.saturating_sub(random.random_range(0..4));
         let start: usize = lines[..begin].iter().map(|line| line.len()).sum();
-        slices.extend(slice(file, &lines[begin..next].concat(), start as u64));
+        let end: usize = lines[..next].iter().map(|line| line.len()).sum();
+        all.extend(slices(file, text, start, end));
         first = next;
     }
-    slices
+    all
 }

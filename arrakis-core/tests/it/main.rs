@@ -19,5 +19,6 @@ mod redact_rules;
 mod retry;
 mod sessions;
 mod snapshot;
+mod threads;
 mod transcript;
 mod workspaces;

@@ -118,16 +118,40 @@ fn lines_of_unknown_types_cost_little() {
 
 #[test]
 fn lines_that_cannot_be_read_are_named_and_delay_nothing() {
-    let text = b"{\"type\":\"user\"\n\x00\x00{\"type\":\"user\"}\n[1]\n{\"type\":\"user\",\"x\":\"\xff\"}\n{\"type\":\"user\",\"n\":1}\n";
+    let text = b"{\"type\":\"user\"\n\x00\x00{\"type\":user}\n[1]\n{\"type\":\"user\",\"x\":\"\xff\"}\n{\"type\":\"user\",\"n\":1}\n";
     let (slice, payload) = one(text);
-    assert_eq!((slice.lines, slice.unreadable.len()), (1, 4));
+    assert_eq!((slice.lines, slice.unreadable.len()), (2, 4));
+    assert_eq!(payload["lines"][0]["x"], "\u{fffd}", "the rest of that line is kept");
     let unreadable = payload["unreadable"].as_array().unwrap();
     let offsets: Vec<_> = unreadable.iter().map(|one| one["offset"].as_u64().unwrap()).collect();
-    assert_eq!(offsets, [0, 15, 33, 37]);
+    assert_eq!(offsets, [0, 15, 31, 35]);
     let reasons: Vec<_> = unreadable.iter().map(|one| one["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["not_json", "not_json", "not_json", "not_utf8"]);
     assert_eq!(unreadable[2]["text"], "[1]");
     assert_eq!(unreadable[2]["digest"], Digest::of(b"[1]\n").to_string());
+}
+
+#[test]
+fn whole_records_on_a_damaged_line_are_lines_and_only_the_rest_is_named() {
+    let record = |n: u8| format!(r#"{{"type":"user","sessionId":"s","n":{n},{PLACE}}}"#);
+    let marked = format!("\u{feff}{}\r\n", record(1));
+    let glued = format!("{}{}\n", record(2), record(3));
+    let cut = &record(4)[..40];
+    let text = [&marked, &glued, cut, &record(5), "\n\0\0\0", &record(6), "\n\0\0\n"].concat();
+    let (slice, payload) = one(&text);
+    let numbers = payload["lines"].as_array().unwrap().iter().map(|line| line["n"].clone());
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 5, 6]);
+    let [unreadable] = &slice.unreadable[..] else { panic!("{:?}", slice.unreadable) };
+    assert_eq!((unreadable.offset, unreadable.bytes), ((marked.len() + glued.len()) as u64, 40));
+    assert_eq!((unreadable.digest, &*unreadable.text), (Digest::of(cut.as_bytes()), cut));
+    assert_eq!((slice.end, slice.digest), (text.len() as u64, Digest::of(text.as_bytes())));
+}
+
+#[test]
+fn of_a_field_that_a_line_has_twice_the_last_one_counts() {
+    let (slice, payload) = one(format!(r#"{{"type":"mode","type":"user",{PLACE}}}"#));
+    assert_eq!((slice.lines, slice.unreadable.len()), (1, 0));
+    assert_eq!(payload["lines"][0]["type"], "user");
 }
 
 #[test]

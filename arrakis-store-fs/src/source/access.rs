@@ -12,16 +12,57 @@ use crate::spool::file;
 /// Longest `.meta.json` of a subagent that is read, in bytes; a real one has a few hundred.
 const META_MAX_BYTES: u64 = 64 * 1024;
 
-/// The transcripts of the subagents of a session in the folder beside its transcript.
-pub(super) fn subagents(session: &TranscriptFile, folder: &str) -> Vec<TranscriptFile> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(2 * SUBAGENTS_MAX);
-    let files = entries.filter_map(|entry| {
-        let path = entry.path().into_os_string().into_string().ok()?;
-        let id = agent_of(&path)?.to_owned();
-        let agent = Some(TranscriptAgent { id, agent_type: None, tool_use_id: None });
-        Some(TranscriptFile { path, agent, ..session.clone() })
+/// The folder of the transcripts of subagents, in that of their session.
+pub(super) const SUBAGENTS: &str = "subagents";
+
+/// How deep in the folder of a session the transcripts of subagents are looked for: those of workflows lie two
+/// levels below those of others.
+const SUBAGENTS_DEPTH_MAX: usize = 8;
+
+/// The transcripts of the subagents of a session, at any depth in `folder`. Links are not followed: they lead
+/// to those of other sessions.
+pub(super) fn subagents(session: &TranscriptFile, folder: &Path) -> Vec<TranscriptFile> {
+    let mut files = Vec::new();
+    let (mut folders, mut seen) = (vec![(folder.to_owned(), 0)], 0);
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > 4 * SUBAGENTS_MAX || files.len() >= SUBAGENTS_MAX {
+                return files;
+            }
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder && depth < SUBAGENTS_DEPTH_MAX {
+                folders.push((entry.path(), depth + 1));
+            } else if entry.file_type().is_ok_and(|kind| kind.is_file())
+                && let Ok(path) = entry.path().into_os_string().into_string()
+                && let Some(id) = agent_of(&path)
+            {
+                let id = id.to_owned();
+                let agent = Some(TranscriptAgent { id, agent_type: None, tool_use_id: None });
+                files.push(TranscriptFile { path, agent, ..session.clone() });
+            }
+        }
+    }
+    files
+}
+
+/// Where the transcript is that should be at `path` and is not: in another folder of projects, under the same
+/// name. Sessions in worktrees and projects that have moved have theirs elsewhere. Of several the one that was
+/// written last.
+pub(super) fn elsewhere(path: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let path = Path::new(path);
+    let name = path.file_name()?;
+    // Other names are found in many folders.
+    uuid::Uuid::try_parse(path.file_stem()?.to_str()?).ok()?;
+    let projects =
+        folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let found = projects.filter_map(|project| {
+        let file = project.path().join(name);
+        let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        allowed(file.to_str()?, folders).ok()?;
+        Some((found.modified().ok()?, file))
     });
-    files.take(SUBAGENTS_MAX).collect()
+    found.max().map(|(_, file)| file)
 }
 
 /// The subagent that the name of a transcript gives.

@@ -38,6 +38,9 @@ const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 pub struct Checkpoint {
     /// Where it is, as the events name it.
     pub path: String,
+    /// Where it was found, if not at `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) found_at: Option<String>,
     /// The session that it belongs to.
     pub session_id: String,
     /// The session's working directory, where it was known.
@@ -63,6 +66,15 @@ pub struct Checkpoint {
     /// How many lines before the offset are of types that the version which read them did not know, by type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unknown: BTreeMap<String, u64>,
+    /// Before this byte all lines are copies of those of another session.
+    #[serde(default)]
+    pub(super) copied: u64,
+    /// Whether it is known where the copies end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) copies_over: bool,
+    /// Whether there are sidechains before the offset whose lines name no subagent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) has_sidechains: bool,
     /// What the file was like when it was read last to the end of its last whole line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seen: Option<Seen>,
@@ -130,6 +142,7 @@ impl Checkpoint {
         let agent = file.agent.as_ref();
         Self {
             path: file.path.clone(),
+            found_at: None,
             session_id: file.session_id.clone(),
             cwd: file.cwd.clone(),
             agent_id: agent.map(|agent| agent.id.clone()),
@@ -139,6 +152,9 @@ impl Checkpoint {
             file: None,
             offset: 0,
             unknown: BTreeMap::new(),
+            copied: 0,
+            copies_over: false,
+            has_sidechains: false,
             seen: None,
             intent: None,
             missing_since: None,
@@ -146,7 +162,13 @@ impl Checkpoint {
         }
     }
 
-    /// The transcript as the events of its slices name it.
+    /// Where it lies.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        self.found_at.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The transcript as the events name it that told of it.
     pub(super) fn transcript(&self) -> TranscriptFile {
         let agent = |id: &String| TranscriptAgent {
             id: id.clone(),
@@ -166,6 +188,7 @@ impl Checkpoint {
     pub(super) fn rewind(&mut self) {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
         self.unknown.clear();
+        (self.copied, self.copies_over, self.has_sidechains) = (0, false, false);
     }
 
     /// Counts lines of unknown types; they stand before the offset that is saved with the counts, so reading
@@ -182,7 +205,7 @@ impl Checkpoint {
             (found.is_file() && found.len() == 0) || self.seen == Some(Seen::of(&found))
         };
         let is_current = self.trouble.is_none() && self.destination == destination;
-        is_current && fs::metadata(&self.path).is_ok_and(is_done)
+        is_current && fs::metadata(self.place()).is_ok_and(is_done)
     }
 }
 
@@ -311,7 +334,7 @@ pub struct Survey {
 pub fn survey(layout: &Layout) -> io::Result<Survey> {
     let mut survey = Survey::default();
     for checkpoint in all(layout)? {
-        match fs::metadata(&checkpoint.path) {
+        match fs::metadata(checkpoint.place()) {
             Ok(found) => {
                 survey.files += 1;
                 survey.unread_bytes += found.len().saturating_sub(checkpoint.offset);

@@ -22,8 +22,8 @@
 //! file to the other, or waits. What is made of a line does not depend on how often it comes.
 //!
 //! A file that is shorter than the offset, is another one, or whose first line or last bytes before the
-//! offset have changed, is read again from its beginning. A last line without its newline is left for
-//! next time. Only regular files in the allowed folders are read, wherever links lead.
+//! offset have changed, is read again from its beginning. A last line without its newline is read where it is whole,
+//! else left for next time. A file that is not where events say is looked for in the other folders of projects. Only regular files in the allowed folders are read, wherever links lead.
 
 mod access;
 mod checkpoint;
@@ -35,6 +35,6 @@ mod room;
 mod ship;
 
 pub use checkpoint::{Checkpoint, Survey, survey};
-pub use find::{Found, identify};
+pub use find::{Found, find_moved, identify};
 pub use follow::Follower;
 pub use ship::{ReadMode, Reading, ShipConfig, ShipError, Shipper};

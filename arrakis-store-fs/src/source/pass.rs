@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::Envelope;
 use arrakis_core::base::limits::TRANSCRIPT_CHECKPOINT_BYTES;
-use arrakis_core::session::transcript::{Slice, Slicer, TranscriptFile};
+use arrakis_core::session::transcript::{Copies, Sidechains, Slice, Slicer, TranscriptFile};
 
 use super::access::meta;
 use super::checkpoint::{Checkpoint, Fingerprint, Intent, Seen};
-use super::reader::{Last, Line, Lines, first_line};
+use super::reader::{Last, Line, Lines, first_line, is_whole};
 use super::ship::{Reading, ShipConfig, ShipError, Shipper};
 
 /// Why a pass ended.
@@ -51,7 +51,7 @@ struct Opened<'a> {
 }
 
 impl Pass<'_> {
-    /// Reads until there is no whole line left.
+    /// Reads until there is no whole line left. A last line needs no newline if it is whole without it.
     pub(super) fn read(&mut self, checkpoint: &mut Checkpoint, file: &File) -> Result<(), Failure> {
         let found = file.metadata()?;
         let Some(first) = first_line(file)? else {
@@ -112,9 +112,13 @@ impl Pass<'_> {
         intent: Intent,
         last: &mut Last,
     ) -> Result<(), Failure> {
+        self.reading.left_bytes = 0;
         let transcript = self.describe(checkpoint, opened.first);
+        self.look_for_copies(checkpoint, opened, intent.end)?;
         let mut slicer =
-            Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor);
+            Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor)
+                .copied_until(checkpoint.copied)
+                .in_sidechains(self.sidechains(checkpoint, opened)?);
         let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, intent.end)?;
         let mut saved = checkpoint.offset;
         let ended = loop {
@@ -124,6 +128,11 @@ impl Pass<'_> {
             let (slice, end) = match lines.next(&self.shipper.stopped) {
                 Ok(Some(Line::Whole(line))) => (slicer.push(line), line),
                 Ok(Some(Line::Long(line, end))) => (slicer.push_long(line), end),
+                Ok(Some(Line::Last(line))) if is_whole(line) => (slicer.push(line), line),
+                Ok(Some(Line::Last(line))) => {
+                    self.reading.left_bytes = line.len() as u64;
+                    break Ok(());
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             };
@@ -141,6 +150,43 @@ impl Pass<'_> {
             self.take(slice, checkpoint, opened, intent, last)?;
         }
         Ok(ended?)
+    }
+
+    /// Finds out what of the file up to `end` is a copy of another session's, unless that is known.
+    fn look_for_copies(
+        &self,
+        checkpoint: &mut Checkpoint,
+        opened: &Opened<'_>,
+        end: u64,
+    ) -> io::Result<()> {
+        if checkpoint.copies_over || checkpoint.agent_id.is_some() {
+            return Ok(());
+        }
+        let mut copies = Copies::new(checkpoint.copied, checkpoint.offset);
+        let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, end)?;
+        while !copies.is_over {
+            match lines.next(&self.shipper.stopped)? {
+                Some(Line::Whole(line)) => copies.look(line, &checkpoint.session_id),
+                Some(Line::Long(line, _)) => copies.pass_over(line.bytes),
+                Some(Line::Last(_)) | None => break,
+            }
+        }
+        (checkpoint.copied, checkpoint.copies_over) = (copies.end, copies.is_over);
+        Ok(())
+    }
+
+    /// The sidechains of what was read before, where there are any.
+    fn sidechains(&self, checkpoint: &Checkpoint, opened: &Opened<'_>) -> io::Result<Sidechains> {
+        let mut sidechains = Sidechains::default();
+        if checkpoint.has_sidechains {
+            let mut lines = Lines::new(opened.file.try_clone()?, 0, checkpoint.offset)?;
+            while let Some(line) = lines.next(&self.shipper.stopped)? {
+                if let Line::Whole(line) | Line::Last(line) = line {
+                    sidechains.look(line);
+                }
+            }
+        }
+        Ok(sidechains)
     }
 
     /// Pushes a slice; then all before its end is done with.
@@ -172,6 +218,7 @@ impl Pass<'_> {
         }
         checkpoint.offset = slice.end;
         checkpoint.count_unknown(&slice.unknown);
+        checkpoint.has_sidechains |= slice.has_sidechains;
         checkpoint.file = Some(Fingerprint {
             device: opened.found.dev(),
             inode: opened.found.ino(),
@@ -185,10 +232,13 @@ impl Pass<'_> {
 
     /// The transcript with what the file beside it says of its subagent.
     fn describe(&self, checkpoint: &Checkpoint, first: Digest) -> TranscriptFile {
-        let mut transcript =
-            TranscriptFile { identity: first.to_string(), ..checkpoint.transcript() };
+        let mut transcript = TranscriptFile {
+            identity: first.to_string(),
+            path: checkpoint.place().to_owned(),
+            ..checkpoint.transcript()
+        };
         if let Some(agent) = &mut transcript.agent {
-            let meta = meta(&checkpoint.path, &self.config.folders).unwrap_or_default();
+            let meta = meta(checkpoint.place(), &self.config.folders).unwrap_or_default();
             let text = |name: &str| meta[name].as_str().map(str::to_owned);
             agent.agent_type = text("agentType").or(agent.agent_type.take());
             agent.tool_use_id = text("toolUseId");

@@ -22,6 +22,8 @@ pub(super) enum Line<'a> {
     Whole(&'a [u8]),
     /// One that is too long, and its end.
     Long(LongLine<'a>, &'a [u8]),
+    /// The last one, without a newline.
+    Last(&'a [u8]),
 }
 
 /// Reads whole lines.
@@ -40,8 +42,8 @@ impl Lines {
         Ok(Self { input, line: Vec::new(), end: Vec::new() })
     }
 
-    /// The next line; `None` at the end, before which there may be a line without its newline, and where
-    /// `stopped` becomes true on the way through a long one.
+    /// The next line; `None` at the end, before which there may be a long line without its newline, and where
+    /// `stopped` becomes true on the way through one.
     pub(super) fn next(&mut self, stopped: &AtomicBool) -> io::Result<Option<Line<'_>>> {
         const MAX: usize = TRANSCRIPT_LINE_MAX_BYTES;
         self.line.clear();
@@ -50,7 +52,7 @@ impl Lines {
             return Ok(Some(Line::Whole(&self.line)));
         }
         if self.line.len() <= MAX {
-            return Ok(None);
+            return Ok(Some(Line::Last(&self.line)).filter(|_| !self.line.is_empty()));
         }
         let (mut digest, mut bytes) = (DigestBuilder::default(), self.line.len() as u64);
         digest.update(&self.line);
@@ -98,7 +100,13 @@ impl Last {
     }
 }
 
-/// The digest of the first line, or of its beginning; `None` while it is not written whole.
+/// Whether a line is written whole, though it may have no newline: a JSON object says itself where it ends.
+pub(super) fn is_whole(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    line.starts_with(b"{") && serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok()
+}
+
+/// The digest of the first line without its newline, or of its beginning; `None` while it is not written whole.
 pub(super) fn first_line(file: &File) -> io::Result<Option<Digest>> {
     let mut first = Vec::with_capacity(FINGERPRINT_BYTES);
     let mut step = [0; FINGERPRINT_BYTES];
@@ -110,10 +118,10 @@ pub(super) fn first_line(file: &File) -> io::Result<Option<Digest>> {
         first.extend_from_slice(&step[first.len()..][..read]);
     }
     let end = first.iter().position(|byte| *byte == b'\n');
-    if end.is_none() && first.len() < FINGERPRINT_BYTES {
+    if end.is_none() && first.len() < FINGERPRINT_BYTES && !is_whole(&first) {
         return Ok(None);
     }
-    first.truncate(end.map_or(FINGERPRINT_BYTES, |end| end + 1));
+    first.truncate(end.unwrap_or(FINGERPRINT_BYTES));
     Ok(Some(Digest::of(&first)))
 }
 
@@ -132,17 +140,19 @@ mod tests {
     }
 
     #[test]
-    fn whole_lines_come_one_by_one_and_a_half_one_does_not() {
+    fn lines_come_one_by_one_and_the_last_one_without_its_newline() {
         let mut lines = Lines::new(file(&[b"xa\n\nb\0\nhalf"]), 1, 100).unwrap();
         for expected in [&b"a\n"[..], b"\n", b"b\0\n"] {
             assert!(
                 matches!(lines.next(&GOES_ON).unwrap(), Some(Line::Whole(line)) if line == expected)
             );
         }
+        assert!(matches!(lines.next(&GOES_ON).unwrap(), Some(Line::Last(b"half"))));
         assert!(lines.next(&GOES_ON).unwrap().is_none());
         let mut bounded = Lines::new(file(&[b"a\nbb\n"]), 0, 4).unwrap();
         assert!(
-            bounded.next(&GOES_ON).unwrap().is_some() && bounded.next(&GOES_ON).unwrap().is_none()
+            bounded.next(&GOES_ON).unwrap().is_some()
+                && matches!(bounded.next(&GOES_ON).unwrap(), Some(Line::Last(b"bb")))
         );
     }
 
@@ -168,7 +178,8 @@ mod tests {
     #[test]
     fn what_tells_a_file_are_its_first_line_and_the_last_bytes_read() {
         let found = file(&[b"first\nsecond\n"]);
-        assert_eq!(first_line(&found).unwrap(), Some(Digest::of(b"first\n")));
+        assert_eq!(first_line(&found).unwrap(), Some(Digest::of(b"first")));
+        assert_eq!(first_line(&file(&[b"{}"])).unwrap(), Some(Digest::of(b"{}")));
         assert_eq!(first_line(&file(&[b"half"])).unwrap(), None);
         let long = vec![b'x'; 10_000];
         assert_eq!(

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::Source;
@@ -12,13 +13,16 @@ use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::{Slice, SliceConfig, TranscriptFile};
 use parking_lot::Mutex;
 
-use super::access::{allowed, followed, open, subagents};
+use super::access::{allowed, elsewhere, followed, open, subagents};
 use super::checkpoint::{Checkpoint, Checkpoints};
 use super::pass::{Failure, Pass};
 use super::room::Room;
 use crate::spool::capacity::SpoolLimits;
 use crate::spool::dir::SpoolDir;
 use crate::spool::{Spool, SpoolError};
+
+/// For how long a transcript that is not where events say is looked for in other folders.
+const SEARCHED_FOR: Duration = Duration::from_secs(3600);
 
 /// The settings of a [`Shipper`].
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct Reading {
     pub slices: u64,
     /// Whether there is no such file.
     pub is_missing: bool,
+    /// How long the last line is that was left, because it is not written whole; 0 where none was.
+    pub left_bytes: u64,
     /// Why it could not be read, or not to its end.
     pub trouble: Option<String>,
 }
@@ -158,12 +164,20 @@ impl Shipper {
     pub fn read_session(&self, file: &TranscriptFile, destination: &str) -> Result<u64, ShipError> {
         let mut slices = 0;
         let mut failure = None;
-        for file in std::iter::once(file.clone()).chain(self.subagents(file)) {
-            match self.read(&file, destination, ReadMode::default(), &mut |_| {}) {
-                Ok(reading) => slices += reading.slices,
-                Err(error) => failure = Some(error),
-            }
-        }
+        let mut read = |file: &TranscriptFile| match self.read(
+            file,
+            destination,
+            ReadMode::default(),
+            &mut |_| {},
+        ) {
+            Ok(reading) => slices += reading.slices,
+            Err(error) => failure = Some(error),
+        };
+        read(file);
+        // Those of its subagents lie where the session's own does.
+        let found = self.load(&file.path)?.and_then(|checkpoint| checkpoint.found_at);
+        let path = found.unwrap_or_else(|| file.path.clone());
+        self.subagents(&TranscriptFile { path, ..file.clone() }).iter().for_each(read);
         failure.map_or(Ok(slices), Err)
     }
 
@@ -236,9 +250,12 @@ impl Shipper {
         checkpoint.destination = destination.to_owned();
         let config = Arc::clone(&self.config.lock());
         let mut pass = Pass { shipper: self, config: &config, observe, reading: &mut reading };
+        if !self.locate(&mut checkpoint, mode, &config)? {
+            return Ok(reading);
+        }
         let found = match mode.asked {
-            true => allowed(&checkpoint.path, &config.folders),
-            false => followed(&checkpoint.path, &config.folders),
+            true => allowed(checkpoint.place(), &config.folders),
+            false => followed(checkpoint.place(), &config.folders),
         };
         let read = match found.and_then(|path| open(&path)) {
             Ok(opened) => pass.read(&mut checkpoint, &opened),
@@ -255,7 +272,7 @@ impl Shipper {
         };
         self.tell(&checkpoint, &reading, trouble.as_deref());
         let is_gone =
-            reading.is_missing || (trouble.is_some() && !Path::new(&checkpoint.path).exists());
+            reading.is_missing || (trouble.is_some() && !Path::new(checkpoint.place()).exists());
         checkpoint.missing_since =
             is_gone.then(|| checkpoint.missing_since.unwrap_or_else(|| self.dir.now()));
         (reading.trouble, checkpoint.trouble) = (trouble.clone(), trouble);
@@ -306,17 +323,43 @@ impl Shipper {
         let now = self.dir.now();
         let is_old = |since: Timestamp| now.since(since) > TRANSCRIPT_NOTE_MAX_AGE;
         let is_gone =
-            checkpoint.missing_since.is_some_and(is_old) && !Path::new(&checkpoint.path).exists();
+            checkpoint.missing_since.is_some_and(is_old) && !Path::new(checkpoint.place()).exists();
         is_gone && self.checkpoints.forget(checkpoint).is_ok()
+    }
+
+    /// Finds out where the transcript of a checkpoint lies; says whether this checkpoint is the one to read it by.
+    /// One whose file has moved to where events name it now has another checkpoint, and is forgotten.
+    fn locate(
+        &self,
+        checkpoint: &mut Checkpoint,
+        mode: ReadMode,
+        config: &ShipConfig,
+    ) -> Result<bool, ShipError> {
+        if Path::new(&checkpoint.path).exists() {
+            checkpoint.found_at = None;
+            return Ok(true);
+        }
+        let is_there = checkpoint.found_at.as_deref().is_some_and(|path| Path::new(path).exists());
+        let is_long_gone = |since: Timestamp| self.dir.now().since(since) > SEARCHED_FOR;
+        if !is_there && (mode.asked || !checkpoint.missing_since.is_some_and(is_long_gone)) {
+            let found = elsewhere(&checkpoint.path, &config.folders);
+            checkpoint.found_at = found.and_then(|path| path.into_os_string().into_string().ok());
+        }
+        match &checkpoint.found_at {
+            Some(path) if self.load(path)?.is_some() => {
+                self.checkpoints.forget(checkpoint).ok(); // it may have none yet
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
     }
 
     /// The transcripts of the subagents of a session.
     fn subagents(&self, session: &TranscriptFile) -> Vec<TranscriptFile> {
         let Some(folder) = session.path.strip_suffix(".jsonl") else { return Vec::new() };
         let config = Arc::clone(&self.config.lock());
-        let folder = format!("{folder}/subagents");
-        if allowed(&folder, &config.folders).is_ok() {
-            subagents(session, &folder)
+        if allowed(folder, &config.folders).is_ok() {
+            subagents(session, Path::new(folder))
         } else {
             Vec::new()
         }

@@ -20,4 +20,5 @@ mod recovery;
 mod spool;
 mod support;
 mod transcripts;
+mod transcripts_found;
 mod trouble;

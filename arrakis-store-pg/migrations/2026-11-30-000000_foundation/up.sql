@@ -200,7 +200,8 @@ CREATE VIEW messages AS SELECT
         )
         FROM message_blocks AS b WHERE b.message_id = m.id AND b.kind <> 'words'
     ) END AS blocks,
-    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens
+    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens,
+    coalesce((m.metadata ->> 'copied')::boolean, false) AS copied
 FROM message_rows AS m;
 
 CREATE TABLE tool_uses (
@@ -307,6 +308,7 @@ CREATE TABLE usage_messages (
     conversation_id UUID NOT NULL,                       -- the one that it is counted in
     model           TEXT NOT NULL,
     is_subagent     BOOLEAN NOT NULL,
+    is_copied       BOOLEAN NOT NULL,                    -- into that conversation, from one that is not stored
     usage           JSONB NOT NULL,                      -- tokens by kind
     PRIMARY KEY (workspace, api_id)
 );

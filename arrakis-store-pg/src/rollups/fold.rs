@@ -268,18 +268,29 @@ async fn known(
     came: &[CountedMessage],
 ) -> QueryResult<Vec<CountedMessage>> {
     const SQL: &str = "SELECT m.workspace, m.api_id, m.at, m.conversation_id, m.model, \
-        m.is_subagent, m.usage FROM (SELECT DISTINCT * FROM unnest(?, ?) AS v (workspace, api_id)) \
+        m.is_subagent, m.is_copied, m.usage FROM (SELECT DISTINCT * FROM unnest(?, ?) AS v (workspace, api_id)) \
         AS v JOIN usage_messages AS m USING (workspace, api_id)";
-    type Sql = (Text, Text, Timestamptz, SqlUuid, Text, Bool, Jsonb);
-    type Row = (String, String, At, Uuid, String, bool, JsonText<'static>);
+    type Sql = (Text, Text, Timestamptz, SqlUuid, Text, Bool, Bool, Jsonb);
+    type Row = (String, String, At, Uuid, String, bool, bool, JsonText<'static>);
     let rows: Vec<Row> = Statement::<Sql>::new(SQL)
         .bind::<Array<Text>>(came.iter().map(|one| one.workspace.as_str()).collect::<Vec<_>>())
         .bind::<Array<Text>>(came.iter().map(|one| one.api_id.as_str()).collect::<Vec<_>>())
         .load(conn)
         .await?;
-    let message = |(workspace, api_id, At(at), conversation_id, model, is_subagent, usage): Row| {
+    let message = |row: Row| {
+        let (workspace, api_id, At(at), conversation_id, model, is_subagent, is_copied, usage) =
+            row;
         let usage = json("usage", usage)?;
-        Ok(CountedMessage { workspace, api_id, at, conversation_id, model, is_subagent, usage })
+        Ok(CountedMessage {
+            workspace,
+            api_id,
+            at,
+            conversation_id,
+            model,
+            is_subagent,
+            is_copied,
+            usage,
+        })
     };
     rows.into_iter().map(message).collect()
 }
@@ -289,10 +300,11 @@ async fn put_messages(
     messages: &[CountedMessage],
 ) -> QueryResult<()> {
     const SQL: &str = "INSERT INTO usage_messages \
-        (workspace, api_id, at, conversation_id, model, is_subagent, usage) \
-        SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace, api_id) DO UPDATE \
+        (workspace, api_id, at, conversation_id, model, is_subagent, is_copied, usage) \
+        SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (workspace, api_id) DO UPDATE \
         SET at = excluded.at, conversation_id = excluded.conversation_id, \
-        model = excluded.model, is_subagent = excluded.is_subagent, usage = excluded.usage";
+        model = excluded.model, is_subagent = excluded.is_subagent, is_copied = excluded.is_copied, \
+        usage = excluded.usage";
     if messages.is_empty() {
         return Ok(());
     }
@@ -305,6 +317,7 @@ async fn put_messages(
         .bind::<Array<SqlUuid>>(all().map(|one| one.conversation_id).collect::<Vec<_>>())
         .bind::<Array<Text>>(all().map(|one| one.model.as_str()).collect::<Vec<_>>())
         .bind::<Array<Bool>>(all().map(|one| one.is_subagent).collect::<Vec<_>>())
+        .bind::<Array<Bool>>(all().map(|one| one.is_copied).collect::<Vec<_>>())
         .bind::<Array<Jsonb>>(usage)
         .execute(conn)
         .await?;

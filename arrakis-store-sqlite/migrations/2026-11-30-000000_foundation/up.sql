@@ -191,7 +191,8 @@ CREATE VIEW messages AS SELECT
             ORDER BY b.at, b.block_index, b.line, b.n
         ) AS t
     ) END AS blocks,
-    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens
+    m.model, m.input_tokens, m.output_tokens, m.cache_read_tokens, m.cache_creation_tokens,
+    coalesce(m.metadata ->> 'copied', 0) AS copied
 FROM message_rows AS m;
 
 CREATE TABLE tool_uses (
@@ -302,6 +303,7 @@ CREATE TABLE usage_messages (
     conversation_id TEXT NOT NULL,                       -- the one that it is counted in
     model           TEXT NOT NULL,
     is_subagent     INTEGER NOT NULL,
+    is_copied       INTEGER NOT NULL,                    -- into that conversation, from one that is not stored
     usage           TEXT NOT NULL,                       -- JSON object: tokens by kind
     PRIMARY KEY (workspace, api_id)
 ) STRICT, WITHOUT ROWID;

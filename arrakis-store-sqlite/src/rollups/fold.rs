@@ -214,6 +214,8 @@ struct MessageRow {
     model: String,
     #[diesel(sql_type = Bool)]
     is_subagent: bool,
+    #[diesel(sql_type = Bool)]
+    is_copied: bool,
     #[diesel(sql_type = Text)]
     usage: String,
 }
@@ -222,7 +224,7 @@ fn count_messages(conn: &mut SqliteConnection, came: Vec<CountedMessage>) -> Que
     let mut known = Vec::new();
     for CountedMessage { workspace, api_id, .. } in &came {
         let row = diesel::sql_query(
-            "SELECT at, conversation_id, model, is_subagent, usage FROM usage_messages \
+            "SELECT at, conversation_id, model, is_subagent, is_copied, usage FROM usage_messages \
              WHERE workspace = ? AND api_id = ?",
         )
         .bind::<Text, _>(workspace)
@@ -237,18 +239,20 @@ fn count_messages(conn: &mut SqliteConnection, came: Vec<CountedMessage>) -> Que
             conversation_id: uuid("conversation_id", &row.conversation_id)?,
             model: row.model,
             is_subagent: row.is_subagent,
+            is_copied: row.is_copied,
             usage: json("usage", &row.usage)?,
         });
     }
     let (messages, changes) = UsageChanges::of(known, came);
     for message in messages {
-        diesel::sql_query("REPLACE INTO usage_messages VALUES (?, ?, ?, ?, ?, ?, ?)")
+        diesel::sql_query("REPLACE INTO usage_messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
             .bind::<Text, _>(message.workspace)
             .bind::<Text, _>(message.api_id)
             .bind::<Text, _>(message.at.to_string())
             .bind::<Text, _>(message.conversation_id.to_string())
             .bind::<Text, _>(message.model)
             .bind::<Bool, _>(message.is_subagent)
+            .bind::<Bool, _>(message.is_copied)
             .bind::<Text, _>(to_json(&message.usage)?)
             .execute(conn)?;
     }

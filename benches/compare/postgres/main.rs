@@ -19,9 +19,6 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use arrakis_test_cluster::{Cluster, Database};
-use diesel::QueryableByName;
-use diesel::sql_types::BigInt;
-use diesel_async::RunQueryDsl;
 use load::{Load, percentile};
 use original::Original;
 use server::Server;
@@ -69,11 +66,9 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// What a database has written, and what it holds.
-#[derive(Default, QueryableByName)]
+#[derive(Default)]
 struct Bytes {
-    #[diesel(sql_type = BigInt)]
     wal: i64,
-    #[diesel(sql_type = BigInt)]
     stored: i64,
 }
 
@@ -81,7 +76,8 @@ impl Bytes {
     async fn now(database: &Database) -> Result<Self, Failure> {
         let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint AS wal, \
             pg_database_size(current_database()) AS stored";
-        Ok(diesel::sql_query(sql).get_result(&mut database.connect().await).await?)
+        let row = original::connect(database).await?.query_one(sql, &[]).await?;
+        Ok(Self { wal: row.get(0), stored: row.get(1) })
     }
 
     fn plus(self, began: &Self, ended: &Self) -> Self {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use anyhow::bail;
 use arrakis_core::record::store::{DEFAULT_WORKSPACE, EventReader};
 use arrakis_core::session::conversation::{Conversation, Gap};
+use arrakis_store_fs::source::find_moved;
 use clap::Args;
 
 use super::{find, gaps};
 use crate::cli::Context;
 use crate::cli::import::transcripts;
+use crate::compose::ship_config;
+use crate::config::{Config, process_env};
 
 /// How many conversations are looked through for gaps.
 const LOOKED_AT: usize = 10_000;
@@ -53,9 +56,11 @@ pub(super) async fn run(
         context.remark("Nothing of any transcript is missing.")?;
         return Ok(ExitCode::SUCCESS);
     }
+    let (config, _) = Config::load(&context.home, &process_env);
+    let folders = ship_config(&config).folders;
     let mut paths = Vec::new();
     for conversation in &wanted {
-        match transcript_of(conversation) {
+        match transcript_of(conversation, &folders) {
             Some(path) => paths.extend(files_of(path)),
             None => context.remark(&format!(
                 "the transcript of {} is not on this machine",
@@ -69,14 +74,18 @@ pub(super) async fn run(
     transcripts::read_again(&paths, context)
 }
 
-fn transcript_of(conversation: &Conversation) -> Option<&Path> {
+/// Where the transcript is: where events say, or in another of the folders of projects.
+fn transcript_of(conversation: &Conversation, folders: &[PathBuf]) -> Option<PathBuf> {
     let path = Path::new(&conversation.transcript_path.as_ref()?.value);
     let is_named_so = path.extension().is_some_and(|ending| ending == "jsonl");
-    (path.is_absolute() && is_named_so && path.is_file()).then_some(path)
+    if !path.is_absolute() || !is_named_so {
+        return None;
+    }
+    if path.is_file() { Some(path.to_owned()) } else { find_moved(path, folders) }
 }
 
 /// A transcript, and the folder with those of its subagents.
-fn files_of(transcript: &Path) -> impl Iterator<Item = PathBuf> {
+fn files_of(transcript: PathBuf) -> impl Iterator<Item = PathBuf> {
     let subagents = transcript.with_extension("").join("subagents");
-    std::iter::once(transcript.to_owned()).chain(Some(subagents).filter(|path| path.is_dir()))
+    std::iter::once(transcript).chain(Some(subagents).filter(|path| path.is_dir()))
 }

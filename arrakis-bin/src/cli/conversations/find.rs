@@ -93,7 +93,7 @@ fn chosen(
             let mut candidates = String::new();
             for one in several.iter().take(NAMED) {
                 let title = one.title.as_ref().map_or("", |title| &title.value);
-                let started = zone.moment(one.started_at, false);
+                let started = zone.moment(one.began_at(), false);
                 let title = text::one_line(title);
                 candidates += &format!("\n  {}  {started}  {title}", one.session_id);
             }

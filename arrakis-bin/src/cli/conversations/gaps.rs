@@ -24,7 +24,8 @@ pub(in crate::cli) async fn find(
     let mut found = Vec::new();
     let filter = ConversationFilter::new(workspace);
     for one in reader.conversations(filter, Page::first(limit)).await?.conversations {
-        let may_differ = one.sides.differ() || one.counts_capped;
+        let is_damaged = !one.conversation.unreadable.is_empty();
+        let may_differ = one.sides.differ() || one.counts_capped || is_damaged;
         if !may_differ || now.since(one.conversation.last_event_at) < GRACE {
             continue;
         }

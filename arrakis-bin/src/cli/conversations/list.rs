@@ -10,7 +10,7 @@ use arrakis_core::record::store::{
     ConversationCursor, ConversationFilter, ConversationPage, ConversationSummary,
     DEFAULT_WORKSPACE, EventReader, Page, Rollups, UsageGroups,
 };
-use arrakis_core::session::conversation::Stamped;
+use arrakis_core::session::conversation::{ConversationState, Stamped};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
@@ -106,7 +106,8 @@ pub(super) async fn list(
     }
     let all = found(args, reader, &used, context).await?;
     if context.json {
-        let view = |one| ConversationView::used(one, used.get(&one.conversation.id));
+        let now = context.clock.now();
+        let view = |one| ConversationView::used(one, used.get(&one.conversation.id), now);
         let all: Vec<ConversationView<'_>> = all.conversations.iter().map(view).collect();
         context.write_json(&all)?;
     } else if all.conversations.is_empty() {
@@ -175,7 +176,7 @@ fn sort(all: &mut [ConversationSummary], by: Sort, used: &Used) {
     // Stable: what is equal stays in the order of the latest event.
     match by {
         Sort::Latest => {}
-        Sort::Started => all.sort_by_key(|one| Reverse(one.conversation.started_at)),
+        Sort::Started => all.sort_by_key(|one| Reverse(one.conversation.began_at())),
         Sort::Cost => all.sort_by_key(|one| Reverse(total(one).map(|part| part.cost))),
         Sort::Tokens => all.sort_by_key(|one| Reverse(total(one).map(|part| part.total_tokens))),
         Sort::Duration => all.sort_by_key(|one| Reverse(one.conversation.duration_ms())),
@@ -188,7 +189,7 @@ fn table(all: &[ConversationSummary], used: &Used, context: &Context) -> Table {
     let is_piped = context.terminal.width.is_none();
     let narrow = context.terminal.width.is_some_and(|columns| columns < 100);
     let mut table = Table::new(vec![
-        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.started_at))),
+        Column::new(zone.heading("STARTED", all.iter().map(|one| one.conversation.began_at()))),
         Column::new("SESSION"),
         Column::new("TITLE").shrinks_to(20),
         Column::new("COST").right(),
@@ -205,9 +206,10 @@ fn table(all: &[ConversationSummary], used: &Used, context: &Context) -> Table {
         let said = |said: &Option<Stamped<String>>| {
             said.as_ref().map_or_else(String::new, |said| said.value.clone())
         };
-        let (state, style) = match conversation.ended_at() {
-            Some(_) => ("ended", output::DIM),
-            None => ("open", output::GOOD),
+        let (state, style) = match conversation.state(context.clock.now()) {
+            ConversationState::Ended(_) => ("ended", output::DIM),
+            ConversationState::Abandoned(_) => ("abandoned", output::DIM),
+            ConversationState::Open => ("open", output::GOOD),
         };
         let total = used.get(&conversation.id).map(|sum| sum.total);
         let tokens = total.map(|part| part.total_tokens);
@@ -216,7 +218,7 @@ fn table(all: &[ConversationSummary], used: &Used, context: &Context) -> Table {
         let short: String = id.chars().take(if is_piped { usize::MAX } else { SHORT_ID }).collect();
         let model = said(&conversation.model);
         table.row(vec![
-            Cell::new(&zone.moment(conversation.started_at, narrow)),
+            Cell::new(&zone.moment(conversation.began_at(), narrow)),
             Cell::new(&short),
             Cell::new(&said(&conversation.title)).style(output::BOLD),
             Cell::new(&total.map_or_else(String::new, |part| part.cost_text())),

@@ -99,6 +99,10 @@ pub struct ShowArgs {
     #[arg(long)]
     pub unfold: bool,
 
+    /// Leave out what a fork has from the session that it comes from.
+    #[arg(long)]
+    pub own: bool,
+
     /// Write all at once, also to a terminal.
     #[arg(long)]
     pub no_pager: bool,
@@ -140,9 +144,14 @@ async fn show(
     reader: &Arc<dyn EventReader>,
     context: &mut Context,
 ) -> anyhow::Result<()> {
-    let found = find(args, reader, &context.zone).await?;
+    let mut found = find(args, reader, &context.zone).await?;
+    if args.own {
+        found.messages.retain(|one| !one.standing.copied);
+        found.tool_uses.retain(|one| !one.standing.copied);
+    }
+    let now = context.clock.now();
     if context.json {
-        return Ok(context.write_json(&DetailView::of(&found))?);
+        return Ok(context.write_json(&DetailView::of(&found, now))?);
     }
     let unfold = Unfold {
         tools: args.tools || args.unfold,
@@ -151,7 +160,8 @@ async fn show(
     };
     let prompts = args.prompts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
     let (zone, terminal) = (&context.zone, context.terminal);
-    let write = |out: &mut dyn Write| show::write(&found, unfold, prompts, zone, terminal, out);
+    let write =
+        |out: &mut dyn Write| show::write(&found, now, unfold, prompts, zone, terminal, out);
     match pager::command(&process_env).filter(|_| !args.no_pager) {
         Some(command) => {
             // From now on an interrupt is the pager's business.

@@ -40,7 +40,7 @@ use std::io::{self, Write};
 use anstyle::Style;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Message, Role, ToolStatus};
+use arrakis_core::session::conversation::{ConversationState, Message, Role, ToolStatus};
 use arrakis_core::session::hook::key_argument;
 use arrakis_core::session::price;
 
@@ -65,13 +65,14 @@ const SHOWN_SYSTEM_LINES: usize = 6;
 /// Writes the conversation, or the last `prompts` prompts of it and what came after them.
 pub(super) fn write(
     detail: &ConversationDetail,
+    now: Timestamp,
     unfold: Unfold,
     prompts: Option<usize>,
     zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    write_header(detail, zone, terminal, out)?;
+    write_header(detail, now, zone, terminal, out)?;
     let main = Thread::of(detail);
     let is_prompt =
         |item: &Item<'_>| matches!(item, Item::Message(message, _) if message.role == Role::User);
@@ -87,6 +88,7 @@ pub(super) fn write(
 
 fn write_header(
     detail: &ConversationDetail,
+    now: Timestamp,
     zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
@@ -108,14 +110,19 @@ fn write_header(
         line("model", &model.value)?;
     }
     let moment = |at: Timestamp| zone.whole_moment(at);
-    line("started", &moment(conversation.started_at))?;
+    line("started", &moment(conversation.began_at()))?;
     match (conversation.ended_at(), &conversation.ended) {
         (Some(at), Some(reason)) => {
-            let lasted = at.since(conversation.started_at).as_millis();
+            let lasted = at.since(conversation.began_at()).as_millis();
             let lasted = output::duration(u64::try_from(lasted).unwrap_or(u64::MAX));
             line("ended", &format!("{}, after {lasted} ({})", moment(at), reason.value))?;
         }
-        _ => line("open", &format!("last event {}", moment(conversation.last_event_at)))?,
+        _ => match conversation.state(now) {
+            ConversationState::Abandoned(since) => {
+                line("state", &format!("abandoned since {}", moment(since)))?;
+            }
+            _ => line("open", &format!("last event {}", moment(conversation.last_event_at)))?,
+        },
     }
     let count = |n: usize, what: &str| output::count(n, what);
     line(
@@ -225,6 +232,9 @@ impl Reader<'_> {
         if message.role == Role::User && message.origin.has_waited() {
             label +=
                 &self.terminal.paint(output::DIM, &format!("  {}", queued(message, self.zone)));
+        }
+        if message.standing.copied {
+            label += &self.terminal.paint(output::DIM, "  copied from another session");
         }
         self.line(at, &label)?;
         self.needs_gap = true;

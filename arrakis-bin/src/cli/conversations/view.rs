@@ -4,8 +4,8 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::{ConversationDetail, ConversationSummary, EventSummary};
 use arrakis_core::session::conversation::{
-    Blocks, Conversation, Json, Message, MessageOrigin, Reconciliation, ResultRank, Role, Seen,
-    Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
+    Blocks, Conversation, ConversationState, Json, Message, MessageOrigin, Reconciliation,
+    ResultRank, Role, Seen, Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
 };
 use arrakis_core::session::usage::{ClientCost, Usage};
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub(super) struct ConversationView<'a> {
     transcript_path: Option<&'a str>,
     started_at: Timestamp,
     last_event_at: Timestamp,
+    /// `open`, `ended` or `abandoned`.
+    state: &'static str,
     ended_at: Option<Timestamp>,
     end_reason: Option<&'a str>,
     duration_ms: u64,
@@ -42,16 +44,25 @@ pub(super) struct ConversationView<'a> {
 
 impl<'a> ConversationView<'a> {
     /// A conversation of a list, and what it took.
-    pub(super) fn used(summary: &'a ConversationSummary, used: Option<&'a Sum>) -> Self {
+    pub(super) fn used(
+        summary: &'a ConversationSummary,
+        used: Option<&'a Sum>,
+        now: Timestamp,
+    ) -> Self {
         let counts = (summary.messages, summary.tool_uses);
         Self {
             counts_capped: summary.counts_capped,
             used,
-            ..Self::with_counts(&summary.conversation, counts.0, counts.1)
+            ..Self::with_counts(&summary.conversation, counts.0, counts.1, now)
         }
     }
 
-    fn with_counts(of: &'a Conversation, message_count: u64, tool_use_count: u64) -> Self {
+    fn with_counts(
+        of: &'a Conversation,
+        message_count: u64,
+        tool_use_count: u64,
+        now: Timestamp,
+    ) -> Self {
         let ended_at = of.ended_at();
         Self {
             id: of.id,
@@ -65,8 +76,13 @@ impl<'a> ConversationView<'a> {
             host: of.host.as_deref(),
             client_cost: of.client_cost.as_ref(),
             transcript_path: value(&of.transcript_path),
-            started_at: of.started_at,
+            started_at: of.began_at(),
             last_event_at: of.last_event_at,
+            state: match of.state(now) {
+                ConversationState::Open => "open",
+                ConversationState::Ended(_) => "ended",
+                ConversationState::Abandoned(_) => "abandoned",
+            },
             ended_at,
             end_reason: ended_at.and_then(|_| value(&of.ended)),
             duration_ms: of.duration_ms(),
@@ -93,10 +109,15 @@ pub(super) struct DetailView<'a> {
 }
 
 impl<'a> DetailView<'a> {
-    pub(super) fn of(detail: &'a ConversationDetail) -> Self {
+    pub(super) fn of(detail: &'a ConversationDetail, now: Timestamp) -> Self {
         let (messages, tool_uses) = (detail.messages.len() as u64, detail.tool_uses.len() as u64);
         Self {
-            conversation: ConversationView::with_counts(&detail.conversation, messages, tool_uses),
+            conversation: ConversationView::with_counts(
+                &detail.conversation,
+                messages,
+                tool_uses,
+                now,
+            ),
             messages: detail.messages.iter().map(MessageView::of).collect(),
             tool_uses: detail.tool_uses.iter().map(ToolUseView::of).collect(),
             subagents: &detail.subagents,
@@ -122,6 +143,8 @@ struct MessageView<'a> {
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
     sent_at: Option<Timestamp>,
+    /// Whether it was copied from another session, where its usage counts.
+    copied: bool,
     request_id: &'a RequestId,
 }
 
@@ -139,6 +162,7 @@ impl<'a> MessageView<'a> {
             agent_id: message.agent_id.as_deref(),
             prompt_id: message.prompt_id.as_deref(),
             sent_at: message.sent_at,
+            copied: message.standing.copied,
             request_id: &message.content.stamp.request_id,
         }
     }
@@ -160,6 +184,7 @@ struct ToolUseView<'a> {
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
     seen: Seen,
+    copied: bool,
     request_id: &'a RequestId,
 }
 
@@ -180,6 +205,7 @@ impl<'a> ToolUseView<'a> {
             agent_id: tool_use.agent_id.as_deref(),
             prompt_id: tool_use.prompt_id.as_deref(),
             seen: tool_use.seen,
+            copied: tool_use.standing.copied,
             request_id: &tool_use.first.request_id,
         }
     }

@@ -19,10 +19,19 @@ pub(in crate::cli) const VERSION: u32 = 1;
 /// How every export begins.
 const BEGINNING: &[u8] = b"{\"arrakisExport\":";
 
-/// Whether bytes are the beginning of an export.
+/// How each event of an export begins.
+const EVENT: &[u8] = b"{\"envelope\":";
+
+/// Whether bytes are the beginning of an export, or of a part of one.
 #[must_use]
 pub(in crate::cli) fn is_export(beginning: &[u8]) -> bool {
-    beginning.starts_with(BEGINNING)
+    is_head(beginning) || beginning.starts_with(EVENT)
+}
+
+/// Whether a line is the first one of an export.
+#[must_use]
+pub(in crate::cli) fn is_head(line: &[u8]) -> bool {
+    line.starts_with(BEGINNING)
 }
 
 /// The first line.

@@ -207,7 +207,7 @@ impl Rows<'_, '_> {
             said(&of.git_branch),
             said(&of.model),
             said(&of.version),
-            of.started_at.to_string(),
+            of.began_at().to_string(),
             of.last_event_at.to_string(),
             shown(ended_at),
             ended_at.map(|_| said(&of.ended)).unwrap_or_default(),

@@ -19,8 +19,9 @@ use arrakis_transport_http::wire::decode_envelope;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::without_beginning;
 use crate::cli::Context;
-use crate::cli::export::format::{Head, Tail, VERSION, is_export};
+use crate::cli::export::format::{Head, Tail, VERSION, is_export, is_head};
 use crate::cli::output;
 use crate::cli::queue::act::TOLD_PROBLEMS;
 use crate::cli::queue::progress::Progress;
@@ -93,7 +94,8 @@ pub(super) fn run(path: &Path, skip: u64, context: &mut Context) -> anyhow::Resu
     let progress = Progress::new("Importing");
     let mut input = open(path, &progress)?;
     let named = || format!("cannot read {}", path.display());
-    if !is_export(input.fill_buf().with_context(named)?) {
+    let beginning = input.fill_buf().with_context(named)?;
+    if !is_export(without_beginning(beginning)) {
         bail!("{} is no file of `arrakis export --format jsonl`", path.display());
     }
     let (config, problems) = Config::load(&context.home, &process_env);
@@ -177,10 +179,11 @@ fn open(path: &Path, progress: &Progress) -> anyhow::Result<Box<dyn BufRead>> {
 }
 
 fn read(line: Bytes) -> Result<Line, ImportError> {
+    let line = line.slice_ref(without_beginning(&line));
     if line.is_empty() {
         return Ok(Line::Empty);
     }
-    if is_export(&line) {
+    if is_head(&line) {
         let head: Head = serde_json::from_slice(&line).map_err(bad)?;
         if head.arrakis_export != VERSION {
             let version = head.arrakis_export;

@@ -53,7 +53,12 @@ fn holds_export(path: &Path) -> bool {
     }
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    read.is_ok() && is_export(&head)
+    read.is_ok() && is_export(without_beginning(&head))
+}
+
+/// What stands behind a byte order mark and blank lines.
+fn without_beginning(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes).trim_ascii_start()
 }
 
 /// What is looked at of a file to tell what it is.

@@ -2,7 +2,8 @@
 //!
 //! As JSON, an object with the counts `files`, `unchanged` (files with nothing new), `bytes`, `lines`, `sent`
 //! (events), `skipped` (lines by type), `unknown` (lines by a type that this version does not know), `unreadable` with the first hundred in `unreadableLines`, `notRead`
-//! with the first hundred in `problems`, and `drainer`: `running` or `started`, null where there was nothing
+//! with the first hundred in `problems`, `leftOut` (links that bring nothing and half last lines, which fail no
+//! import) with the first hundred in `remarks`, and `drainer`: `running` or `started`, null where there was nothing
 //! for it.
 
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ struct Report {
     unreadable_lines: Vec<UnreadableLine>,
     not_read: u64,
     problems: Vec<Problem>,
+    left_out: u64,
+    remarks: Vec<Problem>,
     drainer: Option<Drainer>,
 }
 
@@ -59,8 +62,8 @@ struct Problem {
 }
 
 pub(super) fn run(args: &ImportArgs, context: &mut Context) -> anyhow::Result<ExitCode> {
-    // Whoever names a path means it, wherever it lies.
-    read(&args.paths, &named(&args.paths)?, args.again, context)
+    // Whoever names a path means it, wherever it and the links below it lead.
+    read(&args.paths, Some(&named(&args.paths)?), args.again, context)
 }
 
 /// Reads these transcripts once more. Only those in the folders of the configuration are read: their paths
@@ -69,12 +72,12 @@ pub(in crate::cli) fn read_again(
     paths: &[PathBuf],
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
-    read(paths, &[], true, context)
+    read(paths, None, true, context)
 }
 
 fn read(
     paths: &[PathBuf],
-    allowed: &[PathBuf],
+    allowed: Option<&[PathBuf]>,
     again: bool,
     context: &mut Context,
 ) -> anyhow::Result<ExitCode> {
@@ -88,7 +91,7 @@ fn read(
     }
     config.transcripts.enabled = true;
     let followed = ship_config(&config).folders;
-    config.transcripts.folders.extend_from_slice(allowed);
+    config.transcripts.folders.extend_from_slice(allowed.unwrap_or_default());
     let mut found = Found::default();
     if paths.is_empty() {
         let projects =
@@ -101,14 +104,18 @@ fn read(
         }
         found.add(&projects);
     }
-    let shipper = shipper(&spool, &config);
+    let checking = shipper(&spool, &config);
     for path in named(paths)? {
         // A path from an event is not even looked into where it may not be read.
-        match shipper.check(&path) {
+        match checking.check(&path) {
             Ok(()) => found.add(&path),
             Err(error) => found.passed_over.push((path, error.to_string())),
         }
     }
+    if allowed.is_some() {
+        config.transcripts.folders.append(&mut found.linked);
+    }
+    let shipper = shipper(&spool, &config);
     Spool::new(spool.clone()).create()?;
 
     let mut import = Import {
@@ -123,6 +130,9 @@ fn read(
     import.progress.of(found.files.iter().map(size).sum());
     for (path, problem) in &found.passed_over {
         import.not_read(path, problem.clone());
+    }
+    for (path, why) in &found.left_out {
+        import.leave_out(path, why.clone());
     }
     let mut stopped = None;
     for path in &found.files {
@@ -200,6 +210,13 @@ impl Import {
         let reading = read?;
         self.report.files += 1;
         self.report.unchanged += u64::from(bytes == 0);
+        if reading.left_bytes > 0 {
+            let left = format!(
+                "the last line is not written to its end; its {} bytes are read when it is",
+                reading.left_bytes
+            );
+            self.leave_out(path, left);
+        }
         if let Some(problem) = reading.trouble {
             self.not_read(path, problem);
         } else if reading.is_missing {
@@ -212,6 +229,13 @@ impl Import {
         self.report.not_read += 1;
         if self.report.problems.len() < TOLD_PROBLEMS {
             self.report.problems.push(Problem { path: path.display().to_string(), problem });
+        }
+    }
+
+    fn leave_out(&mut self, path: &Path, problem: String) {
+        self.report.left_out += 1;
+        if self.report.remarks.len() < TOLD_PROBLEMS {
+            self.report.remarks.push(Problem { path: path.display().to_string(), problem });
         }
     }
 }
@@ -264,6 +288,9 @@ fn write_human(report: &Report, context: &mut Context) -> io::Result<()> {
             let line = format!("{path}, byte {offset}: {reason}, {bytes} bytes");
             writeln!(out, "  {}", text::one_line(&line))?;
         }
+    }
+    for Problem { path, problem } in &report.remarks {
+        writeln!(out, "Left out: {}", text::one_line(&format!("{path}: {problem}")))?;
     }
     if report.not_read > 0 {
         writeln!(out, "{} could not be read:", count(report.not_read, "path"))?;

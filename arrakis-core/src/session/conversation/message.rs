@@ -221,6 +221,37 @@ impl Blocks {
     }
 }
 
+/// What lines of transcripts tell of where a message or a tool use belongs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Standing {
+    /// A line of the main thread is of it. It belongs there, though transcripts of subagents may repeat it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub main_thread: bool,
+    /// The session has it from the one that it was forked from or goes on, where it is counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub copied: bool,
+}
+
+impl Standing {
+    /// Whether no line tells anything.
+    pub(super) fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Joins what `other` knows into this. What belongs to the main thread has no subagent.
+    pub(super) fn merge(
+        &mut self,
+        other: Self,
+        agent_id: &mut Option<String>,
+        came: Option<String>,
+    ) {
+        self.main_thread |= other.main_thread;
+        self.copied |= other.copied;
+        *agent_id = agent_id.take().max(came).filter(|_| !self.main_thread);
+    }
+}
+
 /// What makes a message one message of its conversation: its id is derived from this.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -277,6 +308,9 @@ pub struct Message {
     /// What the client says that it cost, as clients before 1.0.9 do on its lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cost: Option<Usd>,
+    /// What the lines that it is tell of its place.
+    #[serde(default, skip_serializing_if = "Standing::is_unknown")]
+    pub standing: Standing,
 }
 
 impl Message {
@@ -303,6 +337,7 @@ impl Message {
             prompt_id: None,
             sent_at: None,
             client_cost: None,
+            standing: Standing::default(),
         };
         message.named()
     }
@@ -374,7 +409,7 @@ impl Message {
             (Some(mine), Some(other)) => Some(mine.max(other)),
             (mine, other) => mine.or(other),
         };
-        self.agent_id = self.agent_id.take().max(other.agent_id);
+        self.standing.merge(other.standing, &mut self.agent_id, other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.sent_at = self.sent_at.max(other.sent_at);
         self.client_cost = self.client_cost.max(other.client_cost);

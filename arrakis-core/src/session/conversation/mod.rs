@@ -21,13 +21,15 @@ mod tool_use;
 
 #[cfg(feature = "runtime")]
 pub(crate) use limit::name;
-pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role};
+pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role, Standing};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]
 pub(crate) use reading::{all_subagents, said_by, strip_whitespace};
 #[cfg(feature = "runtime")]
 pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
+#[cfg(feature = "runtime")]
+pub(crate) use subagent::SIDECHAIN;
 pub use subagent::Subagent;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 
@@ -42,7 +44,8 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
-use crate::base::json::Canonical;
+use crate::base::json::{Canonical, whole_characters};
+use crate::base::limits::{ABANDONED_AFTER, UNREADABLE_KEPT_MAX};
 use crate::session::usage::ClientCost;
 
 /// Orders what writes to one field: events by capture time, then by request id; lines of a transcript by
@@ -138,8 +141,9 @@ impl From<Box<RawValue>> for Json {
 }
 
 impl From<&RawValue> for Json {
+    /// The JSON as it stands, but for halves of characters, which no database takes.
     fn from(raw: &RawValue) -> Self {
-        Self(raw.get().to_owned())
+        Self(whole_characters(raw.get()).into_owned())
     }
 }
 
@@ -166,7 +170,8 @@ pub struct Conversation {
     pub workspace: String,
     /// Claude Code's session id.
     pub session_id: String,
-    /// When its earliest event was captured, or the earliest line of its transcript written.
+    /// When its earliest event was captured, or the earliest line of its transcript written. While nothing is known of
+    /// it but what was copied into it, this is the last moment of all; [`began_at`](Self::began_at) is not.
     pub started_at: Timestamp,
     /// When its latest event was captured, or the latest line of its transcript written.
     pub last_event_at: Timestamp,
@@ -191,6 +196,10 @@ pub struct Conversation {
     /// The host that captured its events; of several, the last by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// What of its transcripts could not be read: the reason by the digest of the bytes, the first
+    /// [`UNREADABLE_KEPT_MAX`] of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreadable: BTreeMap<String, String>,
 }
 
 impl Conversation {
@@ -213,6 +222,7 @@ impl Conversation {
             alive: None,
             client_cost: None,
             host: None,
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -230,13 +240,38 @@ impl Conversation {
         self.alive = self.alive.take().max(other.alive);
         self.client_cost = self.client_cost.take().max(other.client_cost);
         self.host = self.host.take().max(other.host);
+        for (digest, reason) in other.unreadable {
+            let mine = self.unreadable.entry(digest).or_default();
+            *mine = std::mem::take(mine).max(reason);
+            if self.unreadable.len() > UNREADABLE_KEPT_MAX {
+                self.unreadable.pop_last();
+            }
+        }
     }
 
     /// How long it lasted, to its latest event, in milliseconds.
     #[must_use]
     pub fn duration_ms(&self) -> u64 {
-        let lasted = self.last_event_at.since(self.started_at);
+        let lasted = self.last_event_at.since(self.began_at());
         u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How it stands now.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> ConversationState {
+        match self.ended_at() {
+            Some(at) => ConversationState::Ended(at),
+            None if now.since(self.last_event_at) > ABANDONED_AFTER => {
+                ConversationState::Abandoned(self.last_event_at)
+            }
+            None => ConversationState::Open,
+        }
+    }
+
+    /// When it began, as far as that is known.
+    #[must_use]
+    pub fn began_at(&self) -> Timestamp {
+        self.started_at.min(self.last_event_at)
     }
 
     /// When it ended: the latest end, unless a later start or prompt exists.
@@ -246,6 +281,18 @@ impl Conversation {
         let undone = self.alive.as_ref().is_some_and(|alive| *alive > end.stamp);
         (!undone).then_some(end.stamp.at)
     }
+}
+
+/// How a conversation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationState {
+    /// It may go on.
+    Open,
+    /// It ended then.
+    Ended(Timestamp),
+    /// Nothing came since then, and nothing tells that it ended: the client was killed, or what was imported has
+    /// no hooks.
+    Abandoned(Timestamp),
 }
 
 /// What one event adds, or several merged.

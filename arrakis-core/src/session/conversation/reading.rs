@@ -1,10 +1,12 @@
 //! What readers see of stored values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, MessageOrigin, Role, Subagent, ToolUse, prompts};
+use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, name, prompts};
+use crate::base::clock::Timestamp;
 use crate::session::price;
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 
@@ -107,8 +109,85 @@ pub(crate) fn all_subagents(
         place.merge(came);
     }
     subagents.extend(implied.into_values());
+    link(&mut subagents, messages, tool_uses);
+    begin_with_own(&mut subagents, messages, tool_uses);
     subagents.sort_by(|a, b| (a.started_at, &a.agent_id).cmp(&(b.started_at, &b.agent_id)));
     subagents
+}
+
+/// Has subagents begin with what is their own, where their transcript began with what it repeats of the main thread.
+fn begin_with_own(subagents: &mut [Subagent], messages: &[Message], tool_uses: &[ToolUse]) {
+    let said = messages.iter().map(|one| (&one.agent_id, one.content.stamp.at));
+    let done = tool_uses.iter().map(|one| (&one.agent_id, one.first.at));
+    let mut main = HashSet::new();
+    let mut own: HashMap<&str, Timestamp> = HashMap::new();
+    for (agent_id, at) in said.chain(done) {
+        match agent_id {
+            Some(agent_id) => {
+                let first = own.entry(agent_id).or_insert(at);
+                *first = at.min(*first);
+            }
+            None => {
+                main.insert(at);
+            }
+        }
+    }
+    for subagent in subagents {
+        if let Some(first) = own.get(&*subagent.agent_id)
+            && main.contains(&subagent.started_at)
+        {
+            subagent.started_at = subagent.started_at.max(*first);
+        }
+    }
+}
+
+/// Completes what is known of subagents by the tool uses that started them. Those of sidechains are told by their
+/// tasks, the first of two like ones by the first tool use.
+fn link(subagents: &mut [Subagent], messages: &[Message], tool_uses: &[ToolUse]) {
+    let mut started: Vec<(&ToolUse, Task<'_>)> =
+        tool_uses.iter().filter_map(|one| Some((one, Task::of(one)?))).collect();
+    started.sort_by(|(a, _), (b, _)| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    let mut used = vec![false; started.len()];
+    let mut unlinked: Vec<&mut Subagent> = subagents.iter_mut().collect();
+    unlinked.sort_by(|a, b| (a.started_at, &a.agent_id).cmp(&(b.started_at, &b.agent_id)));
+    for subagent in unlinked {
+        if subagent.tool_use_id.is_none() && subagent.agent_id.starts_with(SIDECHAIN) {
+            let of_it =
+                messages.iter().filter(|one| one.agent_id.as_deref() == Some(&subagent.agent_id));
+            let first =
+                of_it.min_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+            let task = first.map(|first| strip_whitespace(&first.content.value));
+            let place = started.iter().zip(&used).position(|((_, known), used)| {
+                !used && Some(strip_whitespace(&known.prompt)) == task
+            });
+            if let Some(place) = place {
+                used[place] = true;
+                subagent.tool_use_id.clone_from(&started[place].0.tool_use_id);
+            }
+        }
+        if subagent.agent_type.is_none() && subagent.tool_use_id.is_some() {
+            let task = started.iter().find(|(one, _)| one.tool_use_id == subagent.tool_use_id);
+            subagent.agent_type =
+                task.and_then(|(_, task)| task.subagent_type.as_deref().map(name));
+        }
+    }
+}
+
+/// What a tool use says that starts a subagent.
+#[derive(Deserialize)]
+struct Task<'a> {
+    #[serde(borrow, default)]
+    prompt: Cow<'a, str>,
+    #[serde(borrow, default)]
+    subagent_type: Option<Cow<'a, str>>,
+}
+
+impl<'a> Task<'a> {
+    fn of(tool_use: &'a ToolUse) -> Option<Self> {
+        let starts = matches!(tool_use.tool_name.as_str(), "Agent" | "Task");
+        let parameters = tool_use.parameters.as_ref().filter(|_| starts)?;
+        serde_json::from_str(parameters.value.as_str()).ok()
+    }
 }
 
 /// What a conversation took, and what that costs.
@@ -146,6 +225,10 @@ impl UsageReport {
     pub fn of(messages: &[Message]) -> Self {
         let mut report = Self::default();
         for message in messages {
+            // What was copied is counted in the session that it comes from.
+            if message.standing.copied {
+                continue;
+            }
             if let Some(cost) = message.client_cost {
                 report.client_cost = Some(report.client_cost.unwrap_or_default() + cost);
             }

@@ -1,6 +1,6 @@
 //! What hooks and transcript tell of a session, held against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,13 @@ pub enum Gap {
         /// Their tools, without repeats.
         tools: Vec<String>,
     },
+    /// There are places in the transcript that cannot be read. What else stands there is read.
+    Unreadable {
+        /// How many are known.
+        count: u64,
+        /// Why, without repeats: `not_json`, `not_utf8` or `too_long`.
+        reasons: Vec<String>,
+    },
 }
 
 impl fmt::Display for Gap {
@@ -115,6 +122,11 @@ impl fmt::Display for Gap {
             }
             Self::NotInTranscript { count, tools } => {
                 say(f, *count, tools, "known by hooks alone: the transcript does not have them")
+            }
+            Self::Unreadable { count, reasons } => {
+                let places = if *count == 1 { "place" } else { "places" };
+                let reasons = reasons.join(", ");
+                write!(f, "{count} {places} of the transcript cannot be read ({reasons})")
             }
         }
     }
@@ -149,7 +161,8 @@ impl Reconciliation {
         let used = tool_uses.iter().filter(|one| one.seen.transcript);
         let said = said.map(|one| one.content.stamp.at);
         found.transcript_until = said.chain(used.map(|one| one.first.at)).max();
-        for tool_use in tool_uses {
+        // What was copied belongs to the session that it comes from, and so do its hooks.
+        for tool_use in tool_uses.iter().filter(|one| !one.standing.copied) {
             match (tool_use.seen.hook, tool_use.seen.transcript) {
                 (false, true) => found.without_hook.push(KnownToolUse::of(tool_use)),
                 (true, false) => found.without_transcript.push(KnownToolUse::of(tool_use)),
@@ -184,6 +197,11 @@ impl Reconciliation {
             if count > 0 {
                 gaps.push(Gap::NotInTranscript { count, tools });
             }
+        }
+        if !conversation.unreadable.is_empty() {
+            let count = conversation.unreadable.len() as u64;
+            let reasons: BTreeSet<&String> = conversation.unreadable.values().collect();
+            gaps.push(Gap::Unreadable { count, reasons: reasons.into_iter().cloned().collect() });
         }
         gaps
     }

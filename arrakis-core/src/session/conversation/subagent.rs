@@ -5,6 +5,10 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 
+/// What the ids begin with that subagents are given here: clients before 2.1 have given none to those whose lines stand
+/// in the transcript of the session itself.
+pub(crate) const SIDECHAIN: &str = "sidechain";
+
 /// A subagent of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Json, MessageKey, Stamp, Stamped, keep_first};
+use super::{Json, MessageKey, Stamp, Stamped, Standing, keep_first};
 use crate::base::id::tool_use_id;
 
 /// How far a tool use has come. Each later one outranks `Running`.
@@ -118,6 +118,9 @@ pub struct ToolUse {
     pub prompt_id: Option<String>,
     /// Who has told of it.
     pub seen: Seen,
+    /// What the lines that tell of it tell of its place.
+    #[serde(default, skip_serializing_if = "Standing::is_unknown")]
+    pub standing: Standing,
 }
 
 impl ToolUse {
@@ -138,6 +141,7 @@ impl ToolUse {
             agent_id: None,
             prompt_id: None,
             seen: Seen::default(),
+            standing: Standing::default(),
         };
         tool_use.taken_into(conversation_id)
     }
@@ -179,7 +183,7 @@ impl ToolUse {
             (self.message_key, self.message_id) = (other.message_key, other.message_id);
         }
         self.tool_use_id = self.tool_use_id.take().max(other.tool_use_id);
-        self.agent_id = self.agent_id.take().max(other.agent_id);
+        self.standing.merge(other.standing, &mut self.agent_id, other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.seen.hook |= other.seen.hook;
         self.seen.transcript |= other.seen.transcript;

@@ -1,9 +1,15 @@
 //! A field of a payload that is not looked into before it is needed.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::de::value::MapDeserializer;
 use serde_json::value::RawValue;
+
+use super::object::RawFields;
+use crate::base::json::whole_characters;
 
 #[cfg(feature = "runtime")]
 use crate::session::conversation::Json;
@@ -26,12 +32,15 @@ impl<'a> Field<'a> {
         object(self.0?.get().as_bytes()).ok()
     }
 
-    /// The field as text that is not empty.
+    /// The field as text that is not empty; half a character counts as U+FFFD.
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         /// `Cow` itself would always be owned.
         #[derive(Deserialize)]
         struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-        let Text(text) = self.read()?;
+        let text = match self.read() {
+            Some(Text(text)) => text,
+            None => Cow::Owned(serde_json::from_str(&whole_characters(self.0?.get())).ok()?),
+        };
         (!text.is_empty()).then_some(text)
     }
 
@@ -48,12 +57,20 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reads a JSON object, and nothing else, as a `T`.
+/// Reads a JSON object, and nothing else, as a `T`. Of a field that it has twice the last one counts.
 pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    let value = serde_json::from_slice(json)?;
-    if json.trim_ascii_start().starts_with(b"{") {
-        Ok(value)
-    } else {
-        Err(serde::de::Error::custom("this is no object"))
+    if !json.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(json)?;
+        return Err(serde::de::Error::custom("this is no object"));
     }
+    let error = match serde_json::from_slice(json) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if error.classify() != serde_json::error::Category::Data {
+        return Err(error);
+    }
+    let fields: RawFields<'_> = serde_json::from_slice(json)?;
+    let fields: BTreeMap<_, _> = fields.0.into_iter().collect();
+    T::deserialize(MapDeserializer::new(fields.into_iter()))
 }

@@ -6,11 +6,12 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::base::json::whole_characters;
 use crate::session::conversation::Json;
 
 /// The fields of an object as they stand, none of them looked into.
 #[derive(Default)]
-pub(super) struct RawFields<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct RawFields<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
@@ -65,7 +66,14 @@ macro_rules! from_raw {
     };
 }
 
-from_raw!(String, bool, u64, serde_json::Number);
+from_raw!(bool, u64, serde_json::Number);
+
+impl FromRaw for String {
+    fn from_raw(raw: &RawValue) -> Option<Self> {
+        let json = raw.get();
+        serde_json::from_str(json).or_else(|_| serde_json::from_str(&whole_characters(json))).ok()
+    }
+}
 
 /// A field's name without what makes it an identifier.
 pub(super) fn name_of(identifier: &'static str) -> &'static str {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::{Input, ProjectionError, Projector, missing_event, not_an_object, session};
 use crate::base::clock::Timestamp;
+use crate::base::json::whole_characters;
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, ToolResult, ToolStatus, ToolUse,
 };
@@ -45,7 +46,9 @@ struct Original<'a> {
 }
 
 pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
-    let original: Original<'_> = serde_json::from_slice(input.body).map_err(not_an_object)?;
+    let body = std::str::from_utf8(input.body).map(whole_characters);
+    let body = body.as_ref().map_or(input.body, |body| body.as_bytes());
+    let original: Original<'_> = serde_json::from_slice(body).map_err(not_an_object)?;
     let Some(event) = text(&original.event) else {
         return Err(missing_event("event"));
     };

@@ -20,13 +20,15 @@ use self::usage::Call;
 use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
-use crate::base::id::{self, conversation_id};
+use crate::base::id::{self, RequestId, conversation_id};
+use crate::base::limits::cut;
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
-    ResultRank, Role, Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
+    ResultRank, Role, SIDECHAIN, Stamp, Stamped, Standing, Subagent, ToolResult, ToolStatus,
+    ToolUse,
 };
 use crate::session::hook::{Field, object};
-use crate::session::transcript::line_type::LineType;
+use crate::session::transcript::line_type::{CLIENT_RELEASED_MILLIS, LineType};
 
 /// Calls of this kind are those of a model that advises the one that writes.
 const ADVISOR: &str = "advisor_message";
@@ -46,6 +48,21 @@ struct Slice<'a> {
     agent_tool_use_id: Field<'a>,
     #[serde(borrow, default)]
     lines: Field<'a>,
+    #[serde(borrow, default)]
+    copied: Field<'a>,
+    #[serde(borrow, default)]
+    sidechains: Field<'a>,
+    #[serde(borrow, default)]
+    unreadable: Field<'a>,
+}
+
+/// A place of the file that could not be read.
+#[derive(Deserialize)]
+struct Unreadable<'a> {
+    #[serde(borrow, default)]
+    digest: Field<'a>,
+    #[serde(borrow, default)]
+    reason: Field<'a>,
 }
 
 pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
@@ -61,11 +78,15 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
             tool_use_id: slice.agent_tool_use_id.text().map(|text| name(&text)),
         }),
         path: slice.transcript_path.text().map(String::from),
+        copied: slice.copied.is_set(),
+        sidechains: slice.sidechains.read().unwrap_or_default(),
         conversation: None,
         messages: BTreeMap::new(),
         tool_uses: BTreeMap::new(),
         subagents: BTreeMap::new(),
+        unread: BTreeMap::new(),
     };
+    reader.unreadable(slice.unreadable);
     for raw in slice.lines.read::<Vec<&RawValue>>().unwrap_or_default() {
         if let Some(line) = Line::read(raw) {
             reader.line(&line);
@@ -73,6 +94,9 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
     }
     Ok(reader.finish())
 }
+
+/// How much of a digest tells a place of a file from others, in bytes.
+const DIGEST_BYTES: usize = "sha256:".len() + 16;
 
 /// The subagent whose transcript a slice is of.
 struct Agent {
@@ -88,10 +112,16 @@ struct Reader<'a> {
     conversation_id: Uuid,
     agent: Option<Agent>,
     path: Option<String>,
+    /// Whether all its lines are copies of those of another session.
+    copied: bool,
+    /// The first lines of the sidechains by those of their lines that name no subagent.
+    sidechains: BTreeMap<String, String>,
     conversation: Option<Conversation>,
     messages: BTreeMap<Uuid, Message>,
     tool_uses: BTreeMap<Uuid, ToolUse>,
     subagents: BTreeMap<Uuid, Subagent>,
+    /// What of the file could not be read: the reason by the digest.
+    unread: BTreeMap<String, String>,
 }
 
 /// Where a line stands: its stamp and its thread.
@@ -100,6 +130,7 @@ struct Place {
     stamp: Stamp,
     agent_id: Option<String>,
     prompt_id: Option<String>,
+    standing: Standing,
 }
 
 impl Reader<'_> {
@@ -141,10 +172,41 @@ impl Reader<'_> {
         let agent_id = line.agent_id.text().map(|text| name(&text));
         let agent_id = agent_id.or_else(|| self.agent.as_ref().map(|agent| agent.id.clone()));
         let in_sidechain = line.is_sidechain.read() == Some(true);
+        let agent_id = agent_id.or_else(|| in_sidechain.then(|| self.sidechain(&request_id)));
+        let copied = self.copied || line.is_copied(self.session_id);
         Place {
+            standing: Standing { main_thread: agent_id.is_none(), copied },
             stamp: Stamp { at, request_id },
-            agent_id: agent_id.or_else(|| in_sidechain.then(|| "sidechain".to_owned())),
+            agent_id,
             prompt_id: line.prompt_id.text().map(String::from),
+        }
+    }
+
+    /// The subagent whose lines have the same first line as this one.
+    fn sidechain(&self, line: &RequestId) -> String {
+        let first = self.sidechains.get(line.as_str());
+        first.map_or_else(
+            || SIDECHAIN.to_owned(),
+            |first| format!("{SIDECHAIN}-{}", first.split('-').next().unwrap_or_default()),
+        )
+    }
+
+    /// A conversation of which a line tells. What was copied into it does not tell when it began.
+    fn conversation(&self, place: &Place) -> Conversation {
+        let conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
+        if place.standing.copied {
+            return Conversation { started_at: Timestamp::LAST, ..conversation };
+        }
+        conversation
+    }
+
+    /// Notes what of the file could not be read. It says nothing of when the session was.
+    fn unreadable(&mut self, places: Field<'_>) {
+        let places: Vec<Unreadable<'_>> = places.read().unwrap_or_default();
+        for Unreadable { digest, reason } in places {
+            let Some(digest) = digest.text() else { continue };
+            let reason = name(&reason.text().unwrap_or_default());
+            self.unread.insert(cut(&digest, DIGEST_BYTES).to_owned(), reason);
         }
     }
 
@@ -153,7 +215,7 @@ impl Reader<'_> {
         let stamp = &place.stamp;
         let stamped = |text: Option<String>| text.map(|text| Stamped::new(stamp, text));
         let told = |field: Field<'_>| stamped(field.text().map(String::from));
-        let mut conversation = Conversation::new(self.workspace, self.session_id, stamp);
+        let mut conversation = self.conversation(place);
         if let Some(agent_id) = &place.agent_id {
             let mut subagent = Subagent::new(self.conversation_id, agent_id, stamp.at);
             subagent.agent_type = line.attribution_agent.text().map(|text| name(&text));
@@ -167,7 +229,7 @@ impl Reader<'_> {
             conversation.git_branch = told(line.git_branch);
             conversation.version = told(line.version);
         }
-        if self.agent.is_none() {
+        if self.agent.is_none() && place.agent_id.is_none() {
             conversation.transcript_path = stamped(self.path.clone());
         }
         self.add_conversation(conversation);
@@ -207,7 +269,7 @@ impl Reader<'_> {
             }
         }
         if let (Some(model), None) = (&model, &place.agent_id) {
-            let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
+            let mut conversation = self.conversation(place);
             conversation.model = Some(Stamped::new(&place.stamp, name(model)));
             self.add_conversation(conversation);
         }
@@ -230,6 +292,7 @@ impl Reader<'_> {
                 client_cost: line.message_cost(),
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
+                standing: place.standing,
                 ..empty
             }
             .with_blocks(blocks),
@@ -322,6 +385,7 @@ impl Reader<'_> {
         tool_use.agent_id.clone_from(&place.agent_id);
         tool_use.prompt_id.clone_from(&place.prompt_id);
         tool_use.seen.transcript = true;
+        tool_use.standing = place.standing;
         tool_use
     }
 
@@ -353,7 +417,8 @@ impl Reader<'_> {
         let content = Stamped::new(&place.stamp, String::new());
         let empty = Message::new(self.conversation_id, None, role, origin, content);
         let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
-        Message { agent_id, prompt_id, ..empty }.with_blocks(blocks)
+        let standing = place.standing;
+        Message { agent_id, prompt_id, standing, ..empty }.with_blocks(blocks)
     }
 
     fn add_conversation(&mut self, came: Conversation) {
@@ -375,7 +440,18 @@ impl Reader<'_> {
         add(&mut self.subagents, came.id, came, Subagent::merge);
     }
 
-    fn finish(self) -> Changes {
+    fn finish(mut self) -> Changes {
+        if !self.unread.is_empty() {
+            let unreadable = std::mem::take(&mut self.unread);
+            // It tells of no time: any other is earlier than the one, and later than the other.
+            let stamp = Stamp {
+                at: Timestamp::from_millis(CLIENT_RELEASED_MILLIS),
+                request_id: id::slice_id(&["unreadable"]),
+            };
+            let nothing = Conversation::new(self.workspace, self.session_id, &stamp);
+            let started_at = Timestamp::LAST;
+            self.add_conversation(Conversation { started_at, unreadable, ..nothing });
+        }
         let mut changes = Changes {
             conversations: self.conversation.into_iter().collect(),
             messages: self.messages.into_values().collect(),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::base::limits::{LINE_TYPES_MAX, cut};
-use crate::session::hook::Field;
+use crate::session::hook::{Field, object};
 
 /// What a line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +180,7 @@ const SYSTEM_SUBTYPES: &[&str] = &[
 
 /// When the client was first released, in milliseconds since 1970: 2025-02-24. A line that says to be older
 /// does not know the time.
-const CLIENT_RELEASED_MILLIS: i64 = 1_740_355_200_000;
+pub(crate) const CLIENT_RELEASED_MILLIS: i64 = 1_740_355_200_000;
 
 /// What is kept of the name of a type, in bytes: the longest known one has half of that.
 const NAME_MAX_BYTES: usize = 64;
@@ -263,6 +263,17 @@ impl<'a> Named<'a> {
         self.attachment.read::<Attachment<'a>>()?.attachment_type.text()
     }
 }
+
+/// Whether a line, which may begin with a byte order mark, is of a type that is known.
+#[must_use]
+pub fn is_line(line: &[u8]) -> bool {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let named = object::<Named<'_>>(line);
+    named.is_ok_and(|named| !matches!(LineType::of(&named), LineType::Unknown(_)))
+}
+
+/// What editors put before the first line of a file.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Counts lines of a type: by its name while there are fewer than [`LINE_TYPES_MAX`] names, else as `other`.
 pub fn count_line_type(counts: &mut BTreeMap<String, u64>, line_type: &str, lines: u64) {

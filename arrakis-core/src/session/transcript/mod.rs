@@ -8,12 +8,18 @@
 //! {"hook_event_name":"Transcript","session_id":S,"transcript_path":P,
 //!  "cwd":?,"agent_id":?,"agent_type":?,"agent_tool_use_id":?,
 //!  "start":0,"end":5120,                 offsets in the file, before redaction
+//!  "copied":true,                        only where all lines are copies of those of another session
 //!  "lines":[{"type":"user",…},…],        lines of the conversation, redacted, else as they are, and short
 //!                                        ones of types that are not known
 //!  "skipped":{"attachment":3},           lines of types that hold nothing of the conversation, counted
 //!  "unknown":{"from-the-future":1},      lines of types that are not known, counted, kept or not
+//!  "sidechains":{"uuid":"uuid"},         the first line of its sidechain, for each line in one that names no
+//!                                        subagent
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
 //! ```
+//!
+//! A record of the transcript that stands on a damaged line is a line like any other; what is left of that line
+//! is unreadable.
 //!
 //! The same line may come in slices of different bounds, and more than once. So what is read from a
 //! line depends on nothing but the line.
@@ -21,13 +27,18 @@
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+pub(crate) mod copies;
+mod damage;
 pub(crate) mod line_type;
 mod mention;
+mod sidechains;
 mod slicer;
 mod thinking;
 
-pub use line_type::count_line_type;
+pub use copies::Copies;
+pub use line_type::{count_line_type, is_line};
 pub use mention::Mention;
+pub use sidechains::Sidechains;
 pub use slicer::{
     LongLine, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile, Unreadable,
 };

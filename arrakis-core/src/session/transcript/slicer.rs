@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::damage::{self, Piece};
 use super::line_type::{LineType, Named, count_line_type};
+use super::sidechains::Sidechains;
 use super::{TRANSCRIPT_EVENT, thinking};
 use crate::base::clock::Timestamp;
 use crate::base::digest::{Digest, DigestBuilder};
@@ -96,6 +99,8 @@ pub struct Slice {
     pub unknown: BTreeMap<String, u64>,
     /// The lines that could not be read.
     pub unreadable: Vec<Unreadable>,
+    /// Whether it has lines of sidechains that name no subagent.
+    pub has_sidechains: bool,
     /// What redaction has removed from what is in it.
     pub removed: Removed,
 }
@@ -131,6 +136,9 @@ pub struct Slicer<'a> {
     config: SliceConfig,
     redactor: &'a Redactor,
     start: u64,
+    /// Before this offset all lines are copies.
+    copied: u64,
+    sidechains: Sidechains,
     part: Part,
 }
 
@@ -148,17 +156,18 @@ struct Part {
     /// How long the kept lines of unknown types are.
     unknown_bytes: usize,
     unreadable: Vec<Unreadable>,
+    sidechains: BTreeMap<String, String>,
     removed: Removed,
 }
 
-/// A line that could not be read, as a slice names it.
+/// A line, or a part of one, that could not be read, as a slice names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreadable {
     /// Where it begins in the file, in bytes.
     pub offset: u64,
     /// How long it is, its newline included.
     pub bytes: u64,
-    /// Why: `not_json`, `not_utf8` or `too_long`.
+    /// Why: `not_json`, `not_utf8` or `too_long`. What is not UTF-8 is kept as well, with U+FFFD in its place.
     pub reason: &'static str,
     /// The digest of all of it, its newline included.
     pub digest: Digest,
@@ -176,12 +185,16 @@ enum Line {
     Unknown(String, Option<Kept>),
     Unreadable(&'static str),
     Blank,
+    /// Parts of a line, and where they are in it.
+    Parts(Vec<(Line, Range<usize>)>),
 }
 
 /// A line as it is kept, and what redaction has removed from it.
 struct Kept {
     json: Box<RawValue>,
     removed: Removed,
+    /// Its id, and that of the first line of its sidechain.
+    sidechain: Option<(String, String)>,
 }
 
 impl Kept {
@@ -205,6 +218,10 @@ struct Payload<'a> {
     agent_tool_use_id: Option<&'a str>,
     start: u64,
     end: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    copied: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    sidechains: &'a BTreeMap<String, String>,
     lines: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: &'a BTreeMap<String, u64>,
@@ -223,7 +240,21 @@ impl<'a> Slicer<'a> {
         config: SliceConfig,
         redactor: &'a Redactor,
     ) -> Self {
-        Self { file, config, redactor, start, part: Part::default() }
+        let (copied, sidechains, part) = (0, Sidechains::default(), Part::default());
+        Self { file, config, redactor, start, copied, sidechains, part }
+    }
+
+    /// The same slicer for a file whose lines before this offset are copies of those of another session. No slice has
+    /// lines of both kinds.
+    #[must_use]
+    pub fn copied_until(self, offset: u64) -> Self {
+        Self { copied: offset, ..self }
+    }
+
+    /// The same slicer, which goes on in these sidechains: those of the lines before the start.
+    #[must_use]
+    pub fn in_sidechains(self, sidechains: Sidechains) -> Self {
+        Self { sidechains, ..self }
     }
 
     /// Takes the next line, with its newline if it has one. Returns the slice before it, where that is
@@ -238,7 +269,8 @@ impl<'a> Slicer<'a> {
         };
         let full = self.make_room(&what);
         self.part.digest.update(line);
-        self.take(what, bytes, digest, line);
+        self.take(what, 0, bytes, &digest, line);
+        self.part.taken += bytes;
         full
     }
 
@@ -249,7 +281,8 @@ impl<'a> Slicer<'a> {
         let what = Line::Unreadable("too_long");
         let full = self.make_room(&what);
         self.part.digest.update(line.digest.as_bytes());
-        self.take(what, line.bytes, || line.digest, line.head);
+        self.take(what, 0, line.bytes, &|| line.digest, line.head);
+        self.part.taken += line.bytes;
         full
     }
 
@@ -259,12 +292,36 @@ impl<'a> Slicer<'a> {
         self.close()
     }
 
-    fn read(&self, line: &[u8]) -> Line {
-        if line.trim_ascii().is_empty() {
+    fn read(&mut self, line: &[u8]) -> Line {
+        let place = damage::core(line);
+        let record = &line[place.clone()];
+        if record.is_empty() {
             return Line::Blank;
         }
-        let Ok(named) = object::<Named<'_>>(line) else {
+        let text = String::from_utf8_lossy(record);
+        if object::<Named<'_>>(text.as_bytes()).is_ok() {
+            let read = self.read_record(text.as_bytes());
+            return match text {
+                Cow::Borrowed(_) => read,
+                Cow::Owned(_) => {
+                    Line::Parts(vec![(read, place), (Line::Unreadable("not_utf8"), 0..line.len())])
+                }
+            };
+        }
+        let pieces = damage::pieces(line);
+        if pieces.is_empty() {
             return Line::Unreadable("not_json"); // or JSON that is no object
+        }
+        let parts = pieces.into_iter().map(|piece| match piece {
+            Piece::Record(place) => (self.read_record(&line[place.clone()]), place),
+            Piece::Rest(place) => (Line::Unreadable("not_json"), place),
+        });
+        Line::Parts(parts.collect())
+    }
+
+    fn read_record(&mut self, line: &[u8]) -> Line {
+        let Ok(named) = object::<Named<'_>>(line) else {
+            return Line::Unreadable("not_json");
         };
         // The client's requests are repeated in long lines: what is left out is not redacted first.
         if LineType::of(&named) == LineType::Other {
@@ -284,16 +341,18 @@ impl<'a> Slicer<'a> {
             }
         }
         let text = match std::str::from_utf8(&redacted) {
-            Ok(text) if self.config.thinking => Cow::Borrowed(text),
+            Ok(text) if self.config.thinking => Some(Cow::Borrowed(text)),
             Ok(text) => thinking::left_out(text),
-            Err(_) => return Line::Unreadable("not_utf8"),
+            Err(_) => return self.read(String::from_utf8_lossy(&redacted).as_bytes()),
         };
+        let Some(text) = text else { return Line::Unreadable("not_json") };
         let kept = text.trim().to_owned();
         if kept.len() > TRANSCRIPT_LINE_MAX_BYTES {
             return Line::Unreadable("too_long"); // redacted, it is longer than it was
         }
         let Ok(json) = RawValue::from_string(kept) else { return Line::Unreadable("not_json") };
-        let kept = Kept { json, removed };
+        let sidechain = self.sidechains.of(json.get());
+        let kept = Kept { json, removed, sidechain };
         match line_type {
             LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
             LineType::Incomplete(name) => Line::Incomplete(name, kept),
@@ -303,20 +362,29 @@ impl<'a> Slicer<'a> {
 
     /// Ends the slice before a line that does not fit into it.
     fn make_room(&mut self, line: &Line) -> Option<Slice> {
-        let more = match line {
-            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
-            Line::Unknown(_, Some(kept)) if self.part.has_room_for_unknown(kept) => kept.len(),
-            Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
-            Line::Unknown(..) | Line::Skipped(_) | Line::Blank => return None,
-        };
+        let more = self.part.room_for(line);
+        if more == 0 {
+            return None;
+        }
+        let is_own = self.start + self.part.taken >= self.copied;
+        if self.start < self.copied && is_own && self.part.taken > 0 {
+            return self.close();
+        }
         let lines = self.part.lines.len() + self.part.unreadable.len();
         let fits = self.part.bytes + more <= SLICE_MAX_BYTES && lines < SLICE_MAX_LINES;
         if fits || lines == 0 { None } else { self.close() }
     }
 
-    fn take(&mut self, what: Line, bytes: u64, digest: impl Fn() -> Digest, line: &[u8]) {
-        let offset = self.start + self.part.taken;
-        self.part.taken += bytes;
+    /// Takes what is in the line that is next, `place` bytes behind its beginning.
+    fn take(
+        &mut self,
+        what: Line,
+        place: u64,
+        bytes: u64,
+        digest: &dyn Fn() -> Digest,
+        line: &[u8],
+    ) {
+        let offset = self.start + self.part.taken + place;
         match what {
             Line::Kept(kept) => self.part.keep(kept),
             Line::Incomplete(name, kept) => {
@@ -347,6 +415,13 @@ impl<'a> Slicer<'a> {
             }
             Line::Skipped(line_type) => count_line_type(&mut self.part.skipped, &line_type, 1),
             Line::Blank => {}
+            Line::Parts(parts) => {
+                for (part, place) in parts {
+                    let line = &line[place.clone()];
+                    let digest = || Digest::of(line);
+                    self.take(part, place.start as u64, line.len() as u64, &digest, line);
+                }
+            }
         }
     }
 
@@ -368,6 +443,8 @@ impl<'a> Slicer<'a> {
             agent_tool_use_id: agent.and_then(|agent| agent.tool_use_id.as_deref()),
             start,
             end,
+            copied: start < self.copied,
+            sidechains: &part.sidechains,
             lines: &part.lines,
             skipped: &part.skipped,
             unknown: &part.unknown,
@@ -392,6 +469,7 @@ impl<'a> Slicer<'a> {
             skipped: part.skipped,
             unknown: part.unknown,
             unreadable: part.unreadable,
+            has_sidechains: !part.sidechains.is_empty(),
             removed: part.removed,
         })
     }
@@ -401,7 +479,19 @@ impl Part {
     fn keep(&mut self, kept: Kept) {
         self.bytes += kept.len();
         self.removed.add(&kept.removed);
+        self.sidechains.extend(kept.sidechain);
         self.lines.push(kept.json);
+    }
+
+    /// How much more a slice holds with this line, in bytes, at most.
+    fn room_for(&self, line: &Line) -> usize {
+        match line {
+            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
+            Line::Unknown(_, Some(kept)) if self.has_room_for_unknown(kept) => kept.len(),
+            Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
+            Line::Unknown(..) | Line::Skipped(_) | Line::Blank => 0,
+            Line::Parts(parts) => parts.iter().map(|(part, _)| self.room_for(part)).sum(),
+        }
     }
 
     fn has_room_for_unknown(&self, kept: &Kept) -> bool {

@@ -12,8 +12,9 @@ use crate::session::hook::Field;
 /// of the line keep their numbers.
 const LEFT_OUT: &str = r#"{"type":"thinking"}"#;
 
-/// The line without the model's thinking; borrowed where there is none.
-pub(super) fn left_out(line: &str) -> Cow<'_, str> {
+/// The line without the model's thinking; borrowed where there is none. `None` where that cannot be told: a line
+/// may say twice what its message is.
+pub(super) fn left_out(line: &str) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(borrow, default)]
@@ -29,20 +30,23 @@ pub(super) fn left_out(line: &str) -> Cow<'_, str> {
         #[serde(borrow, default, rename = "type")]
         block_type: Field<'a>,
     }
-    let blocks = || {
-        let line: Line<'_> = serde_json::from_str(line).ok()?;
-        let message: Message<'_> = line.message.read()?;
-        message.content.read::<Vec<&RawValue>>()
-    };
+    // What says a field twice is refused here.
+    let whole: Line<'_> = serde_json::from_str(line).ok()?;
+    let message = whole.message.0.filter(|message| message.get().starts_with('{'));
+    let message: Option<Message<'_>> =
+        message.map(|message| serde_json::from_str(message.get())).transpose().ok()?;
+    let blocks = message.and_then(|message| message.content.read::<Vec<&RawValue>>());
     let is_thinking = |block: &&RawValue| {
-        let block: Option<Block<'_>> = serde_json::from_str(block.get()).ok();
-        let block_type = block.and_then(|block| block.block_type.text());
+        let Ok(read) = serde_json::from_str::<Block<'_>>(block.get()) else {
+            return block.get().starts_with('{');
+        };
+        let block_type = read.block_type.text();
         block_type.is_some_and(|name| matches!(&*name, "thinking" | "redacted_thinking"))
     };
     let thinking: Vec<&RawValue> =
-        blocks().unwrap_or_default().into_iter().filter(is_thinking).collect();
+        blocks.unwrap_or_default().into_iter().filter(is_thinking).collect();
     if thinking.is_empty() {
-        return Cow::Borrowed(line);
+        return Some(Cow::Borrowed(line));
     }
     let (mut text, mut copied) = (String::with_capacity(line.len()), 0);
     for block in thinking {
@@ -52,7 +56,7 @@ pub(super) fn left_out(line: &str) -> Cow<'_, str> {
         copied = end;
     }
     text.push_str(&line[copied..]);
-    Cow::Owned(text)
+    Some(Cow::Owned(text))
 }
 
 /// Where `part`, which was borrowed from `whole`, stands in it.
@@ -69,7 +73,7 @@ mod tests {
     fn thinking_is_left_out_and_nothing_else_changes() {
         let line = r#"{"message":{"content":[{"type":"thinking","thinking":"hm","signature":"x"}, {"type":"text","text":"\u00e9"},{"thinking":"y","type":"redacted_thinking"}]},"n":1.0}"#;
         let expected = r#"{"message":{"content":[{"type":"thinking"}, {"type":"text","text":"\u00e9"},{"type":"thinking"}]},"n":1.0}"#;
-        assert_eq!(left_out(line), expected);
+        assert_eq!(left_out(line).unwrap(), expected);
     }
 
     #[test]
@@ -78,9 +82,22 @@ mod tests {
             r#"{"message":{"content":"thinking"}}"#,
             r#"{"message":{"content":[{"type":"text","text":"thinking"},7]}}"#,
             r#"{"message":null}"#,
-            "not json",
         ] {
-            assert_eq!(left_out(line), line);
+            assert_eq!(left_out(line).unwrap(), line);
         }
+    }
+
+    #[test]
+    fn where_a_line_says_twice_what_it_is_nothing_of_it_is_sent() {
+        let block = r#"{"type":"thinking","thinking":"hm"}"#;
+        for line in [
+            format!(r#"{{"message":{{"content":[{block}]}},"message":null}}"#),
+            format!(r#"{{"message":{{"content":[{block}],"content":"x"}}}}"#),
+        ] {
+            assert_eq!(left_out(&line), None, "{line}");
+        }
+        let twice =
+            r#"{"message":{"content":[{"type":"thinking","thinking":"hm","type":"text"}]}}"#;
+        assert!(!left_out(twice).unwrap().contains("hm"));
     }
 }

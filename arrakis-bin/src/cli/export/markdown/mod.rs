@@ -87,7 +87,7 @@ fn file_name(detail: &ConversationDetail) -> String {
         name.push('-');
         name.extend(digest.as_bytes()[..6].iter().map(|byte| format!("{byte:02x}")));
     }
-    let (day, _) = Zone::UTC.day(detail.conversation.started_at);
+    let (day, _) = Zone::UTC.day(detail.conversation.began_at());
     format!("{day}-{name}.md")
 }
 
@@ -119,7 +119,7 @@ impl Document {
             }
         }
         let moment = |at: Timestamp| Zone::UTC.whole_moment(at);
-        line("Started", moment(of.started_at));
+        line("Started", moment(of.began_at()));
         match (of.ended_at(), &of.ended) {
             (Some(at), Some(reason)) => {
                 line("Ended", format!("{} ({})", moment(at), plain(&reason.value)));

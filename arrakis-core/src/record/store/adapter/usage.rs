@@ -13,7 +13,8 @@ use crate::session::price::{self, PromptSize};
 use crate::session::usage::{UNKNOWN_MODEL, Usage};
 
 /// A message of the API as it is counted. The same message stands in each conversation that was forked behind it, with
-/// the same time: it is counted in the one with the smallest id, and else in the earliest.
+/// the same time: it is counted in the one that it was not copied into, else in the earliest, else in the one with the
+/// smallest id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CountedMessage {
     /// The workspace.
@@ -28,6 +29,8 @@ pub struct CountedMessage {
     pub model: String,
     /// Whether it is of a subagent's thread.
     pub is_subagent: bool,
+    /// Whether that conversation has it from another one.
+    pub is_copied: bool,
     /// What it took, as far as is known.
     pub usage: Usage,
 }
@@ -47,6 +50,8 @@ pub struct MessageParts<'a> {
     pub model: Option<&'a str>,
     /// Whether it is of a subagent's thread.
     pub is_subagent: bool,
+    /// Whether its conversation has it from another one.
+    pub is_copied: bool,
     /// What it took.
     pub usage: Option<Usage>,
 }
@@ -60,6 +65,7 @@ impl<'a> From<&'a Message> for MessageParts<'a> {
             at: message.content.stamp.at,
             model: message.model.as_deref(),
             is_subagent: message.agent_id.is_some(),
+            is_copied: message.standing.copied,
             usage: message.usage,
         }
     }
@@ -77,6 +83,7 @@ impl CountedMessage {
             conversation_id: parts.conversation_id,
             model: parts.model.unwrap_or(UNKNOWN_MODEL).to_owned(),
             is_subagent: parts.is_subagent,
+            is_copied: parts.is_copied,
             usage: bounded(usage),
         })
     }
@@ -87,7 +94,8 @@ impl CountedMessage {
         let usage = self.usage.max(stored.usage);
         // What is read of the same conversation later is what is known now.
         let is_newer = self.conversation_id == stored.conversation_id;
-        let comes_first = (self.at, self.conversation_id) < (stored.at, stored.conversation_id);
+        let place = |one: &Self| (one.is_copied, one.at, one.conversation_id);
+        let comes_first = place(&self) < place(stored);
         let owner = if is_newer || comes_first { self } else { stored.clone() };
         Self { usage, ..owner }
     }

@@ -3,6 +3,7 @@
 //! puts it into one of the `…_text` fields, which outweigh the column.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
-    ToolResult, ToolStatus, ToolUse,
+    Standing, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::usage::{ClientCost, Usage, Usd};
 
@@ -42,6 +43,8 @@ pub struct ConversationMetadata<'a> {
     client_cost: Option<Cow<'a, ClientCost>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     host: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    unreadable: Cow<'a, BTreeMap<String, String>>,
     /// The session id, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id_text: Option<Cow<'a, str>>,
@@ -87,6 +90,7 @@ impl<'a> ConversationMetadata<'a> {
             alive: value.alive.as_ref().map(Cow::Borrowed),
             client_cost: value.client_cost.as_ref().map(Cow::Borrowed),
             host: value.host.as_deref().map(Cow::Borrowed),
+            unreadable: Cow::Borrowed(&value.unreadable),
             session_id_text: None,
             title_text: None,
             project_path_text: None,
@@ -114,6 +118,7 @@ impl<'a> ConversationMetadata<'a> {
             alive: self.alive.map(Cow::into_owned),
             client_cost: self.client_cost.map(Cow::into_owned),
             host: text(self.host),
+            unreadable: self.unreadable.into_owned(),
         }
     }
 }
@@ -136,6 +141,8 @@ pub struct MessageMetadata<'a> {
     sent_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_cost: Option<Usd>,
+    #[serde(flatten)]
+    standing: Standing,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -177,6 +184,7 @@ impl<'a> MessageMetadata<'a> {
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
             client_cost: value.client_cost,
+            standing: value.standing,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -208,6 +216,7 @@ impl<'a> MessageMetadata<'a> {
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
             client_cost: self.client_cost,
+            standing: self.standing,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }
@@ -223,7 +232,8 @@ impl MessageMetadata<'_> {
         model: Option<&'c str>,
     ) -> MessageParts<'c> {
         let (api_id, is_subagent) = (self.api_id.as_deref(), self.agent_id.is_some());
-        MessageParts { id, conversation_id, api_id, at, model, is_subagent, usage: self.usage }
+        let (is_copied, usage) = (self.standing.copied, self.usage);
+        MessageParts { id, conversation_id, api_id, at, model, is_subagent, is_copied, usage }
     }
 }
 
@@ -247,6 +257,8 @@ pub struct ToolUseMetadata<'a> {
     /// Absent where only hooks have told of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Seen>,
+    #[serde(flatten)]
+    standing: Standing,
     /// The tool's name, where its column cannot hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_name_text: Option<Cow<'a, str>>,
@@ -299,6 +311,7 @@ impl<'a> ToolUseMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
+            standing: value.standing,
             tool_name_text: None,
         }
     }
@@ -327,8 +340,13 @@ impl<'a> ToolUseMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             seen: self.seen.unwrap_or(Seen::BY_HOOK),
+            standing: self.standing,
         }
     }
+}
+
+fn is_empty(map: &BTreeMap<String, String>) -> bool {
+    map.is_empty()
 }
 
 fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {

@@ -10,6 +10,7 @@ use super::super::speaker;
 use crate::base::clock::Timestamp;
 use crate::base::limits::CLIENT_COST_MAX_MODELS;
 use crate::session::hook::{Field, object};
+use crate::session::transcript::copies::Owners;
 use crate::session::transcript::line_type::{Named, is_possible};
 use crate::session::usage::{ClientCost, ClientModelCost, Usage, Usd};
 
@@ -39,6 +40,12 @@ pub(super) struct Line<'a> {
     pub(super) attribution_agent: Field<'a>,
     #[serde(borrow, default)]
     pub(super) is_sidechain: Field<'a>,
+    #[serde(borrow, default)]
+    session_id: Field<'a>,
+    #[serde(borrow, default)]
+    request_session_id: Field<'a>,
+    #[serde(borrow, default)]
+    forked_from: Field<'a>,
     #[serde(borrow, default)]
     origin: Field<'a>,
     #[serde(borrow, default)]
@@ -142,6 +149,16 @@ impl<'a> Line<'a> {
         let decision = self.permission_decision.object::<Decision<'_>>();
         let decision = decision.and_then(|decision| decision.decision.text());
         self.tool_denial_kind.text().is_some() || decision.as_deref() == Some("reject")
+    }
+
+    /// Whether it says that it is a copy of a line of a session other than this one.
+    pub(super) fn is_copied(&self, session_id: &str) -> bool {
+        Owners {
+            session_id: self.session_id,
+            request_session_id: self.request_session_id,
+            forked_from: self.forked_from,
+        }
+        .is_other(session_id)
     }
 
     /// The fields that say what it is.

@@ -5,9 +5,7 @@ use super::line::{ApiMessage, Line, QueuedCommand};
 use super::{Place, Reader};
 use crate::base::clock::Timestamp;
 use crate::base::id;
-use crate::session::conversation::{
-    Blocks, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
-};
+use crate::session::conversation::{Blocks, Message, MessageOrigin, Role, Stamp, Stamped};
 use crate::session::projection::{speaker, title};
 
 impl Reader<'_> {
@@ -84,8 +82,9 @@ impl Reader<'_> {
             return;
         }
         if place.agent_id.is_none() {
-            let text = blocks.texts().next().and_then(title);
-            let mut conversation = Conversation::new(self.workspace, self.session_id, &place.stamp);
+            // The title of a fork is what was first said in it.
+            let text = blocks.texts().next().filter(|_| !place.standing.copied).and_then(title);
+            let mut conversation = self.conversation(place);
             conversation.alive = Some(place.stamp.clone());
             conversation.title = text.map(|title| Stamped::new(&place.stamp, title));
             self.add_conversation(conversation);
