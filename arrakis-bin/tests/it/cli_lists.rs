@@ -457,6 +457,7 @@ async fn long_messages_wrap_and_days_are_told() {
     desk.clock.advance(Duration::from_secs(25 * 3600));
     let shown = desk.run("conversations show s").await;
     assert!(shown.contains("  state    abandoned since 2026-11-25 12:00:02 UTC\n"), "{shown}");
+    desk.bench.context.terminal = Terminal { colour: false, width: None };
     assert!(desk.run("conversations list").await.contains("abandoned"));
 }
 

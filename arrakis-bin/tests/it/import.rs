@@ -85,7 +85,7 @@ fn an_export_is_known_behind_a_mark_and_blank_lines_and_without_its_head() {
         let (report, success) = import(&world, &[path.to_str().unwrap()]);
         assert!(success, "{report}");
         let taken = (
-            &report["imported"].as_u64().unwrap() + &report["known"].as_u64().unwrap(),
+            report["imported"].as_u64().unwrap() + report["known"].as_u64().unwrap(),
             &report["bad"],
         );
         assert_eq!(taken, (1, &json!(0)), "{report}");

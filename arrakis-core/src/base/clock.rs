@@ -24,6 +24,7 @@ impl Timestamp {
     /// The first moment of 1970.
     pub const EPOCH: Self = Self(0);
     /// The last moment that there is.
+    #[cfg(feature = "runtime")]
     pub(crate) const LAST: Self = Self(Self::MAX_MICROS);
     const MIN_MICROS: i64 = -62_167_219_200_000_000;
     const MAX_MICROS: i64 = 253_402_300_799_999_999;

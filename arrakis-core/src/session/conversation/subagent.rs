@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 
 /// What the ids begin with that subagents are given here: clients before 2.1 have given none to those whose lines stand
 /// in the transcript of the session itself.
+#[cfg(feature = "runtime")]
 pub(crate) const SIDECHAIN: &str = "sidechain";
 
 /// A subagent of a conversation.
