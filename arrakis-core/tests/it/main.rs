@@ -19,4 +19,5 @@ mod retry;
 mod sessions;
 mod snapshot;
 mod transcript;
+mod words;
 mod workspaces;

@@ -7,8 +7,20 @@ use std::collections::{HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Block, Message, Subagent, ToolUse};
+use arrakis_core::session::conversation::{Block, Message, MessageOrigin, Role, Subagent, ToolUse};
 use arrakis_core::session::hook::shows_by_itself;
+
+/// Whether a message is the person's: in a subagent's thread what they answered, else all that is said there is its
+/// task.
+pub(in crate::cli) fn is_of_person(message: &Message) -> bool {
+    let is_answer = message.origin == MessageOrigin::Answer;
+    message.role == Role::User && (message.agent_id.is_none() || is_answer)
+}
+
+/// Whether a message is a prompt of the person.
+pub(in crate::cli) fn is_prompt(message: &Message) -> bool {
+    is_of_person(message) && message.origin != MessageOrigin::Answer
+}
 
 /// A thread: the main one, or a subagent's.
 #[derive(Debug)]
@@ -77,6 +89,17 @@ impl<'a> Thread<'a> {
         }
         main.items.sort_by_key(Item::at); // stable: what has one time stays in the order of its kind
         main
+    }
+}
+
+impl Call<'_> {
+    /// How long it took, in milliseconds. An agent that works beside the conversation is there at once, and ends when it
+    /// stops.
+    pub(in crate::cli) fn duration_ms(&self) -> Option<u64> {
+        let stopped = self.subagents.iter().filter_map(|thread| thread.subagent?.stopped_at).max();
+        let whole = stopped.map(|at| at.since(self.tool_use.first.at).as_millis());
+        let whole = whole.and_then(|ms| u64::try_from(ms).ok());
+        self.tool_use.duration_ms().max(whole)
     }
 }
 

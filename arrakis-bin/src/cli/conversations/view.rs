@@ -4,8 +4,8 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::{ConversationDetail, ConversationSummary, EventSummary};
 use arrakis_core::session::conversation::{
-    Blocks, Conversation, Json, Message, MessageOrigin, Reconciliation, ResultRank, Role, Seen,
-    Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
+    Blocks, Conversation, Json, Message, MessageOrigin, Reconciliation, Replaced, ResultRank, Role,
+    Seen, Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
 };
 use arrakis_core::session::usage::{ClientCost, Usage};
 use serde::Serialize;
@@ -49,7 +49,7 @@ impl<'a> ConversationView<'a> {
             id: of.id,
             session_id: &of.session_id,
             workspace: &of.workspace,
-            title: value(&of.title),
+            title: of.title.as_ref().map(|title| title.value.as_str()),
             project_path: value(&of.project_path),
             model: value(&of.model),
             git_branch: value(&of.git_branch),
@@ -75,6 +75,7 @@ pub(super) struct DetailView<'a> {
     messages: Vec<MessageView<'a>>,
     tool_uses: Vec<ToolUseView<'a>>,
     subagents: &'a [Subagent],
+    replaced: &'a [Replaced],
     usage: &'a UsageReport,
     events: &'a [EventSummary],
     reconciliation: Reconciliation,
@@ -89,6 +90,7 @@ impl<'a> DetailView<'a> {
             messages: detail.messages.iter().map(MessageView::of).collect(),
             tool_uses: detail.tool_uses.iter().map(ToolUseView::of).collect(),
             subagents: &detail.subagents,
+            replaced: &detail.replaced,
             usage: &detail.usage,
             events: &detail.events,
             reconciliation: detail.reconciliation(),

@@ -1,6 +1,6 @@
 //! Messages, and the blocks that they are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Stamp, Stamped};
 use crate::base::clock::Timestamp;
 use crate::base::id::{RequestId, message_id};
-use crate::base::limits::MESSAGE_MAX_BLOCKS;
+use crate::base::limits::{MESSAGE_MAX_BLOCKS, MESSAGE_MAX_PARENTS};
 use crate::session::usage::Usage;
 
 /// Who speaks.
@@ -55,6 +55,9 @@ pub enum MessageOrigin {
     Transcript,
     /// The transcript, and the prompt waited in the queue while the model worked.
     Queued,
+    /// The transcript: what the person said in answer to a question of a tool, or when rejecting a tool use. It is
+    /// no prompt.
+    Answer,
 }
 
 impl MessageOrigin {
@@ -67,7 +70,7 @@ impl MessageOrigin {
     /// Whether a line of the transcript is the message.
     #[must_use]
     pub fn is_line(self) -> bool {
-        matches!(self, Self::Transcript | Self::Queued)
+        matches!(self, Self::Transcript | Self::Queued | Self::Answer)
     }
 
     /// Whether the person sent it while the model worked, so that it had to wait.
@@ -274,6 +277,14 @@ pub struct Message {
     /// When the person sent it, where the transcript says that beside the time of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_at: Option<Timestamp>,
+    /// The lines that its lines follow in the transcript, the first [`MESSAGE_MAX_PARENTS`] in order. It orders lines of
+    /// one time, and shows where the conversation went back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parents: BTreeSet<RequestId>,
+    /// Which prompt of the session it is, as the client counts: a number that comes again replaces the prompt that
+    /// had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_index: Option<u32>,
 }
 
 impl Message {
@@ -299,6 +310,8 @@ impl Message {
             agent_id: None,
             prompt_id: None,
             sent_at: None,
+            parents: BTreeSet::new(),
+            prompt_index: None,
         };
         message.named()
     }
@@ -367,5 +380,10 @@ impl Message {
         self.agent_id = self.agent_id.take().max(other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.sent_at = self.sent_at.max(other.sent_at);
+        self.parents.extend(other.parents);
+        while self.parents.len() > MESSAGE_MAX_PARENTS {
+            self.parents.pop_last();
+        }
+        self.prompt_index = self.prompt_index.max(other.prompt_index);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, MessageOrigin, Role, Subagent, ToolUse, prompts};
+use super::{Message, MessageOrigin, Role, Subagent, ToolUse, branches, prompts};
 use crate::session::price;
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 
@@ -15,7 +15,7 @@ use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 /// thread, speaker and text. `prompts.rs` says which prompts are hidden.
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
-    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    branches::sort(&mut messages);
     let mut hidden = prompts::hidden(&messages);
     hide_last_words(&messages, &mut hidden);
     let mut hidden = hidden.into_iter();
@@ -23,8 +23,9 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     messages
 }
 
-/// Hides what `Stop` and `StopFailure` say where the transcript says it.
+/// Hides what `Stop` and `StopFailure` say where the transcript says it, or where one before it in the turn does.
 fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
+    hide_repeats(messages, hidden);
     let mut said: HashMap<(Option<&str>, Role, String), Vec<usize>> = HashMap::new();
     for (n, message) in messages.iter().enumerate().rev() {
         for text in said_by(message, strip_whitespace) {
@@ -34,7 +35,7 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
     }
     let mut used = vec![false; messages.len()];
     for (n, message) in messages.iter().enumerate() {
-        if !matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure) {
+        if hidden[n] || !is_last_words(message) {
             continue;
         }
         let text = strip_whitespace(&message.content.value);
@@ -45,6 +46,26 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
                 hidden[n] = true;
                 break;
             }
+        }
+    }
+}
+
+fn is_last_words(message: &Message) -> bool {
+    matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure)
+}
+
+/// Hides last words that one has said already since the latest prompt of their thread: hooks run again where one of them
+/// has kept the turn going, or where several clients run them.
+fn hide_repeats(messages: &[Message], hidden: &mut [bool]) {
+    let mut said: HashMap<Option<&str>, Vec<(Role, String)>> = HashMap::new();
+    for (n, message) in messages.iter().enumerate() {
+        let turn = said.entry(message.agent_id.as_deref()).or_default();
+        if is_last_words(message) {
+            let words = (message.role, strip_whitespace(&message.content.value));
+            hidden[n] |= turn.contains(&words);
+            turn.push(words);
+        } else if message.role != Role::Assistant {
+            turn.clear();
         }
     }
 }

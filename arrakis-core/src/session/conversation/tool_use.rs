@@ -16,7 +16,9 @@ pub enum ToolStatus {
     Running,
     /// It was not permitted.
     Denied,
-    /// It failed or was interrupted.
+    /// The person stopped it while it ran.
+    Interrupted,
+    /// It failed.
     Failed,
     /// It succeeded.
     Succeeded,
@@ -29,6 +31,7 @@ impl ToolStatus {
         match self {
             Self::Running => "running",
             Self::Denied => "denied",
+            Self::Interrupted => "interrupted",
             Self::Failed => "failed",
             Self::Succeeded => "succeeded",
         }

@@ -34,12 +34,16 @@ pub(super) fn project(
         Event::SessionStart(e) => {
             projector.conversation.alive = Some(stamp.clone());
             projector.conversation.model = stamped(e.model);
+            projector.named(e.session_title.as_deref());
         }
         Event::PostModelSwitch(e) => projector.conversation.model = stamped(e.to_model),
-        Event::UserPromptSubmit(e) => match given(e.prompt) {
-            Some(prompt) => projector.prompt(&prompt),
-            None => projector.conversation.alive = Some(stamp.clone()),
-        },
+        Event::UserPromptSubmit(e) => {
+            match given(e.prompt) {
+                Some(prompt) => projector.prompt(&prompt),
+                None => projector.conversation.alive = Some(stamp.clone()),
+            }
+            projector.named(e.session_title.as_deref());
+        }
         Event::PreToolUse(e) => {
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, None);
         }
@@ -49,11 +53,16 @@ pub(super) fn project(
             if let (Some((agent, kind)), Some(id)) = (started, &e.tool_use_id) {
                 projector.subagent(&agent, kind, Some(id.clone()));
             }
-            let result = (ToolStatus::Succeeded, e.tool_response, e.duration_ms);
+            let is_interrupted = e.tool_response.as_ref().is_some_and(is_interrupted);
+            let status =
+                if is_interrupted { ToolStatus::Interrupted } else { ToolStatus::Succeeded };
+            let result = (status, e.tool_response, e.duration_ms);
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
         }
         Event::PostToolUseFailure(e) => {
-            let result = (ToolStatus::Failed, e.error, e.duration_ms);
+            let is_interrupted = e.is_interrupt == Some(true);
+            let status = if is_interrupted { ToolStatus::Interrupted } else { ToolStatus::Failed };
+            let result = (status, e.error, e.duration_ms);
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
         }
         Event::PermissionDenied(e) => {
@@ -104,6 +113,17 @@ pub(super) fn project(
 /// The text, unless it is empty.
 fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
+}
+
+/// Whether a tool's result says that the person stopped it.
+fn is_interrupted(result: &Json) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Result<'a> {
+        #[serde(borrow, default)]
+        interrupted: Field<'a>,
+    }
+    let result: Option<Result<'_>> = object(result.as_str().as_bytes()).ok();
+    result.is_some_and(|result| result.interrupted.read() == Some(true))
 }
 
 /// Whether a tool of this name starts subagents.

@@ -5,7 +5,10 @@
 
 mod content;
 mod line;
+mod outcome;
 mod prompt;
+mod system;
+mod title;
 
 use std::collections::BTreeMap;
 
@@ -13,15 +16,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::content::{Part, parts};
+use self::content::{Part, parts, spoken};
 use self::line::{ApiMessage, Line};
+use self::outcome::Outcome;
 use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
-use crate::base::id::{self, conversation_id};
+use crate::base::id::{self, RequestId, conversation_id};
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
-    ResultRank, Role, Stamp, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
+    ResultRank, Role, Stamp, Stamped, Subagent, ToolResult, ToolUse,
 };
 use crate::session::hook::{Field, object};
 use crate::session::transcript::line_type::LineType;
@@ -36,6 +40,10 @@ struct Slice<'a> {
     agent_type: Field<'a>,
     #[serde(borrow, default)]
     agent_tool_use_id: Field<'a>,
+    #[serde(borrow, default)]
+    start: Field<'a>,
+    #[serde(borrow, default)]
+    titles: Field<'a>,
     #[serde(borrow, default)]
     lines: Field<'a>,
 }
@@ -57,6 +65,8 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
         messages: BTreeMap::new(),
         tool_uses: BTreeMap::new(),
         subagents: BTreeMap::new(),
+        titles: title::Places::new(slice.start.read(), slice.titles.read()),
+        captured_at: input.at,
     };
     for raw in slice.lines.read::<Vec<&RawValue>>().unwrap_or_default() {
         if let Some(line) = Line::read(raw) {
@@ -84,6 +94,8 @@ struct Reader<'a> {
     messages: BTreeMap<Uuid, Message>,
     tool_uses: BTreeMap<Uuid, ToolUse>,
     subagents: BTreeMap<Uuid, Subagent>,
+    titles: title::Places,
+    captured_at: Timestamp,
 }
 
 /// Where a line stands: its stamp and its thread.
@@ -92,6 +104,7 @@ struct Place {
     stamp: Stamp,
     agent_id: Option<String>,
     prompt_id: Option<String>,
+    parent: Option<RequestId>,
 }
 
 impl Reader<'_> {
@@ -101,13 +114,19 @@ impl Reader<'_> {
         if line_type == LineType::CostState {
             return self.cost(line);
         }
+        if line_type == LineType::Title {
+            return self.title(line);
+        }
         let Some(at) = named.written_at() else { return };
+        self.titles.is_after_talk = true;
         let place = self.place(line, at);
         match line_type {
             LineType::User => self.user(line, &place),
             LineType::Assistant => self.assistant(line, &place),
             LineType::System => {
-                let blocks = self.blocks(0, parts(line.content), &place);
+                let words = system::sentence(line).map(|text| vec![Part::Text(text.into())]);
+                let words = words.unwrap_or_else(|| spoken(line.content));
+                let blocks = self.blocks(0, words, &place);
                 self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
                 if let Some(prompt) = line.blocked_prompt() {
                     self.blocked(prompt, &place);
@@ -137,6 +156,7 @@ impl Reader<'_> {
             stamp: Stamp { at, request_id },
             agent_id: agent_id.or_else(|| in_sidechain.then(|| "sidechain".to_owned())),
             prompt_id: line.prompt_id.text().map(String::from),
+            parent: line.parent(),
         }
     }
 
@@ -218,6 +238,7 @@ impl Reader<'_> {
                 usage: message.usage(),
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
+                parents: place.parent.iter().filter(|_| index == 0).cloned().collect(),
                 ..empty
             }
             .with_blocks(blocks),
@@ -237,13 +258,10 @@ impl Reader<'_> {
             let tool_use_id = Some(name(&result.id));
             self.add_subagent(Subagent { agent_type, tool_use_id, ..subagent });
         }
-        let status = if line.denies() || result.says_denied() {
-            ToolStatus::Denied
-        } else if result.is_error.read() == Some(true) {
-            ToolStatus::Failed
-        } else {
-            ToolStatus::Succeeded
-        };
+        let Outcome { status, words } = Outcome::of(line, result);
+        if !words.is_empty() {
+            self.answer(&result.id, words, place);
+        }
         let found = ToolResult {
             rank: ResultRank::Transcript,
             stamp: place.stamp.clone(),
@@ -253,6 +271,16 @@ impl Reader<'_> {
         };
         let tool_use = self.tool_use(&result.id, place);
         self.add_tool_use(ToolUse { result: Some(found), ..tool_use });
+    }
+
+    /// What the person said in answer to the tool use of this id.
+    fn answer(&mut self, tool_use_id: &str, words: String, place: &Place) {
+        let request_id = id::slice_id(&["words", place.stamp.request_id.as_str(), tool_use_id]);
+        let parent = Some(place.stamp.request_id.clone());
+        let stamp = Stamp { request_id, ..place.stamp.clone() };
+        let place = Place { stamp, parent, ..place.clone() };
+        let blocks = self.blocks(0, vec![Part::Text(words.into())], &place);
+        self.message(Role::User, MessageOrigin::Answer, blocks, &place);
     }
 
     /// A tool use that the transcript names.
@@ -293,7 +321,8 @@ impl Reader<'_> {
         let content = Stamped::new(&place.stamp, String::new());
         let empty = Message::new(self.conversation_id, None, role, origin, content);
         let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
-        Message { agent_id, prompt_id, ..empty }.with_blocks(blocks)
+        let parents = place.parent.iter().cloned().collect();
+        Message { agent_id, prompt_id, parents, ..empty }.with_blocks(blocks)
     }
 
     fn add_conversation(&mut self, came: Conversation) {
@@ -340,7 +369,10 @@ fn add<T>(all: &mut BTreeMap<Uuid, T>, id: Uuid, came: T, merge: fn(&mut T, T)) 
 impl Part<'_> {
     fn into_block(self) -> Option<Block> {
         match self {
-            Self::Text(text) => (!text.is_empty()).then(|| Block::Text { text: text.into_owned() }),
+            Self::Text(text) | Self::Client(text) => {
+                let is_blank = text.trim().is_empty();
+                (!is_blank).then(|| Block::Text { text: text.into_owned() })
+            }
             Self::Thinking(text) => Some(Block::Thinking { text: text.into_owned() }),
             Self::ToolUse(call) => Some(Block::ToolUse { tool_use_id: call.id.into_owned() }),
             Self::ToolResult(_) => None,

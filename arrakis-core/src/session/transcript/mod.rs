@@ -10,6 +10,7 @@
 //!  "start":0,"end":5120,                 offsets in the file, before redaction
 //!  "lines":[{"type":"user",…},…],        lines of the conversation, redacted, else as they are, and short
 //!                                        ones of types that are not known
+//!  "titles":[4711],                     offsets of those lines that are titles, which have no time
 //!  "skipped":{"attachment":3},           lines of types that hold nothing of the conversation, counted
 //!  "unknown":{"from-the-future":1},      lines of types that are not known, counted, kept or not
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}

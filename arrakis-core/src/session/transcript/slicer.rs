@@ -143,6 +143,8 @@ struct Part {
     bytes: usize,
     digest: DigestBuilder,
     lines: Vec<Box<RawValue>>,
+    /// Where its lines with titles begin in the file, in bytes.
+    titles: Vec<u64>,
     skipped: BTreeMap<String, u64>,
     unknown: BTreeMap<String, u64>,
     /// How long the kept lines of unknown types are.
@@ -169,6 +171,8 @@ pub struct Unreadable {
 /// What becomes of a line.
 enum Line {
     Kept(Kept),
+    /// A title, which has no time: its place says which is the latest.
+    Title(Kept),
     /// Of the conversation, but lacking something.
     Incomplete(String, Kept),
     Skipped(String),
@@ -206,6 +210,8 @@ struct Payload<'a> {
     start: u64,
     end: u64,
     lines: &'a [Box<RawValue>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    titles: &'a [u64],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -297,6 +303,7 @@ impl<'a> Slicer<'a> {
         match line_type {
             LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
             LineType::Incomplete(name) => Line::Incomplete(name, kept),
+            LineType::Title => Line::Title(kept),
             _ => Line::Kept(kept),
         }
     }
@@ -304,7 +311,7 @@ impl<'a> Slicer<'a> {
     /// Ends the slice before a line that does not fit into it.
     fn make_room(&mut self, line: &Line) -> Option<Slice> {
         let more = match line {
-            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
+            Line::Kept(kept) | Line::Title(kept) | Line::Incomplete(_, kept) => kept.len(),
             Line::Unknown(_, Some(kept)) if self.part.has_room_for_unknown(kept) => kept.len(),
             Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
             Line::Unknown(..) | Line::Skipped(_) | Line::Blank => return None,
@@ -319,6 +326,10 @@ impl<'a> Slicer<'a> {
         self.part.taken += bytes;
         match what {
             Line::Kept(kept) => self.part.keep(kept),
+            Line::Title(kept) => {
+                self.part.titles.push(offset);
+                self.part.keep(kept);
+            }
             Line::Incomplete(name, kept) => {
                 count_line_type(&mut self.part.unknown, &name, 1);
                 self.part.keep(kept);
@@ -369,6 +380,7 @@ impl<'a> Slicer<'a> {
             start,
             end,
             lines: &part.lines,
+            titles: &part.titles,
             skipped: &part.skipped,
             unknown: &part.unknown,
             unreadable: &part.unreadable,

@@ -3,6 +3,7 @@
 //! puts it into one of the `…_text` fields, which outweigh the column.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
-    ToolResult, ToolStatus, ToolUse,
+    Title, TitleSource, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::usage::{ClientCost, Usage};
 
@@ -24,6 +25,10 @@ use crate::session::usage::{ClientCost, Usage};
 pub struct ConversationMetadata<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     title: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title_source: Option<TitleSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title_prompt_index: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     project_path: Option<Cow<'a, Stamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +80,9 @@ impl<'a> ConversationMetadata<'a> {
     #[must_use]
     pub fn of(value: &'a Conversation) -> Self {
         Self {
-            title: stamp(&value.title),
+            title: value.title.as_ref().map(|title| Cow::Borrowed(&title.stamp)),
+            title_source: value.title.as_ref().map(|title| title.source),
+            title_prompt_index: value.title.as_ref().and_then(|title| title.prompt_index),
             project_path: stamp(&value.project_path),
             model: value.model.as_ref().map(Cow::Borrowed),
             git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
@@ -101,7 +108,10 @@ impl<'a> ConversationMetadata<'a> {
             session_id: text(self.session_id_text).unwrap_or(columns.session_id),
             started_at,
             last_event_at,
-            title: stamped(self.title, text(self.title_text).or(columns.title)),
+            title: title(
+                (self.title, self.title_source, self.title_prompt_index),
+                text(self.title_text).or(columns.title),
+            ),
             project_path: stamped(self.project_path, project_path),
             model: self.model.map(Cow::into_owned),
             git_branch: self.git_branch.map(Cow::into_owned),
@@ -130,6 +140,10 @@ pub struct MessageMetadata<'a> {
     prompt_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sent_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parents: Option<Cow<'a, BTreeSet<RequestId>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_index: Option<u32>,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -170,6 +184,8 @@ impl<'a> MessageMetadata<'a> {
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
             sent_at: value.sent_at,
+            parents: (!value.parents.is_empty()).then_some(Cow::Borrowed(&value.parents)),
+            prompt_index: value.prompt_index,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -200,6 +216,8 @@ impl<'a> MessageMetadata<'a> {
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
             sent_at: self.sent_at,
+            parents: self.parents.map(Cow::into_owned).unwrap_or_default(),
+            prompt_index: self.prompt_index,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }
@@ -329,6 +347,14 @@ fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
 
 fn stamped<T>(stamp: Option<Cow<'_, Stamp>>, value: Option<T>) -> Option<Stamped<T>> {
     Some(Stamped { stamp: stamp?.into_owned(), value: value? })
+}
+
+fn title(
+    (stamp, source, prompt_index): (Option<Cow<'_, Stamp>>, Option<TitleSource>, Option<u32>),
+    value: Option<String>,
+) -> Option<Title> {
+    let source = source.unwrap_or_default();
+    Some(Title { source, stamp: stamp?.into_owned(), value: value?, prompt_index })
 }
 
 fn text(text: Option<Cow<'_, str>>) -> Option<String> {
