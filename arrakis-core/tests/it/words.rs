@@ -343,3 +343,67 @@ fn last_words_that_are_told_again_are_shown_once() {
     let detail = read(&Session::new("s", hooks(&[&prompt, &stop, &prompt, &stop]), Vec::new()));
     assert_eq!(said(&detail).len(), 4);
 }
+
+#[test]
+fn answers_of_one_id_are_told_apart_by_their_requests_and_by_what_led_to_them() {
+    let find = |id: &str| {
+        let all = fault("shared-message-id");
+        read(all.iter().find(|one| one.session_id.starts_with(id)).unwrap())
+    };
+    let detail = find("ae000004");
+    assert_eq!(detail.tool_uses.len(), 6);
+    assert_eq!(detail.usage.total.input_tokens, 6115);
+    let detail = find("a0000015");
+    let words: Vec<String> =
+        (0..3).flat_map(|n| [format!("Question {n}."), format!("Same id answer {n}.")]).collect();
+    assert_eq!(said(&detail).into_iter().map(|one| one.1).collect::<Vec<_>>(), words);
+    assert_eq!(detail.usage.total.input_tokens, 300);
+}
+
+#[test]
+fn tool_uses_of_one_number_are_told_apart() {
+    use ToolStatus::{Failed, Succeeded};
+    let of = |detail: &ConversationDetail| -> Vec<(String, ToolStatus, Option<String>)> {
+        let all = detail.tool_uses.iter();
+        let response = |result: &arrakis_core::session::conversation::ToolResult| {
+            result.response.as_ref().map(|json| json.as_str().to_owned())
+        };
+        all.map(|one| {
+            let response = one.result.as_ref().and_then(response);
+            (one.tool_name.clone(), one.status(), response)
+        })
+        .collect()
+    };
+    let is = |name: &str, status, response: &str| {
+        (name.to_owned(), status, Some(format!("\"{response}\"")))
+    };
+    let transcript = fault("shared-tool-use-id").remove(0);
+    let expected = [
+        is("Bash", Failed, "result 0"),
+        is("Read", Succeeded, "result 1"),
+        is("Grep", Succeeded, "result 2"),
+    ];
+    assert_eq!(of(&read(&transcript)), expected);
+
+    let hook = |kind: &str, n: usize, tool: &str| {
+        json!({"session_id": transcript.session_id, "hook_event_name": kind, "prompt_id": format!("ps{n}"),
+            "tool_use_id": "call_0", "tool_name": tool, "tool_input": {"command": format!("step{n}")},
+            "error": format!("result {n}"), "tool_response": format!("result {n}")})
+        .to_string()
+        .into_bytes()
+    };
+    let hooks = vec![
+        hook("PreToolUse", 0, "Bash"),
+        hook("PostToolUseFailure", 0, "Bash"),
+        hook("PreToolUse", 1, "Read"),
+        hook("PostToolUse", 1, "Read"),
+        hook("PreToolUse", 2, "Grep"),
+        hook("PostToolUse", 2, "Grep"),
+    ];
+    let both = Session { hooks: hooks.clone(), ..transcript.clone() };
+    let detail = read(&both);
+    assert_eq!(of(&detail), expected);
+    assert!(detail.tool_uses.iter().all(|one| one.seen.hook && one.seen.transcript));
+    let told = Session { transcripts: Vec::new(), ..both };
+    assert_eq!(of(&read(&told)), expected);
+}

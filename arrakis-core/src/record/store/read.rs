@@ -18,7 +18,7 @@ use crate::record::arrival::EventMetadata;
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
     AnswerIds, Conversation, Message, Reconciliation, Replaced, Subagent, ToolUse, TwoSides,
-    UsageReport, all_subagents, visible,
+    UsageReport, all_subagents, joined, visible,
 };
 
 /// Reads what is stored.
@@ -252,12 +252,12 @@ impl ConversationDetail {
     pub fn new(
         conversation: Conversation,
         messages: Vec<Message>,
-        mut tool_uses: Vec<ToolUse>,
+        tool_uses: Vec<ToolUse>,
         subagents: Vec<Subagent>,
         events: Vec<EventSummary>,
     ) -> Self {
         let messages = visible(messages);
-        tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+        let tool_uses = joined(tool_uses);
         let subagents = all_subagents(subagents, &messages, &tool_uses);
         let usage = UsageReport::of(&messages);
         let replaced = Replaced::of(&messages, &tool_uses);

@@ -1,6 +1,6 @@
 //! The order of messages of one time, and where a conversation went back to before a prompt.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,6 +27,33 @@ pub(super) fn sort(messages: &mut Vec<Message>) {
         }
     }
     *messages = sorted;
+}
+
+/// Parts the messages to which several prompts have led, as gateways give all answers one id. Each part took what the
+/// whole message did.
+pub(super) fn split(messages: Vec<Message>) -> Vec<Message> {
+    let is_shared = |one: &Message| one.role == Role::Assistant && one.parents.len() > 1;
+    if !messages.iter().any(is_shared) {
+        return messages;
+    }
+    let prompts: HashMap<RequestId, Timestamp> = messages
+        .iter()
+        .filter(|one| is_prompt(one))
+        .flat_map(|one| lines(one).map(|line| (line.clone(), one.content.stamp.at)))
+        .collect();
+    let mut parted = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        if is_shared(&message) {
+            let begins = message.parents.iter().filter_map(|line| prompts.get(line).copied());
+            let begins = begins.filter(|at| *at > message.content.stamp.at);
+            let begins: BTreeSet<Timestamp> = begins.collect();
+            for at in begins.into_iter().rev() {
+                parted.extend(message.split_off(at));
+            }
+        }
+        parted.push(message);
+    }
+    parted
 }
 
 /// Messages of one time, each behind those that it follows.

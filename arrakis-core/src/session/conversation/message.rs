@@ -228,7 +228,7 @@ impl Blocks {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MessageKey {
-    /// The API's id. Every line with this id adds to the message.
+    /// The API's ids of the message and its request. Every line with these adds to the message.
     Api(String),
     /// The event or the line that the message is.
     Stamp(RequestId),
@@ -253,7 +253,7 @@ pub struct Message {
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
-    /// The API's id of it, cut; `None` where an event or one line is the message.
+    /// The API's ids of it and of its request, cut; `None` where an event or one line is the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_id: Option<String>,
     /// Who speaks.
@@ -349,6 +349,18 @@ impl Message {
             blocks.add(key, block);
         }
         Self { conversation_id, ..self.with_blocks(blocks) }.named()
+    }
+
+    /// Takes the blocks since `at` out of this message, as one of their own; none where there are none.
+    #[cfg(feature = "runtime")]
+    pub(super) fn split_off(&mut self, at: Timestamp) -> Option<Self> {
+        let all = std::mem::take(&mut self.blocks).into_iter();
+        let (before, behind): (Vec<_>, Vec<_>) = all.partition(|(key, _)| key.at < at);
+        let part = self.clone();
+        *self = part.clone().with_blocks(before.into_iter().collect());
+        let line = behind.first()?.0.line.clone();
+        let id = MessageKey::Stamp(line).id(self.conversation_id);
+        Some(Self { id, ..part }.with_blocks(behind.into_iter().collect()))
     }
 
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.

@@ -35,6 +35,8 @@ pub(crate) use reading::{all_subagents, said_by, strip_whitespace};
 pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
 pub use subagent::Subagent;
 pub use title::{Title, TitleSource};
+#[cfg(feature = "runtime")]
+pub(crate) use tool_use::joined;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 
 use std::borrow::Cow;

@@ -16,6 +16,8 @@ use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     branches::sort(&mut messages);
+    let mut messages = branches::split(messages);
+    branches::sort(&mut messages);
     let mut hidden = prompts::hidden(&messages);
     hide_last_words(&messages, &mut hidden);
     let mut hidden = hidden.into_iter();

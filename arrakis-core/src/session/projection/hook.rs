@@ -1,6 +1,8 @@
 //! Events in the hook's own form: the JSON that Claude Code writes.
 
 use super::{Input, ProjectionError, Projector, missing_event, name, not_an_object, session};
+use crate::base::id;
+use crate::base::json::Canonical;
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
     ToolUse,
@@ -202,6 +204,13 @@ impl Projector<'_> {
         result: Option<ToolResult>,
     ) -> uuid::Uuid {
         let mut tool_use = ToolUse::new(self.conversation.id, given(given_id), &self.stamp);
+        if tool_use.comes_again() {
+            // What the events of one tool use have in common.
+            let input = input.as_ref().and_then(|json| serde_json::from_str(json.as_str()).ok());
+            let input = input.map(|value| Canonical(&value).to_string()).unwrap_or_default();
+            let common = [self.prompt_id, tool.as_deref()].map(Option::unwrap_or_default);
+            tool_use = tool_use.called_by(id::slice_id(&["call", common[0], common[1], &input]));
+        }
         let id = tool_use.id;
         if let Some(tool) = given(tool) {
             tool_use.tool_name = tool;

@@ -205,14 +205,16 @@ impl Reader<'_> {
             return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
         let model = model.map(|model| name(&model));
-        let api_id = message.id.text().map(|id| name(&id));
+        let api_id = line.api_id(&message);
         let stamp = || MessageKey::Stamp(place.stamp.request_id.clone());
         let key = api_id.clone().map_or_else(stamp, MessageKey::Api);
         for part in &parts {
             if let Part::ToolUse(call) = part {
                 let tool_use = ToolUse {
                     parameters: call.input.json().map(|json| Stamped::new(&place.stamp, json)),
-                    ..self.tool_use(&call.id, place).asked_by(key.clone())
+                    ..self
+                        .tool_use(&call.id, Some(&place.stamp.request_id), place)
+                        .asked_by(key.clone())
                 };
                 let tool = call.name.text().map(String::from);
                 let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
@@ -269,7 +271,7 @@ impl Reader<'_> {
             response: structure.or_else(|| result.content.json()),
             duration_ms: None,
         };
-        let tool_use = self.tool_use(&result.id, place);
+        let tool_use = self.tool_use(&result.id, line.caller().as_ref(), place);
         self.add_tool_use(ToolUse { result: Some(found), ..tool_use });
     }
 
@@ -283,10 +285,13 @@ impl Reader<'_> {
         self.message(Role::User, MessageOrigin::Answer, blocks, &place);
     }
 
-    /// A tool use that the transcript names.
-    fn tool_use(&self, key: &str, place: &Place) -> ToolUse {
-        let key = Some(key.to_owned());
+    /// A tool use that the transcript names, and the line that asked for it.
+    fn tool_use(&self, id: &str, caller: Option<&RequestId>, place: &Place) -> ToolUse {
+        let key = Some(id.to_owned());
         let mut tool_use = ToolUse::new(self.conversation_id, key, &place.stamp);
+        if let Some(caller) = caller {
+            tool_use = tool_use.called_by(caller.clone());
+        }
         tool_use.agent_id.clone_from(&place.agent_id);
         tool_use.prompt_id.clone_from(&place.prompt_id);
         tool_use.seen.transcript = true;

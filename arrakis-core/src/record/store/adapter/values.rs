@@ -245,6 +245,8 @@ pub struct ToolUseMetadata<'a> {
     message: Option<Cow<'a, MessageKey>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tool_use_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caller: Option<Cow<'a, RequestId>>,
     first: Cow<'a, RequestId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parameters: Option<Cow<'a, Stamp>>,
@@ -300,6 +302,7 @@ impl<'a> ToolUseMetadata<'a> {
         Self {
             message: value.message_key.as_ref().map(Cow::Borrowed),
             tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
+            caller: value.caller.as_ref().map(Cow::Borrowed),
             first: Cow::Borrowed(&value.first.request_id),
             parameters: stamp(&value.parameters),
             result: result.map(|result| ResultMetadata {
@@ -330,6 +333,7 @@ impl<'a> ToolUseMetadata<'a> {
             message_id,
             message_key: self.message.map(Cow::into_owned),
             tool_use_id: text(self.tool_use_id),
+            caller: self.caller.map(Cow::into_owned),
             tool_name: text(self.tool_name_text).unwrap_or(columns.tool_name),
             parameters: stamped(self.parameters, columns.parameters),
             first: Stamp { at: columns.timestamp, request_id: self.first.into_owned() },

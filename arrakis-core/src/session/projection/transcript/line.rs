@@ -32,6 +32,10 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default)]
     parent_uuid: Field<'a>,
     #[serde(borrow, default)]
+    request_id: Field<'a>,
+    #[serde(borrow, default, rename = "sourceToolAssistantUUID")]
+    source_tool_assistant: Field<'a>,
+    #[serde(borrow, default)]
     turn_position: Field<'a>,
     #[serde(borrow, default)]
     timestamp: Field<'a>,
@@ -140,6 +144,24 @@ impl<'a> Line<'a> {
             timestamp: self.timestamp,
             start_time: self.start_time,
         }
+    }
+
+    /// The API's id of the message of this line, together with that of the request: gateways repeat the former.
+    pub(super) fn api_id(&self, message: &ApiMessage<'_>) -> Option<String> {
+        let id = message.id.text()?;
+        let request = self.request_id.text();
+        Some(
+            request.map_or_else(
+                || super::name(&id),
+                |request| super::name(&format!("{id} {request}")),
+            ),
+        )
+    }
+
+    /// The line that asked for the tool uses whose results it has.
+    pub(super) fn caller(&self) -> Option<RequestId> {
+        let told = self.source_tool_assistant.text().and_then(|text| text.parse().ok());
+        told.or_else(|| self.parent())
     }
 
     /// The line that it follows.
