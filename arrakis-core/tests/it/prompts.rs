@@ -98,6 +98,15 @@ const ALL: &[Said] = &[
             "second about pine, said anew after the rewind",
         ],
     ),
+    said(
+        "1f186495",
+        &[
+            "@@play bash in the first client",
+            "in the second client",
+            "again in the first client",
+            "again in the second client",
+        ],
+    ),
     said("af96feb7", &["@@play perm"]),
     said("2d2ea448", &["@@play ask", "@@play ask again"]),
     said("dc698f62", &["@@play bash before the clear"]),

@@ -238,6 +238,9 @@ fn where_a_replaced_part_goes_on_two_clients_were_heard() {
     assert_eq!(read(&session(&[], &lines)).replaced.len(), 1);
     lines.push(line("user", "f", "c", "again in the first"));
     assert_eq!(read(&session(&[], &lines)).replaced, []);
+    let detail = read(&recording("15-two-clients").remove(0));
+    assert_eq!(detail.replaced, []);
+    assert!(detail.messages.iter().all(|one| !one.content.value.is_empty()));
 }
 
 #[test]
@@ -255,6 +258,7 @@ fn tool_uses_that_did_not_run_are_denied_and_those_that_were_stopped_interrupted
     assert!(detail.tool_uses[0].duration_ms().is_some());
     let detail = read(&recording("10-permission-denied-with-reason").remove(0));
     assert_eq!(statuses(&detail), [Denied]);
+    assert!(detail.tool_uses[0].is_by_person);
     let hooks = [
         json!({"hook_event_name": "PostToolUseFailure", "tool_use_id": "t", "tool_name": "Bash",
             "error": "stopped", "is_interrupt": true}),

@@ -14,7 +14,7 @@
 //!   says and the transcript says again is there once.
 //! * `toolUses`: objects with `id`, `toolUseId`, `toolName`, `status`, `at`, `durationMs`, `parameters`, `response`,
 //!   `result` (where that comes from: `at`, `rank`, `durationMs`, `requestId`), `messageId`, `agentId`, `promptId`,
-//!   `seen` (by `hook`, by `transcript`) and `requestId`, the earliest event or line about it.
+//!   `isByPerson` (whether the person was asked for permission, and decided), `seen` (by `hook`, by `transcript`) and `requestId`, the earliest event or line about it.
 //! * `subagents`: objects with `id`, `conversationId`, `agentId`, `agentType`, `toolUseId` (what started it),
 //!   `startedAt`, `lastEventAt` and `stoppedAt`.
 //! * `replaced`: parts of the main thread that a later prompt has replaced, each with the ids of both prompts

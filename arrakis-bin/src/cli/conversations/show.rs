@@ -337,6 +337,12 @@ impl Reader<'_> {
         let outcome = tool::outcome(tool_use);
         let given_back = tool::output(tool_use);
         let mut more = String::new();
+        if tool_use.is_by_person {
+            more += match tool_use.status() {
+                ToolStatus::Denied => " by you",
+                _ => ", allowed by you",
+            };
+        }
         if let Some(ms) = call.duration_ms() {
             more += &format!(", {}", output::duration(ms));
         }
@@ -345,7 +351,7 @@ impl Reader<'_> {
         }
         let elsewhere = tool::kept_elsewhere(tool_use);
         if elsewhere.is_some() {
-            more += " shown of an output that was cut";
+            more += " of an output that the client cut";
         }
         let name = text::one_line(&tool_use.tool_name);
         let name = text::fit(&name, self.terminal.text_columns() / 3);

@@ -98,7 +98,8 @@ impl Call<'_> {
     /// How long it took, in milliseconds. An agent that works beside the conversation is there at once, and ends when it
     /// stops.
     pub(in crate::cli) fn duration_ms(&self) -> Option<u64> {
-        let stopped = self.subagents.iter().filter_map(|thread| thread.subagent?.stopped_at).max();
+        let end = |one: &Subagent| one.stopped_at.unwrap_or(one.last_event_at);
+        let stopped = self.subagents.iter().filter_map(|thread| thread.subagent.map(end)).max();
         let whole = stopped.map(|at| at.since(self.tool_use.first.at).as_millis());
         let whole = whole.and_then(|ms| u64::try_from(ms).ok());
         self.tool_use.duration_ms().max(whole)

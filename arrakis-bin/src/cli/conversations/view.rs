@@ -150,6 +150,7 @@ struct ToolUseView<'a> {
     message_id: Option<Uuid>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
+    is_by_person: bool,
     seen: Seen,
     request_id: &'a RequestId,
 }
@@ -170,6 +171,7 @@ impl<'a> ToolUseView<'a> {
             message_id: tool_use.message_id,
             agent_id: tool_use.agent_id.as_deref(),
             prompt_id: tool_use.prompt_id.as_deref(),
+            is_by_person: tool_use.is_by_person,
             seen: tool_use.seen,
             request_id: &tool_use.first.request_id,
         }

@@ -17,7 +17,7 @@ use crate::base::id::RequestId;
 use crate::record::arrival::EventMetadata;
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
-    AnswerIds, Conversation, Message, Reconciliation, Replaced, Subagent, ToolUse, TwoSides,
+    AnswerIds, Conversation, Links, Message, Reconciliation, Replaced, Subagent, ToolUse, TwoSides,
     UsageReport, all_subagents, joined, visible,
 };
 
@@ -251,16 +251,17 @@ impl ConversationDetail {
     #[must_use]
     pub fn new(
         conversation: Conversation,
-        messages: Vec<Message>,
+        mut messages: Vec<Message>,
         tool_uses: Vec<ToolUse>,
         subagents: Vec<Subagent>,
         events: Vec<EventSummary>,
     ) -> Self {
+        let links = Links::take(&mut messages);
         let messages = visible(messages);
         let tool_uses = joined(tool_uses);
         let subagents = all_subagents(subagents, &messages, &tool_uses);
         let usage = UsageReport::of(&messages);
-        let replaced = Replaced::of(&messages, &tool_uses);
+        let replaced = Replaced::of(&messages, &tool_uses, &links);
         Self { conversation, messages, tool_uses, subagents, replaced, usage, events }
     }
 

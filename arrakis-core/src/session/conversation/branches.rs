@@ -1,6 +1,7 @@
 //! The order of messages of one time, and where a conversation went back to before a prompt.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,6 +93,19 @@ fn lines(message: &Message) -> impl Iterator<Item = &RequestId> {
     std::iter::once(&message.content.stamp.request_id).chain(of_blocks)
 }
 
+/// When the lines were written that say nothing and that others follow ([`MessageOrigin::Link`]).
+#[derive(Debug, Default)]
+pub(crate) struct Links(HashMap<RequestId, Timestamp>);
+
+impl Links {
+    /// Takes them out of the messages of a conversation.
+    pub(crate) fn take(messages: &mut Vec<Message>) -> Self {
+        let is_link = |one: &mut Message| one.origin == MessageOrigin::Link;
+        let links = messages.extract_if(.., is_link).map(|one| one.content.stamp);
+        Self(links.map(|stamp| (stamp.request_id, stamp.at)).collect())
+    }
+}
+
 /// A part of the main thread that a later prompt has replaced: what was said from `from` until `until`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,7 +127,7 @@ impl Replaced {
     ///
     /// A prompt replaces another one that follows the same line, or that has the same number and is not answered. It
     /// does not where the part goes on later: then two clients have the session open, and both were heard.
-    pub(crate) fn of(messages: &[Message], tool_uses: &[ToolUse]) -> Vec<Self> {
+    pub(crate) fn of(messages: &[Message], tool_uses: &[ToolUse], links: &Links) -> Vec<Self> {
         let main: Vec<&Message> = messages.iter().filter(|one| one.agent_id.is_none()).collect();
         let prompts: Vec<&Message> = main.iter().copied().filter(|one| is_prompt(one)).collect();
         let mut found: Vec<Self> = Vec::new();
@@ -136,7 +150,7 @@ impl Replaced {
             let anew = anew.filter(|one| !is_answered(one.content.stamp.at));
             let Some(by) = sibling.or(anew) else { continue };
             let until = by.content.stamp.at;
-            if goes_on(&main, tool_uses, from, until) {
+            if goes_on(&main, tool_uses, links, from..until) {
                 continue;
             }
             let is_answered = is_answered(until);
@@ -157,9 +171,15 @@ fn is_prompt(message: &Message) -> bool {
     message.role == Role::User && is_line
 }
 
-/// Whether something after `until` follows a line between `from` and `until`.
-fn goes_on(main: &[&Message], tool_uses: &[ToolUse], from: Timestamp, until: Timestamp) -> bool {
-    let is_between = |at: Timestamp| from <= at && at < until;
+/// Whether something after a part of the main thread follows a line of it.
+fn goes_on(
+    main: &[&Message],
+    tool_uses: &[ToolUse],
+    links: &Links,
+    Range { start, end }: Range<Timestamp>,
+) -> bool {
+    let is_between = |at: Timestamp| start <= at && at < end;
+    let of_links = |line: &RequestId| links.0.get(line).copied().is_some_and(is_between);
     let of_blocks = |line: &RequestId| {
         main.iter()
             .any(|one| one.blocks.iter().any(|(key, _)| key.line == *line && is_between(key.at)))
@@ -170,6 +190,8 @@ fn goes_on(main: &[&Message], tool_uses: &[ToolUse], from: Timestamp, until: Tim
             .filter_map(|one| one.result.as_ref())
             .any(|result| result.stamp.request_id == *line && is_between(result.stamp.at))
     };
-    let later = main.iter().filter(|one| one.content.stamp.at > until);
-    later.flat_map(|one| &one.parents).any(|line| of_blocks(line) || of_results(line))
+    let later = main.iter().filter(|one| one.content.stamp.at > end);
+    later
+        .flat_map(|one| &one.parents)
+        .any(|line| of_links(line) || of_blocks(line) || of_results(line))
 }

@@ -51,6 +51,8 @@ pub enum MessageOrigin {
     /// The transcript says that the person took the prompt back out of the queue: the model never got it,
     /// though `UserPromptSubmit` has told of it. Nobody is shown it.
     Withdrawn,
+    /// A line of the transcript that says nothing, and that others follow: it tells where those stand. Nobody is shown it.
+    Link,
     /// The transcript.
     Transcript,
     /// The transcript, and the prompt waited in the queue while the model worked.

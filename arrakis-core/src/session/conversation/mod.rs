@@ -23,6 +23,8 @@ mod title;
 mod tool_use;
 
 #[cfg(feature = "runtime")]
+pub(crate) use branches::Links;
+#[cfg(feature = "runtime")]
 pub use branches::Replaced;
 #[cfg(feature = "runtime")]
 pub(crate) use limit::name;

@@ -15,6 +15,7 @@ use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 /// thread, speaker and text. `prompts.rs` says which prompts are hidden.
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
+    branches::Links::take(&mut messages);
     branches::sort(&mut messages);
     let mut messages = branches::split(messages);
     branches::sort(&mut messages);

@@ -124,6 +124,9 @@ pub struct ToolUse {
     pub agent_id: Option<String>,
     /// The prompt that it belongs to.
     pub prompt_id: Option<String>,
+    /// Whether the person was asked for permission, and allowed or denied it.
+    #[serde(default)]
+    pub is_by_person: bool,
     /// Who has told of it.
     pub seen: Seen,
 }
@@ -146,6 +149,7 @@ impl ToolUse {
             result: None,
             agent_id: None,
             prompt_id: None,
+            is_by_person: false,
             seen: Seen::default(),
         };
         tool_use.taken_into(conversation_id)
@@ -211,6 +215,7 @@ impl ToolUse {
         self.caller = self.caller.take().max(other.caller);
         self.agent_id = self.agent_id.take().max(other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
+        self.is_by_person |= other.is_by_person;
         self.seen.hook |= other.seen.hook;
         self.seen.transcript |= other.seen.transcript;
         self.result = match (self.result.take(), other.result) {

@@ -20,6 +20,7 @@ const TAGS: &[&str] = &[
     "system-reminder",
     "task-notification",
     "teammate-message",
+    "tools-used-before-summary",
 ];
 
 /// Those of them that the client writes before the person's words.
@@ -104,6 +105,8 @@ fn shown(text: &str) -> Option<String> {
     };
     match tag {
         "bash-input" => Some(format!("$ {}", between(text, tag)?.trim())),
+        // For the model alone.
+        "tools-used-before-summary" => Some(String::new()),
         "bash-stdout" | "bash-stderr" => Some(both("bash-stdout", "bash-stderr")),
         "local-command-stdout" | "local-command-stderr" => {
             Some(both("local-command-stdout", "local-command-stderr"))

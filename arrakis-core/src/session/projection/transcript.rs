@@ -127,7 +127,12 @@ impl Reader<'_> {
                 let words = system::sentence(line).map(|text| vec![Part::Text(text.into())]);
                 let words = words.unwrap_or_else(|| spoken(line.content));
                 let blocks = self.blocks(0, words, &place);
-                self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                if blocks.is_empty() && place.agent_id.is_none() {
+                    let link = self.message_of(Role::System, MessageOrigin::Link, blocks, &place);
+                    self.add_message(link);
+                } else {
+                    self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                }
                 if let Some(prompt) = line.blocked_prompt() {
                     self.blocked(prompt, &place);
                 }
@@ -260,7 +265,7 @@ impl Reader<'_> {
             let tool_use_id = Some(name(&result.id));
             self.add_subagent(Subagent { agent_type, tool_use_id, ..subagent });
         }
-        let Outcome { status, words } = Outcome::of(line, result);
+        let Outcome { status, is_by_person, words } = Outcome::of(line, result);
         if !words.is_empty() {
             self.answer(&result.id, words, place);
         }
@@ -272,6 +277,7 @@ impl Reader<'_> {
             duration_ms: None,
         };
         let tool_use = self.tool_use(&result.id, line.caller().as_ref(), place);
+        let tool_use = ToolUse { is_by_person, ..tool_use };
         self.add_tool_use(ToolUse { result: Some(found), ..tool_use });
     }
 

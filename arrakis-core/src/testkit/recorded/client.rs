@@ -53,6 +53,7 @@ pub const RECORDINGS: &[&str] = &[
     "10-permission-denied-with-reason",
     "11-questions",
     "14-background-agent",
+    "15-two-clients",
     "16-mentions-images-pastes",
     "19-compacted-by-itself",
     "21-blocks",

@@ -256,6 +256,8 @@ pub struct ToolUseMetadata<'a> {
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_by_person: bool,
     /// Absent where only hooks have told of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Seen>,
@@ -311,6 +313,7 @@ impl<'a> ToolUseMetadata<'a> {
             }),
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            is_by_person: value.is_by_person,
             seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
             tool_name_text: None,
         }
@@ -340,6 +343,7 @@ impl<'a> ToolUseMetadata<'a> {
             result,
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
+            is_by_person: self.is_by_person,
             seen: self.seen.unwrap_or(Seen::BY_HOOK),
         }
     }

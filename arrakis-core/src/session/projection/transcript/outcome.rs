@@ -75,6 +75,8 @@ struct Structure<'a> {
 /// The end of a tool use.
 pub(super) struct Outcome {
     pub(super) status: ToolStatus,
+    /// Whether the person was asked for permission, and decided.
+    pub(super) is_by_person: bool,
     /// What the person said; empty where that is nothing.
     pub(super) words: String,
 }
@@ -94,20 +96,28 @@ impl Outcome {
             ToolStatus::Succeeded => answers(&structure, &text),
             _ => String::new(),
         };
-        Self { status, words: words.trim().to_owned() }
+        let is_by_person =
+            beside.decision().source.text().is_some_and(|by| by.starts_with("user_"));
+        Self { status, is_by_person, words: words.trim().to_owned() }
     }
 }
 
-impl Beside<'_> {
+/// Who permitted a tool use or did not.
+#[derive(Deserialize, Default)]
+struct Decision<'a> {
+    #[serde(borrow, default)]
+    decision: Field<'a>,
+    #[serde(borrow, default)]
+    source: Field<'a>,
+}
+
+impl<'a> Beside<'a> {
+    fn decision(&self) -> Decision<'a> {
+        self.permission_decision.object().unwrap_or_default()
+    }
+
     fn status(&self, structure: &Structure<'_>, is_error: bool, text: &str) -> ToolStatus {
-        #[derive(Deserialize)]
-        struct Decision<'a> {
-            #[serde(borrow, default)]
-            decision: Field<'a>,
-        }
-        let decision = self.permission_decision.object::<Decision<'_>>();
-        let decision = decision.and_then(|decision| decision.decision.text());
-        let is_rejected = decision.as_deref() == Some("reject");
+        let is_rejected = self.decision().decision.text().as_deref() == Some("reject");
         let begins = |all: &[&str]| is_error && all.iter().any(|one| text.starts_with(one));
         let is_interrupted = structure.interrupted.read() == Some(true) || begins(INTERRUPTED);
         match self.tool_denial_kind.text().as_deref() {
