@@ -212,8 +212,7 @@ impl<'a> Projector<'a> {
     /// The title that the person has given the session.
     fn named(&mut self, text: Option<&str>) {
         if let Some(value) = text.and_then(title) {
-            let (source, stamp) = (TitleSource::Hook, self.stamp.clone());
-            self.conversation.title = Some(Title { source, stamp, value, prompt_index: None });
+            self.conversation.title = Some(Title::new(TitleSource::Hook, &self.stamp, value));
         }
     }
 
@@ -241,7 +240,7 @@ impl<'a> Projector<'a> {
 /// The title that a prompt gives; none where it is a command.
 fn prompt_title(prompt: &str, prompt_index: Option<u32>, stamp: &Stamp) -> Option<Title> {
     let value = title(prompt).filter(|_| !speaker::is_command(prompt))?;
-    Some(Title { source: TitleSource::Prompt, stamp: stamp.clone(), value, prompt_index })
+    Some(Title { prompt_index, ..Title::new(TitleSource::Prompt, stamp, value) })
 }
 
 /// The first line of a text as a title. One that is cut ends with three dots.

@@ -2,7 +2,7 @@
 
 use arrakis_core::record::store::ConversationDetail;
 use arrakis_core::session::conversation::{
-    Block, Conversation, MessageOrigin, Role, TitleSource, ToolStatus,
+    Block, Conversation, MessageOrigin, Role, TitleSource, ToolStatus, ToolUse,
 };
 use arrakis_core::testkit::recorded::{fault, recording};
 use arrakis_core::testkit::sessions::{Session, assert_same, conversation_of};
@@ -247,7 +247,7 @@ fn where_a_replaced_part_goes_on_two_clients_were_heard() {
 fn tool_uses_that_did_not_run_are_denied_and_those_that_were_stopped_interrupted() {
     use ToolStatus::{Denied, Interrupted};
     let statuses = |detail: &ConversationDetail| -> Vec<ToolStatus> {
-        detail.tool_uses.iter().map(|one| one.status()).collect()
+        detail.tool_uses.iter().map(ToolUse::status).collect()
     };
     let detail = read_fault("denied-by-words-counted-failed");
     let expected = [Denied, Denied, Denied, Denied, Denied, Denied, Interrupted];
@@ -298,7 +298,7 @@ fn a_conversation_is_called_as_the_person_or_the_client_says_else_by_the_first_p
     assert_eq!(session(&[], &lines).expected("main").conversation.title.unwrap().value, "first");
     let hook =
         json!({"hook_event_name": "UserPromptSubmit", "prompt": "go", "session_title": "Named"});
-    assert_eq!(of(&[hook.clone()], &[]), is(TitleSource::Hook, "Named"));
+    assert_eq!(of(std::slice::from_ref(&hook), &[]), is(TitleSource::Hook, "Named"));
     assert_eq!(of(&[hook], &[user("go"), custom("Renamed")]), is(TitleSource::Custom, "Renamed"));
     // A prompt that was sent anew has the number of the one that it replaced.
     let mut lines = [user("too soon"), user("better"), user("second")];

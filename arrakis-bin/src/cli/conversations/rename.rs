@@ -53,12 +53,7 @@ pub(super) async fn run(
     let renamed = Conversation {
         started_at: found.conversation.started_at,
         last_event_at: found.conversation.last_event_at,
-        title: Some(Title {
-            source: TitleSource::Renamed,
-            stamp: stamp.clone(),
-            value,
-            prompt_index: None,
-        }),
+        title: Some(Title::new(TitleSource::Renamed, &stamp, value)),
         ..Conversation::new(workspace, &session, &stamp)
     };
     let renamed = Changes { conversations: vec![renamed], ..Changes::default() };

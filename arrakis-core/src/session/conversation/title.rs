@@ -44,6 +44,12 @@ pub struct Title {
 }
 
 impl Title {
+    /// A title that the event or line of `stamp` says.
+    #[must_use]
+    pub fn new(source: TitleSource, stamp: &Stamp, value: String) -> Self {
+        Self { source, stamp: stamp.clone(), value, prompt_index: None }
+    }
+
     /// Joins what another event says.
     pub(super) fn merge(mine: &mut Option<Self>, other: Option<Self>) {
         let Some(other) = other else { return };

@@ -161,9 +161,10 @@ mod tests {
 
     /// The words, those of the client in brackets.
     fn read(text: &str) -> String {
-        let parts = parts(Cow::Borrowed(text)).into_iter();
-        let told = |(is_client, text)| if is_client { format!("[{text}]") } else { text.into() };
-        parts.map(told).collect()
+        let told = |(is_client, text): (bool, Cow<'_, str>)| {
+            if is_client { format!("[{text}]") } else { text.into_owned() }
+        };
+        parts(Cow::Borrowed(text)).into_iter().map(told).collect()
     }
 
     #[test]

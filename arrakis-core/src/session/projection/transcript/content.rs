@@ -105,18 +105,12 @@ fn part(block: &RawValue) -> Part<'_> {
 /// The parts of a content in the person's name: what the client wrote there is told from the person's words, and both
 /// are as people read them.
 pub(super) fn spoken(content: Field<'_>) -> Vec<Part<'_>> {
-    let mut all = Vec::new();
-    for part in parts(content) {
-        match part {
-            Part::Text(text) => {
-                all.extend(speaker::parts(text).into_iter().map(|(is_client, text)| {
-                    if is_client { Part::Client(text) } else { Part::Text(text) }
-                }))
-            }
-            other => all.push(other),
-        }
-    }
-    all
+    let told = |(is_client, text)| if is_client { Part::Client(text) } else { Part::Text(text) };
+    let spoken = |part| match part {
+        Part::Text(text) => speaker::parts(text).into_iter().map(told).collect(),
+        other => vec![other],
+    };
+    parts(content).into_iter().flat_map(spoken).collect()
 }
 
 /// For each text of a content, whether it is the client's.

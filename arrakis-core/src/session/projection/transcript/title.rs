@@ -63,7 +63,7 @@ impl Reader<'_> {
         self.add_conversation(Conversation {
             started_at: self.captured_at,
             last_event_at: earliest_possible(),
-            title: Some(Title { source, stamp, value, prompt_index: None }),
+            title: Some(Title::new(source, &stamp, value)),
             ..conversation
         });
     }
