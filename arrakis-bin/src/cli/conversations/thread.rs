@@ -12,6 +12,8 @@ use arrakis_core::session::conversation::{
 };
 use arrakis_core::session::hook::shows_by_itself;
 
+use super::tool;
+
 /// Whether a message is the person's: in a subagent's thread what they answered, else all that is said there is its
 /// task.
 pub(in crate::cli) fn is_of_person(message: &Message) -> bool {
@@ -98,6 +100,9 @@ impl Call<'_> {
     /// How long it took, in milliseconds. An agent that works beside the conversation is there at once, and ends when it
     /// stops.
     pub(in crate::cli) fn duration_ms(&self) -> Option<u64> {
+        if !tool::works_beside(self.tool_use) {
+            return self.tool_use.duration_ms();
+        }
         let end = |one: &Subagent| one.stopped_at.unwrap_or(one.last_event_at);
         let stopped = self.subagents.iter().filter_map(|thread| thread.subagent.map(end)).max();
         let whole = stopped.map(|at| at.since(self.tool_use.first.at).as_millis());

@@ -68,6 +68,16 @@ pub(in crate::cli) fn input(tool_use: &ToolUse) -> Vec<Input> {
     short.into_iter().chain(long).chain(changes).collect()
 }
 
+/// Whether a tool use was over as soon as an agent had begun, which goes on beside the conversation.
+pub(in crate::cli) fn works_beside(tool_use: &ToolUse) -> bool {
+    let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
+    let response = response.and_then(|json| object(json));
+    response.is_some_and(|response| {
+        response.get("status").and_then(Value::as_str) == Some("async_launched")
+            || response.get("isAsync") == Some(&Value::Bool(true))
+    })
+}
+
 /// Where the client keeps an output that it has cut, and how long that is in bytes, as far as it says so.
 pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
     let response = tool_use.result.as_ref()?.response.as_ref()?;
