@@ -245,7 +245,7 @@ fn summary(conversation: Conversation, messages: Counts, tool_uses: Counts) -> C
 
 /// Messages by where they come from, as [`MessageCounts`] has them.
 const MESSAGES: &str = "SELECT c.id, n.* FROM unnest(?) AS c (id), LATERAL (SELECT count(*), \
-    count(*) FILTER (WHERE origin IN ('transcript', 'queued')), \
+    count(*) FILTER (WHERE origin IN ('transcript', 'queued', 'answer')), \
     count(*) FILTER (WHERE origin IN ('prompt', 'stop', 'failure')), \
     count(*) FILTER (WHERE origin = 'enqueued') \
     FROM (SELECT metadata ->> 'origin' AS origin FROM message_rows \

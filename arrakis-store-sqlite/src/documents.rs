@@ -14,7 +14,7 @@ use arrakis_core::base::limits::{INDEXED_TEXT_MAX_BYTES, PAGE_MAX, PROJECT_DIR_M
 use arrakis_core::record::store::{
     SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
 };
-use arrakis_core::session::conversation::{Conversation, Stamped, ToolUse};
+use arrakis_core::session::conversation::{Conversation, Stamped, Title, ToolUse};
 use arrakis_core::session::search::{FilterTerm, SearchDocument};
 use diesel::dsl::max;
 use diesel::prelude::*;
@@ -264,7 +264,10 @@ fn bounded(conversation: Conversation) -> Conversation {
         text.map(|text| Stamped { value: cut(&text.value, max).to_owned(), ..text })
     };
     Conversation {
-        title: shorter(conversation.title, INDEXED_TEXT_MAX_BYTES),
+        title: conversation.title.map(|title| Title {
+            value: cut(&title.value, INDEXED_TEXT_MAX_BYTES).to_owned(),
+            ..title
+        }),
         project_path: shorter(conversation.project_path, PROJECT_DIR_MAX_BYTES),
         model: None,
         git_branch: None,

@@ -217,7 +217,7 @@ fn summary(
 
 /// Messages by where they come from, as [`MessageCounts`] has them.
 const MESSAGES: &str = "SELECT count(*) AS total, \
-    count(*) FILTER (WHERE origin IN ('transcript', 'queued')) AS first, \
+    count(*) FILTER (WHERE origin IN ('transcript', 'queued', 'answer')) AS first, \
     count(*) FILTER (WHERE origin IN ('prompt', 'stop', 'failure')) AS second, \
     count(*) FILTER (WHERE origin = 'enqueued') AS third \
     FROM (SELECT metadata ->> 'origin' AS origin FROM message_rows WHERE conversation_id = ? LIMIT ?)";

@@ -163,10 +163,10 @@ fn filter(args: &SearchArgs, context: &Context) -> anyhow::Result<SearchFilter> 
 }
 
 fn outcome(text: &str) -> Result<ToolStatus, String> {
-    use ToolStatus::{Denied, Failed, Running, Succeeded};
-    let all = [Running, Denied, Failed, Succeeded];
+    use ToolStatus::{Denied, Failed, Interrupted, Running, Succeeded};
+    let all = [Running, Denied, Interrupted, Failed, Succeeded];
     let found = all.into_iter().find(|outcome| outcome.as_str() == text);
-    found.ok_or_else(|| "it is running, denied, failed or succeeded".to_owned())
+    found.ok_or_else(|| "it is running, denied, interrupted, failed or succeeded".to_owned())
 }
 
 fn role(text: &str) -> Result<Role, String> {
@@ -222,7 +222,7 @@ fn write_hit(
     if let Some(outcome) = outcome {
         let style = match outcome {
             ToolStatus::Running => output::DIM,
-            ToolStatus::Denied => output::WARN,
+            ToolStatus::Denied | ToolStatus::Interrupted => output::WARN,
             ToolStatus::Failed => output::BAD,
             ToolStatus::Succeeded => output::GOOD,
         };

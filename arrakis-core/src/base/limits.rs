@@ -223,6 +223,10 @@ pub const TRANSCRIPT_CHECKPOINT_BYTES: u64 = 16 * MIB as u64;
 /// the message gets all of them.
 pub const MESSAGE_MAX_BLOCKS: usize = 1000;
 
+/// Most lines that a message is known to follow. One says where it stands; those of older clients follow one for each of
+/// their lines, and those of gateways that give all answers one id one for each answer.
+pub const MESSAGE_MAX_PARENTS: usize = 64;
+
 /// Most models of which the client's cost is kept: they are written with each event of a session, which uses
 /// a few.
 pub const CLIENT_COST_MAX_MODELS: usize = 64;

@@ -5,9 +5,9 @@
 //!
 //! | event | what it changes, beside touching its conversation |
 //! |---|---|
-//! | `SessionStart` | the conversation is alive; its model |
+//! | `SessionStart` | the conversation is alive; its model; the title that the person has given it |
 //! | `PostModelSwitch` | the model |
-//! | `UserPromptSubmit` | a message of the person, or of the client (`speaker.rs`), provisional; the person's first one gives the title |
+//! | `UserPromptSubmit` | a message of the person, or of the client (`speaker.rs`), provisional; the person's first one that is no command gives the title |
 //! | `PreToolUse` | a tool use, running |
 //! | `PostToolUse`, `PostToolUseFailure`, `PermissionDenied` | its result |
 //! | `PostToolBatch` | a result for every tool use of the batch, worth less than its own |
@@ -25,12 +25,13 @@
 //! | line of a transcript | what it changes, beside touching its conversation |
 //! |---|---|
 //! | `assistant` | blocks and usage of the message with the API's id; a tool use for each call |
-//! | `user` with a prompt | a user message; the person's first one in the main thread gives the title |
-//! | `user` with results | the results of tool uses, worth more than a batch's and less than their own |
-//! | `user` that the client wrote, `system`, an API error | a system message |
+//! | `user` with a prompt | a user message; the person's first one in the main thread that is no command gives the title |
+//! | `user` with results | the results of tool uses, worth more than a batch's and less than their own; a user message of what the person said to a question or a rejection |
+//! | `user` that the client wrote, `system`, an API error | a system message, of its fields where it has no words |
 //! | `attachment` with a `queued_command` | a user message that has waited in the queue, or a system message |
 //! | `queue-operation`: `enqueue` | a user message that waits in the queue, provisional |
 //! | `queue-operation`: `popAll` | a user message that was withdrawn: nobody is shown it |
+//! | `custom-title`, `ai-title`, `summary` | the title: the person's own outweighs the client's, and that the first prompt |
 //! | `cost-state` | what the client says that the session costs |
 //! | all others | nothing, and they do not touch it |
 //!
@@ -48,7 +49,8 @@ use crate::base::envelope::Form;
 use crate::base::id::{RequestId, conversation_id};
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, cut};
 use crate::session::conversation::{
-    Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped, name,
+    Blocks, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped, Title,
+    TitleSource, name,
 };
 use crate::session::hook::summary;
 use crate::session::snapshot::SNAPSHOT_EVENT;
@@ -201,11 +203,22 @@ impl<'a> Projector<'a> {
     /// prompt id, so it does not name the message.
     fn prompt(&mut self, text: &str) {
         self.conversation.alive = Some(self.stamp.clone());
-        let role = if speaker::is_of_client(text) { Role::System } else { Role::User };
+        let parts = speaker::parts(text.into());
+        let of =
+            |is_client| parts.iter().filter(move |part| part.0 == is_client).map(|part| &*part.1);
+        let role = if of(false).next().is_some() { Role::User } else { Role::System };
+        let words = of(role == Role::System).collect::<Vec<_>>().join(Blocks::SEPARATOR);
         if role == Role::User {
-            self.conversation.title = title(text).map(|title| self.stamped(title));
+            self.conversation.title = prompt_title(&words, None, &self.stamp);
         }
-        self.message_of_this_event(role, MessageOrigin::Prompt, text);
+        self.message_of_this_event(role, MessageOrigin::Prompt, &words);
+    }
+
+    /// The title that the person has given the session.
+    fn named(&mut self, text: Option<&str>) {
+        if let Some(value) = text.and_then(title) {
+            self.conversation.title = Some(Title::new(TitleSource::Hook, &self.stamp, value));
+        }
     }
 
     /// A message that no id names but the event's own.
@@ -229,7 +242,13 @@ impl<'a> Projector<'a> {
     }
 }
 
-/// The title that a prompt gives: its first line. One that is cut ends with three dots.
+/// The title that a prompt gives; none where it is a command.
+fn prompt_title(prompt: &str, prompt_index: Option<u32>, stamp: &Stamp) -> Option<Title> {
+    let value = title(prompt).filter(|_| !speaker::is_command(prompt))?;
+    Some(Title { prompt_index, ..Title::new(TitleSource::Prompt, stamp, value) })
+}
+
+/// The first line of a text as a title. One that is cut ends with three dots.
 fn title(prompt: &str) -> Option<String> {
     const DOTS: &str = "…";
     let first_line = prompt.trim().lines().next().filter(|line| !line.is_empty())?;

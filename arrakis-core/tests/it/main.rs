@@ -21,4 +21,5 @@ mod sessions;
 mod snapshot;
 mod threads;
 mod transcript;
+mod words;
 mod workspaces;

@@ -225,9 +225,7 @@ fn names_identifiers_and_paths_have_a_limit_and_say_that_they_were_cut() {
         let (mut paths, mut names) = (Vec::new(), Vec::new());
         for one in changes.conversations {
             paths.extend([value(&one.project_path), value(&one.transcript_path)]);
-            names.extend(
-                [&one.title, &one.model, &one.git_branch, &one.version, &one.ended].map(value),
-            );
+            names.extend([&one.model, &one.git_branch, &one.version, &one.ended].map(value));
             names.extend(
                 one.client_cost.into_iter().flat_map(|cost| cost.models.into_keys().map(Some)),
             );

@@ -303,21 +303,23 @@ fn a_message_of_hooks_and_transcript_is_one_message() {
         .expected("main");
     assert_eq!(words(&detail), [("user", "/fix it"), ("assistant", "done\n\nnow ")]);
     assert_eq!(detail.messages[0].origin, MessageOrigin::Transcript);
-    assert_eq!(detail.conversation.title.unwrap().value, "/fix it");
+    assert_eq!(detail.conversation.title, None, "a command is no title");
 }
 
 #[test]
 fn a_stop_is_hidden_for_each_answer_with_its_words_and_no_more() {
-    let twice = [stop("done"), stop("done"), stop("other")];
+    let again = json!({"hook_event_name": "UserPromptSubmit", "prompt": "again"});
+    let twice = [stop("done"), again, stop("done"), stop("other")];
     let detail = session(&twice, &[answer("m1", "done")]).expected("main");
     assert_eq!(
         words(&detail),
-        [("assistant", "done"), ("assistant", "done"), ("assistant", "other")]
+        [("assistant", "done"), ("user", "again"), ("assistant", "done"), ("assistant", "other")]
     );
     let lines = [answer("m1", "done"), answer("m2", "done"), answer("m3", "other")];
     let detail = session(&twice, &lines).expected("main");
-    assert_eq!(detail.messages.len(), 3);
-    assert!(detail.messages.iter().all(|one| one.origin == MessageOrigin::Transcript));
+    assert_eq!(detail.messages.len(), 4);
+    let answers = said(&detail, Role::Assistant).into_iter();
+    assert!(answers.into_iter().all(|one| one.origin == MessageOrigin::Transcript));
     // A `Stop` of the last of several blocks, and of another thread.
     let both = json!({"type": "assistant", "message": {"id": "m", "content":
         [{"type": "text", "text": "first"}, {"type": "text", "text": "last"}]}});
@@ -429,7 +431,7 @@ fn the_stray_stop_of_a_compaction_is_no_subagent() {
     let system: Vec<_> = said(&detail, Role::System).into_iter().collect();
     let begins = |text: &str| system.iter().any(|message| message.content.value.starts_with(text));
     assert!(begins("Conversation compacted") && begins("This session is being continued"));
-    assert!(begins("<local-command-stdout>"));
+    assert!(!begins("<"), "tags are not shown");
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn conversation_meta(value: &Conversation) -> QueryResult<JsonText<'static>> {
     };
     let mut meta = ConversationMetadata::of(value);
     meta.session_id_text = hidden(&value.session_id);
-    meta.title_text = text(&value.title);
+    let title = value.title.as_ref().and_then(|title| hidden(&title.value));
+    meta.title_text = title.map(|text| text.into_owned().into());
     meta.project_path_text = text(&value.project_path);
     JsonText::of(&meta)
 }
@@ -101,7 +102,11 @@ fn conversation_columns<'a, ST>(
         .bind::<Array<Text>>(all().map(|one| shown(&one.workspace)).collect::<Vec<_>>())
         .bind::<Array<Text>>(all().map(|one| shown(&one.session_id)).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>>(text(|one| &one.project_path))
-        .bind::<Array<Nullable<Text>>>(text(|one| &one.title))
+        .bind::<Array<Nullable<Text>>>(
+            all()
+                .map(|one| one.title.as_ref().map(|title| shown(&title.value)))
+                .collect::<Vec<_>>(),
+        )
         .bind::<Array<Timestamptz>>(all().map(|one| At(one.started_at)).collect::<Vec<_>>())
         .bind::<Array<Nullable<Timestamptz>>>(
             all().map(|one| one.ended_at().map(At)).collect::<Vec<_>>(),

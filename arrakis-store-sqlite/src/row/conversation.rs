@@ -60,7 +60,7 @@ impl<'a> ConversationRow<'a> {
             workspace: value.workspace.as_str().into(),
             session_id: value.session_id.as_str().into(),
             project_path: text(&value.project_path),
-            title: text(&value.title),
+            title: value.title.as_ref().map(|title| title.value.as_str().into()),
             description,
             started_at: value.started_at.to_string(),
             ended_at: value.ended_at().map(|at| at.to_string()),

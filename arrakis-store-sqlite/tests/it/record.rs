@@ -12,8 +12,8 @@ use arrakis_core::record::store::{
     Verdict,
 };
 use arrakis_core::session::conversation::{
-    Changes, Conversation, Json, MessageKey, ResultRank, Seen, Stamp, Stamped, ToolResult,
-    ToolStatus, ToolUse,
+    Changes, Conversation, Json, MessageKey, ResultRank, Seen, Stamp, Stamped, Title, TitleSource,
+    ToolResult, ToolStatus, ToolUse,
 };
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
@@ -276,7 +276,12 @@ async fn values_read_back_as_they_were_merged() {
     let stamp = |n: i64| Stamp { at: at(n), request_id: format!("r{n}").parse().unwrap() };
     let text = |n: i64, text: &str| Some(Stamped::new(&stamp(n), text.to_owned()));
     let mut full = Conversation::new("main", "s", &stamp(1));
-    full.title = text(2, "a \0 title");
+    let title = |n: i64, text: &str| {
+        let index = Some(u32::try_from(n).unwrap());
+        let title = Title::new(TitleSource::Prompt, &stamp(n), text.to_owned());
+        Some(Title { prompt_index: index, ..title })
+    };
+    full.title = title(2, "a \0 title");
     full.project_path = text(3, "/p");
     full.model = text(4, "opus");
     full.transcript_path = text(5, "/t.jsonl");
@@ -288,6 +293,7 @@ async fn values_read_back_as_they_were_merged() {
         tool_name: "Bash".to_owned(),
         parameters: Some(Stamped::new(&stamp(7), json(r#"{"b":1.0,"a":1e400}"#))),
         agent_id: Some("agent".to_owned()),
+        is_by_person: true,
         seen: Seen::BY_HOOK,
         ..ToolUse::new(full.id, Some("toolu_1".to_owned()), &stamp(7)).asked_by(asked_by)
     };
@@ -304,7 +310,7 @@ async fn values_read_back_as_they_were_merged() {
     assert_eq!(apply(1, &full, &tool).await, (full.clone(), vec![tool.clone()]));
 
     let mut more = Conversation::new("main", "s", &stamp(9));
-    more.title = text(1, "earlier");
+    more.title = title(1, "earlier");
     more.alive = Some(stamp(9));
     let result = ToolUse {
         parameters: None,

@@ -7,8 +7,8 @@ use arrakis_core::base::digest::Digest;
 use arrakis_core::base::id::{RequestId, uuid_v7};
 use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
-    Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Stamp, Stamped,
-    ToolResult, ToolStatus, ToolUse,
+    Changes, Conversation, Json, Message, MessageOrigin, ResultRank, Role, Stamp, Stamped, Title,
+    TitleSource, ToolResult, ToolStatus, ToolUse,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -95,7 +95,7 @@ impl Data {
         let is_old = part < OLD_PART && n.is_multiple_of(3);
         let project = if is_old { OLD_PROJECT.to_owned() } else { project(n) };
         conversation.project_path = Some(Stamped::new(&stamp(0), project));
-        conversation.title = Some(Stamped::new(&stamp(0), text(&mut random, 8)));
+        conversation.title = Some(Title::new(TitleSource::Prompt, &stamp(0), text(&mut random, 8)));
         let mut changes = Changes::default();
         // The first model was used for the first month only.
         let model = if part < OLD_PART { "claude-first-1" } else { "claude-second-2" };

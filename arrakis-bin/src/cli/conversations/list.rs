@@ -220,7 +220,8 @@ fn table(all: &[ConversationSummary], used: &Used, context: &Context) -> Table {
         table.row(vec![
             Cell::new(&zone.moment(conversation.began_at(), narrow)),
             Cell::new(&short),
-            Cell::new(&said(&conversation.title)).style(output::BOLD),
+            Cell::new(conversation.title.as_ref().map_or("", |title| &title.value))
+                .style(output::BOLD),
             Cell::new(&total.map_or_else(String::new, |part| part.cost_text())),
             Cell::new(&tokens.unwrap_or_default()),
             Cell::new(&output::duration(conversation.duration_ms())),

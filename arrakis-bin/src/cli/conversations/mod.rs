@@ -10,15 +10,17 @@
 //! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
 //!   `promptId`, `sentAt` (when the person sent it, where the transcript says that) and `requestId`, the event or
 //!   line that has its words. The `origin` is `transcript`; `queued`, which is the transcript too, for a prompt
-//!   that was sent while the model worked; or, where the transcript does not have it yet, `prompt`, `stop` or
+//!   that was sent while the model worked; `answer`, for what was said to a question or a rejection; or, where the transcript does not have it yet, `prompt`, `stop` or
 //!   `failure`, told by a hook, or `enqueued`, told by the queue. What was withdrawn from the queue is not there. A block has its `type` (`text`, `thinking`, `tool_use`, `image` or `other`), what belongs to that
 //!   (`text`, `tool_use_id`, `media_type`, `kind`), and its place: `at`, `index`, `line` and `n`. What an event
 //!   says and the transcript says again is there once.
 //! * `toolUses`: objects with `id`, `toolUseId`, `toolName`, `status`, `at`, `durationMs`, `parameters`, `response`,
 //!   `result` (where that comes from: `at`, `rank`, `durationMs`, `requestId`), `messageId`, `agentId`, `promptId`,
-//!   `seen` (by `hook`, by `transcript`) and `requestId`, the earliest event or line about it.
+//!   `isByPerson` (whether the person was asked for permission, and decided), `seen` (by `hook`, by `transcript`) and `requestId`, the earliest event or line about it.
 //! * `subagents`: objects with `id`, `conversationId`, `agentId`, `agentType`, `toolUseId` (what started it),
 //!   `startedAt`, `lastEventAt` and `stoppedAt`.
+//! * `replaced`: parts of the main thread that a later prompt has replaced, each with the ids of both prompts
+//!   (`promptId`, `by`), `from` and `until` when, and `isAnswered` (else it was withdrawn before its answer).
 //! * `usage`: tokens in `total`, of `subagents`, and by model in `models`, with `cost` and `hasUnknownPrice`.
 //! * `events`: as `arrakis events list` has them.
 //! * `reconciliation`: what hooks and transcript have told of, held against each other: how many `events` of
@@ -31,6 +33,7 @@ mod backfill;
 pub(super) mod find;
 pub(super) mod gaps;
 pub mod list;
+mod rename;
 pub(super) mod show;
 pub(super) mod thread;
 pub(super) mod tool;
@@ -70,6 +73,8 @@ pub enum ConversationsCommand {
     Show(ShowArgs),
     /// Read the transcripts once more of conversations that lack something of them.
     Backfill(backfill::BackfillArgs),
+    /// Give a conversation a title, which outweighs that of the client. With --json: one object with `sessionId`.
+    Rename(rename::RenameArgs),
 }
 
 /// The arguments of `arrakis conversations show`.
@@ -126,6 +131,7 @@ pub async fn run(
     match &args.command {
         ConversationsCommand::List(args) => list::list(args, reader, rollups, context).await?,
         ConversationsCommand::Show(args) => show(args, reader, context).await?,
+        ConversationsCommand::Rename(args) => return rename::run(args, reader, context).await,
         ConversationsCommand::Backfill(args) => return backfill::run(args, reader, context).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -40,12 +40,12 @@ use std::io::{self, Write};
 use anstyle::Style;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{ConversationState, Message, Role, ToolStatus};
+use arrakis_core::session::conversation::{ConversationState, Message, Replaced, Role, ToolStatus};
 use arrakis_core::session::hook::key_argument;
 use arrakis_core::session::price;
 
 use super::Unfold;
-use super::thread::{Call, Item, Part, Thread, What};
+use super::thread::{self, Call, Item, Part, Thread, What};
 use super::tool::{self, Input, Line};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
@@ -75,15 +75,37 @@ pub(super) fn write(
     write_header(detail, now, zone, terminal, out)?;
     let main = Thread::of(detail);
     let is_prompt =
-        |item: &Item<'_>| matches!(item, Item::Message(message, _) if message.role == Role::User);
+        |item: &Item<'_>| matches!(item, Item::Message(message, _) if thread::is_prompt(message));
     let starts: Vec<usize> = (0..main.items.len()).filter(|n| is_prompt(&main.items[*n])).collect();
     let first = prompts.map_or(0, |prompts| match starts.len().checked_sub(prompts) {
         Some(n) => starts.get(n).copied().unwrap_or(main.items.len()),
         None => 0,
     });
-    let mut reader =
-        Reader { zone, terminal, unfold, out, marks: String::new(), day: None, needs_gap: true };
-    main.items[first..].iter().try_for_each(|item| reader.item(item))
+    let replaced = &detail.replaced[..];
+    let mut reader = Reader {
+        zone,
+        terminal,
+        unfold,
+        replaced,
+        out,
+        marks: String::new(),
+        day: None,
+        needs_gap: true,
+        is_shell: false,
+    };
+    let mut rest = &main.items[first..];
+    while let Some(item) = rest.first() {
+        let part = replaced.iter().find(|part| part.has(item.at()));
+        let Some(part) = part.filter(|_| !unfold.system) else {
+            reader.item(item)?;
+            rest = &rest[1..];
+            continue;
+        };
+        let count = rest.iter().take_while(|item| part.has(item.at())).count();
+        reader.replaced(part, &rest[..count])?;
+        rest = &rest[count..];
+    }
+    Ok(())
 }
 
 fn write_header(
@@ -170,6 +192,7 @@ struct Reader<'a> {
     zone: &'a Zone,
     terminal: Terminal,
     unfold: Unfold,
+    replaced: &'a [Replaced],
     out: &'a mut dyn Write,
     /// What stands before each line of a subagent.
     marks: String,
@@ -177,6 +200,8 @@ struct Reader<'a> {
     day: Option<(String, String)>,
     /// Whether an empty line must stand before what comes.
     needs_gap: bool,
+    /// Whether a command of the person was shown last, whose output may follow.
+    is_shell: bool,
 }
 
 impl Reader<'_> {
@@ -192,6 +217,26 @@ impl Reader<'_> {
                 self.subagent(thread)
             }
         }
+    }
+
+    /// A part of the conversation that a later prompt has replaced: how it began, and how much it is.
+    fn replaced(&mut self, part: &Replaced, items: &[Item<'_>]) -> io::Result<()> {
+        let count = items.iter().filter(|item| matches!(item, Item::Message(..))).count();
+        let count = output::count(count, "message");
+        let what = match part.is_answered {
+            true => format!("rewound ({count}; --unfold shows them)"),
+            false => "withdrawn".to_owned(),
+        };
+        let words = items.iter().find_map(|item| match item {
+            Item::Message(message, _) if message.id == part.prompt_id => {
+                Some(&message.content.value)
+            }
+            _ => None,
+        });
+        let words = text::one_line(words.map_or("", String::as_str));
+        let words = text::fit(&words, self.room(text::width(&what) + 2));
+        self.needs_gap = true;
+        self.line(part.from, &self.terminal.paint(output::DIM, &format!("{what}  {words}")))
     }
 
     fn part(&mut self, message: &Message, part: &Part<'_>) -> io::Result<()> {
@@ -220,11 +265,20 @@ impl Reader<'_> {
     }
 
     fn words(&mut self, message: &Message, at: Timestamp, words: &str) -> io::Result<()> {
+        let is_command = message.role == Role::System && words.starts_with("$ ");
+        let is_output = std::mem::replace(&mut self.is_shell, is_command);
+        if is_output && message.role == Role::System && !is_command {
+            self.needs_gap = false;
+            self.text(words, Some(output::DIM), self.system_lines())?;
+            self.needs_gap = true;
+            return Ok(());
+        }
         let (speaker, style) = match message.role {
-            Role::User if message.agent_id.is_none() => ("you", output::GOOD.bold()),
+            Role::User if thread::is_of_person(message) => ("you", output::GOOD.bold()),
             Role::User => ("task", output::GOOD.bold()),
             Role::Assistant if message.is_advice() => ("advisor", output::NAME.bold()),
             Role::Assistant => ("claude", output::NAME.bold()),
+            Role::System if is_command => ("shell", output::WARN),
             Role::System => ("system", output::WARN),
         };
         self.needs_gap = true;
@@ -236,11 +290,19 @@ impl Reader<'_> {
         if message.standing.copied {
             label += &self.terminal.paint(output::DIM, "  copied from another session");
         }
+        if let Some(part) = self.replaced.iter().find(|part| part.prompt_id == message.id) {
+            let what = if part.is_answered { "  rewound" } else { "  withdrawn" };
+            label += &self.terminal.paint(output::DIM, what);
+        }
         self.line(at, &label)?;
         self.needs_gap = true;
         let is_system = message.role == Role::System;
-        let lines = if is_system && !self.unfold.system { SHOWN_SYSTEM_LINES } else { usize::MAX };
+        let lines = if is_system { self.system_lines() } else { usize::MAX };
         self.text(words, is_system.then_some(output::DIM), lines)
+    }
+
+    fn system_lines(&self) -> usize {
+        if self.unfold.system { usize::MAX } else { SHOWN_SYSTEM_LINES }
     }
 
     /// The line with which something of several lines begins.
@@ -279,17 +341,27 @@ impl Reader<'_> {
         let tool_use = call.tool_use;
         let style = match tool_use.status() {
             ToolStatus::Running => output::WARN,
-            ToolStatus::Denied | ToolStatus::Failed => output::BAD,
+            ToolStatus::Denied | ToolStatus::Interrupted | ToolStatus::Failed => output::BAD,
             ToolStatus::Succeeded => output::GOOD,
         };
         let outcome = tool::outcome(tool_use);
         let given_back = tool::output(tool_use);
         let mut more = String::new();
-        if let Some(ms) = tool_use.duration_ms() {
+        if tool_use.is_by_person {
+            more += match tool_use.status() {
+                ToolStatus::Denied => " by you",
+                _ => ", allowed by you",
+            };
+        }
+        if let Some(ms) = call.duration_ms() {
             more += &format!(", {}", output::duration(ms));
         }
         if !given_back.trim().is_empty() {
             more += &format!(", {}", output::count(given_back.trim_end().lines().count(), "line"));
+        }
+        let elsewhere = tool::kept_elsewhere(tool_use);
+        if elsewhere.is_some() {
+            more += " of an output that the client cut";
         }
         let name = text::one_line(&tool_use.tool_name);
         let name = text::fit(&name, self.terminal.text_columns() / 3);
@@ -307,6 +379,9 @@ impl Reader<'_> {
         if self.unfold.tools {
             tool::input(tool_use).iter().try_for_each(|input| self.input(input))?;
             self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM)?;
+            if let Some(elsewhere) = elsewhere {
+                self.more(&text::one_line(&format!("  … cut by the client: {elsewhere}")))?;
+            }
             self.needs_gap = true;
         }
         call.subagents.iter().try_for_each(|thread| self.subagent(thread))

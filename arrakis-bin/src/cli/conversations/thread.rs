@@ -7,8 +7,24 @@ use std::collections::{HashMap, HashSet};
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Block, Message, Subagent, ToolUse};
+use arrakis_core::session::conversation::{
+    Block, BlockKey, Message, MessageOrigin, Role, Subagent, ToolUse,
+};
 use arrakis_core::session::hook::shows_by_itself;
+
+use super::tool;
+
+/// Whether a message is the person's: in a subagent's thread what they answered, else all that is said there is its
+/// task.
+pub(in crate::cli) fn is_of_person(message: &Message) -> bool {
+    let is_answer = message.origin == MessageOrigin::Answer;
+    message.role == Role::User && (message.agent_id.is_none() || is_answer)
+}
+
+/// Whether a message is a prompt of the person.
+pub(in crate::cli) fn is_prompt(message: &Message) -> bool {
+    is_of_person(message) && message.origin != MessageOrigin::Answer
+}
 
 /// A thread: the main one, or a subagent's.
 #[derive(Debug)]
@@ -61,10 +77,10 @@ pub(in crate::cli) struct Call<'a> {
 impl<'a> Thread<'a> {
     /// The main thread of a conversation; the others hang on it.
     pub(in crate::cli) fn of(detail: &'a ConversationDetail) -> Self {
-        let mut tools: HashMap<&str, &ToolUse> = HashMap::new();
+        let mut tools: HashMap<&str, Vec<&ToolUse>> = HashMap::new();
         for tool_use in &detail.tool_uses {
             if let Some(id) = &tool_use.tool_use_id {
-                tools.insert(id, tool_use);
+                tools.entry(id).or_default().push(tool_use);
             }
         }
         let mut placer = Placer { detail, tools, placed: HashSet::new(), told: HashSet::new() };
@@ -77,6 +93,21 @@ impl<'a> Thread<'a> {
         }
         main.items.sort_by_key(Item::at); // stable: what has one time stays in the order of its kind
         main
+    }
+}
+
+impl Call<'_> {
+    /// How long it took, in milliseconds. An agent that works beside the conversation is there at once, and ends when it
+    /// stops.
+    pub(in crate::cli) fn duration_ms(&self) -> Option<u64> {
+        if !tool::works_beside(self.tool_use) {
+            return self.tool_use.duration_ms();
+        }
+        let end = |one: &Subagent| one.stopped_at.unwrap_or(one.last_event_at);
+        let stopped = self.subagents.iter().filter_map(|thread| thread.subagent.map(end)).max();
+        let whole = stopped.map(|at| at.since(self.tool_use.first.at).as_millis());
+        let whole = whole.and_then(|ms| u64::try_from(ms).ok());
+        self.tool_use.duration_ms().max(whole)
     }
 }
 
@@ -98,7 +129,7 @@ impl Item<'_> {
 struct Placer<'a> {
     detail: &'a ConversationDetail,
     /// Tool uses by Claude Code's ids.
-    tools: HashMap<&'a str, &'a ToolUse>,
+    tools: HashMap<&'a str, Vec<&'a ToolUse>>,
     /// Tool uses that a message wishes for.
     placed: HashSet<uuid::Uuid>,
     /// Subagents whose thread has its place.
@@ -135,7 +166,7 @@ impl<'a> Placer<'a> {
             let what = match block {
                 Block::Text { text } => What::Text(text),
                 Block::Thinking { text } => What::Thinking(text),
-                Block::ToolUse { tool_use_id } => match self.tools.get(&tool_use_id[..]).copied() {
+                Block::ToolUse { tool_use_id } => match self.asked(tool_use_id, key) {
                     Some(tool_use) if self.placed.insert(tool_use.id) => {
                         What::Tool(self.call(tool_use))
                     }
@@ -152,6 +183,12 @@ impl<'a> Placer<'a> {
             parts.push(Part { at: message.content.stamp.at, what });
         }
         parts
+    }
+
+    /// The tool use of this id that a block asks for.
+    fn asked(&self, tool_use_id: &str, key: &BlockKey) -> Option<&'a ToolUse> {
+        let mut all = self.tools.get(tool_use_id)?.iter().copied();
+        all.find(|one| one.caller.as_ref().is_none_or(|caller| *caller == key.line))
     }
 
     fn call(&mut self, tool_use: &'a ToolUse) -> Call<'a> {

@@ -10,6 +10,7 @@ pub(in crate::cli) fn outcome(tool_use: &ToolUse) -> &'static str {
     match tool_use.status() {
         ToolStatus::Running => "no result",
         ToolStatus::Denied => "denied",
+        ToolStatus::Interrupted => "interrupted",
         ToolStatus::Failed => "failed",
         ToolStatus::Succeeded => "ok",
     }
@@ -65,6 +66,33 @@ pub(in crate::cli) fn input(tool_use: &ToolUse) -> Vec<Input> {
     let (short, long): (Vec<_>, Vec<_>) =
         given.partition(|input| matches!(input, Input::Short(..)));
     short.into_iter().chain(long).chain(changes).collect()
+}
+
+/// Whether a tool use was over as soon as an agent had begun, which goes on beside the conversation.
+pub(in crate::cli) fn works_beside(tool_use: &ToolUse) -> bool {
+    let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
+    let response = response.and_then(|json| object(json));
+    response.is_some_and(|response| {
+        response.get("status").and_then(Value::as_str) == Some("async_launched")
+            || response.get("isAsync") == Some(&Value::Bool(true))
+    })
+}
+
+/// Where the client keeps an output that it has cut, and how long that is in bytes, as far as it says so.
+pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
+    let response = tool_use.result.as_ref()?.response.as_ref()?;
+    let response: Value = serde_json::from_str(response.as_str()).ok()?;
+    if let Some(path) = response.get("persistedOutputPath").and_then(Value::as_str) {
+        let bytes = response.get("persistedOutputSize").and_then(Value::as_u64);
+        let size = bytes.map(|bytes| output::size(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        return Some(format!("{} in {path}", size.as_deref().unwrap_or("the whole output")));
+    }
+    let text = told(&response)?;
+    let text = text.trim_start().strip_prefix("<persisted-output>")?;
+    let size = text.split_once("too large (").and_then(|(_, rest)| rest.split_once(')'));
+    let size = size.map_or("the whole output", |(size, _)| size);
+    let (_, path) = text.split_once("saved to: ")?;
+    Some(format!("{size} in {}", path.lines().next().unwrap_or_default().trim()))
 }
 
 /// What a tool gave back; empty where that is nothing or not known.

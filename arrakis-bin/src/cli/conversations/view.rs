@@ -5,7 +5,8 @@ use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::{ConversationDetail, ConversationSummary, EventSummary};
 use arrakis_core::session::conversation::{
     Blocks, Conversation, ConversationState, Json, Message, MessageOrigin, Reconciliation,
-    ResultRank, Role, Seen, Stamped, Subagent, ToolResult, ToolStatus, ToolUse, UsageReport,
+    Replaced, ResultRank, Role, Seen, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
+    UsageReport,
 };
 use arrakis_core::session::usage::{ClientCost, Usage};
 use serde::Serialize;
@@ -68,7 +69,7 @@ impl<'a> ConversationView<'a> {
             id: of.id,
             session_id: &of.session_id,
             workspace: &of.workspace,
-            title: value(&of.title),
+            title: of.title.as_ref().map(|title| title.value.as_str()),
             project_path: value(&of.project_path),
             model: value(&of.model),
             git_branch: value(&of.git_branch),
@@ -102,6 +103,7 @@ pub(super) struct DetailView<'a> {
     messages: Vec<MessageView<'a>>,
     tool_uses: Vec<ToolUseView<'a>>,
     subagents: &'a [Subagent],
+    replaced: &'a [Replaced],
     usage: &'a UsageReport,
     events: &'a [EventSummary],
     reconciliation: Reconciliation,
@@ -121,6 +123,7 @@ impl<'a> DetailView<'a> {
             messages: detail.messages.iter().map(MessageView::of).collect(),
             tool_uses: detail.tool_uses.iter().map(ToolUseView::of).collect(),
             subagents: &detail.subagents,
+            replaced: &detail.replaced,
             usage: &detail.usage,
             events: &detail.events,
             reconciliation: detail.reconciliation(),
@@ -183,6 +186,7 @@ struct ToolUseView<'a> {
     message_id: Option<Uuid>,
     agent_id: Option<&'a str>,
     prompt_id: Option<&'a str>,
+    is_by_person: bool,
     seen: Seen,
     copied: bool,
     request_id: &'a RequestId,
@@ -204,6 +208,7 @@ impl<'a> ToolUseView<'a> {
             message_id: tool_use.message_id,
             agent_id: tool_use.agent_id.as_deref(),
             prompt_id: tool_use.prompt_id.as_deref(),
+            is_by_person: tool_use.is_by_person,
             seen: tool_use.seen,
             copied: tool_use.standing.copied,
             request_id: &tool_use.first.request_id,

@@ -202,7 +202,7 @@ impl Rows<'_, '_> {
         let dollars = |cost: arrakis_core::session::usage::Usd| cost.as_dollars().to_string();
         self.put(&[
             of.session_id.clone(),
-            said(&of.title),
+            of.title.as_ref().map(|title| title.value.clone()).unwrap_or_default(),
             said(&of.project_path),
             said(&of.git_branch),
             said(&of.model),

@@ -17,8 +17,8 @@ use crate::base::id::RequestId;
 use crate::record::arrival::EventMetadata;
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
-    AnswerIds, Conversation, Message, Reconciliation, Subagent, ToolUse, TwoSides, UsageReport,
-    all_subagents, visible,
+    AnswerIds, Conversation, Links, Message, Reconciliation, Replaced, Subagent, ToolUse, TwoSides,
+    UsageReport, all_subagents, joined, visible,
 };
 
 /// Reads what is stored.
@@ -237,6 +237,8 @@ pub struct ConversationDetail {
     pub tool_uses: Vec<ToolUse>,
     /// Its subagents, earliest first.
     pub subagents: Vec<Subagent>,
+    /// The parts of the main thread that a later prompt has replaced, earliest first.
+    pub replaced: Vec<Replaced>,
     /// What it took, and what that costs.
     pub usage: UsageReport,
     /// Its audit rows, oldest first, duplicates left out: the timeline.
@@ -249,16 +251,18 @@ impl ConversationDetail {
     #[must_use]
     pub fn new(
         conversation: Conversation,
-        messages: Vec<Message>,
-        mut tool_uses: Vec<ToolUse>,
+        mut messages: Vec<Message>,
+        tool_uses: Vec<ToolUse>,
         subagents: Vec<Subagent>,
         events: Vec<EventSummary>,
     ) -> Self {
+        let links = Links::take(&mut messages);
         let messages = visible(messages);
-        tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+        let tool_uses = joined(tool_uses);
         let subagents = all_subagents(subagents, &messages, &tool_uses);
         let usage = UsageReport::of(&messages);
-        Self { conversation, messages, tool_uses, subagents, usage, events }
+        let replaced = Replaced::of(&messages, &tool_uses, &links);
+        Self { conversation, messages, tool_uses, subagents, replaced, usage, events }
     }
 
     /// What hooks and transcript have told of it, held against each other.

@@ -57,7 +57,8 @@ impl Conversation {
             value(path).into_iter().for_each(|path| limit(path, PATH_MAX_BYTES));
         }
         let Self { title, model, git_branch, version, ended, .. } = self;
-        limit_names([title, model, git_branch, version, ended].map(value));
+        limit_names([model, git_branch, version, ended].map(value));
+        limit_names([title.as_mut().map(|title| &mut title.value)]);
         limit_names([self.host.as_mut()]);
         if let Some(cost) = &mut self.client_cost {
             let models = std::mem::take(&mut cost.models).into_iter();

@@ -1,6 +1,6 @@
 //! Messages, and the blocks that they are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Stamp, Stamped};
 use crate::base::clock::Timestamp;
 use crate::base::id::{RequestId, message_id};
-use crate::base::limits::MESSAGE_MAX_BLOCKS;
+use crate::base::limits::{MESSAGE_MAX_BLOCKS, MESSAGE_MAX_PARENTS};
 use crate::session::usage::{Usage, Usd};
 
 /// Who speaks.
@@ -51,10 +51,15 @@ pub enum MessageOrigin {
     /// The transcript says that the person took the prompt back out of the queue: the model never got it,
     /// though `UserPromptSubmit` has told of it. Nobody is shown it.
     Withdrawn,
+    /// A line of the transcript that says nothing, and that others follow: it tells where those stand. Nobody is shown it.
+    Link,
     /// The transcript.
     Transcript,
     /// The transcript, and the prompt waited in the queue while the model worked.
     Queued,
+    /// The transcript: what the person said in answer to a question of a tool, or when rejecting a tool use. It is
+    /// no prompt.
+    Answer,
 }
 
 impl MessageOrigin {
@@ -67,7 +72,7 @@ impl MessageOrigin {
     /// Whether a line of the transcript is the message.
     #[must_use]
     pub fn is_line(self) -> bool {
-        matches!(self, Self::Transcript | Self::Queued)
+        matches!(self, Self::Transcript | Self::Queued | Self::Answer)
     }
 
     /// Whether the person sent it while the model worked, so that it had to wait.
@@ -256,7 +261,7 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MessageKey {
-    /// The API's id. Every line with this id adds to the message.
+    /// The API's ids of the message and its request. Every line with these adds to the message.
     Api(String),
     /// The event or the line that the message is.
     Stamp(RequestId),
@@ -281,7 +286,7 @@ pub struct Message {
     pub id: Uuid,
     /// The conversation.
     pub conversation_id: Uuid,
-    /// The API's id of it, cut; `None` where an event or one line is the message.
+    /// The API's ids of it and of its request, cut; `None` where an event or one line is the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_id: Option<String>,
     /// Who speaks.
@@ -311,6 +316,14 @@ pub struct Message {
     /// What the lines that it is tell of its place.
     #[serde(default, skip_serializing_if = "Standing::is_unknown")]
     pub standing: Standing,
+    /// The lines that its lines follow in the transcript, the first [`MESSAGE_MAX_PARENTS`] in order. It orders lines of
+    /// one time, and shows where the conversation went back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub parents: BTreeSet<RequestId>,
+    /// Which prompt of the session it is, as the client counts: a number that comes again replaces the prompt that
+    /// had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_index: Option<u32>,
 }
 
 impl Message {
@@ -338,6 +351,8 @@ impl Message {
             sent_at: None,
             client_cost: None,
             standing: Standing::default(),
+            parents: BTreeSet::new(),
+            prompt_index: None,
         };
         message.named()
     }
@@ -383,6 +398,18 @@ impl Message {
         Self { conversation_id, ..self.with_blocks(blocks) }.named()
     }
 
+    /// Takes the blocks since `at` out of this message, as one of their own; none where there are none.
+    #[cfg(feature = "runtime")]
+    pub(super) fn split_off(&mut self, at: Timestamp) -> Option<Self> {
+        let all = std::mem::take(&mut self.blocks).into_iter();
+        let (before, behind): (Vec<_>, Vec<_>) = all.partition(|(key, _)| key.at < at);
+        let part = self.clone();
+        *self = part.clone().with_blocks(before.into_iter().collect());
+        let line = behind.first()?.0.line.clone();
+        let id = MessageKey::Stamp(line).id(self.conversation_id);
+        Some(Self { id, ..part }.with_blocks(behind.into_iter().collect()))
+    }
+
     /// Joins what `other` knows of the same message into this. Blocks outweigh what an event says.
     pub fn merge(&mut self, other: Self) {
         if other.conversation_id != self.conversation_id {
@@ -413,5 +440,10 @@ impl Message {
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
         self.sent_at = self.sent_at.max(other.sent_at);
         self.client_cost = self.client_cost.max(other.client_cost);
+        self.parents.extend(other.parents);
+        while self.parents.len() > MESSAGE_MAX_PARENTS {
+            self.parents.pop_last();
+        }
+        self.prompt_index = self.prompt_index.max(other.prompt_index);
     }
 }

@@ -8,6 +8,8 @@
 //! The fields are of few kinds: the earliest or latest moment, the value of the earliest or latest
 //! event ([`Stamped`]), the greatest value, the best result (by rank, then by stamp), and keyed sets.
 
+#[cfg(feature = "runtime")]
+mod branches;
 mod limit;
 mod message;
 #[cfg(feature = "runtime")]
@@ -17,8 +19,13 @@ mod reading;
 #[cfg(feature = "runtime")]
 mod reconcile;
 mod subagent;
+mod title;
 mod tool_use;
 
+#[cfg(feature = "runtime")]
+pub(crate) use branches::Links;
+#[cfg(feature = "runtime")]
+pub use branches::Replaced;
 #[cfg(feature = "runtime")]
 pub(crate) use limit::name;
 pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role, Standing};
@@ -31,6 +38,9 @@ pub use reconcile::{Gap, KnownToolUse, Reconciliation, TwoSides};
 #[cfg(feature = "runtime")]
 pub(crate) use subagent::SIDECHAIN;
 pub use subagent::Subagent;
+pub use title::{Title, TitleSource};
+#[cfg(feature = "runtime")]
+pub(crate) use tool_use::joined;
 pub use tool_use::{ResultRank, Seen, ToolResult, ToolStatus, ToolUse, UNKNOWN_TOOL};
 
 use std::borrow::Cow;
@@ -175,8 +185,8 @@ pub struct Conversation {
     pub started_at: Timestamp,
     /// When its latest event was captured, or the latest line of its transcript written.
     pub last_event_at: Timestamp,
-    /// The first prompt, cut.
-    pub title: Option<Stamped<String>>,
+    /// What it is called, cut.
+    pub title: Option<Title>,
     /// The latest working directory.
     pub project_path: Option<Stamped<String>>,
     /// The latest model that an event or a line of the main thread named.
@@ -230,7 +240,7 @@ impl Conversation {
     pub fn merge(&mut self, other: Self) {
         self.started_at = self.started_at.min(other.started_at);
         self.last_event_at = self.last_event_at.max(other.last_event_at);
-        keep_first(&mut self.title, other.title);
+        Title::merge(&mut self.title, other.title);
         keep_last(&mut self.project_path, other.project_path);
         keep_last(&mut self.model, other.model);
         keep_last(&mut self.git_branch, other.git_branch);

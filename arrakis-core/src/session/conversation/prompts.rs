@@ -87,7 +87,7 @@ impl<'a> Prompts<'a> {
             self.hidden[group.remove(before)] = true;
         }
         let mut lines =
-            self.of(|message| message.origin.is_line() && message.role != Role::Assistant);
+            self.of(|message| is_prompt_line(message.origin) && message.role != Role::Assistant);
         if open.is_empty() {
             return lines;
         }
@@ -148,6 +148,11 @@ fn pairs(messages: &[Message], some: &[usize], others: &[usize]) -> Vec<(usize, 
         place += 1;
     }
     pairs
+}
+
+/// Whether a message of this origin is a line that may be a prompt.
+fn is_prompt_line(origin: MessageOrigin) -> bool {
+    origin.is_line() && origin != MessageOrigin::Answer
 }
 
 fn sent_at(message: &Message) -> Timestamp {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, name, prompts};
+use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, branches, name, prompts};
 use crate::base::clock::Timestamp;
 use crate::session::price;
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
@@ -17,7 +17,10 @@ use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 /// thread, speaker and text. `prompts.rs` says which prompts are hidden.
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
-    messages.sort_by(|a, b| (&a.content.stamp, a.id).cmp(&(&b.content.stamp, b.id)));
+    branches::Links::take(&mut messages);
+    branches::sort(&mut messages);
+    let mut messages = branches::split(messages);
+    branches::sort(&mut messages);
     let mut hidden = prompts::hidden(&messages);
     hide_last_words(&messages, &mut hidden);
     let mut hidden = hidden.into_iter();
@@ -25,8 +28,9 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     messages
 }
 
-/// Hides what `Stop` and `StopFailure` say where the transcript says it.
+/// Hides what `Stop` and `StopFailure` say where the transcript says it, or where one before it in the turn does.
 fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
+    hide_repeats(messages, hidden);
     let mut said: HashMap<(Option<&str>, Role, String), Vec<usize>> = HashMap::new();
     for (n, message) in messages.iter().enumerate().rev() {
         for text in said_by(message, strip_whitespace) {
@@ -36,7 +40,7 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
     }
     let mut used = vec![false; messages.len()];
     for (n, message) in messages.iter().enumerate() {
-        if !matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure) {
+        if hidden[n] || !is_last_words(message) {
             continue;
         }
         let text = strip_whitespace(&message.content.value);
@@ -47,6 +51,26 @@ fn hide_last_words(messages: &[Message], hidden: &mut [bool]) {
                 hidden[n] = true;
                 break;
             }
+        }
+    }
+}
+
+fn is_last_words(message: &Message) -> bool {
+    matches!(message.origin, MessageOrigin::Stop | MessageOrigin::Failure)
+}
+
+/// Hides last words that one has said already since the latest prompt of their thread: hooks run again where one of them
+/// has kept the turn going, or where several clients run them.
+fn hide_repeats(messages: &[Message], hidden: &mut [bool]) {
+    let mut said: HashMap<Option<&str>, Vec<(Role, String)>> = HashMap::new();
+    for (n, message) in messages.iter().enumerate() {
+        let turn = said.entry(message.agent_id.as_deref()).or_default();
+        if is_last_words(message) {
+            let words = (message.role, strip_whitespace(&message.content.value));
+            hidden[n] |= turn.contains(&words);
+            turn.push(words);
+        } else if message.role != Role::Assistant {
+            turn.clear();
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Tool uses and their results.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Json, MessageKey, Stamp, Stamped, Standing, keep_first};
-use crate::base::id::tool_use_id;
+use crate::base::id::{RequestId, tool_use_id};
 
 /// How far a tool use has come. Each later one outranks `Running`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,7 +17,9 @@ pub enum ToolStatus {
     Running,
     /// It was not permitted.
     Denied,
-    /// It failed or was interrupted.
+    /// The person stopped it while it ran.
+    Interrupted,
+    /// It failed.
     Failed,
     /// It succeeded.
     Succeeded,
@@ -29,6 +32,7 @@ impl ToolStatus {
         match self {
             Self::Running => "running",
             Self::Denied => "denied",
+            Self::Interrupted => "interrupted",
             Self::Failed => "failed",
             Self::Succeeded => "succeeded",
         }
@@ -104,6 +108,10 @@ pub struct ToolUse {
     pub message_key: Option<MessageKey>,
     /// Claude Code's tool use id.
     pub tool_use_id: Option<String>,
+    /// What tells it from others of the same id, where that is one that comes again: the line that asked for it, or what
+    /// its hooks have in common ([`called_by`](Self::called_by)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<RequestId>,
     /// The tool; [`UNKNOWN_TOOL`] while only its result is known.
     pub tool_name: String,
     /// What it was called with, as the earliest event or line says.
@@ -116,6 +124,9 @@ pub struct ToolUse {
     pub agent_id: Option<String>,
     /// The prompt that it belongs to.
     pub prompt_id: Option<String>,
+    /// Whether the person was asked for permission, and allowed or denied it.
+    #[serde(default)]
+    pub is_by_person: bool,
     /// Who has told of it.
     pub seen: Seen,
     /// What the lines that tell of it tell of its place.
@@ -134,12 +145,14 @@ impl ToolUse {
             message_id: None,
             message_key: None,
             tool_use_id,
+            caller: None,
             tool_name: UNKNOWN_TOOL.to_owned(),
             parameters: None,
             first: first.clone(),
             result: None,
             agent_id: None,
             prompt_id: None,
+            is_by_person: false,
             seen: Seen::default(),
             standing: Standing::default(),
         };
@@ -153,12 +166,32 @@ impl ToolUse {
         Self { message_id, message_key: Some(message), ..self }
     }
 
+    /// The tool use of this caller. It matters only where the tool use's id is a mere number, as gateways give them: then
+    /// the id comes again for other tool uses of the session.
+    #[must_use]
+    pub fn called_by(self, caller: RequestId) -> Self {
+        if !self.comes_again() {
+            return self;
+        }
+        let conversation_id = self.conversation_id;
+        Self { caller: Some(caller), ..self }.taken_into(conversation_id)
+    }
+
+    /// Whether other tool uses of the session may have its id.
+    pub(crate) fn comes_again(&self) -> bool {
+        self.tool_use_id.as_deref().is_some_and(comes_again)
+    }
+
     /// The same tool use in this conversation: its names are limited, and its ids are derived again.
     pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
         self.limit();
         let key = self.tool_use_id.as_deref().unwrap_or(self.first.request_id.as_str());
+        let key = match &self.caller {
+            Some(caller) => Cow::Owned(format!("{key} {caller}")),
+            None => Cow::Borrowed(key),
+        };
         Self {
-            id: tool_use_id(conversation_id, key),
+            id: tool_use_id(conversation_id, &key),
             conversation_id,
             message_id: self.message_key.as_ref().map(|key| key.id(conversation_id)),
             ..self
@@ -183,8 +216,10 @@ impl ToolUse {
             (self.message_key, self.message_id) = (other.message_key, other.message_id);
         }
         self.tool_use_id = self.tool_use_id.take().max(other.tool_use_id);
+        self.caller = self.caller.take().max(other.caller);
         self.standing.merge(other.standing, &mut self.agent_id, other.agent_id);
         self.prompt_id = self.prompt_id.take().max(other.prompt_id);
+        self.is_by_person |= other.is_by_person;
         self.seen.hook |= other.seen.hook;
         self.seen.transcript |= other.seen.transcript;
         self.result = match (self.result.take(), other.result) {
@@ -208,4 +243,41 @@ impl ToolUse {
     pub fn status(&self) -> ToolStatus {
         self.result.as_ref().map_or(ToolStatus::Running, |result| result.status)
     }
+}
+
+/// Whether a tool use's id is a number, maybe behind a word, such as `call_0` or `functions.Bash:1`: no client counts so
+/// over a whole session.
+fn comes_again(id: &str) -> bool {
+    let number = id.rsplit(['_', ':']).next().unwrap_or_default();
+    (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The tool uses that a reader sees, in order: what hooks told of a tool use whose id comes again is joined to what the
+/// transcript has of one with the same tool and input, one for one in their order.
+#[cfg(feature = "runtime")]
+pub(crate) fn joined(mut tool_uses: Vec<ToolUse>) -> Vec<ToolUse> {
+    tool_uses.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    let is_hook = |one: &ToolUse| one.caller.is_some() && !one.seen.transcript;
+    let (hooks, mut lines): (Vec<_>, Vec<_>) = tool_uses.into_iter().partition(is_hook);
+    let mut left = Vec::new();
+    for hook in hooks {
+        let input = |one: &ToolUse| one.parameters.as_ref().map(|input| input.value.clone());
+        let is_same = |one: &&mut ToolUse| {
+            one.caller.is_some()
+                && !one.seen.hook
+                && (&one.tool_use_id, &one.tool_name) == (&hook.tool_use_id, &hook.tool_name)
+                && input(one) == input(&hook)
+        };
+        match lines.iter_mut().find(is_same) {
+            Some(line) => {
+                let caller = line.caller.clone();
+                line.merge(ToolUse { caller: None, ..hook });
+                line.caller = caller;
+            }
+            None => left.push(hook),
+        }
+    }
+    lines.append(&mut left);
+    lines.sort_by(|a, b| (&a.first, a.id).cmp(&(&b.first, b.id)));
+    lines
 }

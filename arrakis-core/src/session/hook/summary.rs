@@ -100,10 +100,22 @@ pub fn key_argument(parameters: &Json) -> String {
     };
     let text = |value: &RawValue| serde_json::from_str::<String>(value.get()).ok();
     let known = KEY_PARAMETERS.iter().find_map(|name| text(all.get(*name)?));
+    let known = known.or_else(|| questions(all.get("questions")?));
     let any = || all.values().find_map(|value| text(value));
     known.or_else(any).unwrap_or_else(|| {
         if all.is_empty() { String::new() } else { parameters.as_str().to_owned() }
     })
+}
+
+/// The questions of a list of them.
+fn questions(list: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Question {
+        question: String,
+    }
+    let list: Vec<Question> = serde_json::from_str(list.get()).ok()?;
+    let questions: Vec<String> = list.into_iter().map(|one| one.question).collect();
+    (!questions.is_empty()).then(|| questions.join(" "))
 }
 
 fn slice(payload: &[u8]) -> Option<String> {

@@ -1,6 +1,8 @@
 //! Events in the hook's own form: the JSON that Claude Code writes.
 
 use super::{Input, ProjectionError, Projector, missing_event, name, not_an_object, session};
+use crate::base::id;
+use crate::base::json::Canonical;
 use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
     ToolUse,
@@ -34,12 +36,16 @@ pub(super) fn project(
         Event::SessionStart(e) => {
             projector.conversation.alive = Some(stamp.clone());
             projector.conversation.model = stamped(e.model);
+            projector.named(e.session_title.as_deref());
         }
         Event::PostModelSwitch(e) => projector.conversation.model = stamped(e.to_model),
-        Event::UserPromptSubmit(e) => match given(e.prompt) {
-            Some(prompt) => projector.prompt(&prompt),
-            None => projector.conversation.alive = Some(stamp.clone()),
-        },
+        Event::UserPromptSubmit(e) => {
+            match given(e.prompt) {
+                Some(prompt) => projector.prompt(&prompt),
+                None => projector.conversation.alive = Some(stamp.clone()),
+            }
+            projector.named(e.session_title.as_deref());
+        }
         Event::PreToolUse(e) => {
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, None);
         }
@@ -49,11 +55,16 @@ pub(super) fn project(
             if let (Some((agent, kind)), Some(id)) = (started, &e.tool_use_id) {
                 projector.subagent(&agent, kind, Some(id.clone()));
             }
-            let result = (ToolStatus::Succeeded, e.tool_response, e.duration_ms);
+            let is_interrupted = e.tool_response.as_ref().is_some_and(is_interrupted);
+            let status =
+                if is_interrupted { ToolStatus::Interrupted } else { ToolStatus::Succeeded };
+            let result = (status, e.tool_response, e.duration_ms);
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
         }
         Event::PostToolUseFailure(e) => {
-            let result = (ToolStatus::Failed, e.error, e.duration_ms);
+            let is_interrupted = e.is_interrupt == Some(true);
+            let status = if is_interrupted { ToolStatus::Interrupted } else { ToolStatus::Failed };
+            let result = (status, e.error, e.duration_ms);
             projector.tool_use(e.tool_use_id, e.tool_name, e.tool_input, Some(result));
         }
         Event::PermissionDenied(e) => {
@@ -104,6 +115,17 @@ pub(super) fn project(
 /// The text, unless it is empty.
 fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
+}
+
+/// Whether a tool's result says that the person stopped it.
+fn is_interrupted(result: &Json) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Result<'a> {
+        #[serde(borrow, default)]
+        interrupted: Field<'a>,
+    }
+    let result: Option<Result<'_>> = object(result.as_str().as_bytes()).ok();
+    result.is_some_and(|result| result.interrupted.read() == Some(true))
 }
 
 /// Whether a tool of this name starts subagents.
@@ -182,6 +204,13 @@ impl Projector<'_> {
         result: Option<ToolResult>,
     ) -> uuid::Uuid {
         let mut tool_use = ToolUse::new(self.conversation.id, given(given_id), &self.stamp);
+        if tool_use.comes_again() {
+            // What the events of one tool use have in common.
+            let input = input.as_ref().and_then(|json| serde_json::from_str(json.as_str()).ok());
+            let input = input.map(|value| Canonical(&value).to_string()).unwrap_or_default();
+            let common = [self.prompt_id, tool.as_deref()].map(Option::unwrap_or_default);
+            tool_use = tool_use.called_by(id::slice_id(&["call", common[0], common[1], &input]));
+        }
         let id = tool_use.id;
         if let Some(tool) = given(tool) {
             tool_use.tool_name = tool;

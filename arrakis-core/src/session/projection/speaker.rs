@@ -4,17 +4,28 @@
 //! due by a schedule, reminders to the model. A transcript says so in several fields, of which old versions have
 //! fewer; a hook says nothing of it.
 
+use std::borrow::Cow;
+
 /// Tags that begin what the client writes.
 const TAGS: &[&str] = &[
+    "bash-input",
     "bash-stderr",
     "bash-stdout",
+    "ide_diagnostics",
+    "ide_opened_file",
+    "ide_selection",
     "local-command-caveat",
     "local-command-stderr",
     "local-command-stdout",
     "system-reminder",
     "task-notification",
     "teammate-message",
+    "tools-used-before-summary",
 ];
+
+/// Those of them that the client writes before the person's words.
+const TAGS_BEFORE_WORDS: &[&str] =
+    &["ide_diagnostics", "ide_opened_file", "ide_selection", "system-reminder"];
 
 /// Other beginnings of what it writes.
 const BEGINNINGS: &[&str] = &[
@@ -25,19 +36,101 @@ const BEGINNINGS: &[&str] = &[
     "[SYSTEM NOTIFICATION - NOT USER INPUT]",
 ];
 
-/// Whether a text begins as only the client's own do.
-pub(super) fn is_of_client(text: &str) -> bool {
-    let text = text.trim_start();
-    let has_tag = |tag: &&str| {
-        let rest = text.strip_prefix('<').and_then(|rest| rest.strip_prefix(tag));
+/// The tag of the client that a text begins with.
+fn tag_of(text: &str) -> Option<&'static str> {
+    let rest = text.strip_prefix('<')?;
+    let is_it = |tag: &&&str| {
+        let rest = rest.strip_prefix(**tag);
         rest.is_some_and(|rest| rest.starts_with(|next: char| next == '>' || next.is_whitespace()))
     };
-    TAGS.iter().any(has_tag) || BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+    TAGS.iter().find(is_it).copied()
+}
+
+/// Whether a text begins as only the client's own do.
+fn is_of_client(text: &str) -> bool {
+    let text = text.trim_start();
+    tag_of(text).is_some() || BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+}
+
+/// The parts of a text in the person's name as people read them, each with whether the client wrote it.
+pub(super) fn parts(text: Cow<'_, str>) -> Vec<(bool, Cow<'_, str>)> {
+    let mut parts = Vec::new();
+    let mut rest: &str = text.trim_start();
+    while let Some(tag) = tag_of(rest).filter(|tag| TAGS_BEFORE_WORDS.contains(tag)) {
+        let end = format!("</{tag}>");
+        let Some(length) = rest.find(&end).map(|at| at + end.len()) else { break };
+        parts.push((true, Cow::Owned(shown(&rest[..length]).unwrap_or_default())));
+        rest = rest[length..].trim_start();
+    }
+    if !parts.is_empty() {
+        if !rest.is_empty() {
+            parts.push((false, Cow::Owned(shown(rest).unwrap_or_else(|| rest.to_owned()))));
+        }
+        return parts;
+    }
+    let is_client = is_of_client(&text);
+    match shown(&text) {
+        Some(shown) => vec![(is_client, Cow::Owned(shown))],
+        None => vec![(is_client, text)],
+    }
+}
+
+/// Whether a text is a command of the client, such as `/clear`, and not the path of a file.
+pub(super) fn is_command(text: &str) -> bool {
+    let name = text.split_whitespace().next().and_then(|word| word.strip_prefix('/'));
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(is_of_name))
+}
+
+/// What stands between the tags of this name, where both are there.
+fn between<'t>(text: &'t str, tag: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+    Some(rest.split_once(&format!("</{tag}>"))?.0)
+}
+
+/// A text in tags as people read it; nothing where it is read as it is.
+fn shown(text: &str) -> Option<String> {
+    let text = text.trim_start();
+    if text.starts_with("<command-name>") || text.starts_with("<command-message>") {
+        let command = between(text, "command-name")?.trim();
+        let arguments = between(text, "command-args").unwrap_or_default().trim();
+        let slash = if command.starts_with('/') { "" } else { "/" };
+        return Some(format!("{slash}{command} {arguments}").trim_end().to_owned());
+    }
+    let tag = tag_of(text)?;
+    let both = |out: &str, err: &str| {
+        let parts = [out, err].map(|tag| between(text, tag).unwrap_or_default().trim_end());
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("\n")
+    };
+    match tag {
+        "bash-input" => Some(format!("$ {}", between(text, tag)?.trim())),
+        // For the model alone.
+        "tools-used-before-summary" => Some(String::new()),
+        "bash-stdout" | "bash-stderr" => Some(both("bash-stdout", "bash-stderr")),
+        "local-command-stdout" | "local-command-stderr" => {
+            Some(both("local-command-stdout", "local-command-stderr"))
+        }
+        "task-notification" => {
+            let told =
+                ["summary", "result"].map(|tag| between(text, tag).unwrap_or_default().trim());
+            let told: Vec<&str> = told.into_iter().filter(|part| !part.is_empty()).collect();
+            (!told.is_empty()).then(|| told.join("\n\n"))
+        }
+        "teammate-message" => {
+            let (opening, rest) = text.split_once('>')?;
+            let words = rest.split_once("</teammate-message>").map_or(rest, |(words, _)| words);
+            let from = opening.split_once("teammate_id=\"").and_then(|(_, id)| id.split_once('"'));
+            let from = from.map_or("a teammate", |(id, _)| id);
+            Some(format!("{from}: {}", words.trim()))
+        }
+        _ => Some(between(text, tag)?.trim().to_owned()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_of_client;
+    use super::*;
 
     #[test]
     fn what_the_client_writes_is_known_by_how_it_begins() {
@@ -53,6 +146,63 @@ mod tests {
             ["", "<", "<task-notifications>", "task-notification", "[Image #1] what is this"]
         {
             assert!(!is_of_client(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_told_from_a_path() {
+        for text in ["/clear", " /review src/a.rs\nplease", "/mcp__lab:saw oak"] {
+            assert!(is_command(text), "{text}");
+        }
+        for text in ["", "/", "/ clear", "/etc/hosts is wrong", "see /clear", "//"] {
+            assert!(!is_command(text), "{text}");
+        }
+    }
+
+    /// The words, those of the client in brackets.
+    fn read(text: &str) -> String {
+        let told = |(is_client, text): (bool, Cow<'_, str>)| {
+            if is_client { format!("[{text}]") } else { text.into_owned() }
+        };
+        parts(Cow::Borrowed(text)).into_iter().map(told).collect()
+    }
+
+    #[test]
+    fn texts_in_tags_are_what_people_read() {
+        for (text, expected) in [
+            (
+                "<command-name>/compact</command-name>\n  <command-message>compact</command-message>\n  \
+                 <command-args>keep it short</command-args>",
+                "/compact keep it short",
+            ),
+            ("<command-message>x</command-message><command-name>review</command-name>", "/review"),
+            ("<command-name>broken", "<command-name>broken"),
+            (
+                "what is <command-name>/x</command-name>?",
+                "what is <command-name>/x</command-name>?",
+            ),
+            ("<bash-input>git pull</bash-input>", "[$ git pull]"),
+            ("<bash-stdout>a\n</bash-stdout><bash-stderr>b</bash-stderr>", "[a\nb]"),
+            ("<bash-stdout></bash-stdout><bash-stderr></bash-stderr>", "[]"),
+            ("<local-command-stdout>See you!</local-command-stdout>", "[See you!]"),
+            (
+                "<task-notification>\n<task-id>b</task-id>\n<summary>done</summary>\n<result>42</result>\n\
+                 </task-notification>",
+                "[done\n\n42]",
+            ),
+            (
+                "<task-notification>x</task-notification>",
+                "[<task-notification>x</task-notification>]",
+            ),
+            (
+                "<teammate-message teammate_id=\"potter\" color=\"blue\">\nready\n</teammate-message>",
+                "[potter: ready]",
+            ),
+            ("<ide_opened_file>a.rs</ide_opened_file>\nRename it.", "[a.rs]Rename it."),
+            ("<ide_selection>x</ide_selection><system-reminder>y</system-reminder>", "[x][y]"),
+            ("<ide_selection>broken", "[<ide_selection>broken]"),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
         }
     }
 }

@@ -5,7 +5,10 @@
 
 mod content;
 mod line;
+mod outcome;
 mod prompt;
+mod system;
+mod title;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -14,8 +17,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::content::{Part, parts};
+use self::content::{Part, parts, spoken};
 use self::line::{ApiMessage, Line};
+use self::outcome::Outcome;
 use self::usage::Call;
 use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
@@ -24,8 +28,7 @@ use crate::base::id::{self, RequestId, conversation_id};
 use crate::base::limits::cut;
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
-    ResultRank, Role, SIDECHAIN, Stamp, Stamped, Standing, Subagent, ToolResult, ToolStatus,
-    ToolUse,
+    ResultRank, Role, SIDECHAIN, Stamp, Stamped, Standing, Subagent, ToolResult, ToolUse,
 };
 use crate::session::hook::{Field, object};
 use crate::session::transcript::line_type::{CLIENT_RELEASED_MILLIS, LineType};
@@ -46,6 +49,10 @@ struct Slice<'a> {
     agent_type: Field<'a>,
     #[serde(borrow, default)]
     agent_tool_use_id: Field<'a>,
+    #[serde(borrow, default)]
+    start: Field<'a>,
+    #[serde(borrow, default)]
+    titles: Field<'a>,
     #[serde(borrow, default)]
     lines: Field<'a>,
     #[serde(borrow, default)]
@@ -85,6 +92,8 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
         tool_uses: BTreeMap::new(),
         subagents: BTreeMap::new(),
         unread: BTreeMap::new(),
+        titles: title::Places::new(slice.start.read(), slice.titles.read()),
+        captured_at: input.at,
     };
     reader.unreadable(slice.unreadable);
     for raw in slice.lines.read::<Vec<&RawValue>>().unwrap_or_default() {
@@ -122,6 +131,8 @@ struct Reader<'a> {
     subagents: BTreeMap<Uuid, Subagent>,
     /// What of the file could not be read: the reason by the digest.
     unread: BTreeMap<String, String>,
+    titles: title::Places,
+    captured_at: Timestamp,
 }
 
 /// Where a line stands: its stamp and its thread.
@@ -131,6 +142,7 @@ struct Place {
     agent_id: Option<String>,
     prompt_id: Option<String>,
     standing: Standing,
+    parent: Option<RequestId>,
 }
 
 impl Reader<'_> {
@@ -140,14 +152,25 @@ impl Reader<'_> {
         if line_type == LineType::CostState {
             return self.cost(line);
         }
+        if line_type == LineType::Title {
+            return self.title(line);
+        }
         let Some(at) = named.written_at() else { return };
+        self.titles.is_after_talk = true;
         let place = self.place(line, at);
         match line_type {
             LineType::User => self.user(line, &place),
             LineType::Assistant => self.assistant(line, &place),
             LineType::System => {
-                let blocks = self.blocks(0, parts(line.content), &place);
-                self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                let words = system::sentence(line).map(|text| vec![Part::Text(text.into())]);
+                let words = words.unwrap_or_else(|| spoken(line.content));
+                let blocks = self.blocks(0, words, &place);
+                if blocks.is_empty() && place.agent_id.is_none() {
+                    let link = self.message_of(Role::System, MessageOrigin::Link, blocks, &place);
+                    self.add_message(link);
+                } else {
+                    self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                }
                 if let Some(prompt) = line.blocked_prompt() {
                     self.blocked(prompt, &place);
                 }
@@ -179,6 +202,7 @@ impl Reader<'_> {
             stamp: Stamp { at, request_id },
             agent_id,
             prompt_id: line.prompt_id.text().map(String::from),
+            parent: line.parent(),
         }
     }
 
@@ -254,14 +278,17 @@ impl Reader<'_> {
             let blocks = self.blocks(0, parts, place);
             return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
-        let api_id = message.id.text().map(|id| name(&id));
+        let model = model.map(|model| name(&model));
+        let api_id = line.api_id(&message);
         let stamp = || MessageKey::Stamp(place.stamp.request_id.clone());
         let key = api_id.clone().map_or_else(stamp, MessageKey::Api);
         for part in &parts {
             if let Part::ToolUse(call) = part {
                 let tool_use = ToolUse {
                     parameters: call.input.json().map(|json| Stamped::new(&place.stamp, json)),
-                    ..self.tool_use(&call.id, place).asked_by(key.clone())
+                    ..self
+                        .tool_use(&call.id, Some(&place.stamp.request_id), place)
+                        .asked_by(key.clone())
                 };
                 let tool = call.name.text().map(String::from);
                 let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
@@ -293,6 +320,7 @@ impl Reader<'_> {
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
                 standing: place.standing,
+                parents: place.parent.iter().filter(|_| index == 0).cloned().collect(),
                 ..empty
             }
             .with_blocks(blocks),
@@ -360,13 +388,10 @@ impl Reader<'_> {
             let tool_use_id = Some(name(&result.id));
             self.add_subagent(Subagent { agent_type, tool_use_id, ..subagent });
         }
-        let status = if line.denies() || result.says_denied() {
-            ToolStatus::Denied
-        } else if result.is_error.read() == Some(true) {
-            ToolStatus::Failed
-        } else {
-            ToolStatus::Succeeded
-        };
+        let Outcome { status, is_by_person, words } = Outcome::of(line, result);
+        if !words.is_empty() {
+            self.answer(&result.id, words, place);
+        }
         let found = ToolResult {
             rank: ResultRank::Transcript,
             stamp: place.stamp.clone(),
@@ -374,14 +399,28 @@ impl Reader<'_> {
             response: structure.or_else(|| result.content.json()),
             duration_ms: None,
         };
-        let tool_use = self.tool_use(&result.id, place);
+        let tool_use = self.tool_use(&result.id, line.caller().as_ref(), place);
+        let tool_use = ToolUse { is_by_person, ..tool_use };
         self.add_tool_use(ToolUse { result: Some(found), ..tool_use });
     }
 
-    /// A tool use that the transcript names.
-    fn tool_use(&self, key: &str, place: &Place) -> ToolUse {
-        let key = Some(key.to_owned());
+    /// What the person said in answer to the tool use of this id.
+    fn answer(&mut self, tool_use_id: &str, words: String, place: &Place) {
+        let request_id = id::slice_id(&["words", place.stamp.request_id.as_str(), tool_use_id]);
+        let parent = Some(place.stamp.request_id.clone());
+        let stamp = Stamp { request_id, ..place.stamp.clone() };
+        let place = Place { stamp, parent, ..place.clone() };
+        let blocks = self.blocks(0, vec![Part::Text(words.into())], &place);
+        self.message(Role::User, MessageOrigin::Answer, blocks, &place);
+    }
+
+    /// A tool use that the transcript names, and the line that asked for it.
+    fn tool_use(&self, id: &str, caller: Option<&RequestId>, place: &Place) -> ToolUse {
+        let key = Some(id.to_owned());
         let mut tool_use = ToolUse::new(self.conversation_id, key, &place.stamp);
+        if let Some(caller) = caller {
+            tool_use = tool_use.called_by(caller.clone());
+        }
         tool_use.agent_id.clone_from(&place.agent_id);
         tool_use.prompt_id.clone_from(&place.prompt_id);
         tool_use.seen.transcript = true;
@@ -418,7 +457,8 @@ impl Reader<'_> {
         let empty = Message::new(self.conversation_id, None, role, origin, content);
         let (agent_id, prompt_id) = (place.agent_id.clone(), place.prompt_id.clone());
         let standing = place.standing;
-        Message { agent_id, prompt_id, standing, ..empty }.with_blocks(blocks)
+        let parents = place.parent.iter().cloned().collect();
+        Message { agent_id, prompt_id, standing, parents, ..empty }.with_blocks(blocks)
     }
 
     fn add_conversation(&mut self, came: Conversation) {
@@ -476,7 +516,10 @@ fn add<T>(all: &mut BTreeMap<Uuid, T>, id: Uuid, came: T, merge: fn(&mut T, T)) 
 impl Part<'_> {
     fn into_block(self) -> Option<Block> {
         match self {
-            Self::Text(text) => (!text.is_empty()).then(|| Block::Text { text: text.into_owned() }),
+            Self::Text(text) | Self::Client(text) => {
+                let is_blank = text.trim().is_empty();
+                (!is_blank).then(|| Block::Text { text: text.into_owned() })
+            }
             Self::Thinking(text) => Some(Block::Thinking { text: text.into_owned() }),
             Self::ToolUse(call) => Some(Block::ToolUse { tool_use_id: call.id.into_owned() }),
             Self::ToolResult(_) | Self::Advice(_) => None,

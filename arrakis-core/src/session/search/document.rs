@@ -143,6 +143,7 @@ impl<'a> SearchDocument<'a> {
         let Self::Message(message) = self else { return Vec::new() };
         let mut terms = Vec::new();
         let texts = match message.origin {
+            MessageOrigin::Answer => Vec::new(),
             MessageOrigin::Enqueued | MessageOrigin::Withdrawn => {
                 vec![beginning(&message.content.value)]
             }

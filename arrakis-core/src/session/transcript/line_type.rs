@@ -31,7 +31,7 @@ pub(crate) enum LineType {
     PopAll,
     /// What the session costs.
     CostState,
-    /// A title or a summary. It is sent, and nothing of it is read yet.
+    /// A title or a summary, without a time.
     Title,
     /// A known type that holds nothing of the conversation.
     Other,
@@ -283,9 +283,14 @@ pub fn count_line_type(counts: &mut BTreeMap<String, u64>, line_type: &str, line
     *count = count.saturating_add(lines);
 }
 
+/// The earliest time that something of the client can have been at.
+pub(crate) fn earliest_possible() -> Timestamp {
+    Timestamp::from_millis(CLIENT_RELEASED_MILLIS)
+}
+
 /// Whether something of the client can have been at that time.
 pub(crate) fn is_possible(at: &Timestamp) -> bool {
-    at.as_millis() >= CLIENT_RELEASED_MILLIS
+    *at >= earliest_possible()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!  "copied":true,                        only where all lines are copies of those of another session
 //!  "lines":[{"type":"user",…},…],        lines of the conversation, redacted, else as they are, and short
 //!                                        ones of types that are not known
+//!  "titles":[4711],                     offsets of those lines that are titles, which have no time
 //!  "skipped":{"attachment":3},           lines of types that hold nothing of the conversation, counted
 //!  "unknown":{"from-the-future":1},      lines of types that are not known, counted, kept or not
 //!  "sidechains":{"uuid":"uuid"},         the first line of its sidechain, for each line in one that names no

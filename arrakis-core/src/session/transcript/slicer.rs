@@ -151,6 +151,8 @@ struct Part {
     bytes: usize,
     digest: DigestBuilder,
     lines: Vec<Box<RawValue>>,
+    /// Where its lines with titles begin in the file, in bytes.
+    titles: Vec<u64>,
     skipped: BTreeMap<String, u64>,
     unknown: BTreeMap<String, u64>,
     /// How long the kept lines of unknown types are.
@@ -178,6 +180,8 @@ pub struct Unreadable {
 /// What becomes of a line.
 enum Line {
     Kept(Kept),
+    /// A title, which has no time: its place says which is the latest.
+    Title(Kept),
     /// Of the conversation, but lacking something.
     Incomplete(String, Kept),
     Skipped(String),
@@ -223,6 +227,8 @@ struct Payload<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     sidechains: &'a BTreeMap<String, String>,
     lines: &'a [Box<RawValue>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    titles: &'a [u64],
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     skipped: &'a BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -356,6 +362,7 @@ impl<'a> Slicer<'a> {
         match line_type {
             LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
             LineType::Incomplete(name) => Line::Incomplete(name, kept),
+            LineType::Title => Line::Title(kept),
             _ => Line::Kept(kept),
         }
     }
@@ -387,6 +394,10 @@ impl<'a> Slicer<'a> {
         let offset = self.start + self.part.taken + place;
         match what {
             Line::Kept(kept) => self.part.keep(kept),
+            Line::Title(kept) => {
+                self.part.titles.push(offset);
+                self.part.keep(kept);
+            }
             Line::Incomplete(name, kept) => {
                 count_line_type(&mut self.part.unknown, &name, 1);
                 self.part.keep(kept);
@@ -446,6 +457,7 @@ impl<'a> Slicer<'a> {
             copied: start < self.copied,
             sidechains: &part.sidechains,
             lines: &part.lines,
+            titles: &part.titles,
             skipped: &part.skipped,
             unknown: &part.unknown,
             unreadable: &part.unreadable,
@@ -486,7 +498,7 @@ impl Part {
     /// How much more a slice holds with this line, in bytes, at most.
     fn room_for(&self, line: &Line) -> usize {
         match line {
-            Line::Kept(kept) | Line::Incomplete(_, kept) => kept.len(),
+            Line::Kept(kept) | Line::Title(kept) | Line::Incomplete(_, kept) => kept.len(),
             Line::Unknown(_, Some(kept)) if self.has_room_for_unknown(kept) => kept.len(),
             Line::Unreadable(_) => UNREADABLE_TEXT_MAX_BYTES,
             Line::Unknown(..) | Line::Skipped(_) | Line::Blank => 0,

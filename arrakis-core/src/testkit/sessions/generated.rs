@@ -203,6 +203,9 @@ impl Generator<'_> {
                 1 => {
                     result["is_error"] = json!(true);
                     line["toolDenialKind"] = json!("user-rejected");
+                    if self.chance(50) {
+                        line["userFeedback"] = json!(format!("{} instead", self.word()));
+                    }
                 }
                 2 => {
                     result["is_error"] = json!(true);
@@ -242,7 +245,7 @@ impl Generator<'_> {
             "totalDuration": self.n, "modelUsage": {"m": {"inputTokens": 1, "costUSD": 0.5}, "x": 7}});
         self.raw("", &cost.to_string());
         for _ in 0..self.random.random_range(0..5) {
-            match self.random.random_range(0..9) {
+            match self.random.random_range(0..12) {
                 0 => self.raw("", "{\"type\":\"user\",\"broken"),
                 1 => self.raw("", "\u{0}\u{0}"),
                 2 => self.raw("", r#"{"type":"attachment"}"#),
@@ -261,6 +264,18 @@ impl Generator<'_> {
                     "",
                     json!({"type": "assistant", "message": {"id": self.n,
                     "model": "<synthetic>", "content": "API Error: 500"}}),
+                ),
+                8 => {
+                    let kind = ["custom-title", "ai-title"][self.random.random_range(0..2)];
+                    let title = format!("{kind} {}", self.n);
+                    let field = if kind == "ai-title" { "aiTitle" } else { "customTitle" };
+                    self.raw("", &json!({"type": kind, field: title}).to_string());
+                }
+                9 => self.line("", json!({"type": "system", "subtype": "turn_duration"})),
+                10 => self.line(
+                    "",
+                    json!({"type": "user", "message": {"content":
+                    "<bash-stdout></bash-stdout><bash-stderr></bash-stderr>"}}),
                 ),
                 // The same lines, redacted by other rules.
                 _ => ["[REDACTED:b]", "[REDACTED:a]"]
@@ -286,9 +301,12 @@ impl Generator<'_> {
     }
 
     fn line(&mut self, thread: &str, line: Value) {
-        self.at += self.random.random_range(0..50);
+        self.at += self.random.random_range(0..50) / 5 * 5; // some lines share their time
+        // Most follow the line before, some go back.
+        let back = if self.chance(10) { 4 } else { 0 };
+        let parent = format!("line-{}", self.n.saturating_sub(back));
         let id = self.id("line");
-        let stamp = json!({"uuid": id, "timestamp": Timestamp::from_millis(self.at),
+        let stamp = json!({"uuid": id, "parentUuid": parent, "timestamp": Timestamp::from_millis(self.at),
             "cwd": "/p", "gitBranch": format!("b{}", self.n % 3), "version": "2.1"});
         self.raw(thread, &with(&stamp, line).to_string());
     }

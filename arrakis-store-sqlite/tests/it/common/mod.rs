@@ -11,7 +11,8 @@ use arrakis_core::base::envelope::Form;
 use arrakis_core::base::id;
 use arrakis_core::record::store::{Arrival, DEFAULT_WORKSPACE, EventMetadata, Verdict};
 use arrakis_core::session::conversation::{
-    AnswerIds, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped,
+    AnswerIds, Changes, Conversation, Message, MessageOrigin, Role, Stamp, Stamped, Title,
+    TitleSource,
 };
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use bytes::Bytes;
@@ -123,7 +124,7 @@ pub(crate) fn says(arrival: &Arrival, text: &str) -> Verdict {
     let stamp = Stamp { at: arrival.received_at, request_id: arrival.request_id.clone() };
     let session = arrival.session_id.as_deref().unwrap();
     let mut conversation = Conversation::new(&arrival.workspace, session, &stamp);
-    conversation.title = Some(Stamped::new(&stamp, text.to_owned()));
+    conversation.title = Some(Title::new(TitleSource::Prompt, &stamp, text.to_owned()));
     let message = Message::new(
         conversation.id,
         None,

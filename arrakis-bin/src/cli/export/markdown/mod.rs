@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Message, Role};
+use arrakis_core::session::conversation::{Message, Replaced, Role};
 use arrakis_core::session::hook::key_argument;
 use arrakis_core::session::price;
 
@@ -22,7 +22,7 @@ use super::select::Selected;
 use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};
 use crate::cli::conversations::show::queued;
-use crate::cli::conversations::thread::{Call, Item, Part, Thread, What};
+use crate::cli::conversations::thread::{Call, Item, Part, Thread, What, is_of_person};
 use crate::cli::conversations::tool::{self, Input, Line};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, text};
@@ -93,22 +93,25 @@ fn file_name(detail: &ConversationDetail) -> String {
 
 /// A conversation as a document.
 fn document(detail: &ConversationDetail) -> String {
-    let mut document = Document(String::new());
+    let mut document = Document { text: String::new(), replaced: &detail.replaced };
     document.front(detail);
     document.items(&Thread::of(detail).items);
-    document.0
+    document.text
 }
 
 /// A document that is written. Writing to it cannot fail.
-struct Document(String);
+struct Document<'a> {
+    text: String,
+    replaced: &'a [Replaced],
+}
 
-impl Document {
+impl Document<'_> {
     fn front(&mut self, detail: &ConversationDetail) {
         let of = &detail.conversation;
         let title = of.title.as_ref().map_or("(no prompt yet)", |title| &title.value);
-        writeln!(self.0, "# {}\n", plain(title)).ok();
+        writeln!(self.text, "# {}\n", plain(title)).ok();
         let mut line = |label: &str, value: String| {
-            writeln!(self.0, "- **{label}:** {value}").ok();
+            writeln!(self.text, "- **{label}:** {value}").ok();
         };
         line("Session", code(&of.session_id));
         for (label, said) in
@@ -146,7 +149,7 @@ impl Document {
             }
             line("Cost", cost);
         }
-        self.0.push('\n');
+        self.text.push('\n');
     }
 
     fn items(&mut self, items: &[Item<'_>]) {
@@ -168,21 +171,27 @@ impl Document {
                 }
                 What::Text(words) => {
                     let speaker = match message.role {
-                        Role::User if message.agent_id.is_none() => "You",
+                        Role::User if is_of_person(message) => "You",
                         Role::User => "Task",
                         _ => "Claude",
                     };
                     let waited = message.role == Role::User && message.origin.has_waited();
                     let waited = waited.then(|| format!(" · {}", queued(message, &Zone::UTC)));
+                    let replaced = self.replaced.iter().find(|part| part.prompt_id == message.id);
+                    let replaced = replaced.map(|part| match part.is_answered {
+                        true => " · rewound",
+                        false => " · withdrawn",
+                    });
                     let (at, waited) = (time(part.at), waited.unwrap_or_default());
-                    writeln!(self.0, "**{speaker}** · {at}{waited}\n").ok();
-                    writeln!(self.0, "{}", markdown(words)).ok();
+                    let replaced = replaced.unwrap_or_default();
+                    writeln!(self.text, "**{speaker}** · {at}{waited}{replaced}\n").ok();
+                    writeln!(self.text, "{}", markdown(words)).ok();
                 }
                 What::Thinking("") => {}
                 What::Thinking(words) => self.folded("thinking", &markdown(words)),
                 What::Tool(call) => self.tool(call),
                 What::Named(what) => {
-                    writeln!(self.0, "*{}*\n", plain(what)).ok();
+                    writeln!(self.text, "*{}*\n", plain(what)).ok();
                 }
             }
         }
@@ -192,7 +201,7 @@ impl Document {
         let tool_use = call.tool_use;
         let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
         let argument = text::one_line(&argument.unwrap_or_default());
-        let duration = tool_use.duration_ms().map(|ms| format!(", {}", output::duration(ms)));
+        let duration = call.duration_ms().map(|ms| format!(", {}", output::duration(ms)));
         let summary = format!(
             "<b>{}</b> {} · {}{}",
             html(&tool_use.tool_name),
@@ -219,6 +228,9 @@ impl Document {
         if !given_back.trim().is_empty() {
             writeln!(body, "\nOutput:\n\n{}", fenced(&given_back, "")).ok();
         }
+        if let Some(elsewhere) = tool::kept_elsewhere(tool_use) {
+            writeln!(body, "\nCut by the client: {}", code(&elsewhere)).ok();
+        }
         self.folded(&summary, body.trim_start_matches('\n'));
         call.subagents.iter().for_each(|thread| self.subagent(thread));
     }
@@ -227,20 +239,21 @@ impl Document {
         let Some(subagent) = thread.subagent else { return };
         let kind = subagent.agent_type.as_deref().unwrap_or_default();
         let label = html(&format!("subagent {kind} {}", subagent.agent_id));
-        writeln!(self.0, "<details>\n<summary>{label}</summary>\n").ok();
+        writeln!(self.text, "<details>\n<summary>{label}</summary>\n").ok();
         self.items(&thread.items);
-        self.0.push_str("</details>\n\n");
+        self.text.push_str("</details>\n\n");
     }
 
     fn event(&mut self, event: &EventSummary) {
         let line = format!("{} {}", event.event_type, event.metadata.summary);
-        writeln!(self.0, "*{}* · {}\n", plain(&line), time(event.captured_at())).ok();
+        writeln!(self.text, "*{}* · {}\n", plain(&line), time(event.captured_at())).ok();
     }
 
     /// Something below a line that opens it. `summary` is HTML, `body` Markdown of ours.
     fn folded(&mut self, summary: &str, body: &str) {
         let body = body.trim_end();
-        writeln!(self.0, "<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>\n").ok();
+        writeln!(self.text, "<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>\n")
+            .ok();
     }
 }
 

@@ -3,7 +3,7 @@
 //! puts it into one of the `…_text` fields, which outweigh the column.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
     Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
-    Standing, ToolResult, ToolStatus, ToolUse,
+    Standing, Title, TitleSource, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::usage::{ClientCost, Usage, Usd};
 
@@ -25,6 +25,10 @@ use crate::session::usage::{ClientCost, Usage, Usd};
 pub struct ConversationMetadata<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     title: Option<Cow<'a, Stamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title_source: Option<TitleSource>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    title_prompt_index: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     project_path: Option<Cow<'a, Stamp>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,7 +84,9 @@ impl<'a> ConversationMetadata<'a> {
     #[must_use]
     pub fn of(value: &'a Conversation) -> Self {
         Self {
-            title: stamp(&value.title),
+            title: value.title.as_ref().map(|title| Cow::Borrowed(&title.stamp)),
+            title_source: value.title.as_ref().map(|title| title.source),
+            title_prompt_index: value.title.as_ref().and_then(|title| title.prompt_index),
             project_path: stamp(&value.project_path),
             model: value.model.as_ref().map(Cow::Borrowed),
             git_branch: value.git_branch.as_ref().map(Cow::Borrowed),
@@ -108,7 +114,10 @@ impl<'a> ConversationMetadata<'a> {
             session_id: text(self.session_id_text).unwrap_or(columns.session_id),
             started_at,
             last_event_at,
-            title: stamped(self.title, text(self.title_text).or(columns.title)),
+            title: title(
+                (self.title, self.title_source, self.title_prompt_index),
+                text(self.title_text).or(columns.title),
+            ),
             project_path: stamped(self.project_path, project_path),
             model: self.model.map(Cow::into_owned),
             git_branch: self.git_branch.map(Cow::into_owned),
@@ -143,6 +152,10 @@ pub struct MessageMetadata<'a> {
     client_cost: Option<Usd>,
     #[serde(flatten)]
     standing: Standing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parents: Option<Cow<'a, BTreeSet<RequestId>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_index: Option<u32>,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -185,6 +198,8 @@ impl<'a> MessageMetadata<'a> {
             sent_at: value.sent_at,
             client_cost: value.client_cost,
             standing: value.standing,
+            parents: (!value.parents.is_empty()).then_some(Cow::Borrowed(&value.parents)),
+            prompt_index: value.prompt_index,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -217,6 +232,8 @@ impl<'a> MessageMetadata<'a> {
             sent_at: self.sent_at,
             client_cost: self.client_cost,
             standing: self.standing,
+            parents: self.parents.map(Cow::into_owned).unwrap_or_default(),
+            prompt_index: self.prompt_index,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }
@@ -245,6 +262,8 @@ pub struct ToolUseMetadata<'a> {
     message: Option<Cow<'a, MessageKey>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tool_use_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caller: Option<Cow<'a, RequestId>>,
     first: Cow<'a, RequestId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     parameters: Option<Cow<'a, Stamp>>,
@@ -254,6 +273,8 @@ pub struct ToolUseMetadata<'a> {
     agent_id: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_id: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_by_person: bool,
     /// Absent where only hooks have told of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<Seen>,
@@ -302,6 +323,7 @@ impl<'a> ToolUseMetadata<'a> {
         Self {
             message: value.message_key.as_ref().map(Cow::Borrowed),
             tool_use_id: value.tool_use_id.as_deref().map(Cow::Borrowed),
+            caller: value.caller.as_ref().map(Cow::Borrowed),
             first: Cow::Borrowed(&value.first.request_id),
             parameters: stamp(&value.parameters),
             result: result.map(|result| ResultMetadata {
@@ -310,6 +332,7 @@ impl<'a> ToolUseMetadata<'a> {
             }),
             agent_id: value.agent_id.as_deref().map(Cow::Borrowed),
             prompt_id: value.prompt_id.as_deref().map(Cow::Borrowed),
+            is_by_person: value.is_by_person,
             seen: (value.seen != Seen::BY_HOOK).then_some(value.seen),
             standing: value.standing,
             tool_name_text: None,
@@ -333,12 +356,14 @@ impl<'a> ToolUseMetadata<'a> {
             message_id,
             message_key: self.message.map(Cow::into_owned),
             tool_use_id: text(self.tool_use_id),
+            caller: self.caller.map(Cow::into_owned),
             tool_name: text(self.tool_name_text).unwrap_or(columns.tool_name),
             parameters: stamped(self.parameters, columns.parameters),
             first: Stamp { at: columns.timestamp, request_id: self.first.into_owned() },
             result,
             agent_id: text(self.agent_id),
             prompt_id: text(self.prompt_id),
+            is_by_person: self.is_by_person,
             seen: self.seen.unwrap_or(Seen::BY_HOOK),
             standing: self.standing,
         }
@@ -355,6 +380,14 @@ fn stamp<T>(value: &Option<Stamped<T>>) -> Option<Cow<'_, Stamp>> {
 
 fn stamped<T>(stamp: Option<Cow<'_, Stamp>>, value: Option<T>) -> Option<Stamped<T>> {
     Some(Stamped { stamp: stamp?.into_owned(), value: value? })
+}
+
+fn title(
+    (stamp, source, prompt_index): (Option<Cow<'_, Stamp>>, Option<TitleSource>, Option<u32>),
+    value: Option<String>,
+) -> Option<Title> {
+    let source = source.unwrap_or_default();
+    Some(Title { source, stamp: stamp?.into_owned(), value: value?, prompt_index })
 }
 
 fn text(text: Option<Cow<'_, str>>) -> Option<String> {

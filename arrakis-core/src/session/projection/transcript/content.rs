@@ -6,10 +6,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::session::hook::{Field, object};
+use crate::session::projection::speaker;
 
 /// A part of a message's content.
 pub(super) enum Part<'a> {
     Text(Cow<'a, str>),
+    /// Words of the client in the person's name.
+    Client(Cow<'a, str>),
     Thinking(Cow<'a, str>),
     ToolUse(ToolCall<'a>),
     ToolResult(ToolResult<'a>),
@@ -33,16 +36,6 @@ pub(super) struct ToolResult<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) content: Field<'a>,
     pub(super) is_error: Field<'a>,
-}
-
-impl ToolResult<'_> {
-    /// Whether its words say that the tool was not permitted: clients before 2.1 say it in no other way.
-    pub(super) fn says_denied(&self) -> bool {
-        self.is_error.read() == Some(true)
-            && self.content.text().is_some_and(|text| {
-                text.starts_with("The user doesn't want to proceed with this tool use")
-            })
-    }
 }
 
 #[derive(Deserialize)]
@@ -73,7 +66,7 @@ struct Raw<'a> {
 /// list, so what cannot be read keeps its place.
 pub(super) fn parts(content: Field<'_>) -> Vec<Part<'_>> {
     if let Some(text) = content.text() {
-        return vec![Part::Text(shown(text))];
+        return vec![Part::Text(text)];
     }
     let blocks = content.read::<Vec<&RawValue>>().unwrap_or_default();
     blocks.into_iter().map(part).collect()
@@ -84,7 +77,7 @@ fn part(block: &RawValue) -> Part<'_> {
         return Part::Other(Cow::Borrowed("unknown"));
     };
     match raw.part_type.text().as_deref() {
-        Some("text") => Part::Text(raw.text.text().map(shown).unwrap_or_default()),
+        Some("text") => Part::Text(raw.text.text().unwrap_or_default()),
         Some("thinking") => Part::Thinking(raw.thinking.text().unwrap_or_default()),
         Some("redacted_thinking") => Part::Thinking(Cow::Borrowed("")),
         Some("tool_use") if raw.id.text().is_some() => Part::ToolUse(ToolCall {
@@ -120,66 +113,22 @@ fn part(block: &RawValue) -> Part<'_> {
     }
 }
 
-/// The words of a content.
-pub(super) fn texts<'p>(parts: &'p [Part<'_>]) -> impl Iterator<Item = &'p str> {
+/// The parts of a content in the person's name: what the client wrote there is told from the person's words, and both
+/// are as people read them.
+pub(super) fn spoken(content: Field<'_>) -> Vec<Part<'_>> {
+    let told = |(is_client, text)| if is_client { Part::Client(text) } else { Part::Text(text) };
+    let spoken = |part| match part {
+        Part::Text(text) => speaker::parts(text).into_iter().map(told).collect(),
+        other => vec![other],
+    };
+    parts(content).into_iter().flat_map(spoken).collect()
+}
+
+/// For each text of a content, whether it is the client's.
+pub(super) fn speakers<'p>(parts: &'p [Part<'_>]) -> impl Iterator<Item = bool> + 'p {
     parts.iter().filter_map(|part| match part {
-        Part::Text(text) => Some(&**text),
+        Part::Text(_) => Some(false),
+        Part::Client(_) => Some(true),
         _ => None,
     })
-}
-
-/// Whether a text is a command of the client, such as `/clear`, and not the path of a file.
-pub(super) fn is_command(text: &str) -> bool {
-    let name = text.split_whitespace().next().and_then(|word| word.strip_prefix('/'));
-    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
-    name.is_some_and(|name| !name.is_empty() && name.bytes().all(is_of_name))
-}
-
-/// A command as the person has typed it; any other text as it is.
-fn shown(text: Cow<'_, str>) -> Cow<'_, str> {
-    let tag = |name: &str| {
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        Some(rest.split_once(&format!("</{name}>"))?.0.trim())
-    };
-    if !text.starts_with("<command-name>") && !text.starts_with("<command-message>") {
-        return text;
-    }
-    let Some(command) = tag("command-name") else { return text };
-    let arguments = tag("command-args").unwrap_or_default();
-    let slash = if command.starts_with('/') { "" } else { "/" };
-    Cow::Owned(format!("{slash}{command} {arguments}").trim_end().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_is_told_from_a_path() {
-        for text in ["/clear", " /review src/a.rs\nplease", "/mcp__lab:saw oak"] {
-            assert!(is_command(text), "{text}");
-        }
-        for text in ["", "/", "/ clear", "/etc/hosts is wrong", "see /clear", "//"] {
-            assert!(!is_command(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_command_is_shown_as_it_was_typed() {
-        for (text, expected) in [
-            (
-                "<command-name>/compact</command-name>\n  <command-message>compact</command-message>\n  \
-                 <command-args>keep it short</command-args>",
-                "/compact keep it short",
-            ),
-            ("<command-message>x</command-message><command-name>review</command-name>", "/review"),
-            ("<command-name>broken", "<command-name>broken"),
-            (
-                "what is <command-name>/x</command-name>?",
-                "what is <command-name>/x</command-name>?",
-            ),
-        ] {
-            assert_eq!(shown(Cow::Borrowed(text)), expected);
-        }
-    }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::speaker;
 use crate::base::clock::Timestamp;
+use crate::base::id::RequestId;
 use crate::base::limits::CLIENT_COST_MAX_MODELS;
 use crate::session::hook::{Field, object};
 use crate::session::transcript::copies::Owners;
@@ -30,6 +30,14 @@ pub(super) struct Line<'a> {
     pub(super) attachment: Field<'a>,
     #[serde(borrow, default)]
     uuid: Field<'a>,
+    #[serde(borrow, default)]
+    parent_uuid: Field<'a>,
+    #[serde(borrow, default)]
+    request_id: Field<'a>,
+    #[serde(borrow, default, rename = "sourceToolAssistantUUID")]
+    source_tool_assistant: Field<'a>,
+    #[serde(borrow, default)]
+    turn_position: Field<'a>,
     #[serde(borrow, default)]
     timestamp: Field<'a>,
     #[serde(borrow, default)]
@@ -95,10 +103,6 @@ pub(super) struct Line<'a> {
     pub(super) content: Field<'a>,
     #[serde(borrow, default)]
     pub(super) tool_use_result: Field<'a>,
-    #[serde(borrow, default)]
-    tool_denial_kind: Field<'a>,
-    #[serde(borrow, default)]
-    permission_decision: Field<'a>,
     #[serde(borrow, default, rename = "totalCostUSD")]
     total_cost: Field<'a>,
     #[serde(borrow, default)]
@@ -139,18 +143,6 @@ impl<'a> Line<'a> {
         object(raw).ok().map(|line: Self| Self { raw, ..line })
     }
 
-    /// Whether the tool whose result the line has was not permitted.
-    pub(super) fn denies(&self) -> bool {
-        #[derive(Deserialize)]
-        struct Decision<'a> {
-            #[serde(borrow, default)]
-            decision: Field<'a>,
-        }
-        let decision = self.permission_decision.object::<Decision<'_>>();
-        let decision = decision.and_then(|decision| decision.decision.text());
-        self.tool_denial_kind.text().is_some() || decision.as_deref() == Some("reject")
-    }
-
     /// Whether it says that it is a copy of a line of a session other than this one.
     pub(super) fn is_copied(&self, session_id: &str) -> bool {
         Owners {
@@ -172,6 +164,40 @@ impl<'a> Line<'a> {
             timestamp: self.timestamp,
             start_time: self.start_time,
         }
+    }
+
+    /// The API's id of the message of this line, together with that of the request: gateways repeat the former.
+    pub(super) fn api_id(&self, message: &ApiMessage<'_>) -> Option<String> {
+        let id = message.id.text()?;
+        let request = self.request_id.text();
+        Some(
+            request.map_or_else(
+                || super::name(&id),
+                |request| super::name(&format!("{id} {request}")),
+            ),
+        )
+    }
+
+    /// The line that asked for the tool uses whose results it has.
+    pub(super) fn caller(&self) -> Option<RequestId> {
+        let told = self.source_tool_assistant.text().and_then(|text| text.parse().ok());
+        told.or_else(|| self.parent())
+    }
+
+    /// The line that it follows.
+    pub(super) fn parent(&self) -> Option<RequestId> {
+        self.parent_uuid.text()?.parse().ok()
+    }
+
+    /// Which prompt of the session it is, or belongs to.
+    pub(super) fn prompt_index(&self) -> Option<u32> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Position<'a> {
+            #[serde(borrow, default)]
+            prompt_index: Field<'a>,
+        }
+        self.turn_position.object::<Position<'_>>()?.prompt_index.read()
     }
 
     /// What the client says that the session costs.
@@ -222,10 +248,10 @@ impl<'a> Line<'a> {
     }
 
     /// Whether the words of a `user` line in the person's name are the person's, or, in the thread of a
-    /// subagent, the task that it was given. `texts` are the words.
-    pub(super) fn is_of_person<'t>(
+    /// subagent, the task that it was given. `speakers` says of each text whether it is the client's.
+    pub(super) fn is_of_person(
         &self,
-        mut texts: impl Iterator<Item = &'t str>,
+        mut speakers: impl Iterator<Item = bool>,
         is_main_thread: bool,
     ) -> bool {
         let marks = [
@@ -263,8 +289,8 @@ impl<'a> Line<'a> {
         if is_main_thread && !is_local && !is_human {
             return false;
         }
-        let first = texts.next();
-        first.is_none_or(|first| !speaker::is_of_client(first) || !texts.all(speaker::is_of_client))
+        let first = speakers.next();
+        first.is_none_or(|is_client| !is_client || !speakers.all(|is_client| is_client))
     }
 }
 
@@ -291,10 +317,10 @@ impl QueuedCommand<'_> {
     }
 
     /// Whether the words are the person's.
-    pub(super) fn is_of_person<'t>(&self, mut texts: impl Iterator<Item = &'t str>) -> bool {
+    pub(super) fn is_of_person(&self, mut speakers: impl Iterator<Item = bool>) -> bool {
         let is_prompt = self.command_mode.text().as_deref() == Some("prompt");
         let is_human = matches!(origin_kind(self.origin).as_deref(), None | Some("human"));
-        is_prompt && is_human && !self.is_meta.is_set() && !texts.any(speaker::is_of_client)
+        is_prompt && is_human && !self.is_meta.is_set() && !speakers.any(|is_client| is_client)
     }
 }
 

@@ -1,18 +1,17 @@
 //! Lines with prompts: what the person says, and what the client says in their name.
 
-use super::content::{self, Part, is_command, parts};
+use super::content::{self, Part, spoken};
 use super::line::{ApiMessage, Line, QueuedCommand};
 use super::{Place, Reader};
-use crate::base::clock::Timestamp;
 use crate::base::id;
-use crate::session::conversation::{Blocks, Message, MessageOrigin, Role, Stamp, Stamped};
-use crate::session::projection::{speaker, title};
+use crate::session::conversation::{Blocks, Message, MessageOrigin, Role, Stamp};
+use crate::session::projection::{prompt_title, speaker};
 
 impl Reader<'_> {
     /// What stands in the person's name, and the results of tools.
     pub(super) fn user(&mut self, line: &Line<'_>, place: &Place) {
         let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
-        let parts = parts(message.content);
+        let parts = spoken(message.content);
         let results = parts.iter().filter(|part| matches!(part, Part::ToolResult(_))).count();
         for part in &parts {
             if let Part::ToolResult(result) = part {
@@ -22,28 +21,29 @@ impl Reader<'_> {
             }
         }
         let is_main_thread = place.agent_id.is_none();
-        let is_of_person = line.is_of_person(content::texts(&parts), is_main_thread);
-        let blocks = self.blocks(0, parts, place);
+        let is_of_person = line.is_of_person(content::speakers(&parts), is_main_thread);
         if !is_of_person {
+            let blocks = self.blocks(0, parts, place);
             return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
         }
+        let blocks = self.blocks(0, of_person(parts), place);
         let origin = match line.prompt_source.text().as_deref() {
             Some("queued") => MessageOrigin::Queued,
             _ => MessageOrigin::Transcript,
         };
-        self.prompt(origin, line.sent_at(), blocks, place);
+        self.prompt(origin, line, blocks, place);
     }
 
     /// A prompt that was handed over within a turn. It stands where it was sent.
     pub(super) fn queued_command(&mut self, line: &Line<'_>, mut place: Place) {
         let Some(command) = line.attachment.object::<QueuedCommand<'_>>() else { return };
         place.stamp.at = command.sent_at().unwrap_or(place.stamp.at);
-        let parts = parts(command.prompt);
-        let is_of_person = command.is_of_person(content::texts(&parts));
-        let blocks = self.blocks(0, parts, &place);
-        if is_of_person {
-            self.prompt(MessageOrigin::Queued, None, blocks, &place);
+        let parts = spoken(command.prompt);
+        if command.is_of_person(content::speakers(&parts)) {
+            let blocks = self.blocks(0, of_person(parts), &place);
+            self.prompt(MessageOrigin::Queued, line, blocks, &place);
         } else {
+            let blocks = self.blocks(0, parts, &place);
             self.message(Role::System, MessageOrigin::Queued, blocks, &place);
         }
         self.touch(line, &place);
@@ -51,10 +51,14 @@ impl Reader<'_> {
 
     /// A prompt that was put into the queue, or taken out of it.
     pub(super) fn waiting(&mut self, line: &Line<'_>, origin: MessageOrigin, place: &Place) {
-        let parts = parts(line.content);
+        let parts = spoken(line.content);
         // A command that waits becomes a turn of its own, maybe in another session, and leaves its line there.
-        let is_other = |text: &str| speaker::is_of_client(text) || is_command(text);
-        if !content::texts(&parts).any(is_other) {
+        let is_other = |part: &Part<'_>| match part {
+            Part::Client(_) => true,
+            Part::Text(text) => speaker::is_command(text),
+            _ => false,
+        };
+        if !parts.iter().any(is_other) {
             let blocks = self.blocks(0, parts, place);
             self.message(Role::User, origin, blocks, place);
         }
@@ -71,25 +75,35 @@ impl Reader<'_> {
     }
 
     /// What the person says in the main thread, or the main thread to a subagent.
-    fn prompt(
-        &mut self,
-        origin: MessageOrigin,
-        sent_at: Option<Timestamp>,
-        blocks: Blocks,
-        place: &Place,
-    ) {
+    fn prompt(&mut self, origin: MessageOrigin, line: &Line<'_>, blocks: Blocks, place: &Place) {
         if blocks.is_empty() {
             return;
         }
+        // A prompt that is handed over within a turn has the number of the running one.
+        let is_user = line.named().line_type.text().as_deref() == Some("user");
+        let prompt_index = line.prompt_index().filter(|_| is_user);
         if place.agent_id.is_none() {
-            // The title of a fork is what was first said in it.
-            let text = blocks.texts().next().filter(|_| !place.standing.copied).and_then(title);
             let mut conversation = self.conversation(place);
             conversation.alive = Some(place.stamp.clone());
-            conversation.title = text.map(|title| Stamped::new(&place.stamp, title));
+            // The title of a fork is what was first said in it.
+            if !place.standing.copied {
+                let titled = |text| prompt_title(text, prompt_index, &place.stamp);
+                conversation.title = blocks.texts().find_map(titled);
+            }
             self.add_conversation(conversation);
         }
         let message = self.message_of(Role::User, origin, blocks, place);
-        self.add_message(Message { sent_at, ..message });
+        self.add_message(Message { sent_at: line.sent_at(), prompt_index, ..message });
     }
+}
+
+/// The parts of a message of the person. What the client wrote among them is named only.
+fn of_person(parts: Vec<Part<'_>>) -> Vec<Part<'_>> {
+    let named = |part| match part {
+        Part::Client(text) => {
+            Part::Other(text.lines().next().unwrap_or_default().to_owned().into())
+        }
+        other => other,
+    };
+    parts.into_iter().map(named).collect()
 }
