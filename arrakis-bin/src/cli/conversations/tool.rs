@@ -71,7 +71,7 @@ pub(in crate::cli) fn input(tool_use: &ToolUse) -> Vec<Input> {
 /// Whether a tool use was over as soon as an agent had begun, which goes on beside the conversation.
 pub(in crate::cli) fn works_beside(tool_use: &ToolUse) -> bool {
     let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
-    let response = response.and_then(|json| object(json));
+    let response = response.and_then(object);
     response.is_some_and(|response| {
         response.get("status").and_then(Value::as_str) == Some("async_launched")
             || response.get("isAsync") == Some(&Value::Bool(true))
