@@ -229,11 +229,12 @@ mod tests {
             "message": "the receiver is away", "cause": words.join(" "),
         });
         let mut out = Vec::new();
-        write_trouble(&trouble, &Zone::UTC, Terminal::NONE, &mut out).unwrap();
+        let terminal = Terminal { colour: false, width: Some(100) };
+        write_trouble(&trouble, &Zone::UTC, terminal, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let shown: Vec<&str> = text.split_whitespace().collect();
         assert!(shown.ends_with(&words.iter().map(String::as_str).collect::<Vec<_>>()), "{text}");
-        let columns = Terminal::NONE.text_columns().max(64);
+        let columns = terminal.text_columns();
         assert!(
             text.lines().count() > 5 && text.lines().all(|line| line.len() <= columns),
             "{text}"
