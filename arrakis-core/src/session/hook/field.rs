@@ -51,7 +51,6 @@ impl<'a> Field<'a> {
     }
 
     /// Whether the field is there, and is neither null nor false.
-    #[cfg(feature = "runtime")]
     pub(crate) fn is_set(self) -> bool {
         self.0.is_some_and(|raw| !matches!(raw.get(), "null" | "false"))
     }
