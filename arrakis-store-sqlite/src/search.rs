@@ -43,7 +43,9 @@ pub(crate) fn find_events(
         (FilterTerm::Session, filter.session_id.as_deref()),
         (FilterTerm::Request, filter.request_id.as_ref().map(RequestId::as_str)),
     ];
-    terms.extend(asked.into_iter().filter_map(|(term, value)| Some(IndexTerm::Whole(term.word(value?)))));
+    terms.extend(
+        asked.into_iter().filter_map(|(term, value)| Some(IndexTerm::Whole(term.word(value?)))),
+    );
     let terms = all_of(&terms);
     let limit = page.limit.min(PAGE_MAX);
     let first = filter.since.map_or(i64::MIN, |since| *keys_at(since.as_millis()).start());

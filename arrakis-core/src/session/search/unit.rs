@@ -75,9 +75,10 @@ impl<'a> Iterator for Units<'a> {
         self.after_sign = is_sign(first);
         self.at += first.len_utf8();
         if self.after_sign {
-            self.skip(is_continuing);
+            self.skip(|_| false, is_continuing);
         } else {
-            self.skip(|c| is_continuing(c) || (c.is_alphanumeric() && !is_sign(c)));
+            let is_letter = |c: char| is_continuing(c) || (c.is_alphanumeric() && !is_sign(c));
+            self.skip(|byte| byte.is_ascii_alphanumeric(), is_letter);
         }
         let text = &self.text[start..self.at];
         let is_joined = is_joined && self.after_sign;
@@ -89,22 +90,25 @@ impl Units<'_> {
     /// Goes to the next letter or digit, if there is one; returns whether anything stands before it.
     fn skip_gap(&mut self) -> Option<bool> {
         let start = self.at;
-        self.skip(|c| !c.is_alphanumeric());
+        self.skip(|byte| !byte.is_ascii_alphanumeric(), |c| !c.is_alphanumeric());
         (self.at < self.text.len()).then_some(self.at > start)
     }
 
-    /// Goes on while characters are like this.
-    fn skip(&mut self, is_passed: impl Fn(char) -> bool) {
+    /// Goes on while characters are like this. Most are ASCII, which is asked for as bytes.
+    fn skip(&mut self, is_ascii: impl Fn(u8) -> bool, is_other: impl Fn(char) -> bool) {
         let bytes = self.text.as_bytes();
         while let Some(&byte) = bytes.get(self.at) {
-            let letter = match byte.is_ascii() {
-                true => char::from(byte),
-                false => self.text[self.at..].chars().next().unwrap_or_default(),
-            };
-            if !is_passed(letter) {
-                break;
+            if byte.is_ascii() {
+                if !is_ascii(byte) {
+                    return;
+                }
+                self.at += 1;
+            } else {
+                match self.text[self.at..].chars().next().filter(|c| is_other(*c)) {
+                    Some(c) => self.at += c.len_utf8(),
+                    None => return,
+                }
             }
-            self.at += letter.len_utf8();
         }
     }
 }
@@ -135,11 +139,10 @@ fn is_sign(c: char) -> bool {
         | '\u{20000}'..='\u{3ffff}')
 }
 
-/// Whether a sign is as it is compared already. It is a part of those for which this is so, the frequent ones.
+/// Whether a sign is compared as it is. These are the frequent ones; of Thai and Lao also those of which NFKD makes two.
 fn is_plain_sign(c: char) -> bool {
     matches!(c,
-        '\u{e01}'..='\u{e32}' | '\u{e34}'..='\u{e4e}' | '\u{3041}'..='\u{3096}'
-        | '\u{30a1}'..='\u{30fa}' | '\u{30fc}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
+        '\u{e01}'..='\u{ecd}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}' | '\u{30fc}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
 }
 
 /// Whether a character of a text in NFKD and lower case is compared: a letter, a digit, or a mark that is no accent.
