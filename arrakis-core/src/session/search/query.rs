@@ -9,7 +9,8 @@ use crate::base::limits::{SEARCHED_TEXT_MAX_BYTES, cut};
 /// Most words of one search; further ones are left out. A sign of a script without spaces counts as one.
 pub const QUERY_WORDS_MAX: usize = 32;
 
-/// Fewest letters of a beginning: an index reads all words that have it.
+/// Fewest letters of a beginning: an index reads all words that have it, with all of their texts. SQLite takes half a second
+/// for one that 260,000 texts have, and 30 ms for one that 80,000 have.
 pub const PREFIX_MIN_CHARS: usize = 3;
 
 /// The words that a text must hold, each phrase as a whole.
