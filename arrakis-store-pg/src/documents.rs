@@ -17,7 +17,7 @@ use arrakis_core::record::store::{
     SearchCursor, SearchFilter, SearchHit, SearchPage, SearchPageBuilder,
 };
 use arrakis_core::session::conversation::Conversation;
-use arrakis_core::session::search::{FilterTerm, SearchDocument};
+use arrakis_core::session::search::{FilterTerm, IndexTerm, SearchDocument};
 use diesel::dsl::{max, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -33,7 +33,7 @@ use crate::list::is_within;
 use crate::messages;
 use crate::row::{At, ConversationRow, ToolUseRow, readable, shown};
 use crate::schema::{conversations, message_rows, subject_buckets, subject_search, tool_uses};
-use crate::search::all_of;
+use crate::search::{all_of, whole};
 use crate::statement::Statement;
 
 /// Buckets that are asked at one time, after the newest one: their matches are all read and sorted, which may
@@ -149,7 +149,7 @@ struct Bucket {
 /// What the index is asked.
 struct Query<'a> {
     filter: &'a SearchFilter,
-    terms: BTreeSet<String>,
+    terms: BTreeSet<IndexTerm>,
     project: Project,
 }
 
@@ -234,13 +234,13 @@ impl<'a> Query<'a> {
     /// The conditions of those buckets in which something can be.
     fn in_buckets(&self, buckets: &[Bucket]) -> Vec<String> {
         let condition = |Bucket { bucket, from, to, .. }: &Bucket| {
-            let all = all_of(self.terms.iter().map(|term| in_bucket(*bucket, term)));
+            let all = all_of(&self.terms, |term| in_bucket(*bucket, term));
             let Project::Terms(terms) = &self.project else { return Some(all) };
             let lived = |(_, began, ended): &&(String, At, At)| {
                 from <= ended && to.is_none_or(|to| *began <= to)
             };
             let any = terms.iter().filter(lived);
-            let any = any.map(|(term, ..)| format!("'{}'", in_bucket(*bucket, term)));
+            let any = any.map(|(term, ..)| whole(&in_bucket(*bucket, term)));
             let any = any.collect::<Vec<_>>().join(" | ");
             (!any.is_empty()).then(|| format!("{all} & ({any})"))
         };

@@ -28,7 +28,7 @@ use crate::messages;
 use crate::pool::Stop;
 use crate::row::{ConversationRow, ToolUseRow, readable, time};
 use crate::schema::{conversations, message_rows, subject_keys, subject_words, tool_uses};
-use crate::search::{CANDIDATES_MAX, NUMBER_BITS, all_of, keys_at, matches};
+use crate::search::{CANDIDATES_MAX, NUMBER_BITS, all_of, keys_at, matches, whole};
 
 /// Most conversations of a project whose filter terms are asked for: SQLite compares each with each candidate.
 const MARKED_CONVERSATIONS: usize = 256;
@@ -148,7 +148,7 @@ impl Query {
             let end = end.map(|end| time("last_event_at", &end)).transpose()?;
             query.project_end = end.map(|end| *keys_at(end.as_millis()).end());
         } else {
-            let terms = ids.iter().map(|id| format!("\"{}\"", FilterTerm::Conversation.word(id)));
+            let terms = ids.iter().map(|id| whole(&FilterTerm::Conversation.word(id)));
             let any = terms.collect::<Vec<_>>().join(" OR ");
             query.terms = format!("{} AND ({any})", query.terms);
         }
@@ -225,7 +225,7 @@ impl Looking<'_> {
             let Some(hit) = filter.hit(document, conversation) else { return Ok(None) };
             let Some(said) = document.hidden_by() else { return Ok(Some(hit)) };
             let is_said = subject_words::table
-                .filter(matches("subject_words", all_of([&said])))
+                .filter(matches("subject_words", whole(&said)))
                 .select(subject_words::rowid)
                 .first::<i64>(conn)
                 .optional()?;

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::base::limits::PAGE_MAX;
 use arrakis_core::record::store::{EventFilter, EventPage, EventSummary, Page};
-use arrakis_core::session::search::{FilterTerm, SearchDocument, query_words};
+use arrakis_core::session::search::{FilterTerm, IndexTerm, SearchDocument, SearchQuery};
 use diesel::dsl::{AsExprOf, sql};
 use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
@@ -25,7 +25,7 @@ use crate::pool::Stop;
 use crate::row::{SummaryRow, uuid};
 use crate::schema::{event_keys, event_words, subject_words, webhook_events};
 
-/// Audit rows whose payload holds all words of `text`, newest first. Two values may share a term, and some of what a
+/// Audit rows whose payload holds all terms of a search for `text`, newest first. Two values may share a term, and some of what a
 /// filter asks for has none: so each candidate is looked at.
 pub(crate) fn find_events(
     conn: &mut SqliteConnection,
@@ -35,17 +35,17 @@ pub(crate) fn find_events(
     stop: &Stop,
 ) -> Result<EventPage, TxError> {
     let mut found = EventPage::default();
-    let mut terms = query_words(text);
-    if terms.is_empty() {
-        return Ok(found);
-    }
+    let Ok(query) = text.parse::<SearchQuery>() else { return Ok(found) };
+    let mut terms = query.terms();
     let asked = [
         (FilterTerm::Workspace, filter.workspace.as_deref()),
         (FilterTerm::EventType, filter.event_type.as_deref()),
         (FilterTerm::Session, filter.session_id.as_deref()),
         (FilterTerm::Request, filter.request_id.as_ref().map(RequestId::as_str)),
     ];
-    terms.extend(asked.into_iter().filter_map(|(term, value)| Some(term.word(value?))));
+    terms.extend(
+        asked.into_iter().filter_map(|(term, value)| Some(IndexTerm::Whole(term.word(value?)))),
+    );
     let terms = all_of(&terms);
     let limit = page.limit.min(PAGE_MAX);
     let first = filter.since.map_or(i64::MIN, |since| *keys_at(since.as_millis()).start());
@@ -266,9 +266,17 @@ fn millis_of(id: Uuid) -> i64 {
 }
 
 /// What FTS5 is asked, to find what has all of these terms.
-pub(crate) fn all_of<'a>(terms: impl IntoIterator<Item = &'a String>) -> String {
-    let quoted = terms.into_iter().map(|term| format!("\"{term}\""));
-    quoted.collect::<Vec<_>>().join(" AND ")
+pub(crate) fn all_of<'a>(terms: impl IntoIterator<Item = &'a IndexTerm>) -> String {
+    let asked = terms.into_iter().map(|term| match term {
+        IndexTerm::Whole(term) => whole(term),
+        IndexTerm::Beginning(beginning) => format!("\"{beginning}\"*"),
+    });
+    asked.collect::<Vec<_>>().join(" AND ")
+}
+
+/// What FTS5 is asked, to find what has this term.
+pub(crate) fn whole(term: &str) -> String {
+    format!("\"{term}\"")
 }
 
 pub(crate) type Condition = UncheckedBind<SqlLiteral<Bool>, AsExprOf<String, SqlText>>;

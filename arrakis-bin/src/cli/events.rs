@@ -93,7 +93,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "NAME")]
     pub workspace: Option<String>,
 
-    /// Only events whose payload holds all of these words.
+    /// Only events whose payload holds all of these words. A word that ends with * is a beginning.
     #[arg(long, value_name = "TEXT")]
     pub search: Option<String>,
 
@@ -171,6 +171,7 @@ async fn list(
         discarded: (args.discarded || args.not_discarded).then_some(args.discarded),
         ..args.filters.filter(reader, one, context).await?
     };
+    filter.query()?;
     let after = match &args.after {
         Some(id) => Some(find(one, id, reader).await?.summary.id),
         None => None,

@@ -37,8 +37,9 @@ const INDEXED_COMMITS: usize = 100;
 /// The arguments of `arrakis search`.
 #[derive(Debug, Clone, Args)]
 pub struct SearchArgs {
-    /// Words to find, whole ones, in any order: all of them must be there. None with a filter finds
-    /// everything that it lets through.
+    /// Words to find, whole ones, in any order: all of them must be there. In double quotes they stand one behind
+    /// another: '"fix the build"'. With a * at its end a word is a beginning: 'serial*'. None with a filter
+    /// finds everything that it lets through.
     #[arg(value_name = "TEXT")]
     pub text: Vec<String>,
 
@@ -101,7 +102,7 @@ pub struct SearchArgs {
 ///
 /// # Errors
 ///
-/// Nothing was asked for, the store cannot be read, or the output cannot be written.
+/// Nothing was asked for, or nothing that can be searched for; the store cannot be read, or the output cannot be written.
 pub async fn run(
     args: &SearchArgs,
     store: &Arc<dyn EventStore>,
@@ -116,6 +117,7 @@ pub async fn run(
     if filter == SearchFilter::new(&args.workspace) {
         bail!("give words to search for, or a filter such as --tool");
     }
+    filter.query()?;
     match store.index(INDEXED_COMMITS).await {
         Ok(INDEXED_COMMITS) => context.remark(
             "Not everything that is stored can be found yet: search again, or let `arrakis up` run.",
@@ -131,7 +133,7 @@ pub async fn run(
         context.write_json(&page)?;
     } else if page.hits.is_empty() {
         context.remark(
-            "Nothing is found. All words must be there, as whole words; events that wait to be delivered \
+            "Nothing is found. All words must be there, as whole words (a * at the end of one finds what begins so); events that wait to be delivered \
              are not searched (`arrakis status` shows them).",
         )?;
     } else {

@@ -104,6 +104,9 @@ async fn every_option_narrows_the_search() {
         (vec!["build", "--workspace", "other"], false, false),
         (vec!["build", "cargo"], true, false),
         (vec!["buil"], false, false),
+        (vec!["buil*"], true, true),
+        (vec!["\"the build\""], false, false),
+        (vec!["\"cargo build\""], true, false),
     ] {
         let shown = run(&line).await;
         assert_eq!(shown.contains(tool), is_tool, "{line:?}: {shown}");
@@ -113,6 +116,20 @@ async fn every_option_narrows_the_search() {
     assert!(shown.is_empty() && remark.contains("arrakis status"), "{remark}");
     for line in [&[][..], &["--outcome", "good"], &["x", "--after", "y"], &["x", "--role", "z"]] {
         assert!(try_run(line, Terminal::NONE).await.is_err(), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_word_to_search_for_is_refused_with_what_to_do() {
+    for (line, expected) in [
+        (
+            ["🚀 ?", "--tool=Bash"],
+            "there is no word in \"🚀 ?\": write at least one letter or digit",
+        ),
+        (["fix", "bu*"], "bu* is too short: write at least 3 letters before the *"),
+    ] {
+        let error = try_run(&line, Terminal::NONE).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
     }
 }
 

@@ -25,7 +25,7 @@ use crate::pool::{self, Readers};
 use crate::schema::{identity, index_backlog, index_position, index_state, webhook_events};
 
 /// The version of the tables and of the words in them. An index of another version is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = include_str!("schema.sql");
 

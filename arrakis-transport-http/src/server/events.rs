@@ -77,6 +77,7 @@ pub(super) async fn list(
             form: wanted.form,
             discarded: wanted.discarded,
         };
+        filter.query().map_err(|error| invalid(error.to_string()))?;
         let page = Page { after: wanted.after, ..Page::first(limit) };
         let page = inner.in_time(inner.store.events(filter, page)).await?;
         Ok(Json(page.map_err(|error: StoreError| HttpError::from(error))?))

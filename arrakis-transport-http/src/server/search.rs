@@ -67,6 +67,7 @@ pub(super) async fn find(
             model: wanted.model,
             is_subagent: wanted.subagent,
         };
+        filter.query().map_err(|error| invalid(error.to_string()))?;
         let page = inner.in_time(inner.store.search(filter, wanted.after, limit)).await?;
         Ok(Json(page.map_err(|error: StoreError| HttpError::from(error))?))
     };

@@ -15,6 +15,7 @@ use crate::base::limits::LIST_LOOKS_MAX;
 use crate::record::audit::EventStatus;
 use crate::record::retention::first_id;
 use crate::session::conversation::Conversation;
+use crate::session::search::{InvalidSearch, SearchQuery};
 
 /// Which audit rows to list. Every given field must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub struct EventFilter {
     /// The request id, duplicates included. Ask with the workspace: another may use the same id, and the index is of
     /// both.
     pub request_id: Option<RequestId>,
-    /// Text whose words ([`query_words`](crate::session::search::query_words)) the payload holds, all of them;
-    /// text without a word finds nothing.
+    /// Text whose words the payload holds: the [terms](crate::session::search::SearchQuery::terms) of a search for it,
+    /// all of them, also of a phrase wherever they stand. A text that is no search finds nothing.
     pub text: Option<String>,
     /// Received at this moment or later.
     pub since: Option<Timestamp>,
@@ -52,6 +53,15 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
+    /// What is asked of the payload.
+    ///
+    /// # Errors
+    ///
+    /// There is a text, but it is nothing that can be searched for.
+    pub fn query(&self) -> Result<Option<SearchQuery>, InvalidSearch> {
+        self.text.as_deref().map(str::parse).transpose()
+    }
+
     /// Whether a row is one that the filter asks for, as far as its summary tells: the text is not looked at.
     #[must_use]
     pub fn admits(&self, event: &EventSummary) -> bool {

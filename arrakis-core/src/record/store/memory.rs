@@ -30,7 +30,7 @@ use crate::session::conversation::{
     AnswerIds, Changes, Conversation, Message, MessageCounts, MessageOrigin, Seen, Subagent,
     ToolUse, TwoSides,
 };
-use crate::session::search::{SearchDocument, payload_words, query_words};
+use crate::session::search::{SearchDocument, SearchQuery, payload_words};
 
 /// Keeps events in memory.
 #[derive(Debug)]
@@ -242,7 +242,7 @@ impl Row {
         filter.admits(&self.summary())
             && filter.text.as_ref().is_none_or(|text| {
                 self.status != EventStatus::Duplicate
-                    && holds(&payload_words(&self.arrival.body), &query_words(text))
+                    && holds(&payload_words(&self.arrival.body), text)
             })
     }
 }
@@ -581,9 +581,10 @@ impl KeyStore for MemoryStore {
     }
 }
 
-/// Whether a text with these words is found by a search for those.
-fn holds(words: &BTreeSet<String>, wanted: &BTreeSet<String>) -> bool {
-    !wanted.is_empty() && wanted.is_subset(words)
+/// Whether a payload with these words is found by a search for a text.
+fn holds(words: &BTreeSet<String>, text: &str) -> bool {
+    let query = text.parse::<SearchQuery>();
+    query.is_ok_and(|query| query.terms().iter().all(|term| term.is_in(words)))
 }
 
 fn ledger_key(arrival: &Arrival) -> (String, RequestId) {

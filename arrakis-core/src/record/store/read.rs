@@ -35,6 +35,9 @@ use crate::session::conversation::{
 /// * Of each conversation, what only hooks or only transcripts have told of is counted.
 /// * A search finds the messages and tool uses that hold all of its words, newest first, with what is around
 ///   the first match.
+/// * A search finds words in every script, however they are written: with and without spaces, in any case and normal form,
+///   with and without accents.
+/// * A search finds phrases and beginnings of words.
 /// * A search can be filtered, with and without words.
 /// * A page of a search is small, however large what it finds is: it ends by its bytes as well as by its count
 ///   ([`SearchPageBuilder`](super::SearchPageBuilder)).

@@ -13,7 +13,9 @@ use crate::base::id;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, PROJECT_DIR_MAX_BYTES, SEARCH_PAGE_BYTES, cut};
 use crate::session::conversation::{Conversation, Role, ToolStatus};
 use crate::session::search::document::{model_terms, thread};
-use crate::session::search::{FilterTerm, SearchDocument, Snippet, query_words};
+use crate::session::search::{
+    FilterTerm, IndexTerm, InvalidSearch, SearchDocument, SearchQuery, Snippet,
+};
 
 /// Which messages and tool uses to find. Every given field must match; what a field asks that a message
 /// cannot have (a tool) finds tool uses only, and the reverse.
@@ -21,7 +23,7 @@ use crate::session::search::{FilterTerm, SearchDocument, Snippet, query_words};
 pub struct SearchFilter {
     /// The workspace.
     pub workspace: String,
-    /// Text whose words ([`query_words`]) it holds, all of them; text without a word finds nothing.
+    /// What it holds, as a [`SearchQuery`] is written; a text that is none finds nothing.
     pub text: Option<String>,
     /// The session.
     pub session_id: Option<String>,
@@ -62,40 +64,48 @@ impl SearchFilter {
         }
     }
 
+    /// What is asked of the text.
+    ///
+    /// # Errors
+    ///
+    /// There is a text, but it is nothing that can be searched for.
+    pub fn query(&self) -> Result<Option<SearchQuery>, InvalidSearch> {
+        self.text.as_deref().map(str::parse).transpose()
+    }
+
     /// What an index must hold ([`SearchDocument::terms`]) of all that is found, as far as a text has it by
     /// itself; none where nothing can be found.
     #[must_use]
-    pub fn terms(&self) -> Option<BTreeSet<String>> {
+    pub fn terms(&self) -> Option<BTreeSet<IndexTerm>> {
+        self.terms_with(self.query().ok()?.as_ref())
+    }
+
+    fn terms_with(&self, query: Option<&SearchQuery>) -> Option<BTreeSet<IndexTerm>> {
         let is_message = self.role.is_some();
         let is_tool_use = self.tool_name.is_some() || self.outcome.is_some();
         if is_message && is_tool_use {
             return None;
         }
-        let mut terms = self.words();
-        if terms.is_empty() && self.text.is_some() {
-            return None;
-        }
+        let mut terms = BTreeSet::new();
         if let Some(model) = &self.model {
-            let of_model = BTreeSet::from_iter(model_terms(model));
-            if of_model.is_empty() {
+            terms.extend(model_terms(model));
+            if terms.is_empty() {
                 return None;
             }
-            terms.extend(of_model);
         }
         terms.extend(self.role.map(|role| FilterTerm::Role.word(role.as_str())));
         terms.extend(self.tool_name.as_ref().map(|tool| FilterTerm::Tool.word(tool)));
         terms.extend(self.outcome.map(|outcome| FilterTerm::Outcome.word(outcome.as_str())));
         terms.extend(self.is_subagent.map(|is| FilterTerm::Thread.word(thread(is))));
-        match &self.session_id {
+        terms.insert(match &self.session_id {
             Some(session) => {
                 let conversation = id::conversation_id(&self.workspace, session);
-                terms.insert(FilterTerm::Conversation.word(&conversation.to_string()));
+                FilterTerm::Conversation.word(&conversation.to_string())
             }
-            None => {
-                terms.insert(FilterTerm::Workspace.word(&self.workspace));
-            }
-        }
-        Some(terms)
+            None => FilterTerm::Workspace.word(&self.workspace),
+        });
+        let words = query.map(SearchQuery::terms).unwrap_or_default();
+        Some(words.into_iter().chain(terms.into_iter().map(IndexTerm::Whole)).collect())
     }
 
     /// Whether a conversation is of the project asked for, if one is.
@@ -121,16 +131,27 @@ impl SearchFilter {
         document: SearchDocument<'_>,
         conversation: &Conversation,
     ) -> Option<SearchHit> {
-        let terms = self.terms()?;
+        let query = self.query().ok()?;
+        let terms = self.terms_with(query.as_ref())?;
+        let query = query.unwrap_or_default();
         let at = document.at();
         let fits = conversation.workspace == self.workspace
             && self.session_id.as_ref().is_none_or(|id| *id == conversation.session_id)
             && self.since.is_none_or(|since| since <= at)
             && self.until.is_none_or(|until| at < until)
-            && self.admits_project(conversation)
-            && terms.is_subset(&document.terms(&conversation.workspace));
+            && self.admits_project(conversation);
+        if !fits {
+            return None;
+        }
+        let held = document.terms(&conversation.workspace);
+        let texts = document.texts();
+        let is_found = terms.iter().all(|term| term.is_in(&held))
+            && (query.is_of_words() || query.is_in(texts.iter().map(|text| &**text)));
+        if !is_found {
+            return None;
+        }
         let name = |text: &str| cut(text, INDEXED_TEXT_MAX_BYTES).to_owned();
-        fits.then(|| SearchHit {
+        Some(SearchHit {
             id: document.id(),
             conversation_id: conversation.id,
             session_id: name(&conversation.session_id),
@@ -149,12 +170,8 @@ impl SearchFilter {
                     outcome: tool_use.status(),
                 },
             },
-            snippet: Snippet::of(&document.texts(), &self.words()),
+            snippet: Snippet::of(&texts, &query),
         })
-    }
-
-    fn words(&self) -> BTreeSet<String> {
-        self.text.as_deref().map(query_words).unwrap_or_default()
     }
 }
 

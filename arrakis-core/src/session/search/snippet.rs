@@ -1,11 +1,10 @@
 //! What is shown of a text that was found.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{runs, word};
+use super::SearchQuery;
 
 /// Longest snippet, in characters: two or three lines of a terminal.
 pub const SNIPPET_MAX_CHARS: usize = 200;
@@ -13,7 +12,7 @@ pub const SNIPPET_MAX_CHARS: usize = 200;
 /// What of it stands before the first match.
 const BEFORE_CHARS: usize = 60;
 
-/// The surroundings of the first match in a text, in parts; without words asked for, its beginning. White
+/// The surroundings of the first match in a text, in parts, as they were written; without words asked for, its beginning. White
 /// space is one space each, and `…` stands where the text was cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -24,24 +23,24 @@ pub struct Snippet(pub Vec<SnippetPart>);
 pub struct SnippetPart {
     /// Its text, never empty.
     pub text: String,
-    /// Whether it is a word that was asked for.
+    /// Whether it is a word or a phrase that was asked for.
     #[serde(rename = "match")]
     pub is_match: bool,
 }
 
 impl Snippet {
-    /// The snippet of the first of `texts` that holds one of `wanted`; of the first that says something,
-    /// where none does.
+    /// The snippet of the first of `texts` that holds what `query` asks for, or a part of it; of the first that says
+    /// something, where none does.
     #[must_use]
-    pub fn of(texts: &[Cow<'_, str>], wanted: &BTreeSet<String>) -> Self {
-        let is_wanted = |run: &str| wanted.contains(&word(run));
+    pub fn of(texts: &[Cow<'_, str>], query: &SearchQuery) -> Self {
         let mut texts = texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
         let found = texts.clone().find_map(|text| {
-            let (place, _) = runs(text).find(|(_, run)| is_wanted(run))?;
-            Some((text, place))
+            let mut places = query.places(text).map(|place| place.range).peekable();
+            let place = places.peek()?.start;
+            Some((text, place, Some(places)))
         });
-        let first = || texts.next().map(|text| (text, 0));
-        let Some((text, place)) = found.or_else(first) else { return Self::default() };
+        let first = || texts.next().map(|text| (text, 0, None));
+        let Some((text, place, places)) = found.or_else(first) else { return Self::default() };
         let start = begin(text, place);
         let length = text[start..].char_indices().nth(SNIPPET_MAX_CHARS).map(|(length, _)| length);
         let end = length.map_or(text.len(), |length| start + length);
@@ -51,11 +50,15 @@ impl Snippet {
             snippet.push("…", false);
         }
         let mut done = start;
-        let matches = runs(text).skip_while(|(at, _)| *at < start).take_while(|(at, _)| *at < end);
-        for (at, run) in matches.filter(|(_, run)| is_wanted(run)) {
-            snippet.push(&text[done..at], false);
-            done = (at + run.len()).min(end);
-            snippet.push(&text[at..done], true);
+        let matches = places.into_iter().flatten().filter(|place| place.start < end);
+        for place in matches {
+            // Two matches may share words.
+            let (from, to) = (place.start.max(done), place.end.min(end));
+            if from < to {
+                snippet.push(&text[done..from], false);
+                snippet.push(&text[from..to], true);
+                done = to;
+            }
         }
         snippet.push(&text[done..end], false);
         if end < text.len() {
@@ -99,12 +102,11 @@ fn begin(text: &str, place: usize) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::query_words;
     use super::*;
 
     fn shown(texts: &[&str], wanted: &str) -> String {
         let texts: Vec<Cow<'_, str>> = texts.iter().map(|text| Cow::Borrowed(*text)).collect();
-        let Snippet(parts) = Snippet::of(&texts, &query_words(wanted));
+        let Snippet(parts) = Snippet::of(&texts, &wanted.parse().unwrap_or_default());
         let shown = |part: &SnippetPart| match part.is_match {
             true => format!("[{}]", part.text),
             false => part.text.clone(),
@@ -131,10 +133,28 @@ mod tests {
         assert_eq!(shown(&[&word], &word), format!("[{}]…", "ä".repeat(SNIPPET_MAX_CHARS)));
     }
 
+    #[test]
+    fn what_is_marked_is_as_it_was_written() {
+        assert_eq!(
+            shown(&["Das Re\u{301}sume\u{301} von ZOË"], "resume zoe"),
+            "Das [Re\u{301}sume\u{301}] von [ZOË]"
+        );
+        assert_eq!(shown(&["ユーザー認証のﾃｽﾄです"], "テスト 認証"), "ユーザー[認証]の[ﾃｽﾄ]です");
+        assert_eq!(
+            shown(&["fix the build, the build!"], "\"the build\""),
+            "fix [the build], [the build]!"
+        );
+        assert_eq!(
+            shown(&["do fix the build"], "fix \"do fix\" \"fix the\""),
+            "[do fix the] build"
+        );
+        assert_eq!(shown(&["serialize a serializer"], "serializer*"), "serialize a [serializer]");
+    }
+
     proptest! {
         #[test]
-        fn any_text_has_a_snippet(text in "(?s).{0,900}", wanted in "\\PC{0,9}") {
-            let Snippet(parts) = Snippet::of(&[Cow::Borrowed(&text)], &query_words(&wanted));
+        fn any_text_has_a_snippet(text in "(?s).{0,900}", wanted in "\\PC{0,3}[a-z\"* 登é]{0,6}") {
+            let Snippet(parts) = Snippet::of(&[Cow::Borrowed(&text)], &wanted.parse().unwrap_or_default());
             prop_assert!(parts.iter().all(|part| !part.text.is_empty()));
             let length = parts.iter().map(|part| part.text.chars().count()).sum::<usize>();
             prop_assert!(length <= SNIPPET_MAX_CHARS + 2);

@@ -46,7 +46,8 @@ pub use record::{
 pub use search::{
     a_page_of_a_search_is_small_however_large_what_it_finds_is,
     a_project_is_found_however_many_conversations_it_has, a_search_can_be_filtered,
-    a_search_finds_the_same_in_every_store,
+    a_search_finds_phrases_and_beginnings_of_words, a_search_finds_the_same_in_every_store,
+    a_search_finds_words_in_every_script_however_they_are_written,
     a_search_goes_on_from_its_cursor_whatever_is_stored_meanwhile,
     messages_and_tool_uses_are_found_by_their_words,
     what_an_event_and_the_transcript_say_is_found_once, what_changed_is_found_by_what_it_is_now,
@@ -133,6 +134,8 @@ macro_rules! event_store_conformance {
             counts_are_by_state,
             payloads_are_found_by_their_words,
             messages_and_tool_uses_are_found_by_their_words,
+            a_search_finds_words_in_every_script_however_they_are_written,
+            a_search_finds_phrases_and_beginnings_of_words,
             a_search_can_be_filtered,
             a_page_of_a_search_is_small_however_large_what_it_finds_is,
             what_shares_a_time_is_found_page_by_page,

@@ -44,6 +44,7 @@ pub async fn payloads_are_found_by_their_words(fixture: &impl EventStoreFixture)
         arrivals.next("b", prompt(r"tests\nfail in MAIN")),
         arrivals.next("c", "no JSON, but it mentions main"),
         arrivals.next("a", prompt("Fix src/main.rs, quickly")),
+        arrivals.next("d", prompt("用户登录失败")),
     ];
     store.record(batch).await.expect("record");
     index(&*store).await;
@@ -53,6 +54,12 @@ pub async fn payloads_are_found_by_their_words(fixture: &impl EventStoreFixture)
         ("Tests FAIL", "b"),
         ("fail quickly", ""),
         ("mai", ""),
+        ("mai*", "c b a"),
+        ("ma*", ""),
+        ("\"quickly fix\"", "a"),
+        ("登录", "d"),
+        ("失", "d"),
+        ("失登", ""),
         ("prompt", ""),
         ("'\" & | ! ( * :", ""),
     ] {

@@ -1,6 +1,7 @@
 //! Searching conversations.
 
 mod made;
+mod script;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +13,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 use made::{AT, any_filter, made, session};
+pub use script::{
+    a_search_finds_phrases_and_beginnings_of_words,
+    a_search_finds_words_in_every_script_however_they_are_written,
+};
 
 use super::read::index;
 use super::{Arrivals, EventStoreFixture, hook, record_one};

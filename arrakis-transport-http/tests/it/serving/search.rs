@@ -85,7 +85,17 @@ async fn a_search_that_takes_too_long_or_finds_no_place_is_told_what_to_do() {
 async fn what_cannot_be_read_is_refused() {
     let server = Server::new();
     let main = server.reader("main").await;
-    for query in ["?limit=0", "?limit=101", "?after=x", "?outcome=good", "?since=1", "?words=x"] {
+    for query in [
+        "?limit=0",
+        "?limit=101",
+        "?after=x",
+        "?outcome=good",
+        "?since=1",
+        "?words=x",
+        "?text=",
+        "?text=%3F",
+        "?text=ab*",
+    ] {
         let (status, answer) = search(&server, &main, query).await;
         assert_eq!((status, &answer["error"]["code"]), (400, &"invalid_search".into()), "{query}");
     }

@@ -10,8 +10,31 @@ use crate::record::store::SearchFilter;
 use crate::session::conversation::{Role, ToolStatus};
 use crate::testkit::sessions::Session;
 
-const WORDS: [&str; 8] =
-    ["alpha", "beta", "Gamma-ray", "delta", "épsilon", "zeta\n", "x1", "nul\0"];
+const WORDS: [&str; 11] = [
+    "alpha",
+    "beta",
+    "Gamma-ray",
+    "delta",
+    "épsilon",
+    "zeta\n",
+    "x1",
+    "nul\0",
+    "登录失败",
+    "로그인을",
+    "ทดสอบ",
+];
+/// What is asked for besides words.
+const ASKED: [&str; 9] = [
+    "\"alpha beta\"",
+    "\"ray delta\"",
+    "gam*",
+    "delt*",
+    "EPSI*",
+    "登录",
+    "败",
+    "로그인",
+    "\"ทดสอบ alp*\"",
+];
 const PROJECTS: [&str; 4] = ["/p", "/p/a", "/p/ab", "/q"];
 const TOOLS: [&str; 3] = ["Bash", "Read", "mcp__x__y"];
 const MODELS: [&str; 2] = ["claude-opus-5-5", "claude-haiku-5"];
@@ -25,7 +48,9 @@ pub(super) fn any_filter(random: &mut StdRng) -> SearchFilter {
     let mut moment =
         |asked: bool| asked.then(|| Timestamp::from_millis(AT + random.random_range(0..400)));
     (filter.since, filter.until) = (moment(since), moment(until));
-    filter.text = text.then(|| words(random)).filter(|text| !text.is_empty());
+    let phrase = one(&ASKED, random).filter(|_| random.random_range(0..3) == 0);
+    let asked = text.then(|| phrase.unwrap_or_else(|| words(random)));
+    filter.text = asked.filter(|text| !text.is_empty());
     filter.session_id = session.then(|| format!("made-{}", random.random_range(0..8)));
     filter.project = one(&["/p", "/p/a", "/q/", "/"], random).filter(|_| project);
     filter.role = role.then(|| [Role::User, Role::Assistant][random.random_range(0..2)]);
