@@ -47,6 +47,7 @@ use arrakis_core::session::conversation::{Message, Replaced, Role};
 
 use super::Unfold;
 use super::thread::{self, Item, Part, Thread, What};
+use super::tool;
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
@@ -183,9 +184,13 @@ impl Reader<'_> {
     }
 
     fn words(&mut self, message: &Message, at: Timestamp, words: &str) -> io::Result<()> {
-        let is_command = message.role == Role::System && words.starts_with("$ ");
+        let is_system = message.role == Role::System;
+        // The output of a command may have colours.
+        let plain = if is_system { tool::without_colours(words) } else { words.to_owned() };
+        let words = plain.as_str();
+        let is_command = is_system && words.starts_with("$ ");
         let is_output = std::mem::replace(&mut self.is_shell, is_command);
-        if is_output && message.role == Role::System && !is_command {
+        if is_output && is_system && !is_command {
             self.needs_gap = false;
             self.text(words, Some(output::DIM), self.system_lines())?;
             self.needs_gap = true;
@@ -214,7 +219,6 @@ impl Reader<'_> {
         }
         self.line(at, &label)?;
         self.needs_gap = true;
-        let is_system = message.role == Role::System;
         let lines = if is_system { self.system_lines() } else { usize::MAX };
         self.text(words, is_system.then_some(output::DIM), lines)
     }

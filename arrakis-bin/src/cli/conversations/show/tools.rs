@@ -4,11 +4,10 @@ use std::io;
 
 use anstyle::Style;
 use arrakis_core::session::conversation::ToolStatus;
-use arrakis_core::session::hook::key_argument;
 
 use super::{Reader, SHOWN_MESSAGE_BYTES, left};
 use crate::cli::conversations::thread::Call;
-use crate::cli::conversations::tool::{self, Input, Line};
+use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::{self, text};
 
 /// Most lines of a tool's input or output that are shown.
@@ -23,7 +22,6 @@ impl Reader<'_> {
             ToolStatus::Succeeded => output::GOOD,
         };
         let outcome = tool::outcome(tool_use);
-        let given_back = tool::output(tool_use);
         let mut more = String::new();
         if tool_use.is_by_person {
             more += match tool_use.status() {
@@ -34,27 +32,30 @@ impl Reader<'_> {
         if let Some(ms) = call.duration_ms() {
             more += &format!(", {}", output::duration(ms));
         }
-        if !given_back.trim().is_empty() {
-            more += &format!(", {}", output::count(given_back.trim_end().lines().count(), "line"));
+        if let Some(amount) = tool::amount(tool_use) {
+            more += &format!(", {amount}");
         }
         let elsewhere = tool::kept_elsewhere(tool_use);
         if elsewhere.is_some() {
             more += " of an output that the client cut";
         }
-        let name = text::one_line(&tool_use.tool_name);
+        let name = tool::name(tool_use);
         let name = text::fit(&name, self.terminal.text_columns() / 3);
         let room = self.room(text::width(&name) + 2 + 2 + outcome.len() + more.len());
-        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
-        let argument = text::one_line(&argument.unwrap_or_default());
+        let argument = tool::argument(tool_use);
         let line = format!(
-            "{}  {}  {}{}",
+            "{}  {}{}{}",
             self.terminal.paint(output::NAME, &name),
-            text::fit(&argument, room),
+            format!("{}  ", text::fit(&argument, room)).trim_start(),
             self.terminal.paint(style, outcome),
             self.terminal.paint(output::DIM, &more)
         );
         self.line(tool_use.first.at, &line)?;
+        if let Some(body) = tool::body(tool_use) {
+            self.body(&body)?;
+        }
         if self.unfold.tools {
+            let given_back = tool::output(tool_use);
             tool::input(tool_use).iter().try_for_each(|input| self.input(input))?;
             self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM)?;
             if let Some(elsewhere) = elsewhere {
@@ -63,6 +64,15 @@ impl Reader<'_> {
             self.needs_gap = true;
         }
         call.subagents.iter().try_for_each(|thread| self.subagent(thread))
+    }
+
+    /// What is shown of a tool use, whatever is folded.
+    fn body(&mut self, body: &Body) -> io::Result<()> {
+        let lines: Vec<String> = match body {
+            Body::Markdown(text) => text.trim().lines().map(str::to_owned).collect(),
+            Body::Rows(rows) => rows.iter().map(row).collect(),
+        };
+        self.tool_lines(lines.iter().map(String::as_str), "", Style::new())
     }
 
     fn input(&mut self, input: &Input) -> io::Result<()> {
@@ -116,4 +126,15 @@ impl Reader<'_> {
             Some(more) => self.more(&format!("  … {}; --json shows them", left(more))),
         }
     }
+}
+
+/// A row of a list, on one line.
+fn row(row: &Row) -> String {
+    let (mark, text) = match row {
+        Row::Text(text) => ("", text),
+        Row::Item(Mark::Open, text) => ("[ ] ", text),
+        Row::Item(Mark::Active, text) => ("[~] ", text),
+        Row::Item(Mark::Done, text) => ("[x] ", text),
+    };
+    format!("{mark}{}", text::one_line(text))
 }
