@@ -158,7 +158,7 @@ async fn a_document_reads_from_top_to_bottom() {
 @@play agent
 
 <details>
-<summary><b>Agent</b> helper · ok, 286 ms</summary>
+<summary><b>Agent</b> helper · ok, 286 ms, 3 lines</summary>
 
 - description: `helper`
 - prompt: `@@play sub`
@@ -187,7 +187,7 @@ Done with sub.
 I am the subagent.
 
 <details>
-<summary><b>Bash</b> echo from-subagent · ok, 25 ms</summary>
+<summary><b>Bash</b> echo from-subagent # mock step · ok, 25 ms, 1 line</summary>
 
 - command: `echo from-subagent`
 - description: `mock step`

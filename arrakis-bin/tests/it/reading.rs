@@ -93,7 +93,7 @@ async fn subagents_hang_on_what_started_them() {
             "…  │ claude",
             "          │ I am the subagent.",
             "          │",
-            "…  │ Bash  echo from-subagent  ok, 188 ms, 1 line",
+            "…  │ Bash  echo from-subagent # mock step  ok, 188 ms, 1 line",
             "          │",
             "…  │ claude",
             "          │ Done with sub.",
@@ -152,6 +152,136 @@ async fn blocks_stand_in_the_order_of_the_answer_and_fold() {
     assert!(unfolded.contains("… 40 more lines; --json shows them\n"), "{unfolded}");
     let change = "            file_path: a.rs\n              fn a() {\n            -   1\n            +   2\n              }\n            = done\n";
     assert!(unfolded.contains(change), "{unfolded}");
+}
+
+/// A line with the result of a tool use, as the tool itself tells it.
+fn structure(n: usize, id: &str, told: &Value) -> String {
+    let line = json!({ "type": "user", "uuid": format!("r{n}"), "toolUseResult": told,
+        "timestamp": format!("2026-11-24T10:00:{:02}Z", n + 10), "sessionId": "s", "message": {
+        "role": "user", "content": [{ "type": "tool_result", "tool_use_id": id, "content": "x" }] } });
+    format!("{line}\n")
+}
+
+/// A session with a use of each tool that is shown in a way of its own.
+fn tools() -> Session {
+    let todo = |content: &str, status: &str| json!({ "content": content, "status": status });
+    let question = json!({ "question": "Which wood?", "options": [
+        { "label": "Oak", "description": "hard" }, { "label": "Pine", "description": "soft" }] });
+    let uses = [
+        (
+            "Bash",
+            json!({ "command": "make", "description": "Build it" }),
+            json!({ "stdout": "\u{1b}[32mgreen\u{1b}[0m\n" }),
+        ),
+        (
+            "TodoWrite",
+            json!({ "todos": [todo("Saw", "completed"), todo("Nail\u{1b}[2J", "in_progress"),
+            todo("Paint", "pending")] }),
+            json!({ "newTodos": [] }),
+        ),
+        ("TaskCreate", json!({ "subject": "Saw" }), json!({ "task": { "id": "1" } })),
+        ("TaskUpdate", json!({ "taskId": "1", "status": "completed" }), json!({ "success": true })),
+        (
+            "TaskList",
+            json!({}),
+            json!({ "tasks": [
+            { "id": "1", "subject": "Saw", "status": "completed" }] }),
+        ),
+        ("ExitPlanMode", json!({ "plan": "# Plan\n\n1. Paint <b>it</b>" }), json!({ "plan": "p" })),
+        (
+            "AskUserQuestion",
+            json!({ "questions": [question] }),
+            json!({ "answers": { "Which wood?": "Oak" } }),
+        ),
+        (
+            "Glob",
+            json!({ "pattern": "*.rs", "path": "/src" }),
+            json!({ "filenames": ["a.rs", "b.rs"], "numFiles": 2, "truncated": true }),
+        ),
+        (
+            "Grep",
+            json!({ "pattern": "oak" }),
+            json!({ "mode": "content", "numLines": 7,
+            "content": "a\nb" }),
+        ),
+        (
+            "Read",
+            json!({ "file_path": "a.rs" }),
+            json!({ "file": { "content": "a\nb",
+            "numLines": 2, "totalLines": 9 } }),
+        ),
+        (
+            "Edit",
+            json!({ "file_path": "a.rs", "old_string": "a", "new_string": "b" }),
+            json!({ "filePath": "a.rs", "structuredPatch": [{ "lines": ["-a", "+b", "+c", " d"] }] }),
+        ),
+        (
+            "Write",
+            json!({ "file_path": "b.rs", "content": "a\nb" }),
+            json!({ "filePath": "b.rs", "structuredPatch": [], "content": "a\nb" }),
+        ),
+        ("mcp__lab__saw", json!({ "wood": "oak" }), json!("sawn")),
+        (
+            "WebSearch",
+            json!({ "query": "yew" }),
+            json!({ "query": "yew", "results": [
+            { "content": [{ "title": "Yews", "url": "https://example.org" }] }, "Found."] }),
+        ),
+    ];
+    let blocks: Vec<Value> = uses
+        .iter()
+        .enumerate()
+        .map(|(n, (name, input, _))| call(&format!("toolu-{n}"), name, input.clone()))
+        .collect();
+    let mut lines = transcript(&blocks, &[]);
+    for (n, (_, _, told)) in uses.iter().enumerate() {
+        lines.extend(structure(n, &format!("toolu-{n}"), told).into_bytes());
+    }
+    Session::new("s", Vec::new(), lines)
+}
+
+#[tokio::test]
+async fn a_tool_use_says_what_it_is() {
+    let mut reader = Reader::of(&[tools()]).await;
+    let shown = reader.show("s").await;
+    let first = "…  Bash  make # Build it  ok, 9.0 s, 1 line";
+    assert_eq!(
+        from(&shown, first),
+        [
+            first,
+            "…  TodoWrite  ok, 10.0 s, 1 of 3 done",
+            "            [x] Saw",
+            "            [~] Nail\\x1b[2J",
+            "            [ ] Paint",
+            "…  TaskCreate  #1 Saw  ok, 11.0 s, 5 lines",
+            "…  TaskUpdate  #1 completed  ok, 12.0 s, 3 lines",
+            "…  TaskList  ok, 13.0 s, 1 of 1 done",
+            "            [x] #1 Saw",
+            "…  ExitPlanMode  ok, 14.0 s",
+            "            # Plan",
+            "",
+            "            1. Paint <b>it</b>",
+            "…  AskUserQuestion  Which wood?  ok, 15.0 s",
+            "            Which wood?",
+            "            [x] Oak: hard",
+            "            [ ] Pine: soft",
+            "…  Glob  *.rs in /src  ok, 16.0 s, 2 files and more",
+            "…  Grep  oak  ok, 17.0 s, 7 lines",
+            "…  Read  a.rs  ok, 18.0 s, 2 of 9 lines",
+            "…  Edit  a.rs  ok, 19.0 s, +2 -1",
+            "…  Write  b.rs  ok, 20.0 s, 2 lines",
+            "…  lab · saw  oak  ok, 21.0 s, 1 line",
+            "…  WebSearch  yew  ok, 22.0 s, 1 result",
+            "",
+            "…  you",
+            "          Oak",
+        ]
+    );
+    let unfolded = reader.show("s --tools").await;
+    assert!(unfolded.contains("            = green\n"), "{unfolded}");
+    assert!(unfolded.contains("            = Yews  https://example.org\n            = Found.\n"));
+    assert!(unfolded.contains("            = a.rs\n            = b.rs\n"), "{unfolded}");
+    assert!(!unfolded.contains("todos:") && !unfolded.contains("newTodos"), "{unfolded}");
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod redact;
 mod redact_labelled;
 mod redact_rules;
 mod retry;
+mod server_tools;
 mod sessions;
 mod snapshot;
 mod threads;

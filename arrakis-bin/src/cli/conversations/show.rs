@@ -35,18 +35,19 @@
 //!             = Finished
 //! ```
 
+mod header;
+mod tools;
+
 use std::io::{self, Write};
 
 use anstyle::Style;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{ConversationState, Message, Replaced, Role, ToolStatus};
-use arrakis_core::session::hook::key_argument;
-use arrakis_core::session::price;
+use arrakis_core::session::conversation::{Message, Replaced, Role};
 
 use super::Unfold;
-use super::thread::{self, Call, Item, Part, Thread, What};
-use super::tool::{self, Input, Line};
+use super::thread::{self, Item, Part, Thread, What};
+use super::tool;
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
@@ -55,9 +56,6 @@ const TIME_COLUMNS: usize = 10;
 
 /// What is shown of one message, in bytes; JSON output has all of it.
 const SHOWN_MESSAGE_BYTES: usize = 16 * 1024;
-
-/// Most lines of a tool's input or output that are shown.
-const SHOWN_TOOL_LINES: usize = 60;
 
 /// Lines of what the client itself says that are shown: it may be the summary of a whole conversation.
 const SHOWN_SYSTEM_LINES: usize = 6;
@@ -72,7 +70,7 @@ pub(super) fn write(
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    write_header(detail, now, zone, terminal, out)?;
+    header::write(detail, now, zone, terminal, out)?;
     let main = Thread::of(detail);
     let is_prompt =
         |item: &Item<'_>| matches!(item, Item::Message(message, _) if thread::is_prompt(message));
@@ -106,85 +104,6 @@ pub(super) fn write(
         rest = &rest[count..];
     }
     Ok(())
-}
-
-fn write_header(
-    detail: &ConversationDetail,
-    now: Timestamp,
-    zone: &Zone,
-    terminal: Terminal,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let conversation = &detail.conversation;
-    let title = conversation.title.as_ref().map_or("(no prompt yet)", |title| &title.value);
-    let title = text::one_line(title);
-    let title = text::fit(&title, terminal.text_columns());
-    writeln!(out, "{}", terminal.paint(output::BOLD, &title))?;
-    let mut line = |label: &str, value: &str| {
-        let label = terminal.paint(output::DIM, &format!("  {label:<9}"));
-        writeln!(out, "{label}{}", text::one_line(value))
-    };
-    line("session", &conversation.session_id)?;
-    if let Some(path) = &conversation.project_path {
-        line("project", &path.value)?;
-    }
-    if let Some(model) = &conversation.model {
-        line("model", &model.value)?;
-    }
-    let moment = |at: Timestamp| zone.whole_moment(at);
-    line("started", &moment(conversation.began_at()))?;
-    match (conversation.ended_at(), &conversation.ended) {
-        (Some(at), Some(reason)) => {
-            let lasted = at.since(conversation.began_at()).as_millis();
-            let lasted = output::duration(u64::try_from(lasted).unwrap_or(u64::MAX));
-            line("ended", &format!("{}, after {lasted} ({})", moment(at), reason.value))?;
-        }
-        _ => match conversation.state(now) {
-            ConversationState::Abandoned(since) => {
-                line("state", &format!("abandoned since {}", moment(since)))?;
-            }
-            _ => line("open", &format!("last event {}", moment(conversation.last_event_at)))?,
-        },
-    }
-    let count = |n: usize, what: &str| output::count(n, what);
-    line(
-        "has",
-        &format!(
-            "{}, {}, {}",
-            count(detail.messages.len(), "message"),
-            count(detail.tool_uses.len(), "tool use"),
-            count(detail.events.len(), "event")
-        ),
-    )?;
-    for gap in detail.reconciliation().gaps {
-        line("missing", &gap.to_string())?;
-    }
-    let usage = &detail.usage;
-    if usage.models.is_empty() {
-        return Ok(());
-    }
-    let tokens = |n: u64| format!("{n} token{}", if n == 1 { "" } else { "s" });
-    let total = usage.total;
-    line(
-        "used",
-        &format!(
-            "{} in ({} from the cache), {} out",
-            tokens(total.prompt_tokens()),
-            total.cache_read_tokens,
-            tokens(total.output_tokens)
-        ),
-    )?;
-    let mut costs = Vec::new();
-    if usage.has_unknown_price {
-        costs.push(format!("more than {}: not every model's price is known", usage.cost));
-    } else {
-        costs.push(format!("{} by the prices of {}", usage.cost, price::table().date()));
-    }
-    let client = conversation.client_cost.as_ref().map(|client| client.total);
-    if let Some(client) = client.or(usage.client_cost).filter(|client| *client != usage.cost) {
-        costs.push(format!("{client} by the client"));
-    }
-    line("cost", &costs.join("; "))
 }
 
 /// Writes items, and what changes between them.
@@ -265,9 +184,13 @@ impl Reader<'_> {
     }
 
     fn words(&mut self, message: &Message, at: Timestamp, words: &str) -> io::Result<()> {
-        let is_command = message.role == Role::System && words.starts_with("$ ");
+        let is_system = message.role == Role::System;
+        // The output of a command may have colours.
+        let plain = if is_system { tool::without_colours(words) } else { words.to_owned() };
+        let words = plain.as_str();
+        let is_command = is_system && words.starts_with("$ ");
         let is_output = std::mem::replace(&mut self.is_shell, is_command);
-        if is_output && message.role == Role::System && !is_command {
+        if is_output && is_system && !is_command {
             self.needs_gap = false;
             self.text(words, Some(output::DIM), self.system_lines())?;
             self.needs_gap = true;
@@ -296,7 +219,6 @@ impl Reader<'_> {
         }
         self.line(at, &label)?;
         self.needs_gap = true;
-        let is_system = message.role == Role::System;
         let lines = if is_system { self.system_lines() } else { usize::MAX };
         self.text(words, is_system.then_some(output::DIM), lines)
     }
@@ -334,108 +256,6 @@ impl Reader<'_> {
             self.more(&format!("… {} in all; --json shows them", output::size(words.len())))
         } else {
             Ok(())
-        }
-    }
-
-    fn tool(&mut self, call: &Call<'_>) -> io::Result<()> {
-        let tool_use = call.tool_use;
-        let style = match tool_use.status() {
-            ToolStatus::Running => output::WARN,
-            ToolStatus::Denied | ToolStatus::Interrupted | ToolStatus::Failed => output::BAD,
-            ToolStatus::Succeeded => output::GOOD,
-        };
-        let outcome = tool::outcome(tool_use);
-        let given_back = tool::output(tool_use);
-        let mut more = String::new();
-        if tool_use.is_by_person {
-            more += match tool_use.status() {
-                ToolStatus::Denied => " by you",
-                _ => ", allowed by you",
-            };
-        }
-        if let Some(ms) = call.duration_ms() {
-            more += &format!(", {}", output::duration(ms));
-        }
-        if !given_back.trim().is_empty() {
-            more += &format!(", {}", output::count(given_back.trim_end().lines().count(), "line"));
-        }
-        let elsewhere = tool::kept_elsewhere(tool_use);
-        if elsewhere.is_some() {
-            more += " of an output that the client cut";
-        }
-        let name = text::one_line(&tool_use.tool_name);
-        let name = text::fit(&name, self.terminal.text_columns() / 3);
-        let room = self.room(text::width(&name) + 2 + 2 + outcome.len() + more.len());
-        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
-        let argument = text::one_line(&argument.unwrap_or_default());
-        let line = format!(
-            "{}  {}  {}{}",
-            self.terminal.paint(output::NAME, &name),
-            text::fit(&argument, room),
-            self.terminal.paint(style, outcome),
-            self.terminal.paint(output::DIM, &more)
-        );
-        self.line(tool_use.first.at, &line)?;
-        if self.unfold.tools {
-            tool::input(tool_use).iter().try_for_each(|input| self.input(input))?;
-            self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM)?;
-            if let Some(elsewhere) = elsewhere {
-                self.more(&text::one_line(&format!("  … cut by the client: {elsewhere}")))?;
-            }
-            self.needs_gap = true;
-        }
-        call.subagents.iter().try_for_each(|thread| self.subagent(thread))
-    }
-
-    fn input(&mut self, input: &Input) -> io::Result<()> {
-        match input {
-            Input::Short(name, value) => {
-                self.tool_lines([format!("{name}: {value}").as_str()].into_iter(), "", Style::new())
-            }
-            Input::Long(name, value) => {
-                let name = format!("{name}:");
-                self.tool_lines([name.as_str()].into_iter(), "", Style::new())?;
-                self.tool_lines(value.lines(), "  ", Style::new())
-            }
-            Input::Change(lines) => {
-                let style = |line: &Line| match line {
-                    Line::Kept(_) => output::DIM,
-                    Line::Removed(_) => output::BAD,
-                    Line::Added(_) => output::GOOD,
-                };
-                for line in lines.iter().take(SHOWN_TOOL_LINES) {
-                    self.tool_lines([line.signed().as_str()].into_iter(), "", style(line))?;
-                }
-                self.tool_lines_left(lines.len())
-            }
-        }
-    }
-
-    /// Lines of a tool's input or output, each after `sign`.
-    fn tool_lines<'a>(
-        &mut self,
-        lines: impl Iterator<Item = &'a str>,
-        sign: &str,
-        style: Style,
-    ) -> io::Result<()> {
-        let mut count = 0;
-        let room = self.room(2 + sign.len());
-        for line in lines {
-            count += 1;
-            if count > SHOWN_TOOL_LINES {
-                continue;
-            }
-            let line = text::many_lines(arrakis_core::base::limits::cut(line, SHOWN_MESSAGE_BYTES));
-            let line = self.terminal.paint(style, &text::fit(&line, room));
-            writeln!(self.out, "{}", format!("{}  {sign}{line}", self.indent()).trim_end())?;
-        }
-        self.tool_lines_left(count)
-    }
-
-    fn tool_lines_left(&mut self, count: usize) -> io::Result<()> {
-        match count.checked_sub(SHOWN_TOOL_LINES) {
-            None | Some(0) => Ok(()),
-            Some(more) => self.more(&format!("  … {}; --json shows them", left(more))),
         }
     }
 

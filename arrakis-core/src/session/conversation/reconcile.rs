@@ -161,8 +161,9 @@ impl Reconciliation {
         let used = tool_uses.iter().filter(|one| one.seen.transcript);
         let said = said.map(|one| one.content.stamp.at);
         found.transcript_until = said.chain(used.map(|one| one.first.at)).max();
-        // What was copied belongs to the session that it comes from, and so do its hooks.
-        for tool_use in tool_uses.iter().filter(|one| !one.standing.copied) {
+        // What was copied belongs to the session that it comes from, and so do its hooks. What the API runs has none.
+        let has_hooks = |one: &&ToolUse| !one.standing.copied && !one.is_by_server();
+        for tool_use in tool_uses.iter().filter(has_hooks) {
             match (tool_use.seen.hook, tool_use.seen.transcript) {
                 (false, true) => found.without_hook.push(KnownToolUse::of(tool_use)),
                 (true, false) => found.without_transcript.push(KnownToolUse::of(tool_use)),

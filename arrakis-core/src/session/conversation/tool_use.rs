@@ -182,6 +182,12 @@ impl ToolUse {
         self.tool_use_id.as_deref().is_some_and(comes_again)
     }
 
+    /// Whether the API ran the tool, such as a web search: no hook tells of it.
+    #[must_use]
+    pub fn is_by_server(&self) -> bool {
+        self.tool_use_id.as_deref().is_some_and(is_by_server)
+    }
+
     /// The same tool use in this conversation: its names are limited, and its ids are derived again.
     pub(crate) fn taken_into(mut self, conversation_id: Uuid) -> Self {
         self.limit();
@@ -229,11 +235,13 @@ impl ToolUse {
     }
 
     /// How long it took, in milliseconds: as its result says, else, where both stand in the transcript,
-    /// from the wish to the result. What was denied took no time.
+    /// from the wish to the result, in lines of their own. What was denied took no time.
     #[must_use]
     pub fn duration_ms(&self) -> Option<u64> {
         let result = self.result.as_ref()?;
-        let told = result.rank == ResultRank::Transcript && result.status != ToolStatus::Denied;
+        let told = result.rank == ResultRank::Transcript
+            && result.status != ToolStatus::Denied
+            && result.stamp != self.first;
         let passed = || u64::try_from(result.stamp.at.since(self.first.at).as_millis()).ok();
         result.duration_ms.or_else(|| passed().filter(|_| told && self.message_id.is_some()))
     }
@@ -245,11 +253,18 @@ impl ToolUse {
     }
 }
 
+/// Whether the API itself gave the id to a tool use that it ran.
+fn is_by_server(id: &str) -> bool {
+    ["srvtoolu_", "mcptoolu_"].iter().any(|beginning| id.starts_with(beginning))
+}
+
 /// Whether a tool use's id is a number, maybe behind a word, such as `call_0` or `functions.Bash:1`: no client counts so
 /// over a whole session.
 fn comes_again(id: &str) -> bool {
     let number = id.rsplit(['_', ':']).next().unwrap_or_default();
-    (1..=4).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+    !is_by_server(id)
+        && (1..=4).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The tool uses that a reader sees, in order: what hooks told of a tool use whose id comes again is joined to what the

@@ -290,9 +290,15 @@ impl Reader<'_> {
                         .tool_use(&call.id, Some(&place.stamp.request_id), place)
                         .asked_by(key.clone())
                 };
-                let tool = call.name.text().map(String::from);
+                let tool = call.name.as_deref().map(str::to_owned);
                 let tool_name = tool.unwrap_or_else(|| tool_use.tool_name.clone());
                 self.add_tool_use(ToolUse { tool_name, ..tool_use });
+            }
+        }
+        for part in &parts {
+            if let Part::ToolResult(result) = part {
+                // The API runs some tools itself: their results stand among the model's words.
+                self.tool_result(line, result, None, place);
             }
         }
         if let (Some(model), None) = (&model, &place.agent_id) {
@@ -396,7 +402,7 @@ impl Reader<'_> {
             rank: ResultRank::Transcript,
             stamp: place.stamp.clone(),
             status,
-            response: structure.or_else(|| result.content.json()),
+            response: structure.or_else(|| result.response()),
             duration_ms: None,
         };
         let tool_use = self.tool_use(&result.id, line.caller().as_ref(), place);

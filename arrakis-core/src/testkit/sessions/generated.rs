@@ -166,6 +166,13 @@ impl Generator<'_> {
             blocks.push(json!({"type": "advisor_tool_result", "tool_use_id": "srvtoolu",
                 "content": {"type": "advisor_result", "text": advice}}));
         }
+        if self.random.random_bool(0.3) {
+            let (search, words) = (self.id("srvtoolu"), self.word());
+            blocks.push(json!({"type": "server_tool_use", "id": search, "name": "web_search",
+                "input": {"query": words}}));
+            blocks.push(json!({"type": "web_search_tool_result", "tool_use_id": search, "content":
+                [{"type": "web_search_result", "title": search, "encrypted_content": "e"}]}));
+        }
         for (index, block) in blocks.into_iter().enumerate() {
             let advisor = json!([{"type": "message", "input_tokens": 10}, {"type": "advisor_message",
                 "model": "claude-haiku-5-5", "input_tokens": 100_000 + index, "output_tokens": 1}]);

@@ -14,7 +14,6 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
 use arrakis_core::session::conversation::{Message, Replaced, Role};
-use arrakis_core::session::hook::key_argument;
 use arrakis_core::session::price;
 
 use self::sanitize::{code, fenced, html, markdown, plain};
@@ -23,7 +22,7 @@ use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};
 use crate::cli::conversations::show::queued;
 use crate::cli::conversations::thread::{Call, Item, Part, Thread, What, is_of_person};
-use crate::cli::conversations::tool::{self, Input, Line};
+use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, text};
 
@@ -167,7 +166,10 @@ impl Document<'_> {
         for part in parts {
             match &part.what {
                 What::Text(words) if message.role == Role::System => {
-                    self.folded(&format!("system · {}", time(part.at)), &markdown(words));
+                    self.folded(
+                        &format!("system · {}", time(part.at)),
+                        &markdown(&tool::without_colours(words)),
+                    );
                 }
                 What::Text(words) => {
                     let speaker = match message.role {
@@ -199,15 +201,15 @@ impl Document<'_> {
 
     fn tool(&mut self, call: &Call<'_>) {
         let tool_use = call.tool_use;
-        let argument = tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
-        let argument = text::one_line(&argument.unwrap_or_default());
         let duration = call.duration_ms().map(|ms| format!(", {}", output::duration(ms)));
+        let amount = tool::amount(tool_use).map(|amount| format!(", {amount}"));
         let summary = format!(
-            "<b>{}</b> {} · {}{}",
-            html(&tool_use.tool_name),
-            html(&text::fit(&argument, SUMMARY_COLUMNS)),
+            "<b>{}</b> {} · {}{}{}",
+            html(&tool::name(tool_use)),
+            html(&text::fit(&tool::argument(tool_use), SUMMARY_COLUMNS)),
             tool::outcome(tool_use),
-            duration.unwrap_or_default()
+            duration.unwrap_or_default(),
+            amount.unwrap_or_default()
         );
         let mut body = String::new();
         for input in tool::input(tool_use) {
@@ -232,7 +234,30 @@ impl Document<'_> {
             writeln!(body, "\nCut by the client: {}", code(&elsewhere)).ok();
         }
         self.folded(&summary, body.trim_start_matches('\n'));
+        match tool::body(tool_use) {
+            Some(Body::Markdown(plan)) => {
+                writeln!(self.text, "{}", markdown(&plan)).ok();
+            }
+            Some(Body::Rows(rows)) => self.rows(&rows),
+            None => {}
+        }
         call.subagents.iter().for_each(|thread| self.subagent(thread));
+    }
+
+    /// A list of tasks or options.
+    fn rows(&mut self, rows: &[Row]) {
+        for row in rows {
+            match row {
+                Row::Text(text) => writeln!(self.text, "{}\n", plain(text)),
+                Row::Item(Mark::Open, text) => writeln!(self.text, "- [ ] {}", plain(text)),
+                Row::Item(Mark::Active, text) => {
+                    writeln!(self.text, "- [ ] {} (in progress)", plain(text))
+                }
+                Row::Item(Mark::Done, text) => writeln!(self.text, "- [x] {}", plain(text)),
+            }
+            .ok();
+        }
+        self.text.push('\n');
     }
 
     fn subagent(&mut self, thread: &Thread<'_>) {

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::session::conversation::Json;
 use crate::session::hook::{Field, object};
 use crate::session::projection::speaker;
 
@@ -27,7 +29,7 @@ pub(super) enum Part<'a> {
 /// The call to use a tool.
 pub(super) struct ToolCall<'a> {
     pub(super) id: Cow<'a, str>,
-    pub(super) name: Field<'a>,
+    pub(super) name: Option<Cow<'a, str>>,
     pub(super) input: Field<'a>,
 }
 
@@ -35,7 +37,27 @@ pub(super) struct ToolCall<'a> {
 pub(super) struct ToolResult<'a> {
     pub(super) id: Cow<'a, str>,
     pub(super) content: Field<'a>,
-    pub(super) is_error: Field<'a>,
+    pub(super) is_error: bool,
+}
+
+/// What the API alone can read of the results of a web search; it may be longer than all the rest.
+const ENCRYPTED: &str = "encrypted_content";
+
+impl ToolResult<'_> {
+    /// What the tool gave back, as far as people can read it.
+    pub(super) fn response(&self) -> Option<Json> {
+        let json = self.content.json()?;
+        if !json.as_str().contains(ENCRYPTED) {
+            return Some(json);
+        }
+        let Ok(Value::Array(mut found)) = serde_json::from_str(json.as_str()) else {
+            return Some(json);
+        };
+        found.iter_mut().filter_map(Value::as_object_mut).for_each(|one| {
+            one.remove(ENCRYPTED);
+        });
+        Json::of(&found).ok()
+    }
 }
 
 #[derive(Deserialize)]
@@ -59,7 +81,24 @@ struct Raw<'a> {
     #[serde(borrow, default)]
     is_error: Field<'a>,
     #[serde(borrow, default)]
+    server_name: Field<'a>,
+    #[serde(borrow, default)]
+    title: Field<'a>,
+    #[serde(borrow, default)]
     source: Field<'a>,
+}
+
+/// Where an image or a document comes from.
+#[derive(Deserialize, Default)]
+struct Source<'a> {
+    #[serde(borrow, default, rename = "type")]
+    source_type: Field<'a>,
+    #[serde(borrow, default)]
+    media_type: Field<'a>,
+    #[serde(borrow, default)]
+    data: Field<'a>,
+    #[serde(borrow, default)]
+    url: Field<'a>,
 }
 
 /// The parts of a content, which is text or a list of blocks. The number of a part is its place in the
@@ -72,34 +111,24 @@ pub(super) fn parts(content: Field<'_>) -> Vec<Part<'_>> {
     blocks.into_iter().map(part).collect()
 }
 
+/// The server tool whose answer is a message of its own.
+const ADVISOR_TOOL: &str = "advisor";
+
 fn part(block: &RawValue) -> Part<'_> {
     let Ok(raw) = object::<Raw<'_>>(block.get().as_bytes()) else {
         return Part::Other(Cow::Borrowed("unknown"));
     };
-    match raw.part_type.text().as_deref() {
+    let part_type = raw.part_type.text();
+    match part_type.as_deref() {
         Some("text") => Part::Text(raw.text.text().unwrap_or_default()),
         Some("thinking") => Part::Thinking(raw.thinking.text().unwrap_or_default()),
         Some("redacted_thinking") => Part::Thinking(Cow::Borrowed("")),
-        Some("tool_use") if raw.id.text().is_some() => Part::ToolUse(ToolCall {
-            id: raw.id.text().unwrap_or_default(),
-            name: raw.name,
-            input: raw.input,
-        }),
-        Some("tool_result") if raw.tool_use_id.text().is_some() => Part::ToolResult(ToolResult {
-            id: raw.tool_use_id.text().unwrap_or_default(),
-            content: raw.content,
-            is_error: raw.is_error,
-        }),
         Some("image") => {
-            #[derive(Deserialize)]
-            struct Source<'a> {
-                #[serde(borrow, default)]
-                media_type: Field<'a>,
-            }
             let source = raw.source.object::<Source<'_>>();
             let media_type = source.and_then(|source| source.media_type.text());
             Part::Image(media_type.map(|text| super::name(&text)))
         }
+        Some("document") => raw.document(),
         Some("advisor_tool_result") => {
             #[derive(Deserialize)]
             struct Result<'a> {
@@ -109,8 +138,69 @@ fn part(block: &RawValue) -> Part<'_> {
             let result = raw.content.object::<Result<'_>>();
             Part::Advice(result.and_then(|result| result.text.text()).unwrap_or_default())
         }
-        _ => Part::Other(raw.part_type.text().unwrap_or(Cow::Borrowed("unknown"))),
+        Some(kind) => raw.tool(kind).unwrap_or_else(|| Part::Other(kind.to_owned().into())),
+        None => Part::Other(Cow::Borrowed("unknown")),
     }
+}
+
+impl<'a> Raw<'a> {
+    /// The call of a tool or its result, whoever runs the tool: the client, the API, or the API at a server of MCP.
+    fn tool(&self, kind: &str) -> Option<Part<'a>> {
+        let name = self.name.text();
+        let name = match kind {
+            "tool_use" => name,
+            "server_tool_use" if name.as_deref() != Some(ADVISOR_TOOL) => name,
+            "mcp_tool_use" => {
+                let server = self.server_name.text().unwrap_or_default();
+                name.map(|name| format!("mcp__{server}__{name}").into())
+            }
+            _ if kind == "tool_result" || kind.ends_with("_tool_result") => {
+                return Some(Part::ToolResult(ToolResult {
+                    id: self.tool_use_id.text()?,
+                    content: self.content,
+                    is_error: self.is_error.read() == Some(true) || self.has_failed(),
+                }));
+            }
+            _ => return None,
+        };
+        Some(Part::ToolUse(ToolCall { id: self.id.text()?, name, input: self.input }))
+    }
+
+    /// Whether the content is an error of a tool that the API runs, such as `web_search_tool_result_error`.
+    fn has_failed(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Failure<'a> {
+            #[serde(borrow, default, rename = "type")]
+            kind: Field<'a>,
+        }
+        let kind = self.content.object::<Failure<'_>>().and_then(|failure| failure.kind.text());
+        kind.is_some_and(|kind| kind.ends_with("_tool_result_error"))
+    }
+
+    /// A document: its text where it is one, else its title, type and size.
+    fn document(&self) -> Part<'a> {
+        let source = self.source.object::<Source<'_>>().unwrap_or_default();
+        let media_type = source.media_type.text();
+        let data = source.data.text();
+        let source_type = source.source_type.text();
+        let mut named = "document".to_owned();
+        for said in [self.title.text(), media_type, source.url.text()].into_iter().flatten() {
+            named += &format!(", {said}");
+        }
+        match (source_type.as_deref(), data) {
+            (Some("text"), Some(text)) => Part::Client(format!("[{named}]\n\n{text}").into()),
+            (_, Some(data)) => {
+                Part::Other(format!("{named}, {} bytes", base64_bytes(&data)).into())
+            }
+            _ => Part::Other(named.into()),
+        }
+    }
+}
+
+/// How many bytes a text in Base64 stands for.
+fn base64_bytes(text: &str) -> usize {
+    let letters = text.trim_end_matches('=').len();
+    letters / 4 * 3 + (letters % 4) * 3 / 4
 }
 
 /// The parts of a content in the person's name: what the client wrote there is told from the person's words, and both

@@ -87,7 +87,7 @@ impl Outcome {
         let beside: Beside<'_> = object(line.raw).unwrap_or_default();
         let structure: Structure<'_> = beside.tool_use_result.object().unwrap_or_default();
         let text = text_of(result);
-        let status = beside.status(&structure, result.is_error.read() == Some(true), &text);
+        let status = beside.status(&structure, result.is_error, &text);
         let words = match status {
             ToolStatus::Denied | ToolStatus::Interrupted => {
                 let feedback = beside.user_feedback.text();
