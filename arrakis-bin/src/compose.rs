@@ -17,7 +17,8 @@ use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::job::rollup::RollupJob;
 use arrakis_core::record::store::{
-    Archive, EventStore, KeyStore, Retention, Rollups, SpoolReports, StoredDeadLetters,
+    Archive, EventStore, KeyStore, MemoryBrowserSessions, Retention, Rollups, SpoolReports,
+    StoredDeadLetters,
 };
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::session::transcript::SliceConfig;
@@ -27,11 +28,13 @@ use arrakis_store_fs::{FsQueue, FsQueueConfig, Layout, SpoolLimits};
 use arrakis_store_pg::{PgConfig, PgStore};
 use arrakis_store_sqlite::{SqliteConfig, SqliteStore};
 use arrakis_transport_http::client::{Endpoint, Endpoints, HttpConfig, HttpTransport};
-use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, router, serve};
+use arrakis_transport_http::server::{
+    DashboardConfig, ServeConfig, ServerConfig, ServerState, router, serve,
+};
 use parking_lot::{Mutex, MutexGuard};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -167,12 +170,13 @@ pub fn check_configuration(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves `store` at `listener` until `shutdown`, with the jobs that belong to a server. The configuration is
-/// one that [`check_configuration`] has found fit.
+/// one that [`check_configuration`] has found fit. `link` is the token of a link that signs in once at the dashboard.
 pub async fn run_server(
     listener: TcpListener,
     store: Arc<dyn Store>,
     config: &Config,
     serving: ServeConfig,
+    link: Option<SecretString>,
     shutdown: CancellationToken,
 ) {
     let key_uses = Arc::<KeyUses>::default();
@@ -186,6 +190,11 @@ pub async fn run_server(
         shutdown: shutdown.clone(),
         spools: Arc::<dyn Store>::clone(&store),
         key_uses: Arc::clone(&key_uses),
+        dashboard: config.dashboard.then(|| DashboardConfig {
+            rollups: Arc::<dyn Store>::clone(&store),
+            sessions: Arc::new(MemoryBrowserSessions::default()),
+            link,
+        }),
         ..ServerConfig::default()
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

@@ -101,7 +101,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen at {address}; choose another with --listen"))?;
     let tls = serving.tls.is_some();
     tracing::info!(target: "arrakis::server", address = %listener.local_addr()?, tls, "listening");
-    run_server(listener, store, &config, serving, shutdown).await;
+    run_server(listener, store, &config, serving, None, shutdown).await;
     tracing::info!(target: "arrakis::server", "stopped");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::Context as _;
 use arrakis_core::base::clock::Clock;
@@ -32,6 +32,10 @@ pub struct UpArgs {
     /// Where to listen [default: 127.0.0.1:3000, or `listen` of config.toml].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+
+    /// Open the dashboard in the browser.
+    #[arg(long)]
+    pub open: bool,
 }
 
 /// What is said when the server listens.
@@ -42,6 +46,9 @@ struct Started<'a> {
     home: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     admin_key: Option<&'a str>,
+    /// Where the dashboard is; the link signs in once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dashboard: Option<String>,
 }
 
 /// Sets the home up, serves until a signal comes, and says what to do next.
@@ -65,18 +72,29 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     let listener = bind(address).with_context(|| {
         format!("cannot listen at {address}; is `arrakis up` running already? Try --listen")
     })?;
-    let url = format!("http://{}{EVENT_PATH}", reachable(listener.local_addr()?));
+    let address = reachable(listener.local_addr()?);
+    let url = format!("http://{address}{EVENT_PATH}");
     let store = open_embedded(&layout)?;
     let clock = std::sync::Arc::clone(&context.clock);
     let admin_key = set_up(&layout, &config.receivers.file, &*store, &url, &*clock).await?;
 
+    // Whoever reads this terminal may use it for ten minutes. From elsewhere one signs in with a key.
+    let token = format!("{:032x}", rand::random::<u128>());
+    let dashboard =
+        config.dashboard.then(|| format!("http://{address}/sign-in/link?token={token}"));
     let admin = admin_key.as_ref().map(|key| key.expose_secret().to_owned());
     let started = Started {
         url: &url,
         home: layout.home().display().to_string(),
         admin_key: admin.as_deref(),
+        dashboard,
     };
     tell(&started, context)?;
+    if let Some(dashboard) = started.dashboard.as_deref().filter(|_| args.open)
+        && let Err(error) = open_in_browser(dashboard)
+    {
+        context.remark(&format!("warning: no browser could be opened: {error}"))?;
+    }
 
     // Whoever drains already tries everything now; nobody does: somebody starts.
     Spool::new(layout.clone()).poke().context("cannot write into the spool")?;
@@ -85,13 +103,22 @@ pub async fn run(args: UpArgs, context: &mut Context) -> anyhow::Result<ExitCode
     {
         context.remark(&format!("warning: the drainer could not be started: {error}"))?;
     }
-    run_server(listener, store, &config, ServeConfig::default(), shutdown).await;
+    let link = Some(SecretString::from(token));
+    run_server(listener, store, &config, ServeConfig::default(), link, shutdown).await;
     if !context.json {
         context.remark(
             "stopped; hooks go on spooling, and what they spool is delivered at the next start",
         )?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens a page with the program that the system has for it.
+fn open_in_browser(url: &str) -> std::io::Result<()> {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let mut command = std::process::Command::new(program);
+    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map(|_| ())
 }
 
 /// Where programs of this machine reach a listener: one on all interfaces has no address of its own.
@@ -181,6 +208,13 @@ fn tell(started: &Started<'_>, context: &mut Context) -> anyhow::Result<()> {
     if let Some(key) = started.admin_key {
         writeln!(out, "  admin key  {key}")?;
         writeln!(out, "             (shown this once; it is for reading and administration)")?;
+    }
+    if let Some(dashboard) = &started.dashboard {
+        writeln!(out, "  dashboard  {dashboard}")?;
+        writeln!(
+            out,
+            "             (signs in once, within ten minutes; later with the admin key)"
+        )?;
     }
     writeln!(out)?;
     writeln!(

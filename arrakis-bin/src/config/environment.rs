@@ -16,6 +16,7 @@ pub(super) const RETRY_ATTEMPTS: &[&str] =
     &["ARRAKIS_RETRY_ATTEMPTS", "CLAUDE_HOOK_RETRY_ATTEMPTS"];
 pub(super) const RETRY_DELAY: &[&str] = &["ARRAKIS_RETRY_DELAY", "CLAUDE_HOOK_RETRY_DELAY"];
 pub(super) const LISTEN: &[&str] = &["ARRAKIS_LISTEN"];
+pub(super) const DASHBOARD: &[&str] = &["ARRAKIS_DASHBOARD"];
 pub(super) const TRANSCRIPTS: &[&str] = &["ARRAKIS_TRANSCRIPTS"];
 pub(super) const THINKING: &[&str] = &["ARRAKIS_TRANSCRIPTS_THINKING"];
 

@@ -58,6 +58,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Whether a server has the pages of the dashboard.
+    pub dashboard: bool,
     /// What is taken out of payloads.
     pub redact: RedactConfig,
     /// Redacts by [`redact`](Self::redact). It is compiled once, as a hook does it for each event.
@@ -141,6 +143,7 @@ const NAMES: &[&str] = &[
     "retry_delay_ms",
     "listen",
     "trusted_proxies",
+    "dashboard",
     "redact",
     "transcripts",
     "spool",
@@ -203,6 +206,7 @@ impl Config {
         };
         let enabled = flag("enabled", environment::ENABLED, (true, Otherwise::Hold(true)));
         let debug = flag("debug", environment::DEBUG, (false, Otherwise::Default));
+        let dashboard = flag("dashboard", environment::DASHBOARD, (true, Otherwise::Default));
         let mut number = |name, variables, range, default| {
             let default = (default, Otherwise::Default);
             reader.setting(root, &mut unknown, name, variables, &Number(range), default)
@@ -231,6 +235,7 @@ impl Config {
             retry_delay: Duration::from_millis(delay),
             listen,
             trusted_proxies,
+            dashboard,
             redact,
             redactor,
             transcripts,

@@ -134,7 +134,7 @@ impl ApiKey {
     }
 }
 
-fn no_digest() -> Digest {
+pub(super) fn no_digest() -> Digest {
     Digest::from_bytes([0; 32])
 }
 

@@ -8,7 +8,7 @@ use arrakis_core::base::clock::Clock;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::key::{ApiKey, Scope};
-use arrakis_core::record::store::{DEFAULT_WORKSPACE, KeyStore};
+use arrakis_core::record::store::{BrowserSession, DEFAULT_WORKSPACE, KeyStore};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use lru::LruCache;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
+use super::dashboard::sign_in::{SignIns, principal};
 use super::error::HttpError;
 
 /// How long a key that was found valid is taken as valid without asking the store: the longest that a
@@ -37,6 +38,8 @@ pub(super) struct Authenticator {
     timeout: Duration,
     clock: Arc<dyn Clock>,
     uses: Arc<KeyUses>,
+    /// The browsers that are signed in, where there is a dashboard.
+    sign_ins: Option<SignIns>,
 }
 
 /// Who sends.
@@ -55,10 +58,11 @@ impl Authenticator {
         timeout: Duration,
         clock: Arc<dyn Clock>,
         uses: Arc<KeyUses>,
+        sign_ins: Option<SignIns>,
     ) -> Self {
         let extra = extra.iter().map(|key| Digest::of(key.expose_secret().as_bytes())).collect();
         let cache = Mutex::new(LruCache::new(CACHE_MAX));
-        Self { keys, extra, cache, timeout, clock, uses }
+        Self { keys, extra, cache, timeout, clock, uses, sign_ins }
     }
 
     /// The sender of a request, who must be allowed to do what `needed` allows.
@@ -84,6 +88,51 @@ impl Authenticator {
             self.uses.note(&principal.key_id, self.clock.now());
         }
         Ok(principal)
+    }
+
+    /// Who reads: the holder of a key of scope read, or whoever is signed in. A cookie is enough for nothing else, since
+    /// browsers send it by themselves.
+    pub(super) async fn authenticate_reader(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Principal, HttpError> {
+        if presented(headers).is_none()
+            && let Some(session) = self.browser(headers).await?
+        {
+            return Ok(principal(session));
+        }
+        self.authenticate(headers, Scope::Read).await
+    }
+
+    /// The browser of a request, where it is signed in and its key is still good.
+    pub(super) async fn browser(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Option<BrowserSession>, HttpError> {
+        let Some(sign_ins) = &self.sign_ins else { return Ok(None) };
+        let session = tokio::time::timeout(self.timeout, sign_ins.session(headers)).await;
+        let session = session.map_err(|_| HttpError::store_hangs())??;
+        let Some(session) = session else { return Ok(None) };
+        if session.key_id.is_empty() {
+            return Ok(Some(session));
+        }
+        let key = tokio::time::timeout(self.timeout, self.keys.key(&session.key_id)).await;
+        let key = key.map_err(|_| HttpError::store_hangs())??;
+        if key.is_none_or(|key| key.revoked_at.is_some()) {
+            return Ok(None);
+        }
+        self.uses.note(&session.key_id, self.clock.now());
+        Ok(Some(session))
+    }
+
+    /// Whose key this is, where it is one that works.
+    pub(super) async fn reader(&self, key: &SecretString) -> Result<Option<Principal>, HttpError> {
+        self.principal(key).await
+    }
+
+    /// The browsers that are signed in, where there is a dashboard.
+    pub(super) fn sign_ins(&self) -> Option<&SignIns> {
+        self.sign_ins.as_ref()
     }
 
     async fn principal(&self, presented: &SecretString) -> Result<Option<Principal>, HttpError> {

@@ -45,6 +45,15 @@ impl HttpError {
         self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Names the error.
+    pub(super) fn code(&self) -> &str {
+        &self.answer.error.code
+    }
+
     /// What the client is told.
     pub(super) fn message(&self) -> &str {
         &self.answer.error.message

@@ -4,7 +4,6 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::envelope::Form;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
-use arrakis_core::record::key::Scope;
 use arrakis_core::record::store::{EventFilter, Page, StoreError};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -52,7 +51,7 @@ pub(super) async fn list(
 ) -> Response {
     let inner = &*state.0;
     let listed = async {
-        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let principal = inner.authenticator.authenticate_reader(&headers).await?;
         let invalid =
             |message: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid_filter", message);
         let Query(wanted) = wanted.map_err(|error| invalid(error.body_text()))?;

@@ -122,7 +122,7 @@ pub async fn serve(
             let stream = Stall::new(stream);
             let served = async {
                 match tls {
-                    None => connection.serve(stream).await,
+                    None => connection.serve(stream, None).await,
                     Some(tls) => connection.serve_tls(stream, &tls).await,
                 }
             };
@@ -177,6 +177,10 @@ async fn quiet(requests: &TaskTracker) {
     }
 }
 
+/// Marks a request that came over TLS.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encrypted;
+
 /// What serves one client.
 struct Connection {
     peer: SocketAddr,
@@ -195,7 +199,7 @@ impl Connection {
         let handshake = tls.acceptor().accept(stream);
         // How a handshake fails is the client's matter.
         match tokio::time::timeout(self.limit, handshake).await {
-            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Ok(stream)) => self.serve(stream, Some(Encrypted)).await,
             Ok(Err(error)) => {
                 tracing::debug!(target: "arrakis::server", peer = %self.peer, %error, "no TLS");
             }
@@ -203,7 +207,11 @@ impl Connection {
         }
     }
 
-    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        encrypted: Option<Encrypted>,
+    ) {
         let Self { peer, router, builder, watcher, limit, asked, requests } = self;
         let seen = Arc::clone(&asked);
         let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -211,6 +219,9 @@ impl Connection {
             let under_way = requests.token();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(encrypted) = encrypted {
+                request.extensions_mut().insert(encrypted);
+            }
             let answer = router.clone().oneshot(request);
             async move { answer.await.map(|answer| until_sent(answer, under_way)) }
         });

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrakis_core::base::error::Retryable;
-use arrakis_core::record::key::Scope;
 use arrakis_core::record::store::{
     EventStore, EventSummary, FeedCursor, FeedPage, HeardSpool, StoreError,
 };
@@ -292,7 +291,7 @@ impl Listener {
         headers: HeaderMap,
     ) -> Result<(Self, FeedPage), HttpError> {
         let inner = &*state.0;
-        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let principal = inner.authenticator.authenticate_reader(&headers).await?;
         let Query(wanted) = wanted.map_err(|error| {
             HttpError::new(StatusCode::BAD_REQUEST, "invalid_query", error.body_text())
         })?;
@@ -376,7 +375,7 @@ impl Listener {
         if self.reviewed_at.elapsed() >= REVIEW {
             self.reviewed_at = Instant::now();
             let authenticator = &self.state.0.authenticator;
-            let allowed = authenticator.authenticate(&self.headers, Scope::Read).await;
+            let allowed = authenticator.authenticate_reader(&self.headers).await;
             if allowed.is_err_and(|error| !error.is_temporary()) {
                 return Err(Ended); // the key was revoked
             }

@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod client_ip;
+mod dashboard;
 mod error;
 mod events;
 mod ingest;
@@ -23,7 +24,9 @@ use arrakis_core::base::clock::Clock;
 use arrakis_core::base::heavy::HeavyPool;
 use arrakis_core::record::ingest::Ingest;
 use arrakis_core::record::job::key_uses::KeyUses;
-use arrakis_core::record::store::{EventStore, KeyStore, MemorySpoolReports, SpoolReports};
+use arrakis_core::record::store::{
+    BrowserSessions, EventStore, KeyStore, MemorySpoolReports, Rollups, SpoolReports,
+};
 use arrakis_core::session::redact::Redactor;
 use axum::Router;
 use axum::extract::State;
@@ -35,12 +38,14 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use dashboard::sign_in::LINK_LIFE;
 pub use listen::{ServeConfig, bind, serve};
 pub use tls::{Tls, TlsError};
 
 use crate::wire::{BATCH_PATH, EVENT_PATH, EVENTS_PATH, LIVE_PATH, SEARCH_PATH, SPOOLS_PATH};
 use auth::Authenticator;
 use body::Budget;
+use dashboard::sign_in::SignIns;
 use error::HttpError;
 use live::Live;
 use readiness::Readiness;
@@ -61,6 +66,20 @@ pub struct ServerConfig {
     pub spools: Arc<dyn SpoolReports>,
     /// Remembers which keys were used, for the job that writes it down.
     pub key_uses: Arc<KeyUses>,
+    /// What the pages of the dashboard need; without it there are none.
+    pub dashboard: Option<DashboardConfig>,
+}
+
+/// What the pages of the dashboard need.
+#[derive(Debug, Clone)]
+pub struct DashboardConfig {
+    /// What events and messages add up to.
+    pub rollups: Arc<dyn Rollups>,
+    /// Keeps which browsers are signed in.
+    pub sessions: Arc<dyn BrowserSessions>,
+    /// The token of a link that signs in once, as an administrator of the default workspace, within
+    /// [`LINK_LIFE`]: `/sign-in/link?token=…`.
+    pub link: Option<SecretString>,
 }
 
 impl Default for ServerConfig {
@@ -73,6 +92,7 @@ impl Default for ServerConfig {
             shutdown: CancellationToken::new(),
             spools: Arc::new(MemorySpoolReports::default()),
             key_uses: Arc::default(),
+            dashboard: None,
         }
     }
 }
@@ -94,6 +114,7 @@ struct Inner {
     readiness: Readiness,
     live: Live,
     spools: Spools,
+    rollups: Option<Arc<dyn Rollups>>,
 }
 
 impl Inner {
@@ -115,6 +136,13 @@ impl ServerState {
         config: ServerConfig,
     ) -> Self {
         let heavy = HeavyPool::default();
+        let (rollups, sign_ins) = match config.dashboard {
+            Some(DashboardConfig { rollups, sessions, link }) => {
+                let sign_ins = SignIns::new(sessions, link.as_ref(), Arc::clone(&clock));
+                (Some(rollups), Some(sign_ins))
+            }
+            None => (None, None),
+        };
         Self(Arc::new(Inner {
             authenticator: Authenticator::new(
                 keys,
@@ -122,6 +150,7 @@ impl ServerState {
                 config.store_timeout,
                 Arc::clone(&clock),
                 config.key_uses,
+                sign_ins,
             ),
             ingest: Ingest::new(Arc::clone(&store), redactor, Arc::clone(&clock)),
             clock,
@@ -133,12 +162,17 @@ impl ServerState {
             spools: Spools::new(config.spools, config.store_timeout),
             live: Live::new(Arc::clone(&store), config.store_timeout, config.shutdown),
             store,
+            rollups,
         }))
     }
 }
 
 /// The routes of a server.
 pub fn router(state: ServerState) -> Router {
+    let pages = match state.0.rollups {
+        Some(_) => dashboard::routes(),
+        None => Router::new(),
+    };
     Router::new()
         .route(EVENT_PATH, post(ingest::event))
         .route(BATCH_PATH, post(ingest::batch))
@@ -148,6 +182,7 @@ pub fn router(state: ServerState) -> Router {
         .route(SPOOLS_PATH, get(spools::list).post(spools::report))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .merge(pages)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(panicked))

@@ -1,7 +1,6 @@
 //! `GET /api/search`: what conversations say, found by words and filters.
 
 use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::key::Scope;
 use arrakis_core::record::store::{SearchCursor, SearchFilter, StoreError};
 use arrakis_core::session::conversation::{Role, ToolStatus};
 use axum::extract::rejection::QueryRejection;
@@ -46,7 +45,7 @@ pub(super) async fn find(
 ) -> Response {
     let inner = &*state.0;
     let found = async {
-        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let principal = inner.authenticator.authenticate_reader(&headers).await?;
         let invalid =
             |message: String| HttpError::new(StatusCode::BAD_REQUEST, "invalid_search", message);
         let Query(wanted) = wanted.map_err(|error| invalid(error.body_text()))?;

@@ -41,7 +41,7 @@ const LISTED: usize = 1000;
 /// Hears of spools.
 #[derive(Debug)]
 pub(super) struct Spools {
-    reports: Arc<dyn SpoolReports>,
+    pub(super) reports: Arc<dyn SpoolReports>,
     /// When a report of each spool was kept.
     kept: Mutex<HashMap<(String, Uuid), Instant>>,
     writes: Arc<Semaphore>,
@@ -141,7 +141,7 @@ pub(super) async fn list(
 ) -> Response {
     let inner = &*state.0;
     let listed = async {
-        let principal = inner.authenticator.authenticate(&headers, Scope::Read).await?;
+        let principal = inner.authenticator.authenticate_reader(&headers).await?;
         let limit = wanted.ok().and_then(|Query(Wanted { limit })| limit.or(Some(LISTED)));
         let limit = limit.filter(|limit| (1..=SPOOLS_MAX).contains(limit)).ok_or_else(|| {
             let message = format!("limit is a number from 1 to {SPOOLS_MAX}");

@@ -1,127 +1,25 @@
-//! Reading and adding up what was used.
+//! Reading and adding up what was used: as core does it, under the names of these commands.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{
-    Rollups, StoreError, USAGE_BUCKET, UsageGroups, UsageSum, UsageSums,
+    Rollups, StoreError, UsageGroups, UsageSum, fold_all, read_usage,
 };
-use arrakis_core::session::usage::{Usage, Usd};
-use serde::Serialize;
 
-/// Commits that are added up at a time.
-const BATCH: usize = 100;
-
-/// How many batches are added up before the sums are read: some seconds' work where no server runs, and none where one does.
-const MAX_BATCHES: usize = 50;
+pub(in crate::cli) use arrakis_core::record::store::{UsageTotal as Part, UsageTotals as Sum};
 
 /// Adds up what was stored lately; returns whether that is all.
 pub(in crate::cli) async fn fold(rollups: &Arc<dyn Rollups>) -> Result<bool, StoreError> {
-    for _ in 0..MAX_BATCHES {
-        if rollups.fold(BATCH).await? < BATCH {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    fold_all(&**rollups).await
 }
 
-/// Sums of usage of some time. A time that has too many of them is read in parts, so a group may come more than once.
+/// Sums of usage of some time.
 pub(in crate::cli) async fn read(
     rollups: &Arc<dyn Rollups>,
     workspace: &str,
-    (from, to): (Timestamp, Timestamp),
+    time: (Timestamp, Timestamp),
     by: UsageGroups,
 ) -> Result<Vec<UsageSum>, StoreError> {
-    let mut sums = Vec::new();
-    let mut left = vec![(from, to)];
-    while let Some((from, to)) = left.pop() {
-        let query = UsageSums { workspace: workspace.to_owned(), from, to, by };
-        match rollups.usage_sums(query).await {
-            Ok(part) => sums.extend(part),
-            Err(error @ StoreError::Data { .. }) => match middle(from, to) {
-                Some(middle) => left.extend([(middle, to), (from, middle)]),
-                None => return Err(error),
-            },
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sums)
-}
-
-/// A beginning of a bucket between two moments; none where there is none.
-fn middle(from: Timestamp, to: Timestamp) -> Option<Timestamp> {
-    let bucket = i64::try_from(USAGE_BUCKET.as_micros()).unwrap_or(i64::MAX);
-    let half = from.as_micros() / 2 + to.as_micros() / 2;
-    let middle = Timestamp::from_micros(half.div_euclid(bucket) * bucket);
-    (from < middle && middle < to).then_some(middle)
-}
-
-/// What was used, and what that costs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::cli) struct Part {
-    /// How many messages of the API.
-    pub(in crate::cli) messages: u64,
-    #[serde(flatten)]
-    pub(in crate::cli) usage: Usage,
-    /// All tokens, those of the cache included.
-    pub(in crate::cli) total_tokens: u64,
-    /// What that costs whose price is known.
-    pub(in crate::cli) cost: Usd,
-    /// Whether there is something whose price is not known.
-    pub(in crate::cli) has_unknown_price: bool,
-}
-
-impl Part {
-    fn add(&mut self, sum: &UsageSum) {
-        let tokens = sum.usage.prompt_tokens().saturating_add(sum.usage.output_tokens);
-        self.messages += sum.messages;
-        self.usage += sum.usage;
-        self.total_tokens = self.total_tokens.saturating_add(tokens);
-        match sum.cost() {
-            Some(cost) => self.cost = self.cost + cost,
-            None => self.has_unknown_price |= tokens > 0,
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.usage += other.usage;
-        self.total_tokens = self.total_tokens.saturating_add(other.total_tokens);
-        self.cost = self.cost + other.cost;
-        self.has_unknown_price |= other.has_unknown_price;
-    }
-
-    /// The cost to read: `$1.23`, and `>$1.23` where that is not all.
-    pub(in crate::cli) fn cost_text(&self) -> String {
-        format!("{}{}", if self.has_unknown_price { ">" } else { "" }, self.cost)
-    }
-}
-
-/// Sums with and without subagents, and by model.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(in crate::cli) struct Sum {
-    pub(in crate::cli) total: Part,
-    /// Without subagents.
-    pub(in crate::cli) own: Part,
-    pub(in crate::cli) models: BTreeMap<String, Part>,
-}
-
-impl Sum {
-    pub(in crate::cli) fn add(&mut self, sum: &UsageSum) {
-        self.total.add(sum);
-        if sum.is_subagent != Some(true) {
-            self.own.add(sum);
-        }
-        self.models.entry(sum.model.clone()).or_default().add(sum);
-    }
-
-    pub(in crate::cli) fn merge(&mut self, other: &Self) {
-        self.total.merge(&other.total);
-        self.own.merge(&other.own);
-        for (model, part) in &other.models {
-            self.models.entry(model.clone()).or_default().merge(part);
-        }
-    }
+    read_usage(&**rollups, workspace, time, by).await
 }

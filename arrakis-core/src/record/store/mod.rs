@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod archive;
+mod browser_sessions;
 mod dead_letters;
 mod feed;
 mod keys;
@@ -12,9 +13,11 @@ mod retention;
 mod rollups;
 mod search;
 mod spools;
+mod usage_totals;
 mod write;
 
 pub use archive::{Archive, ArrivalFilter, page_length};
+pub use browser_sessions::{BrowserSession, BrowserSessions, MemoryBrowserSessions};
 pub use dead_letters::{StoredDeadLetters, WorkspaceDeadLetters};
 pub use feed::{FeedCursor, FeedPage};
 pub use keys::KeyStore;
@@ -37,6 +40,7 @@ pub use search::{
     SearchPageBuilder,
 };
 pub use spools::{HeardSpool, MemorySpoolReports, SpoolReports, hour_of};
+pub use usage_totals::{UsageTotal, UsageTotals, fold_all, read_usage};
 pub use write::{
     Admission, AdmissionKind, Claim, EventStore, FIRST_RETRY_DELAY, ID_CONFLICT, Verdict,
 };
