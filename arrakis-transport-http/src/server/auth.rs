@@ -130,6 +130,20 @@ impl Authenticator {
         self.principal(key).await
     }
 
+    /// How the trail of changes names somebody: by the name of the key.
+    pub(super) async fn name(&self, principal: &Principal) -> Result<String, HttpError> {
+        if principal.key_id.is_empty() {
+            return Ok("whoever started the server".to_owned());
+        }
+        let key = tokio::time::timeout(self.timeout, self.keys.key(&principal.key_id)).await;
+        let key = key.map_err(|_| HttpError::store_hangs())??;
+        Ok(key.map_or_else(|| principal.key_id.clone(), |key| key.name))
+    }
+
+    pub(super) fn keys(&self) -> &dyn KeyStore {
+        &*self.keys
+    }
+
     /// The browsers that are signed in, where there is a dashboard.
     pub(super) fn sign_ins(&self) -> Option<&SignIns> {
         self.sign_ins.as_ref()

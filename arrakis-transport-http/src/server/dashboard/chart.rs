@@ -38,18 +38,10 @@ impl Column {
     }
 }
 
-/// Width of a chart in its own units. It scales to the place that it has.
-const WIDTH: usize = 720;
-
-/// Height of the columns.
+/// Width and height of the drawing in its own units. It is stretched to the place that it has; what is written stands
+/// beside it, and is not.
+const WIDTH: usize = 1000;
 const HEIGHT: usize = 120;
-
-/// Room at the left for the numbers of the axis.
-const LEFT: usize = 44;
-
-/// Room below for the names of the axis, and above for the highest number.
-const BELOW: usize = 18;
-const ABOVE: usize = 8;
 
 impl Columns {
     /// The chart.
@@ -58,36 +50,23 @@ impl Columns {
             self.columns.iter().map(|column| column.total().max(column.before.unwrap_or(0)));
         let top = round_up(values.max().unwrap_or(0));
         let mut svg = String::with_capacity(200 * self.columns.len() + 1000);
-        let height = ABOVE + HEIGHT + BELOW;
+        svg.push_str(r#"<div class="plot"><p class="ticks" aria-hidden="true">"#);
+        for part in [2, 1, 0] {
+            let _ = write!(svg, "<span>{}</span>", escaped(&(self.show)(top / 2 * part)));
+        }
         let label = escaped(&self.label);
         let _ = write!(
             svg,
-            r#"<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">"#
+            r#"</p><svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{label}"><path class="grid" d="M0 0H{WIDTH}M0 {}H{WIDTH}M0 {HEIGHT}H{WIDTH}"/>"#,
+            HEIGHT / 2
         );
-        for part in [0, 1, 2] {
-            let y = ABOVE + HEIGHT - HEIGHT * part / 2;
-            let value = escaped(&(self.show)(top * part as u64 / 2));
-            let _ = write!(
-                svg,
-                r#"<path class="grid" d="M{LEFT} {y}H{WIDTH}"/><text class="tick" x="{}" y="{}">{value}</text>"#,
-                LEFT - 6,
-                y + 4
-            );
-        }
         self.write_columns(&mut svg, top);
         self.write_before(&mut svg, top);
-        for (at, (x, anchor)) in [(LEFT, "start"), ((WIDTH + LEFT) / 2, "middle"), (WIDTH, "end")]
-            .into_iter()
-            .enumerate()
-        {
-            let text = escaped(&self.axis[at]);
-            let _ = write!(
-                svg,
-                r#"<text class="axis" x="{x}" y="{}" text-anchor="{anchor}">{text}</text>"#,
-                height - 4
-            );
+        svg.push_str(r#"</svg><p class="axis" aria-hidden="true">"#);
+        for name in &self.axis {
+            let _ = write!(svg, "<span>{}</span>", escaped(name));
         }
-        svg.push_str("</svg>");
+        svg.push_str("</p></div>");
         Safe(svg)
     }
 
@@ -95,7 +74,7 @@ impl Columns {
         let slot = self.slot();
         let gap = if slot >= 6.0 { 2.0 } else { slot * 0.2 };
         for (at, column) in self.columns.iter().enumerate() {
-            let x = LEFT as f64 + slot * at as f64 + gap / 2.0;
+            let x = slot * at as f64 + gap / 2.0;
             let width = (slot - gap).max(0.5);
             let link = column.link.as_deref().map(escaped);
             if let Some(link) = &link {
@@ -107,10 +86,10 @@ impl Columns {
             }
             let _ = write!(
                 svg,
-                r#"</title><rect class="hit" x="{:.1}" y="{ABOVE}" width="{slot:.1}" height="{HEIGHT}"/>"#,
+                r#"</title><rect class="hit" x="{:.1}" y="0" width="{slot:.1}" height="{HEIGHT}"/>"#,
                 x - gap / 2.0
             );
-            let mut y = (ABOVE + HEIGHT) as f64;
+            let mut y = HEIGHT as f64;
             for (class, _, value) in column.parts.iter().filter(|(_, _, value)| *value > 0) {
                 // What is there is seen, however little it is.
                 let tall = (HEIGHT as f64 * *value as f64 / top as f64).max(1.0);
@@ -134,32 +113,17 @@ impl Columns {
         let slot = self.slot();
         svg.push_str(r#"<path class="before" d=""#);
         for (at, column) in self.columns.iter().enumerate() {
-            let x = LEFT as f64 + slot * (at as f64 + 0.5);
+            let x = slot * (at as f64 + 0.5);
             let value = column.before.unwrap_or(0) as f64;
-            let y = (ABOVE + HEIGHT) as f64 - HEIGHT as f64 * value / top as f64;
+            let y = HEIGHT as f64 * (1.0 - value / top as f64);
             let _ = write!(svg, "{}{x:.1} {y:.1}", if at == 0 { 'M' } else { 'L' });
         }
         svg.push_str(r#""/>"#);
     }
 
     fn slot(&self) -> f64 {
-        (WIDTH - LEFT) as f64 / self.columns.len().max(1) as f64
+        WIDTH as f64 / self.columns.len().max(1) as f64
     }
-}
-
-/// A line as wide as a word: how something went.
-pub(super) fn spark(values: &[u64]) -> Html {
-    let top = values.iter().max().copied().unwrap_or(0).max(1) as f64;
-    let step = 100.0 / values.len().saturating_sub(1).max(1) as f64;
-    let mut svg = String::from(
-        r#"<svg class="spark" viewBox="0 0 100 20" preserveAspectRatio="none" aria-hidden="true"><path d=""#,
-    );
-    for (at, value) in values.iter().enumerate() {
-        let y = 19.0 - 18.0 * *value as f64 / top;
-        let _ = write!(svg, "{}{:.1} {y:.1}", if at == 0 { 'M' } else { 'L' }, step * at as f64);
-    }
-    svg.push_str(r#""/></svg>"#);
-    Safe(svg)
 }
 
 /// A part of a whole as a bar.
@@ -233,8 +197,8 @@ mod tests {
 
     #[test]
     fn nothing_is_a_chart_as_well() {
-        assert!(chart(&[]).ends_with("</svg>"));
-        assert!(chart(&[("a", 0), ("b", u64::MAX)]).ends_with("</svg>"));
+        assert!(chart(&[]).ends_with("</div>"));
+        assert!(chart(&[("a", 0), ("b", u64::MAX)]).ends_with("</div>"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub(super) mod conversations;
 pub(super) mod event;
 pub(super) mod events;
+pub(super) mod failed;
+pub(super) mod keys;
 pub(super) mod machines;
 pub(super) mod overview;
 pub(super) mod search;
