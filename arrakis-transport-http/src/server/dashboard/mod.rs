@@ -46,6 +46,7 @@ pub(super) fn routes() -> Router<ServerState> {
         .route("/machines", get(page::machines::page))
         .route("/api/v1/machines", get(page::machines::twin))
         .route("/search", get(page::search::page))
+        .route("/api/v1/search", get(page::search::twin))
         .route("/failed", get(page::failed::page).post(page::failed::change))
         .route("/api/v1/failed", get(page::failed::twin))
         .route("/keys", get(page::keys::page).post(page::keys::make))

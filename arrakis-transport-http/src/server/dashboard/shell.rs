@@ -168,11 +168,6 @@ impl Shell {
         tag(*at, &text)
     }
 
-    /// The time of day alone.
-    pub(super) fn clock(&self, at: &Timestamp) -> Html {
-        tag(*at, &self.zone.time(*at))
-    }
-
     /// How long ago, below a day; else when.
     pub(super) fn ago(&self, at: &Timestamp) -> Html {
         let age = self.now.since(*at);
@@ -194,15 +189,6 @@ impl Shell {
 
     pub(super) fn ms(&self, ms: &u64) -> Html {
         Safe(zone::duration(*ms))
-    }
-
-    pub(super) fn money(&self, usd: &Usd) -> Html {
-        Safe(money(*usd))
-    }
-
-    /// `1.2 M`.
-    pub(super) fn short(&self, n: &u64) -> Html {
-        Safe(short(*n))
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Viewer {
     look: Look,
     /// Names the session, for the token of its forms.
     session: Digest,
+    /// What was asked for, with its query.
+    path: String,
 }
 
 /// How somebody wants to see pages.
@@ -65,6 +67,16 @@ impl Look {
 impl Viewer {
     pub(super) fn zone(&self) -> &Zone {
         &self.look.zone
+    }
+
+    /// Where the page is that was asked for, as JSON.
+    pub(super) fn twin(&self) -> Option<String> {
+        let path = match self.path.strip_prefix('/') {
+            Some(rest) if rest.is_empty() || rest.starts_with('?') => format!("overview{rest}"),
+            Some(rest) => rest.to_owned(),
+            None => return None,
+        };
+        Some(format!("/api/v1/{path}"))
     }
 
     /// What stands around a page that this viewer looks at.
@@ -121,8 +133,9 @@ impl FromRequestParts<ServerState> for Viewer {
             let next = parts.uri.path_and_query().map_or("/", |path| path.as_str());
             return Err(to_sign_in(if parts.method == Method::GET { next } else { "/" }));
         };
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let hash = session.hash;
-        Ok(Self { principal: principal(session), look, session: hash })
+        Ok(Self { principal: principal(session), look, session: hash, path })
     }
 }
 

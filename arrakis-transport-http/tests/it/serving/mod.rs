@@ -2,6 +2,7 @@
 //! live feed, lists, searches, reports of spools.
 
 mod connections;
+mod dashboard;
 mod events;
 mod heavy;
 mod live;
@@ -18,11 +19,14 @@ use arrakis_core::base::clock::{SystemClock, Timestamp};
 use arrakis_core::record::job::key_uses::KeyUses;
 use arrakis_core::record::key::{ApiKey, Scope};
 use arrakis_core::record::store::{
-    EventStore, KeyStore, MemorySpoolReports, MemoryStore, SpoolReports,
+    EventStore, KeyStore, MemoryBrowserSessions, MemorySpoolReports, MemoryStore, Rollups,
+    SpoolReports,
 };
 use arrakis_core::session::redact::Redactor;
 use arrakis_core::testkit::fakes::FaultyStore;
-use arrakis_transport_http::server::{ServeConfig, ServerConfig, ServerState, bind, router, serve};
+use arrakis_transport_http::server::{
+    DashboardConfig, ServeConfig, ServerConfig, ServerState, bind, router, serve,
+};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
@@ -66,6 +70,11 @@ impl Server {
             shutdown: stop.clone(),
             spools,
             key_uses: Arc::clone(&key_uses),
+            dashboard: Some(DashboardConfig {
+                rollups: Arc::clone(&memory) as Arc<dyn Rollups>,
+                sessions: Arc::new(MemoryBrowserSessions::default()),
+                link: Some("once".into()),
+            }),
             ..ServerConfig::default()
         };
         let state = ServerState::new(

@@ -320,15 +320,10 @@ impl FailedPage {
         words(group.status)
     }
 
-    fn all(&self) -> u64 {
-        self.view.groups.iter().map(|group| group.count).sum()
-    }
-
     fn may_discard(&self, group: &Group) -> bool {
         group.status == EventStatus::Failed
     }
 }
-
 
 #[cfg(test)]
 mod tests {

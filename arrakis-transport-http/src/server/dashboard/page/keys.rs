@@ -159,8 +159,12 @@ impl Made {
     /// What to do with it.
     fn hint(&self) -> &'static str {
         match self.scope {
-            Scope::Ingest => "Put it into ~/.arrakis/config.toml of the machine as api_key, beside the url of this server.",
-            Scope::Read => "Whoever has it reads everything of this workspace, here and by the API.",
+            Scope::Ingest => {
+                "Put it into ~/.arrakis/config.toml of the machine as api_key, beside the url of this server."
+            }
+            Scope::Read => {
+                "Whoever has it reads everything of this workspace, here and by the API."
+            }
             Scope::Admin => "Whoever has it may do everything. Keep it where passwords are kept.",
         }
     }

@@ -76,7 +76,10 @@ async fn answer<Q, V, T: Template>(
         view(&context, wanted).await
     };
     match read.await {
-        Ok(view) => rendered(&page(viewer.shell(now, place), view)),
+        Ok(view) => {
+            let shell = Shell { twin: viewer.twin(), ..viewer.shell(now, place) };
+            rendered(&page(shell, view))
+        }
         Err(error) => Failure::seen_by(error, viewer, now).into_response(),
     }
 }

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Context, answer, link};
+use super::{Asked, Context, Reader, answer, link};
 use crate::server::ServerState;
 use crate::server::dashboard::shell::{Place, Shell};
 use crate::server::dashboard::viewer::Viewer;
@@ -51,6 +51,15 @@ pub(in crate::server::dashboard) async fn page(
 ) -> Response {
     let page = |shell, view| SearchPage { shell, view };
     answer(&state, &viewer, asked, Place::Search, view, page).await
+}
+
+/// `GET /api/v1/search`.
+pub(in crate::server::dashboard) async fn twin(
+    State(state): State<ServerState>,
+    reader: Reader,
+    asked: Asked<Wanted>,
+) -> Response {
+    super::twin(&state, &reader, asked, view).await
 }
 
 async fn view(context: &Context<'_>, wanted: Wanted) -> Result<Found, HttpError> {
