@@ -325,12 +325,12 @@ async fn words_are_those_of_the_search_and_not_of_the_index() {
     }
     home.store.index(10).await.unwrap();
     for (asked, expected) in [
-        ("ärger", "e0"),
-        ("ÄRGER", "e0"),
-        ("arger", "e3"),
-        ("İn", "e0"),
+        ("ärger", "e3 e0"),
+        ("ÄRGER", "e3 e0"),
+        ("arger", "e3 e0"),
+        ("İn", "e3 e0"),
         ("東京2", "e0"),
-        ("東京", "e3"),
+        ("東京", "e3 e0"),
         ("near(b", "e1"),
         ("a NOT b", ""),
         ("a OR b", ""),
@@ -339,7 +339,7 @@ async fn words_are_those_of_the_search_and_not_of_the_index() {
         ("x", "e2"),
         ("½", "e2"),
         ("near*", "e1"),
-        ("nea*", ""),
+        ("nea*", "e1"),
         ("words:near", ""),
         ("§w", ""),
         ("\"", ""),
