@@ -28,6 +28,7 @@
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+mod attached;
 pub(crate) mod copies;
 mod damage;
 pub(crate) mod line_type;
