@@ -18,11 +18,12 @@ fn read(session: &Session) -> ConversationDetail {
 
 /// What is named in a message.
 fn named(message: &Message) -> Vec<&str> {
-    let kind = |block| match block {
-        &Block::Other { ref kind } => Some(kind.as_str()),
+    let blocks = message.blocks.iter();
+    let kinds = blocks.filter_map(|(_, block)| match block {
+        Block::Other { kind } => Some(kind.as_str()),
         _ => None,
-    };
-    message.blocks.iter().filter_map(|(_, block)| kind(block)).collect()
+    });
+    kinds.collect()
 }
 
 #[test]
