@@ -10,6 +10,8 @@ pub mod ingest;
 pub mod job;
 #[cfg(feature = "runtime")]
 pub mod key;
+#[cfg(feature = "runtime")]
+pub mod reading;
 pub mod retention;
 #[cfg(feature = "runtime")]
 pub mod sketch;

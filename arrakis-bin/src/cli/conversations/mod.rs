@@ -36,8 +36,6 @@ pub(super) mod gaps;
 pub mod list;
 mod rename;
 pub(super) mod show;
-pub(super) mod spoken;
-pub(super) mod thread;
 pub(super) mod tool;
 mod view;
 

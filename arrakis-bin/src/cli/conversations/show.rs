@@ -47,8 +47,8 @@ use arrakis_core::record::store::{ConversationDetail, EventSummary};
 use arrakis_core::session::conversation::{Message, Replaced};
 
 use super::Unfold;
-use super::spoken;
-use super::thread::{self, Item, Thread};
+use arrakis_core::record::reading::spoken;
+use arrakis_core::record::reading::thread::{self, Item, Thread};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 

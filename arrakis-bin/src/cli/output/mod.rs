@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+pub use arrakis_core::record::reading::words::{count, indent_json, size};
 use arrakis_core::base::limits::cut;
 use arrakis_core::record::audit::EventStatus;
 use serde::Serialize;
@@ -110,47 +111,6 @@ pub fn write_json(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()>
     writeln!(out, "{}", text::safe_json(&json))
 }
 
-/// Indents JSON text and changes nothing else of it: neither numbers nor the order of keys. The text
-/// must be JSON.
-#[must_use]
-pub fn indent_json(json: &str) -> String {
-    let mut indented = String::with_capacity(json.len() * 2);
-    let mut depth = 0_usize;
-    let mut letters = json.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' => {
-                indented.push('"');
-                copy_string(&mut letters, &mut indented);
-            }
-            '{' | '[' => {
-                indented.push(letter);
-                while letters.next_if(char::is_ascii_whitespace).is_some() {}
-                match letters.next_if(|next| matches!(next, '}' | ']')) {
-                    Some(close) => indented.push(close),
-                    None => {
-                        depth += 1;
-                        break_line(&mut indented, depth);
-                    }
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                break_line(&mut indented, depth);
-                indented.push(letter);
-            }
-            ',' => {
-                indented.push(',');
-                break_line(&mut indented, depth);
-            }
-            ':' => indented.push_str(": "),
-            letter if letter.is_ascii_whitespace() => {}
-            letter => indented.push(letter),
-        }
-    }
-    indented
-}
-
 /// Writes a payload below a heading that begins with `what`: indented where it is JSON, made safe, and cut
 /// after [`SHOWN_PAYLOAD_BYTES`].
 ///
@@ -218,16 +178,6 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-/// `512 bytes`, `3.4 KB`, `4.5 MB`, in powers of ten.
-#[must_use]
-pub fn size(bytes: usize) -> String {
-    match bytes {
-        0..1000 => count(bytes, "byte"),
-        1000..1_000_000 => format!("{}.{} KB", bytes / 1000, bytes % 1000 / 100),
-        _ => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
-    }
-}
-
 /// `1,234,567`.
 #[must_use]
 pub fn number(n: u64) -> String {
@@ -240,28 +190,6 @@ pub fn number(n: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// `1 event`, `2 events`.
-#[must_use]
-pub fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-fn copy_string(letters: &mut impl Iterator<Item = char>, to: &mut String) {
-    while let Some(letter) = letters.next() {
-        to.push(letter);
-        match letter {
-            '"' => return,
-            '\\' => to.extend(letters.next()),
-            _ => {}
-        }
-    }
-}
-
-fn break_line(text: &mut String, depth: usize) {
-    text.push('\n');
-    text.extend(std::iter::repeat_n("  ", depth));
 }
 
 #[cfg(test)]

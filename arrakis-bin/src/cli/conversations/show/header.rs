@@ -7,7 +7,8 @@ use arrakis_core::record::store::ConversationDetail;
 use arrakis_core::session::conversation::ConversationState;
 use arrakis_core::session::price;
 
-use crate::cli::conversations::{Unfold, spoken};
+use arrakis_core::record::reading::spoken;
+use crate::cli::conversations::Unfold;
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 

@@ -6,7 +6,7 @@ use anstyle::Style;
 use arrakis_core::session::conversation::{ToolStatus, ToolUse};
 
 use super::{Reader, SHOWN_MESSAGE_BYTES, left};
-use crate::cli::conversations::thread::Call;
+use arrakis_core::record::reading::thread::Call;
 use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::{self, ansi, text};
 

@@ -1,18 +1,17 @@
 //! What a tool gave back, as words.
 
-use arrakis_core::session::conversation::ToolUse;
+use crate::session::conversation::ToolUse;
 use serde_json::Value;
 
 use super::{body, given_back};
-use crate::cli::output;
-use crate::cli::output::ansi::without_colours;
+use crate::record::reading::words;
 
 /// Where the client keeps an output that it has cut, and how long that is in bytes, as far as it says so.
-pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
+pub fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
     let response = given_back(tool_use)?;
     if let Some(path) = response.get("persistedOutputPath").and_then(Value::as_str) {
         let bytes = response.get("persistedOutputSize").and_then(Value::as_u64);
-        let size = bytes.map(|bytes| output::size(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let size = bytes.map(|bytes| words::size(usize::try_from(bytes).unwrap_or(usize::MAX)));
         return Some(format!("{} in {path}", size.as_deref().unwrap_or("the whole output")));
     }
     let text = told(&response)?;
@@ -23,18 +22,14 @@ pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
     Some(format!("{size} in {}", path.lines().next().unwrap_or_default().trim()))
 }
 
-/// What a tool gave back, without colours; empty where that is nothing, not known, or told by the [`body`].
-pub(in crate::cli) fn output(tool_use: &ToolUse) -> String {
-    without_colours(&coloured_output(tool_use))
-}
-
-/// The same as the tool has written it.
-pub(in crate::cli) fn coloured_output(tool_use: &ToolUse) -> String {
+/// What a tool gave back, with the colours that it may have; empty where that is nothing, not known, or told by the
+/// [`body`].
+pub fn coloured_output(tool_use: &ToolUse) -> String {
     let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
     let Some(response) = response else { return String::new() };
     match given_back(tool_use) {
         Some(Value::Object(_)) if body(tool_use).is_some() => String::new(),
-        Some(value) => told(&value).unwrap_or_else(|| output::indent_json(response.as_str())),
+        Some(value) => told(&value).unwrap_or_else(|| words::indent_json(response.as_str())),
         // More than can be parsed.
         None => response.as_str().to_owned(),
     }
@@ -123,7 +118,7 @@ fn page(title: String, url: String) -> Option<String> {
 
 /// Something that is no text: what it is, its type, and its size where the Base64 of it is known.
 fn named(kind: &str, media_type: Option<&str>, base64: Option<&str>) -> String {
-    let size = base64.map(|data| output::size(data.trim_end_matches('=').len() * 3 / 4));
+    let size = base64.map(|data| words::size(data.trim_end_matches('=').len() * 3 / 4));
     let told = [Some(kind), media_type, size.as_deref()];
     format!("[{}]", told.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }

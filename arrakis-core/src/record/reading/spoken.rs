@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use arrakis_core::record::store::EventSummary;
-use arrakis_core::session::conversation::{Message, MessageOrigin, Notice, Role};
-use arrakis_core::session::price;
+use crate::record::store::EventSummary;
+use crate::session::conversation::{Message, MessageOrigin, Notice, Role};
+use crate::session::price;
 
 use super::thread::{Item, Thread, is_of_person};
-use crate::cli::output;
+use super::words;
 
 /// Who says something, as a reader is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Speaker {
+pub enum Speaker {
     /// The person.
     You,
     /// Whoever has started a subagent.
@@ -29,7 +29,7 @@ pub(in crate::cli) enum Speaker {
 impl Speaker {
     /// Who says this text of a message. In a thread that the person has begun beside the conversation its prompts are
     /// the person's.
-    pub(in crate::cli) fn of(message: &Message, text: &str, in_aside: bool) -> Self {
+    pub fn of(message: &Message, text: &str, in_aside: bool) -> Self {
         match message.role {
             Role::User if in_aside || is_of_person(message) => Self::You,
             Role::User => Self::Task,
@@ -42,7 +42,7 @@ impl Speaker {
     }
 
     /// What the reader is told.
-    pub(in crate::cli) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::You => "you",
             Self::Task => "task",
@@ -55,12 +55,12 @@ impl Speaker {
 }
 
 /// Whether the client wrote a message for the model alone.
-pub(in crate::cli) fn is_for_model(message: &Message) -> bool {
+pub fn is_for_model(message: &Message) -> bool {
     message.role == Role::System && message.notice == Some(Notice::ForModel)
 }
 
 /// What ended an answer before its end.
-pub(in crate::cli) fn early_end(message: &Message) -> Option<Cow<'_, str>> {
+pub fn early_end(message: &Message) -> Option<Cow<'_, str>> {
     Some(match message.stop_reason.as_deref()? {
         "refusal" => "refused".into(),
         "max_tokens" => "cut off at the limit".into(),
@@ -72,7 +72,7 @@ pub(in crate::cli) fn early_end(message: &Message) -> Option<Cow<'_, str>> {
 }
 
 /// What an answer took, and what it costs; none where that is not known.
-pub(in crate::cli) fn tokens(message: &Message) -> Option<String> {
+pub fn tokens(message: &Message) -> Option<String> {
     let usage = message.usage?;
     let prompt = usage.prompt_tokens();
     let of_cache = match usage.cache_read_tokens {
@@ -94,18 +94,18 @@ fn beside(message: &Message) -> Option<&str> {
 }
 
 /// How many blocks of the message are not kept.
-pub(in crate::cli) fn blocks_left_out(message: &Message) -> Option<String> {
+pub fn blocks_left_out(message: &Message) -> Option<String> {
     let all = usize::try_from(message.block_count?).ok()?;
     let left = all.checked_sub(message.blocks.len()).filter(|left| *left > 0)?;
     let are = if left == 1 { "is" } else { "are" };
-    Some(format!("… and {} {are} in the event", output::count(left, "more block")))
+    Some(format!("… and {} {are} in the event", words::count(left, "more block")))
 }
 
 /// How the client marks what the person has pasted.
 const PASTED: &str = "pasted_content";
 
 /// A text with what the person has pasted in one line, or else whole and without the client's tags.
-pub(in crate::cli) fn pasted(text: &str, is_whole: bool) -> Cow<'_, str> {
+pub fn pasted(text: &str, is_whole: bool) -> Cow<'_, str> {
     let mut read = String::new();
     let mut rest = text;
     while let Some((before, words, behind)) = next_pasted(rest) {
@@ -125,7 +125,7 @@ pub(in crate::cli) fn pasted(text: &str, is_whole: bool) -> Cow<'_, str> {
 }
 
 fn named(lines: usize) -> String {
-    format!("[pasted text, {}]", output::count(lines, "line"))
+    format!("[pasted text, {}]", words::count(lines, "line"))
 }
 
 /// What stands before the next pasted text, that text, and what stands behind it. An end has the id of its beginning.
@@ -180,7 +180,7 @@ fn placeholders(text: &str) -> Cow<'_, str> {
 }
 
 /// What an event of the timeline is, and what it says.
-pub(in crate::cli) fn event(event: &EventSummary) -> (Cow<'_, str>, Cow<'_, str>) {
+pub fn event(event: &EventSummary) -> (Cow<'_, str>, Cow<'_, str>) {
     let summary = event.metadata.summary.as_str();
     let of_server = summary.split_once(": ");
     match (event.event_type.as_str(), of_server) {
@@ -198,7 +198,7 @@ pub(in crate::cli) fn event(event: &EventSummary) -> (Cow<'_, str>, Cow<'_, str>
 
 /// Whether a thread is a question that the person asked beside the conversation (`/btw`): no tool use has started it, and
 /// it names no type. Of most such questions a hook tells the answer, and nothing else is known.
-pub(in crate::cli) fn is_aside(thread: &Thread<'_>) -> bool {
+pub fn is_aside(thread: &Thread<'_>) -> bool {
     let is_message = |item: &Item<'_>| matches!(item, Item::Message(..));
     thread.subagent.is_some_and(|subagent| {
         let is_named = subagent.agent_id.contains("aside_question");

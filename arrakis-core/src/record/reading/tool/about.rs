@@ -1,32 +1,32 @@
 //! What a tool use is, in a line: its name, what it is about, and how much it gave back.
 
-use arrakis_core::session::conversation::ToolUse;
-use arrakis_core::session::hook::key_argument;
+use crate::session::conversation::ToolUse;
+use crate::session::hook::key_argument;
 use serde_json::Value;
 
 use super::body::{Body, Row, body};
-use super::{Input, Line, given_back, input, output as words, parameters};
-use crate::cli::output::{self, text};
+use super::{Input, Line, coloured_output, given_back, input, parameters};
+use crate::record::reading::words;
 
 /// Columns of a command before its description.
 const COMMAND_COLUMNS: usize = 60;
 
 /// The name of the tool; that of a server of MCP stands before its tool's.
-pub(in crate::cli) fn name(tool_use: &ToolUse) -> String {
+pub fn name(tool_use: &ToolUse) -> String {
     let name = &tool_use.tool_name;
     let of_server = name.strip_prefix("mcp__").and_then(|rest| rest.split_once("__"));
     let told = of_server.map(|(server, tool)| format!("{server} · {tool}"));
-    text::one_line(told.as_ref().unwrap_or(name))
+    words::one_line(told.as_ref().unwrap_or(name))
 }
 
 /// What the tool use is about, in a line; empty where nothing tells.
-pub(in crate::cli) fn argument(tool_use: &ToolUse) -> String {
+pub fn argument(tool_use: &ToolUse) -> String {
     let given = parameters(tool_use);
     let given = |name: &str| given.get(name).and_then(Value::as_str);
     let told = match tool_use.tool_name.as_str() {
         "Bash" => given("command").zip(given("description")).map(|(command, description)| {
-            let command = text::one_line(command);
-            format!("{}  # {description}", text::fit(&command, COMMAND_COLUMNS))
+            let command = words::one_line(command);
+            format!("{}  # {description}", words::fit(&command, COMMAND_COLUMNS))
         }),
         "Glob" | "Grep" => given("pattern").map(|pattern| match given("path") {
             Some(path) => format!("{pattern} in {path}"),
@@ -45,7 +45,7 @@ pub(in crate::cli) fn argument(tool_use: &ToolUse) -> String {
         _ => None,
     };
     let any = || tool_use.parameters.as_ref().map(|json| key_argument(&json.value));
-    text::one_line(&told.or_else(any).unwrap_or_default())
+    words::one_line(&told.or_else(any).unwrap_or_default())
 }
 
 /// The number of the task that was created.
@@ -54,7 +54,7 @@ fn created(tool_use: &ToolUse) -> Option<String> {
 }
 
 /// How much was found, read or changed; none where that is nothing.
-pub(in crate::cli) fn amount(tool_use: &ToolUse) -> Option<String> {
+pub fn amount(tool_use: &ToolUse) -> Option<String> {
     let response = given_back(tool_use);
     let known = response.and_then(|response| match tool_use.tool_name.as_str() {
         "Glob" | "Grep" => found(&response),
@@ -64,9 +64,9 @@ pub(in crate::cli) fn amount(tool_use: &ToolUse) -> Option<String> {
         _ => None,
     });
     known.or_else(|| done(tool_use)).or_else(|| {
-        let given_back = words(tool_use);
+        let given_back = coloured_output(tool_use);
         let lines = given_back.trim_end().lines().count();
-        (!given_back.trim().is_empty()).then(|| output::count(lines, "line"))
+        (!given_back.trim().is_empty()).then(|| words::count(lines, "line"))
     })
 }
 
@@ -76,12 +76,12 @@ fn found(response: &Value) -> Option<String> {
         let number = response.get(name).and_then(Value::as_u64)?;
         usize::try_from(number).ok()
     };
-    let files = number("numFiles").map(|files| output::count(files, "file"));
+    let files = number("numFiles").map(|files| words::count(files, "file"));
     let more = if response.get("truncated") == Some(&Value::Bool(true)) { " and more" } else { "" };
     match (number("numMatches"), number("numLines")) {
         (Some(1), _) => Some(format!("1 match in {}", files?)),
         (Some(matches), _) => Some(format!("{matches} matches in {}", files?)),
-        (None, Some(lines)) => Some(output::count(lines, "line")),
+        (None, Some(lines)) => Some(words::count(lines, "line")),
         (None, None) => files.map(|files| files + more),
     }
 }
@@ -91,15 +91,15 @@ fn read(response: &Value) -> Option<String> {
     let file = response.get("file")?;
     let number = |name: &str| usize::try_from(file.get(name)?.as_u64()?).ok();
     if let Some(cells) = file.get("cells").and_then(Value::as_array) {
-        return Some(output::count(cells.len(), "cell"));
+        return Some(words::count(cells.len(), "cell"));
     }
     if let Some(size) = number("originalSize") {
-        return Some(output::size(size));
+        return Some(words::size(size));
     }
     let lines = number("numLines")?;
     match number("totalLines") {
         Some(all) if all > lines => Some(format!("{lines} of {all} lines")),
-        _ => Some(output::count(lines, "line")),
+        _ => Some(words::count(lines, "line")),
     }
 }
 
@@ -123,7 +123,7 @@ fn changed(tool_use: &ToolUse, response: &Value) -> Option<String> {
         return Some(format!("+{added} -{removed}"));
     }
     let content = response.get("content").and_then(Value::as_str)?;
-    Some(output::count(content.lines().count(), "line"))
+    Some(words::count(content.lines().count(), "line"))
 }
 
 /// How many pages a search has found.
@@ -137,7 +137,7 @@ fn results(response: &Value) -> Option<String> {
             pages.flatten().filter(is_page).count()
         }
     };
-    Some(output::count(pages, "result"))
+    Some(words::count(pages, "result"))
 }
 
 /// How much of a list is done.

@@ -1,6 +1,6 @@
 //! What is always shown of a tool use, for it is meant for people: lists, plans, and questions.
 
-use arrakis_core::session::conversation::ToolUse;
+use crate::session::conversation::ToolUse;
 use serde_json::Value;
 
 use super::{given_back, parameters};
@@ -10,7 +10,7 @@ pub(super) const QUESTIONS: &str = "AskUserQuestion";
 
 /// What a person is shown.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Body {
+pub enum Body {
     /// A list.
     Rows(Vec<Row>),
     /// A text in Markdown.
@@ -19,7 +19,7 @@ pub(in crate::cli) enum Body {
 
 /// A row of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Row {
+pub enum Row {
     /// What the items below are about.
     Text(String),
     /// Something that is done or chosen, or is not.
@@ -28,7 +28,7 @@ pub(in crate::cli) enum Row {
 
 /// How far an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Mark {
+pub enum Mark {
     /// It is still to be done, or was not chosen.
     Open,
     /// It is being done.
@@ -56,7 +56,7 @@ pub(super) fn field(tool_use: &ToolUse) -> Option<&'static str> {
 }
 
 /// What is always shown of the tool use; none for most.
-pub(in crate::cli) fn body(tool_use: &ToolUse) -> Option<Body> {
+pub fn body(tool_use: &ToolUse) -> Option<Body> {
     let rows = match tool_use.tool_name.as_str() {
         "TodoWrite" => items(parameters(tool_use).get("todos")?, "content")?,
         "TaskList" => items(given_back(tool_use)?.get("tasks")?, "subject")?,

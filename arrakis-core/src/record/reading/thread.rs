@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use arrakis_core::base::clock::Timestamp;
-use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{
+use crate::base::clock::Timestamp;
+use crate::record::store::{ConversationDetail, EventSummary};
+use crate::session::conversation::{
     Block, BlockKey, Message, MessageOrigin, Role, Subagent, ToolUse,
 };
-use arrakis_core::session::hook::shows_by_itself;
+use crate::session::hook::shows_by_itself;
 
 use super::tool;
 
@@ -22,28 +22,28 @@ const ADVISOR: &str = "advisor";
 
 /// Whether a message is the person's: in a subagent's thread what they answered, else all that is said there is its
 /// task.
-pub(in crate::cli) fn is_of_person(message: &Message) -> bool {
+pub fn is_of_person(message: &Message) -> bool {
     let is_answer = message.origin == MessageOrigin::Answer;
     message.role == Role::User && (message.agent_id.is_none() || is_answer)
 }
 
 /// Whether a message is a prompt of the person.
-pub(in crate::cli) fn is_prompt(message: &Message) -> bool {
+pub fn is_prompt(message: &Message) -> bool {
     is_of_person(message) && message.origin != MessageOrigin::Answer
 }
 
 /// A thread: the main one, or a subagent's.
 #[derive(Debug)]
-pub(in crate::cli) struct Thread<'a> {
+pub struct Thread<'a> {
     /// Whose it is; none is the main thread.
-    pub(in crate::cli) subagent: Option<&'a Subagent>,
+    pub subagent: Option<&'a Subagent>,
     /// What is in it, oldest first.
-    pub(in crate::cli) items: Vec<Item<'a>>,
+    pub items: Vec<Item<'a>>,
 }
 
 /// Something in a thread.
 #[derive(Debug)]
-pub(in crate::cli) enum Item<'a> {
+pub enum Item<'a> {
     /// A message, in parts.
     Message(&'a Message, Vec<Part<'a>>),
     /// A tool use that no message wishes for.
@@ -56,20 +56,23 @@ pub(in crate::cli) enum Item<'a> {
 
 /// A part of a message.
 #[derive(Debug)]
-pub(in crate::cli) struct Part<'a> {
+pub struct Part<'a> {
     /// When it was written.
-    pub(in crate::cli) at: Timestamp,
+    pub at: Timestamp,
     /// The block that it is.
-    pub(in crate::cli) key: Option<&'a BlockKey>,
-    pub(in crate::cli) what: What<'a>,
+    pub key: Option<&'a BlockKey>,
+    /// What it is.
+    pub what: What<'a>,
 }
 
 /// What a part of a message is.
 #[derive(Debug)]
-pub(in crate::cli) enum What<'a> {
+pub enum What<'a> {
+    /// Words.
     Text(&'a str),
     /// The model's thinking; empty where it was left out.
     Thinking(&'a str),
+    /// A tool use that the message asks for.
     Tool(Call<'a>),
     /// Something that is only named, such as an image.
     Named(String),
@@ -81,14 +84,16 @@ pub(in crate::cli) enum What<'a> {
 
 /// A tool use, and what it started.
 #[derive(Debug)]
-pub(in crate::cli) struct Call<'a> {
-    pub(in crate::cli) tool_use: &'a ToolUse,
-    pub(in crate::cli) subagents: Vec<Thread<'a>>,
+pub struct Call<'a> {
+    /// The tool use.
+    pub tool_use: &'a ToolUse,
+    /// The threads of the subagents that it started.
+    pub subagents: Vec<Thread<'a>>,
 }
 
 impl<'a> Thread<'a> {
     /// The main thread of a conversation; the others hang on it.
-    pub(in crate::cli) fn of(detail: &'a ConversationDetail) -> Self {
+    pub fn of(detail: &'a ConversationDetail) -> Self {
         let mut tools: HashMap<&str, Vec<&ToolUse>> = HashMap::new();
         for tool_use in &detail.tool_uses {
             if let Some(id) = &tool_use.tool_use_id {
@@ -111,7 +116,7 @@ impl<'a> Thread<'a> {
 impl Call<'_> {
     /// How long it took, in milliseconds. An agent that works beside the conversation is there at once, and ends when it
     /// stops.
-    pub(in crate::cli) fn duration_ms(&self) -> Option<u64> {
+    pub fn duration_ms(&self) -> Option<u64> {
         if !tool::works_beside(self.tool_use) {
             return self.tool_use.duration_ms();
         }
@@ -125,7 +130,7 @@ impl Call<'_> {
 
 impl Item<'_> {
     /// When it began.
-    pub(in crate::cli) fn at(&self) -> Timestamp {
+    pub fn at(&self) -> Timestamp {
         match self {
             Self::Message(message, parts) => {
                 parts.first().map_or(message.content.stamp.at, |part| part.at)
