@@ -126,6 +126,22 @@ impl Columns {
     }
 }
 
+/// A line of values, as small as a picture beside a text.
+pub(super) fn line(values: &[u64], label: &str) -> Html {
+    let top = values.iter().max().copied().unwrap_or(0).max(1) as f64;
+    let step = WIDTH as f64 / values.len().saturating_sub(1).max(1) as f64;
+    let mut svg = format!(
+        r#"<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{}"><path class="grid" d="M0 {HEIGHT}H{WIDTH}"/><path class="curve" d=""#,
+        escaped(label)
+    );
+    for (at, value) in values.iter().enumerate() {
+        let y = HEIGHT as f64 * (1.0 - *value as f64 / top);
+        let _ = write!(svg, "{}{:.1} {y:.1}", if at == 0 { 'M' } else { 'L' }, step * at as f64);
+    }
+    svg.push_str(r#""/></svg>"#);
+    Safe(svg)
+}
+
 /// A part of a whole as a bar.
 pub(super) fn meter(part: u64, whole: u64, class: &str) -> Html {
     let width = if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 };

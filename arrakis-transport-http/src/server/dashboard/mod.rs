@@ -6,6 +6,7 @@
 
 mod assets;
 mod chart;
+mod markdown;
 mod page;
 mod shell;
 pub(super) mod sign_in;
@@ -41,6 +42,9 @@ pub(super) fn routes() -> Router<ServerState> {
         .route("/api/v1/events/{id}", get(page::event::twin))
         .route("/conversations", get(page::conversations::page))
         .route("/api/v1/conversations", get(page::conversations::twin))
+        .route("/c/{session}", get(page::reading::page))
+        .route("/c/{session}/m/{id}", get(page::reading::place))
+        .route("/api/v1/c/{session}", get(page::reading::twin))
         .route("/usage", get(page::usage::page))
         .route("/api/v1/usage", get(page::usage::twin))
         .route("/machines", get(page::machines::page))

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::limits::cut;
 use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::reading::words::indent_json;
 use arrakis_core::record::store::{
     EventDetail, EventFilter, EventKey, EventSummary, Page, Transition,
 };
@@ -173,50 +174,7 @@ fn pretty(text: &str) -> String {
     if text.len() > SHOWN_BYTES || serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         return text.to_owned();
     }
-    let mut out = String::with_capacity(text.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let mut characters = text.chars().peekable();
-    let newline = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.extend(std::iter::repeat_n("  ", depth.min(64)));
-    };
-    while let Some(character) = characters.next() {
-        if in_string {
-            out.push(character);
-            in_string = escaped || character != '"';
-            escaped = !escaped && character == '\\';
-            continue;
-        }
-        match character {
-            '"' => {
-                in_string = true;
-                out.push('"');
-            }
-            '{' | '[' => {
-                out.push(character);
-                while characters.next_if(|next| next.is_ascii_whitespace()).is_some() {}
-                if let Some(end) = characters.next_if(|next| matches!(next, '}' | ']')) {
-                    out.push(end);
-                } else {
-                    depth += 1;
-                    newline(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                newline(&mut out, depth);
-                out.push(character);
-            }
-            ',' => {
-                out.push(',');
-                newline(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            _ if character.is_ascii_whitespace() => {}
-            _ => out.push(character),
-        }
-    }
-    out
+    indent_json(text)
 }
 
 fn life(event: &EventSummary, transitions: &[Transition]) -> Vec<Step> {

@@ -7,6 +7,7 @@ pub(super) mod failed;
 pub(super) mod keys;
 pub(super) mod machines;
 pub(super) mod overview;
+pub(super) mod reading;
 pub(super) mod search;
 pub(super) mod sign_in;
 pub(super) mod usage;
