@@ -36,10 +36,12 @@ impl Desk {
     fn new() -> Self {
         let home = TempDir::new().unwrap();
         let clock = Arc::new(ManualClock::new("2026-11-24T12:00:00Z".parse().unwrap()));
+        let mut bench = bench(home.path());
+        bench.context.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         Self {
             store: Arc::new(MemoryStore::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             arrivals: Arrivals::new(Arc::clone(&clock)),
-            bench: bench(home.path()),
+            bench,
             clock,
             home,
         }
@@ -392,7 +394,7 @@ async fn a_conversation_reads_from_top_to_bottom() {
 
 12:00:04  Agent  helper  ok, 286 ms, 3 lines
           subagent general-purpose afda2e27b6ed714bc
-12:00:06  │ Bash  echo from-subagent  ok, 25 ms, 1 line
+12:00:06  │ Bash  echo from-subagent # mock step  ok, 25 ms, 1 line
           │
 12:00:09  │ claude
           │ Done with sub.
@@ -450,7 +452,7 @@ async fn long_messages_wrap_and_days_are_told() {
             "",
             "2026-11-25",
             "",
-            "12:00:02  Bash  one two  no result",
+            "12:00:02  Bash  one two # d  no result",
         ]
     );
     assert!(shown.contains("  open     last event 2026-11-25 12:00:02 UTC\n"), "{shown}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::support::{Bench, bench, store_of};
 use arrakis_bin::cli::{Cli, Command, export};
 use arrakis_core::record::store::{Archive, EventReader, MemoryStore};
-use arrakis_core::testkit::recorded::recorded;
+use arrakis_core::testkit::recorded::{recorded, recording};
 use arrakis_core::testkit::sessions::Session;
 use clap::Parser;
 use serde_json::{Value, json};
@@ -271,4 +271,60 @@ async fn nothing_in_a_conversation_is_live_in_its_document() {
     let names: Vec<_> =
         fs::read_dir(&directory).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(names.len() == 1 && names[0].to_str().unwrap().contains("-s-"), "{names:?}");
+}
+
+#[tokio::test]
+async fn images_are_files_beside_the_document() {
+    use base64::Engine as _;
+    let png = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC";
+    let bytes = base64::engine::general_purpose::STANDARD.decode(png).unwrap();
+    let session = "988e4f98-931c-4264-a189-bfcdfe9a90d7";
+    let mut exporter = Exporter::of(&recording("16-mentions-images-pastes")).await;
+    let directory = exporter.path("documents");
+    exporter.run(&format!("--all --format markdown --output {}/", directory.display())).await;
+    let name = format!("2026-11-24-{session}");
+    let image = format!("{name}.files/c4a79811-cfd9-4f43-b6ee-e42e0a5af861-1.png");
+    assert_eq!(fs::read(directory.join(&image)).unwrap(), bytes);
+    let document = fs::read_to_string(directory.join(format!("{name}.md"))).unwrap();
+    assert!(document.contains(&format!("\n[image, image/png]({image})\n")), "{document}");
+    assert!(document.contains("*read notes.md (3 lines)*"), "{document}");
+    assert!(
+        document.contains("pasted line 29") && !document.contains("pasted_content"),
+        "{document}"
+    );
+    let mode = fs::metadata(directory.join(&image)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "only its owner may read it");
+
+    let file = exporter.path("one_document.md");
+    exporter.run(&format!("{session} --format markdown --output {}", file.display())).await;
+    let document = fs::read_to_string(&file).unwrap();
+    assert!(document.contains("](one_document.files/c4a79811"), "{document}");
+
+    let document = exporter.run(&format!("{session} --format markdown")).await;
+    assert!(document.contains("*image, image/png, in the event* `"), "{document}");
+}
+
+#[tokio::test]
+async fn an_image_that_a_tool_gave_back_is_a_file_too() {
+    let line = |kind: &str, n: usize, content: Value| {
+        json!({ "type": kind, "uuid": format!("u{n}"), "timestamp": format!("2026-11-24T10:00:0{n}Z"),
+            "sessionId": "s", "message": { "id": "m", "content": content, "model": "claude-opus-5-5" } })
+        .to_string()
+    };
+    let call = json!([{ "type": "tool_use", "id": "t1", "name": "Read", "input": { "file_path": "a.png" } }]);
+    let result = json!([{ "type": "tool_result", "tool_use_id": "t1", "content": [{ "type": "image",
+        "source": { "type": "base64", "media_type": "image/png", "data": "AAAA" } }] }]);
+    let lines = [line("assistant", 1, call), line("user", 2, result)].join("\n");
+    let session = Session::new("s", Vec::new(), (lines + "\n").into_bytes());
+    let mut exporter = Exporter::of(&[session]).await;
+    let directory = exporter.path("documents");
+    exporter.run(&format!("--all --format markdown --output {}/", directory.display())).await;
+    let files = directory.join("2026-11-24-s.files");
+    let image = fs::read_dir(&files).unwrap().next().unwrap().unwrap();
+    assert_eq!(fs::read(image.path()).unwrap(), [0, 0, 0]);
+    let document = fs::read_to_string(directory.join("2026-11-24-s.md")).unwrap();
+    let link = format!("[file](2026-11-24-s.files/{})", image.file_name().to_string_lossy());
+    assert!(document.contains(&link), "{document}");
+    let document = exporter.run("s --format markdown").await;
+    assert!(document.contains("*file, in the result as `--json` shows it*"), "{document}");
 }

@@ -21,6 +21,7 @@ mod queue;
 mod reading;
 mod receivers;
 mod reconcile;
+mod said;
 mod search;
 #[cfg(target_os = "linux")]
 mod spool;

@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Somebody who reads what a store has of some sessions.
-struct Reader {
+pub(crate) struct Reader {
     store: Arc<MemoryStore>,
     bench: Bench,
     _home: TempDir,
 }
 
 impl Reader {
-    async fn of(sessions: &[Session]) -> Self {
+    pub(crate) async fn of(sessions: &[Session]) -> Self {
         let store = store_of(sessions).await;
         let home = TempDir::new().unwrap();
         Self { store, bench: bench(home.path()), _home: home }
@@ -39,8 +39,12 @@ impl Reader {
         Ok(self.bench.out.take())
     }
 
-    async fn show(&mut self, arguments: &str) -> String {
+    pub(crate) async fn show(&mut self, arguments: &str) -> String {
         self.try_show(arguments).await.unwrap()
+    }
+
+    pub(crate) fn terminal(&mut self, terminal: Terminal) {
+        self.bench.context.terminal = terminal;
     }
 
     async fn error(&mut self, arguments: &str) -> String {
@@ -48,12 +52,14 @@ impl Reader {
     }
 }
 
+/// A line with `…` for its time.
+pub(crate) fn timeless(line: &str) -> String {
+    let is_time = line.get(2..3) == Some(":") && line.get(5..6) == Some(":");
+    if is_time { format!("…{}", &line[8..]) } else { line.to_owned() }
+}
+
 /// What of a text is there from a line on, with `…` for the times.
 fn from(text: &str, line: &str) -> Vec<String> {
-    let is_time = |line: &str| line.get(2..3) == Some(":") && line.get(5..6) == Some(":");
-    let timeless = |line: &str| {
-        if is_time(line) { format!("…{}", &line[8..]) } else { line.to_owned() }
-    };
     text.lines().map(timeless).skip_while(|found| found != line).collect()
 }
 
@@ -135,8 +141,8 @@ async fn blocks_stand_in_the_order_of_the_answer_and_fold() {
             "…  claude",
             "          Then I mend.",
             "",
-            "…  Edit  a.rs  ok, 2.0 s, 1 line",
-            "…  [server_tool_use]",
+            "…  Edit  a.rs  ok, 2.0 s, +1 -1",
+            "…  [server_tool_use, 26 bytes]",
         ]
     );
     let unfolded = reader.show("s --tools --thinking").await;

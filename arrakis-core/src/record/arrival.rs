@@ -60,6 +60,8 @@ pub struct EventMetadata {
     pub redacted: Removed,
     /// The event in one line ([`summary`](crate::session::hook::summary)); may be empty.
     pub summary: String,
+    /// The subagent that the event is about, where only the timeline shows it.
+    pub agent_id: Option<String>,
     /// Of a `DUPLICATE` row: the row that it repeats. It has nothing else, as the first row says it.
     pub duplicate_of: Option<Uuid>,
 }

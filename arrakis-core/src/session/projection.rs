@@ -251,7 +251,11 @@ fn prompt_title(prompt: &str, prompt_index: Option<u32>, stamp: &Stamp) -> Optio
 /// The first line of a text as a title. One that is cut ends with three dots.
 fn title(prompt: &str) -> Option<String> {
     const DOTS: &str = "…";
-    let first_line = prompt.trim().lines().next().filter(|line| !line.is_empty())?;
+    // The client marks what was pasted by a tag on a line of its own.
+    let is_mark =
+        |line: &str| line.starts_with("<pasted_content") || line.starts_with("</pasted_content");
+    let lines = prompt.lines().map(str::trim);
+    let first_line = lines.into_iter().find(|line| !line.is_empty() && !is_mark(line))?;
     if first_line.len() <= INDEXED_TEXT_MAX_BYTES {
         return Some(first_line.to_owned());
     }

@@ -94,7 +94,7 @@ fn documented() -> Vec<(&'static str, Value, &'static str)> {
             "ElicitationResult",
             json!({"mcp_server_name": "m", "elicitation_id": "e", "mode": "form", "action": "accept",
                 "content": {"a": 1}}),
-            "m: accept",
+            "m: accept, a: 1",
         ),
         (
             "ConfigChange",

@@ -481,7 +481,7 @@ fn lines_of_other_versions_are_read_as_far_as_they_go() {
     assert_eq!(words(&detail), expected);
     let kinds: Vec<_> = detail.messages[2].blocks.iter().map(|(_, block)| block.clone()).collect();
     let other = |kind: &str| Block::Other { kind: kind.to_owned() };
-    assert_eq!(kinds, [other("unknown"), other("hologram"), other("tool_use")]);
+    assert_eq!(kinds, [other("unknown"), other("hologram, 19 bytes"), other("tool_use, 19 bytes")]);
     assert_eq!(detail.subagents.len(), 1);
     assert_eq!(detail.usage.total, Default::default());
 }

@@ -8,8 +8,9 @@
 //! such an object with more fields, each list oldest first:
 //!
 //! * `messages`: objects with `id`, `role`, `origin`, `at`, `content`, `blocks`, `model`, `usage`, `agentId`,
-//!   `promptId`, `sentAt` (when the person sent it, where the transcript says that) and `requestId`, the event or
-//!   line that has its words. The `origin` is `transcript`; `queued`, which is the transcript too, for a prompt
+//!   `promptId`, `sentAt` (when the person sent it, where the transcript says that), `notice` (what words of the client are to a
+//!   person: `command`, `output` or `for_model`), `stopReason` (what ended an answer early, such as `refusal` or `max_tokens`),
+//!   `blockCount` (where it has more blocks than are kept) and `requestId`, the event or line that has its words. The `origin` is `transcript`; `queued`, which is the transcript too, for a prompt
 //!   that was sent while the model worked; `answer`, for what was said to a question or a rejection; or, where the transcript does not have it yet, `prompt`, `stop` or
 //!   `failure`, told by a hook, or `enqueued`, told by the queue. What was withdrawn from the queue is not there. A block has its `type` (`text`, `thinking`, `tool_use`, `image` or `other`), what belongs to that
 //!   (`text`, `tool_use_id`, `media_type`, `kind`), and its place: `at`, `index`, `line` and `n`. What an event
@@ -35,6 +36,7 @@ pub(super) mod gaps;
 pub mod list;
 mod rename;
 pub(super) mod show;
+pub(super) mod spoken;
 pub(super) mod thread;
 pub(super) mod tool;
 mod view;
@@ -100,7 +102,11 @@ pub struct ShowArgs {
     #[arg(long)]
     pub thinking: bool,
 
-    /// Show everything: tools, thinking, and all that the client says.
+    /// Show what each answer took, in tokens and dollars.
+    #[arg(long)]
+    pub tokens: bool,
+
+    /// Show everything: tools, thinking, tokens, and all that the client says.
     #[arg(long)]
     pub unfold: bool,
 
@@ -142,6 +148,7 @@ pub async fn run(
 struct Unfold {
     tools: bool,
     thinking: bool,
+    tokens: bool,
     system: bool,
 }
 
@@ -162,6 +169,7 @@ async fn show(
     let unfold = Unfold {
         tools: args.tools || args.unfold,
         thinking: args.thinking || args.unfold,
+        tokens: args.tokens || args.unfold,
         system: args.unfold,
     };
     let prompts = args.prompts.map(|n| usize::try_from(n).unwrap_or(usize::MAX));

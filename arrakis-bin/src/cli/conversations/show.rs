@@ -37,17 +37,18 @@
 
 mod header;
 mod tools;
+mod words;
 
 use std::io::{self, Write};
 
 use anstyle::Style;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Message, Replaced, Role};
+use arrakis_core::session::conversation::{Message, Replaced};
 
 use super::Unfold;
-use super::thread::{self, Item, Part, Thread, What};
-use super::tool;
+use super::spoken;
+use super::thread::{self, Item, Thread};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
@@ -56,9 +57,6 @@ const TIME_COLUMNS: usize = 10;
 
 /// What is shown of one message, in bytes; JSON output has all of it.
 const SHOWN_MESSAGE_BYTES: usize = 16 * 1024;
-
-/// Lines of what the client itself says that are shown: it may be the summary of a whole conversation.
-const SHOWN_SYSTEM_LINES: usize = 6;
 
 /// Writes the conversation, or the last `prompts` prompts of it and what came after them.
 pub(super) fn write(
@@ -70,7 +68,7 @@ pub(super) fn write(
     terminal: Terminal,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    header::write(detail, now, zone, terminal, out)?;
+    header::write(detail, now, unfold, zone, terminal, out)?;
     let main = Thread::of(detail);
     let is_prompt =
         |item: &Item<'_>| matches!(item, Item::Message(message, _) if thread::is_prompt(message));
@@ -89,7 +87,8 @@ pub(super) fn write(
         marks: String::new(),
         day: None,
         needs_gap: true,
-        is_shell: false,
+        awaits_output: false,
+        in_aside: false,
     };
     let mut rest = &main.items[first..];
     while let Some(item) = rest.first() {
@@ -120,15 +119,15 @@ struct Reader<'a> {
     /// Whether an empty line must stand before what comes.
     needs_gap: bool,
     /// Whether a command of the person was shown last, whose output may follow.
-    is_shell: bool,
+    awaits_output: bool,
+    /// Whether this is a thread that the person began beside the conversation.
+    in_aside: bool,
 }
 
 impl Reader<'_> {
     fn item(&mut self, item: &Item<'_>) -> io::Result<()> {
         match item {
-            Item::Message(message, parts) => {
-                parts.iter().try_for_each(|part| self.part(message, part))
-            }
+            Item::Message(message, parts) => self.message(message, parts),
             Item::Tool(call) => self.tool(call),
             Item::Event(event) => self.event(event),
             Item::Subagent(thread) => {
@@ -158,75 +157,6 @@ impl Reader<'_> {
         self.line(part.from, &self.terminal.paint(output::DIM, &format!("{what}  {words}")))
     }
 
-    fn part(&mut self, message: &Message, part: &Part<'_>) -> io::Result<()> {
-        match &part.what {
-            What::Text(words) => self.words(message, part.at, words),
-            What::Thinking(words) if self.unfold.thinking => {
-                self.needs_gap = true;
-                self.begin(part.at, "thinking", output::DIM)?;
-                self.text(words, Some(output::DIM), usize::MAX)
-            }
-            What::Thinking(words) => {
-                let count = words.trim().lines().count();
-                let lines = output::count(count, "line");
-                let end = if count > 1 { format!("  ({lines})") } else { String::new() };
-                let room = self.room("thinking".len() + 2 + end.len());
-                let first = text::one_line(words.trim().lines().next().unwrap_or_default());
-                let told = format!("thinking  {}{end}", text::fit(&first, room));
-                self.line(part.at, &self.terminal.paint(output::DIM, told.trim_end()))
-            }
-            What::Tool(call) => self.tool(call),
-            What::Named(what) => {
-                let what = format!("[{}]", text::fit(&text::one_line(what), self.room(2)));
-                self.line(part.at, &self.terminal.paint(output::DIM, &what))
-            }
-        }
-    }
-
-    fn words(&mut self, message: &Message, at: Timestamp, words: &str) -> io::Result<()> {
-        let is_system = message.role == Role::System;
-        // The output of a command may have colours.
-        let plain = if is_system { tool::without_colours(words) } else { words.to_owned() };
-        let words = plain.as_str();
-        let is_command = is_system && words.starts_with("$ ");
-        let is_output = std::mem::replace(&mut self.is_shell, is_command);
-        if is_output && is_system && !is_command {
-            self.needs_gap = false;
-            self.text(words, Some(output::DIM), self.system_lines())?;
-            self.needs_gap = true;
-            return Ok(());
-        }
-        let (speaker, style) = match message.role {
-            Role::User if thread::is_of_person(message) => ("you", output::GOOD.bold()),
-            Role::User => ("task", output::GOOD.bold()),
-            Role::Assistant if message.is_advice() => ("advisor", output::NAME.bold()),
-            Role::Assistant => ("claude", output::NAME.bold()),
-            Role::System if is_command => ("shell", output::WARN),
-            Role::System => ("system", output::WARN),
-        };
-        self.needs_gap = true;
-        let mut label = self.terminal.paint(style, speaker);
-        if message.role == Role::User && message.origin.has_waited() {
-            label +=
-                &self.terminal.paint(output::DIM, &format!("  {}", queued(message, self.zone)));
-        }
-        if message.standing.copied {
-            label += &self.terminal.paint(output::DIM, "  copied from another session");
-        }
-        if let Some(part) = self.replaced.iter().find(|part| part.prompt_id == message.id) {
-            let what = if part.is_answered { "  rewound" } else { "  withdrawn" };
-            label += &self.terminal.paint(output::DIM, what);
-        }
-        self.line(at, &label)?;
-        self.needs_gap = true;
-        let lines = if is_system { self.system_lines() } else { usize::MAX };
-        self.text(words, is_system.then_some(output::DIM), lines)
-    }
-
-    fn system_lines(&self) -> usize {
-        if self.unfold.system { usize::MAX } else { SHOWN_SYSTEM_LINES }
-    }
-
     /// The line with which something of several lines begins.
     fn begin(&mut self, at: Timestamp, label: &str, style: Style) -> io::Result<()> {
         let label = self.terminal.paint(style, label);
@@ -235,50 +165,34 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Running text, at most so many lines of it.
-    fn text(&mut self, words: &str, style: Option<Style>, lines: usize) -> io::Result<()> {
-        let shown = arrakis_core::base::limits::cut(words, SHOWN_MESSAGE_BYTES);
-        let indent = self.indent();
-        let wrapped = text::wrap(&text::many_lines(shown), self.terminal.text_columns(), &indent);
-        let all = wrapped.lines().count();
-        for line in wrapped.lines().take(lines) {
-            let words = line.strip_prefix(&indent).unwrap_or_default();
-            match style {
-                Some(style) if !words.is_empty() => {
-                    writeln!(self.out, "{indent}{}", self.terminal.paint(style, words))?;
-                }
-                _ => writeln!(self.out, "{line}")?,
-            }
-        }
-        if all > lines {
-            self.more(&format!("… {}; --unfold shows them", left(all - lines)))
-        } else if shown.len() < words.len() {
-            self.more(&format!("… {} in all; --json shows them", output::size(words.len())))
-        } else {
-            Ok(())
-        }
-    }
-
     fn subagent(&mut self, thread: &Thread<'_>) -> io::Result<()> {
         let Some(subagent) = thread.subagent else { return Ok(()) };
-        self.gap()?;
+        let is_aside = spoken::is_aside(thread);
         let kind = subagent.agent_type.as_deref().unwrap_or_default();
-        let label = text::one_line(&format!("subagent {kind} {}", subagent.agent_id));
+        let label = match is_aside {
+            true => "beside the conversation (/btw)".to_owned(),
+            false => text::one_line(&format!("subagent {kind} {}", subagent.agent_id)),
+        };
+        self.gap()?;
         let label = self.terminal.paint(output::WARN, &text::fit(&label, self.room(0)));
         writeln!(self.out, "{}{label}", self.indent())?;
         let marks = self.marks.len();
         self.marks.push_str("│ ");
         self.needs_gap = false;
+        let was_aside = std::mem::replace(&mut self.in_aside, is_aside);
         let written = thread.items.iter().try_for_each(|item| self.item(item));
         self.marks.truncate(marks);
+        self.in_aside = was_aside;
         self.needs_gap = true;
         written
     }
 
     fn event(&mut self, event: &EventSummary) -> io::Result<()> {
-        let name = text::one_line(&event.event_type);
+        self.awaits_output = false;
+        let (name, told) = spoken::event(event);
+        let name = text::one_line(&name);
         let room = self.room(text::width(&name) + 2);
-        let line = format!("{name}  {}", text::fit(&event.metadata.summary, room));
+        let line = format!("{name}  {}", text::fit(&text::one_line(&told), room));
         self.line(event.captured_at(), &self.terminal.paint(output::DIM, line.trim_end()))
     }
 

@@ -14,6 +14,12 @@ use arrakis_core::session::hook::shows_by_itself;
 
 use super::tool;
 
+/// The block that stands for thinking that the API has encrypted.
+const REDACTED_THINKING: &str = "redacted_thinking";
+
+/// The block with which a model asks the one that advises it.
+const ADVISOR: &str = "advisor";
+
 /// Whether a message is the person's: in a subagent's thread what they answered, else all that is said there is its
 /// task.
 pub(in crate::cli) fn is_of_person(message: &Message) -> bool {
@@ -53,6 +59,8 @@ pub(in crate::cli) enum Item<'a> {
 pub(in crate::cli) struct Part<'a> {
     /// When it was written.
     pub(in crate::cli) at: Timestamp,
+    /// The block that it is.
+    pub(in crate::cli) key: Option<&'a BlockKey>,
     pub(in crate::cli) what: What<'a>,
 }
 
@@ -65,6 +73,10 @@ pub(in crate::cli) enum What<'a> {
     Tool(Call<'a>),
     /// Something that is only named, such as an image.
     Named(String),
+    /// What the client has sent beside a prompt, such as a file that it mentions.
+    Attached(&'a str),
+    /// Thinking that nobody can read.
+    Redacted,
 }
 
 /// A tool use, and what it started.
@@ -115,7 +127,9 @@ impl Item<'_> {
     /// When it began.
     pub(in crate::cli) fn at(&self) -> Timestamp {
         match self {
-            Self::Message(message, _) => message.content.stamp.at,
+            Self::Message(message, parts) => {
+                parts.first().map_or(message.content.stamp.at, |part| part.at)
+            }
             Self::Tool(call) => call.tool_use.first.at,
             Self::Event(event) => event.captured_at(),
             Self::Subagent(thread) => {
@@ -150,12 +164,11 @@ impl<'a> Placer<'a> {
                 items.push(Item::Tool(self.call(tool_use)));
             }
         }
-        if subagent.is_none() {
-            // A subagent's thread tells of its start.
-            let is_told = |kind: &str| shows_by_itself(kind) || kind == "SubagentStart";
-            let events = detail.events.iter().filter(|event| !is_told(&event.event_type));
-            items.extend(events.map(Item::Event));
-        }
+        // A subagent's thread tells of its start.
+        let is_told = |kind: &str| shows_by_itself(kind) || kind == "SubagentStart";
+        let is_here = |event: &&EventSummary| self.subagent_of(event) == agent_id;
+        let events = detail.events.iter().filter(|event| !is_told(&event.event_type));
+        items.extend(events.filter(is_here).map(Item::Event));
         items.sort_by_key(Item::at); // stable, as above
         Thread { subagent, items }
     }
@@ -174,15 +187,41 @@ impl<'a> Placer<'a> {
                 },
                 Block::Image { media_type: None } => What::Named("image".to_owned()),
                 Block::Image { media_type: Some(kind) } => What::Named(format!("image, {kind}")),
+                Block::Other { kind } if kind == REDACTED_THINKING => What::Redacted,
+                Block::Other { kind } if kind == ADVISOR && self.has_advice(message) => continue,
+                Block::Other { kind } if kind == ADVISOR => {
+                    What::Named("advisor, no answer".to_owned())
+                }
+                // Only what stands beside a prompt has a number in it.
+                Block::Other { kind } if message.role == Role::User && key.index > 0 => {
+                    What::Attached(kind)
+                }
                 Block::Other { kind } => What::Named(kind.clone()),
             };
-            parts.push(Part { at: key.at, what });
+            parts.push(Part { at: key.at, key: Some(key), what });
         }
         if message.blocks.is_empty() && !message.content.value.is_empty() {
             let what = What::Text(&message.content.value);
-            parts.push(Part { at: message.content.stamp.at, what });
+            parts.push(Part { at: message.content.stamp.at, key: None, what });
         }
         parts
+    }
+
+    /// The subagent in whose thread an event stands.
+    fn subagent_of(&self, event: &EventSummary) -> Option<&'a str> {
+        let agent_id = event.metadata.agent_id.as_deref()?;
+        let mut all = self.detail.subagents.iter().map(|one| one.agent_id.as_str());
+        all.find(|known| *known == agent_id)
+    }
+
+    /// Whether an advisor has answered that the message has asked.
+    fn has_advice(&self, message: &Message) -> bool {
+        let is_of_it = |one: &&Message| {
+            let id = one.api_id.as_deref().zip(message.api_id.as_deref());
+            one.is_advice() && id.is_some_and(|(advice, asked)| advice.starts_with(asked))
+        };
+        let mut advice = self.detail.messages.iter().filter(is_of_it);
+        advice.any(|one| !one.content.value.is_empty())
     }
 
     /// The tool use of this id that a block asks for.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 pub(in crate::cli) use self::about::{amount, argument, name};
 pub(in crate::cli) use self::body::{Body, Mark, Row, body};
-pub(in crate::cli) use self::response::{kept_elsewhere, output, without_colours};
+pub(in crate::cli) use self::response::{coloured_output, kept_elsewhere, output};
 
 /// How a tool use ended, in a word.
 pub(in crate::cli) fn outcome(tool_use: &ToolUse) -> &'static str {

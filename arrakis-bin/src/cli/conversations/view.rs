@@ -4,7 +4,7 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::store::{ConversationDetail, ConversationSummary, EventSummary};
 use arrakis_core::session::conversation::{
-    Blocks, Conversation, ConversationState, Json, Message, MessageOrigin, Reconciliation,
+    Blocks, Conversation, ConversationState, Json, Message, MessageOrigin, Notice, Reconciliation,
     Replaced, ResultRank, Role, Seen, Stamped, Subagent, ToolResult, ToolStatus, ToolUse,
     UsageReport,
 };
@@ -148,6 +148,12 @@ struct MessageView<'a> {
     sent_at: Option<Timestamp>,
     /// Whether it was copied from another session, where its usage counts.
     copied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<Notice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    block_count: Option<u32>,
     request_id: &'a RequestId,
 }
 
@@ -166,6 +172,9 @@ impl<'a> MessageView<'a> {
             prompt_id: message.prompt_id.as_deref(),
             sent_at: message.sent_at,
             copied: message.standing.copied,
+            notice: message.notice,
+            stop_reason: message.stop_reason.as_deref(),
+            block_count: message.block_count,
             request_id: &message.content.stamp.request_id,
         }
     }

@@ -197,7 +197,10 @@ async fn write(
     match args.format {
         Format::Jsonl => jsonl::write(source, selected, now, &mut sink, summary).await?,
         Format::Csv => table::write(args.table, source, selected, &mut sink, summary).await?,
-        Format::Markdown => markdown::write(source, selected, &mut sink, summary).await?,
+        Format::Markdown => {
+            let output = args.output.as_deref();
+            markdown::write(output, args.overwrite, source, selected, &mut sink, summary).await?;
+        }
     }
     sink.finish()
 }

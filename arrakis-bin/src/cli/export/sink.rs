@@ -65,7 +65,7 @@ impl NewFile {
         Ok(Self { path: path.to_owned(), temporary, file: BufWriter::new(file), is_done: false })
     }
 
-    fn put(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn put(&mut self, piece: &[u8]) -> anyhow::Result<()> {
         let written = self.file.write_all(piece);
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }

@@ -1,5 +1,6 @@
 //! How commands show things: colours, tables, JSON, times.
 
+pub mod ansi;
 pub mod pager;
 pub mod table;
 pub mod text;

@@ -18,6 +18,7 @@ use crate::base::id::RequestId;
 use crate::base::limits::{INDEXED_TEXT_MAX_BYTES, SESSION_ID_MAX_BYTES, cut};
 use crate::record::arrival::{Arrival, EventMetadata, UNKNOWN_EVENT_TYPE};
 use crate::record::store::Verdict;
+use crate::session::hook::{Field, object, shows_by_itself};
 use crate::session::projection::{self, ProjectionError};
 
 /// The circumstances of a request.
@@ -86,8 +87,23 @@ pub fn admit(incoming: Incoming, reception: Reception) -> (Arrival, Verdict) {
     let mut arrival = arrival(incoming, reception);
     let (verdict, summary) = judge_and_sum_up(&arrival);
     arrival.metadata.summary = summary;
+    arrival.metadata.agent_id = agent_of(&arrival);
     arrival.in_ledger = in_envelope || !matches!(verdict, Verdict::Invalid { .. });
     (arrival, verdict)
+}
+
+/// The subagent that an event of the timeline is about. The others show where their messages and tool uses do.
+fn agent_of(arrival: &Arrival) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        agent_id: Field<'a>,
+    }
+    let is_told = !shows_by_itself(&arrival.event_type);
+    let is_hook = matches!(arrival.metadata.form, Some(Form::Envelope | Form::Raw));
+    let read = || object::<Named<'_>>(&arrival.body).ok()?.agent_id.text();
+    let agent_id = (is_told && is_hook).then(read)??;
+    Some(crate::session::conversation::name(&agent_id))
 }
 
 /// What is to become of an arrival.

@@ -79,8 +79,8 @@ impl MessageKey {
 impl Message {
     /// Limits its names.
     pub(crate) fn limit(&mut self) {
-        let Self { api_id, model, agent_id, prompt_id, blocks, .. } = self;
-        limit_names([api_id, model, agent_id, prompt_id].map(Option::as_mut));
+        let Self { api_id, model, agent_id, prompt_id, stop_reason, blocks, .. } = self;
+        limit_names([api_id, model, agent_id, prompt_id, stop_reason].map(Option::as_mut));
         blocks.limit();
     }
 }

@@ -60,6 +60,21 @@ pub enum MessageOrigin {
     /// The transcript: what the person said in answer to a question of a tool, or when rejecting a tool use. It is
     /// no prompt.
     Answer,
+    /// The transcript: what the client sent to the model beside a prompt, such as a file that the prompt mentions. It is
+    /// a part of that prompt.
+    Attachment,
+}
+
+/// What words of the client are to a person, where the transcript tells it by more than the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// A command of the client that the person typed, such as `/rename`.
+    Command,
+    /// What a command has put out.
+    Output,
+    /// Only the model is meant to read it, such as a reminder or the summary of a compaction.
+    ForModel,
 }
 
 impl MessageOrigin {
@@ -324,6 +339,15 @@ pub struct Message {
     /// had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_index: Option<u32>,
+    /// What it is to a person, where the client wrote it and the transcript tells that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<Notice>,
+    /// Why the model stopped, as the API says: `end_turn`, `max_tokens`, `refusal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<String>,
+    /// How many blocks it has, where those are more than are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_count: Option<u32>,
 }
 
 impl Message {
@@ -353,6 +377,9 @@ impl Message {
             standing: Standing::default(),
             parents: BTreeSet::new(),
             prompt_index: None,
+            notice: None,
+            stop_reason: None,
+            block_count: None,
         };
         message.named()
     }
@@ -445,5 +472,8 @@ impl Message {
             self.parents.pop_last();
         }
         self.prompt_index = self.prompt_index.max(other.prompt_index);
+        self.notice = self.notice.max(other.notice);
+        self.stop_reason = self.stop_reason.take().max(other.stop_reason);
+        self.block_count = self.block_count.max(other.block_count);
     }
 }

@@ -9,6 +9,8 @@
 //! event ([`Stamped`]), the greatest value, the best result (by rank, then by stamp), and keyed sets.
 
 #[cfg(feature = "runtime")]
+mod attached;
+#[cfg(feature = "runtime")]
 mod branches;
 mod limit;
 mod message;
@@ -28,7 +30,9 @@ pub(crate) use branches::Links;
 pub use branches::Replaced;
 #[cfg(feature = "runtime")]
 pub(crate) use limit::name;
-pub use message::{Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Role, Standing};
+pub use message::{
+    Block, BlockKey, Blocks, Message, MessageKey, MessageOrigin, Notice, Role, Standing,
+};
 #[cfg(feature = "runtime")]
 pub use reading::{MessageCounts, ModelUsage, UsageReport, visible};
 #[cfg(feature = "runtime")]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::attached::Attached;
 use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, branches, name, prompts};
 use crate::base::clock::Timestamp;
 use crate::session::price;
@@ -14,10 +15,11 @@ use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 ///
 /// What an event says of a message is provisional where the transcript says it under another id. Of the last
 /// words of a `Stop` and the error of a `StopFailure`, one is hidden for each line of the transcript of the same
-/// thread, speaker and text. `prompts.rs` says which prompts are hidden.
+/// thread, speaker and text. `prompts.rs` says which prompts are hidden. What stands beside a prompt is a part of it.
 #[must_use]
 pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     branches::Links::take(&mut messages);
+    let attached = Attached::take(&mut messages);
     branches::sort(&mut messages);
     let mut messages = branches::split(messages);
     branches::sort(&mut messages);
@@ -25,6 +27,7 @@ pub fn visible(mut messages: Vec<Message>) -> Vec<Message> {
     hide_last_words(&messages, &mut hidden);
     let mut hidden = hidden.into_iter();
     messages.retain(|_| !hidden.next().unwrap_or_default());
+    attached.give(&mut messages);
     messages
 }
 

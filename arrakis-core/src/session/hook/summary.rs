@@ -1,6 +1,7 @@
 //! What an event says, in one line.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Event, Field, HookEvent, object};
@@ -187,7 +188,12 @@ fn told(HookEvent { common, event }: &HookEvent) -> String {
         Event::TaskCreated(e) => join(", ", [start(&e.task_subject), start(&e.teammate_name)]),
         Event::TaskCompleted(e) => join(", ", [start(&e.task_subject), start(&e.teammate_name)]),
         Event::Elicitation(e) => join(": ", [start(&e.mcp_server_name), start(&e.message)]),
-        Event::ElicitationResult(e) => join(": ", [start(&e.mcp_server_name), start(&e.action)]),
+        Event::ElicitationResult(e) => {
+            let said = e.content.as_ref().map(answers).unwrap_or_default();
+            let said = one_line(&said, SUMMARY_MAX_BYTES / 2);
+            let said = join(", ", [start(&e.action), &said]);
+            join(": ", [start(&e.mcp_server_name), &said])
+        }
         Event::ConfigChange(e) => join(": ", [start(&e.source), start(&e.file_path)]),
         Event::WorktreeCreate(e) => start(&e.name).to_owned(),
         Event::WorktreeRemove(e) => start(&e.worktree_path).to_owned(),
@@ -213,6 +219,19 @@ fn start(field: &Option<String>) -> &str {
 fn join<'a>(separator: &str, parts: impl IntoIterator<Item = &'a str>) -> String {
     let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join(separator)
+}
+
+/// What a person has filled in: each field with its value.
+fn answers(content: &Json) -> String {
+    let Ok(fields) = serde_json::from_str::<serde_json::Map<String, Value>>(content.as_str())
+    else {
+        return String::new();
+    };
+    let told = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{name}: {text}"),
+        other => format!("{name}: {other}"),
+    };
+    fields.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
 fn tool(name: &Option<String>, input: &Option<Json>, outcome: &str) -> String {
@@ -263,6 +282,17 @@ mod tests {
                 "explorer a1",
             ),
             ("SessionStart", r#""source":"resume""#.to_owned(), "resume"),
+            (
+                "Elicitation",
+                r#""mcp_server_name":"lab","message":"Which wood?""#.to_owned(),
+                "lab: Which wood?",
+            ),
+            (
+                "ElicitationResult",
+                r#""mcp_server_name":"lab","action":"accept","content":{"wood":"oak","pieces":2}"#
+                    .to_owned(),
+                "lab: accept, pieces: 2, wood: oak",
+            ),
             ("CwdChanged", r#""old_cwd":"/a","new_cwd":"/b""#.to_owned(), "/a to /b"),
             ("PostToolBatch", r#""tool_calls":[{"tool_name":"Read"},7]"#.to_owned(), "0 done:"),
             ("FromTheFuture", r#""x":1"#.to_owned(), ""),

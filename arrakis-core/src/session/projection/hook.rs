@@ -7,7 +7,7 @@ use crate::session::conversation::{
     Changes, Json, MessageOrigin, ResultRank, Role, Stamped, Subagent, ToolResult, ToolStatus,
     ToolUse,
 };
-use crate::session::hook::{Event, Field, HookEvent, ToolCall, object};
+use crate::session::hook::{Event, Field, HookEvent, SubagentStop, ToolCall, object};
 
 pub(super) fn project(
     input: Input<'_>,
@@ -93,8 +93,7 @@ pub(super) fn project(
                 projector.subagent(agent, given(common.agent_type), None);
             }
         }
-        // Compaction ends with one that no subagent has stopped: it names no type.
-        Event::SubagentStop(e) if common.agent_type.as_deref() != Some("") => {
+        Event::SubagentStop(e) if !is_compaction(common.agent_type.as_deref(), &e) => {
             if let Some(agent) = &agent_id {
                 let at = stamp.at;
                 projector.subagent(agent, given(common.agent_type), None).stopped_at = Some(at);
@@ -110,6 +109,14 @@ pub(super) fn project(
         _ => {}
     }
     Ok((projector.finish(), summary))
+}
+
+/// Whether a compaction has ended and no subagent: it names no type and has nothing but a summary. A question beside the
+/// conversation names no type either, and ends with its answer.
+fn is_compaction(agent_type: Option<&str>, stop: &SubagentStop) -> bool {
+    let words = stop.last_assistant_message.as_deref().unwrap_or_default().trim_start();
+    let is_summary = ["<analysis>", "<summary>"].iter().any(|tag| words.starts_with(tag));
+    agent_type == Some("") && (words.is_empty() || is_summary)
 }
 
 /// The text, unless it is empty.

@@ -3,6 +3,7 @@
 //! What is read from a line is stamped by the line, with its time and id, and depends on nothing that
 //! another slice with the same line may not have.
 
+mod attached;
 mod content;
 mod line;
 mod outcome;
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::content::{Part, parts, spoken};
+use self::content::{Part, notice, parts, spoken};
 use self::line::{ApiMessage, Line};
 use self::outcome::Outcome;
 use self::usage::Call;
@@ -25,10 +26,10 @@ use super::{Input, ProjectionError, name, not_an_object, session};
 use crate::base::clock::Timestamp;
 use crate::base::digest::Digest;
 use crate::base::id::{self, RequestId, conversation_id};
-use crate::base::limits::cut;
+use crate::base::limits::{MESSAGE_MAX_BLOCKS, cut};
 use crate::session::conversation::{
     Block, BlockKey, Blocks, Changes, Conversation, Json, Message, MessageKey, MessageOrigin,
-    ResultRank, Role, SIDECHAIN, Stamp, Stamped, Standing, Subagent, ToolResult, ToolUse,
+    Notice, ResultRank, Role, SIDECHAIN, Stamp, Stamped, Standing, Subagent, ToolResult, ToolUse,
 };
 use crate::session::hook::{Field, object};
 use crate::session::transcript::line_type::{CLIENT_RELEASED_MILLIS, LineType};
@@ -163,18 +164,20 @@ impl Reader<'_> {
             LineType::Assistant => self.assistant(line, &place),
             LineType::System => {
                 let words = system::sentence(line).map(|text| vec![Part::Text(text.into())]);
+                let notice = if words.is_some() { None } else { notice(line.content) };
                 let words = words.unwrap_or_else(|| spoken(line.content));
                 let blocks = self.blocks(0, words, &place);
                 if blocks.is_empty() && place.agent_id.is_none() {
                     let link = self.message_of(Role::System, MessageOrigin::Link, blocks, &place);
                     self.add_message(link);
                 } else {
-                    self.message(Role::System, MessageOrigin::Transcript, blocks, &place);
+                    self.message(Role::System, MessageOrigin::Transcript, notice, blocks, &place);
                 }
                 if let Some(prompt) = line.blocked_prompt() {
                     self.blocked(prompt, &place);
                 }
             }
+            LineType::Attached => self.attached(line, &place),
             LineType::QueuedCommand => return self.queued_command(line, place),
             LineType::Enqueue => self.waiting(line, MessageOrigin::Enqueued, &place),
             LineType::PopAll => self.waiting(line, MessageOrigin::Withdrawn, &place),
@@ -276,7 +279,7 @@ impl Reader<'_> {
         {
             // The client itself speaks, of an error of the API.
             let blocks = self.blocks(0, parts, place);
-            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
+            return self.message(Role::System, MessageOrigin::Transcript, None, blocks, place);
         }
         let model = model.map(|model| name(&model));
         let api_id = line.api_id(&message);
@@ -311,6 +314,7 @@ impl Reader<'_> {
         if let Some(id) = &api_id {
             self.calls_beside(&message, id, model.as_deref(), (index, &parts), place);
         }
+        let block_count = block_count(index, &parts);
         let blocks = self.blocks(index, parts, place);
         if api_id.is_none() && blocks.is_empty() {
             return;
@@ -322,6 +326,8 @@ impl Reader<'_> {
             Message {
                 model,
                 usage: message.usage(),
+                stop_reason: message.ended_early_by(),
+                block_count,
                 client_cost: line.message_cost(),
                 agent_id: place.agent_id.clone(),
                 prompt_id: place.prompt_id.clone(),
@@ -417,7 +423,7 @@ impl Reader<'_> {
         let stamp = Stamp { request_id, ..place.stamp.clone() };
         let place = Place { stamp, parent, ..place.clone() };
         let blocks = self.blocks(0, vec![Part::Text(words.into())], &place);
-        self.message(Role::User, MessageOrigin::Answer, blocks, &place);
+        self.message(Role::User, MessageOrigin::Answer, None, blocks, &place);
     }
 
     /// A tool use that the transcript names, and the line that asked for it.
@@ -444,10 +450,17 @@ impl Reader<'_> {
     }
 
     /// A message of these blocks; none where there are none.
-    fn message(&mut self, role: Role, origin: MessageOrigin, blocks: Blocks, place: &Place) {
+    fn message(
+        &mut self,
+        role: Role,
+        origin: MessageOrigin,
+        notice: Option<Notice>,
+        blocks: Blocks,
+        place: &Place,
+    ) {
         if !blocks.is_empty() {
             let message = self.message_of(role, origin, blocks, place);
-            self.add_message(message);
+            self.add_message(Message { notice, ..message });
         }
     }
 
@@ -508,6 +521,12 @@ impl Reader<'_> {
         changes.answer.conversation_id = Some(self.conversation_id);
         changes
     }
+}
+
+/// How many blocks a message has, where those are more than are kept.
+fn block_count(index: u32, parts: &[Part<'_>]) -> Option<u32> {
+    let count = u32::try_from(parts.len()).ok()?.checked_add(index)?;
+    (count as usize > MESSAGE_MAX_BLOCKS).then_some(count)
 }
 
 fn add<T>(all: &mut BTreeMap<Uuid, T>, id: Uuid, came: T, merge: fn(&mut T, T)) {

@@ -25,6 +25,8 @@ pub(crate) enum LineType {
     System,
     /// A prompt that was handed over within a turn.
     QueuedCommand,
+    /// A file that the client sends to the model beside a prompt.
+    Attached,
     /// A prompt that was put into the queue.
     Enqueue,
     /// A prompt that was taken out of the queue by the person.
@@ -89,11 +91,14 @@ const OTHERS: &[&str] = &[
     "worktree-state",
 ];
 
+/// Attachments of a prompt: what it mentions.
+const ATTACHED: &[&str] =
+    &["already_read_file", "directory", "file", "mcp_resource", "pdf_reference"];
+
 /// Attachments that hold nothing of the conversation: what the client tells the model beside the prompts.
 const OTHER_ATTACHMENTS: &[&str] = &[
     "agent_listing_delta",
     "agent_mention",
-    "already_read_file",
     "async_hook_response",
     "auto_mode",
     "auto_mode_exit",
@@ -108,12 +113,10 @@ const OTHER_ATTACHMENTS: &[&str] = &[
     "date_change",
     "deferred_tools_delta",
     "diagnostics",
-    "directory",
     "dynamic_skill",
     "edited_image_file",
     "edited_text_file",
     "environment",
-    "file",
     "hook_additional_context",
     "hook_blocking_error",
     "hook_cancelled",
@@ -127,14 +130,12 @@ const OTHER_ATTACHMENTS: &[&str] = &[
     "invoked_skills",
     "max_turns_reached",
     "mcp_instructions_delta",
-    "mcp_resource",
     "model",
     "nested_memory",
     "opened_file_in_ide",
     "output_style",
     "output_style_instructions",
     "output_token_usage",
-    "pdf_reference",
     "plan_file_reference",
     "plan_mode",
     "plan_mode_exit",
@@ -210,6 +211,10 @@ impl LineType {
             },
             "attachment" => match named.attachment_type() {
                 Some(subtype) if subtype == "queued_command" => (Self::QueuedCommand, true),
+                Some(subtype) if ATTACHED.contains(&&*subtype) => {
+                    let is_whole = named.id().is_some() && named.written_at().is_some();
+                    return if is_whole { Self::Attached } else { Self::Other };
+                }
                 Some(subtype) if OTHER_ATTACHMENTS.contains(&&*subtype) => return Self::Other,
                 subtype => return unknown(subtype.as_deref().unwrap_or("no type")),
             },
@@ -314,6 +319,9 @@ mod tests {
             LineType::QueuedCommand
         );
         assert_eq!(whole(r#""type":"attachment","attachment":{"type":"date"}"#), LineType::Other);
+        let file = r#""type":"attachment","attachment":{"type":"file"}"#;
+        assert_eq!(whole(file), LineType::Attached);
+        assert_eq!(of(&format!("{{{file}}}")), LineType::Other);
         assert_eq!(
             whole(r#""type":"attachment","attachment":{"type":"new"}"#),
             unknown("attachment/new")

@@ -19,6 +19,8 @@
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
 //! ```
 //!
+//! Of a file that the client sends to the model beside a prompt a line has the name, kind and size only.
+//!
 //! A record of the transcript that stands on a damaged line is a line like any other; what is left of that line
 //! is unreadable.
 //!
@@ -28,6 +30,7 @@
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+mod attached;
 pub(crate) mod copies;
 mod damage;
 pub(crate) mod line_type;

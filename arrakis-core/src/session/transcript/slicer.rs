@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::damage::{self, Piece};
 use super::line_type::{LineType, Named, count_line_type};
 use super::sidechains::Sidechains;
-use super::{TRANSCRIPT_EVENT, thinking};
+use super::{TRANSCRIPT_EVENT, attached, thinking};
 use crate::base::clock::Timestamp;
 use crate::base::digest::{Digest, DigestBuilder};
 use crate::base::envelope::Removed;
@@ -333,7 +333,14 @@ impl<'a> Slicer<'a> {
         if LineType::of(&named) == LineType::Other {
             return Line::Skipped(named.line_type.text().unwrap_or_default().into_owned());
         }
-        let Redacted { text: redacted, removed } = self.redactor.redact(line);
+        let reduced = match LineType::of(&named) {
+            LineType::Attached => match attached::reduced(line) {
+                Some(reduced) => Cow::Owned(reduced),
+                None => return Line::Unreadable("not_json"),
+            },
+            _ => Cow::Borrowed(line),
+        };
+        let Redacted { text: redacted, removed } = self.redactor.redact(&reduced);
         let Ok(named) = object::<Named<'_>>(&redacted) else {
             return Line::Unreadable("not_json");
         };

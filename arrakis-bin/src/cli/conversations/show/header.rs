@@ -7,6 +7,7 @@ use arrakis_core::record::store::ConversationDetail;
 use arrakis_core::session::conversation::ConversationState;
 use arrakis_core::session::price;
 
+use crate::cli::conversations::{Unfold, spoken};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
 
@@ -14,6 +15,7 @@ use crate::cli::output::{self, Terminal, text};
 pub(super) fn write(
     detail: &ConversationDetail,
     now: Timestamp,
+    unfold: Unfold,
     zone: &Zone,
     terminal: Terminal,
     out: &mut dyn Write,
@@ -59,6 +61,11 @@ pub(super) fn write(
             count(detail.events.len(), "event")
         ),
     )?;
+    let folded = detail.messages.iter().filter(|one| spoken::is_for_model(one)).count();
+    if folded > 0 && !unfold.system {
+        let folded = count(folded, "message");
+        line("folded", &format!("{folded} of the client for the model; --unfold shows them"))?;
+    }
     for gap in detail.reconciliation().gaps {
         line("missing", &gap.to_string())?;
     }

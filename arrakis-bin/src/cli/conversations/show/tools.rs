@@ -3,18 +3,19 @@
 use std::io;
 
 use anstyle::Style;
-use arrakis_core::session::conversation::ToolStatus;
+use arrakis_core::session::conversation::{ToolStatus, ToolUse};
 
 use super::{Reader, SHOWN_MESSAGE_BYTES, left};
 use crate::cli::conversations::thread::Call;
 use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
-use crate::cli::output::{self, text};
+use crate::cli::output::{self, ansi, text};
 
 /// Most lines of a tool's input or output that are shown.
 const SHOWN_TOOL_LINES: usize = 60;
 
 impl Reader<'_> {
     pub(super) fn tool(&mut self, call: &Call<'_>) -> io::Result<()> {
+        self.awaits_output = false;
         let tool_use = call.tool_use;
         let style = match tool_use.status() {
             ToolStatus::Running => output::WARN,
@@ -55,9 +56,8 @@ impl Reader<'_> {
             self.body(&body)?;
         }
         if self.unfold.tools {
-            let given_back = tool::output(tool_use);
             tool::input(tool_use).iter().try_for_each(|input| self.input(input))?;
-            self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM)?;
+            self.tool_output(tool_use)?;
             if let Some(elsewhere) = elsewhere {
                 self.more(&text::one_line(&format!("  … cut by the client: {elsewhere}")))?;
             }
@@ -118,6 +118,26 @@ impl Reader<'_> {
             writeln!(self.out, "{}", format!("{}  {sign}{line}", self.indent()).trim_end())?;
         }
         self.tool_lines_left(count)
+    }
+
+    /// What a tool gave back: on a terminal in the colours in which it wrote that.
+    fn tool_output(&mut self, tool_use: &ToolUse) -> io::Result<()> {
+        let written = tool::coloured_output(tool_use);
+        if !self.terminal.colour || !written.contains('\u{1b}') {
+            let given_back = ansi::without_colours(&written);
+            return self.tool_lines(given_back.trim_end().lines(), "= ", output::DIM);
+        }
+        let mut carried = ansi::Carried::default();
+        let room = self.room(4);
+        let lines = written.trim_end().lines();
+        let all = lines.clone().count();
+        for line in lines.take(SHOWN_TOOL_LINES) {
+            let line =
+                ansi::with_colours(arrakis_core::base::limits::cut(line, SHOWN_MESSAGE_BYTES));
+            let line = ansi::fit(&carried.line(&line), room);
+            writeln!(self.out, "{}  = {line}", self.indent())?;
+        }
+        self.tool_lines_left(all)
     }
 
     fn tool_lines_left(&mut self, count: usize) -> io::Result<()> {

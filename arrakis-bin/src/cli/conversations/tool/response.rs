@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{body, given_back};
 use crate::cli::output;
+use crate::cli::output::ansi::without_colours;
 
 /// Where the client keeps an output that it has cut, and how long that is in bytes, as far as it says so.
 pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
@@ -24,23 +25,19 @@ pub(in crate::cli) fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
 
 /// What a tool gave back, without colours; empty where that is nothing, not known, or told by the [`body`].
 pub(in crate::cli) fn output(tool_use: &ToolUse) -> String {
+    without_colours(&coloured_output(tool_use))
+}
+
+/// The same as the tool has written it.
+pub(in crate::cli) fn coloured_output(tool_use: &ToolUse) -> String {
     let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
     let Some(response) = response else { return String::new() };
-    let text = match given_back(tool_use) {
+    match given_back(tool_use) {
         Some(Value::Object(_)) if body(tool_use).is_some() => String::new(),
         Some(value) => told(&value).unwrap_or_else(|| output::indent_json(response.as_str())),
         // More than can be parsed.
         None => response.as_str().to_owned(),
-    };
-    without_colours(&text)
-}
-
-/// The text without the escape sequences with which programs colour it and move the cursor.
-pub(in crate::cli) fn without_colours(text: &str) -> String {
-    if !text.contains('\u{1b}') {
-        return text.to_owned();
     }
-    anstream::adapter::strip_str(text).to_string()
 }
 
 /// The words of a tool's result, where it is of a known form.

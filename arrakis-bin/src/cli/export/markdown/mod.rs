@@ -4,8 +4,10 @@
 //! terminal is in `<details>`: tool uses with input and output, thinking, what the client itself says, and the
 //! threads of subagents. Times are in UTC, for a document is read elsewhere too.
 
+mod files;
 mod sanitize;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,37 +15,44 @@ use anyhow::Context as _;
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
 use arrakis_core::record::store::{ConversationDetail, EventSummary};
-use arrakis_core::session::conversation::{Message, Replaced, Role};
+use arrakis_core::session::conversation::{Message, Notice, Replaced, Role};
 use arrakis_core::session::price;
 
+use self::files::{Files, Folder, Place};
 use self::sanitize::{code, fenced, html, markdown, plain};
 use super::select::Selected;
 use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};
 use crate::cli::conversations::show::queued;
-use crate::cli::conversations::thread::{Call, Item, Part, Thread, What, is_of_person};
+use crate::cli::conversations::spoken::{self, Speaker};
+use crate::cli::conversations::thread::{Call, Item, Part, Thread, What};
 use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::zone::Zone;
-use crate::cli::output::{self, text};
+use crate::cli::output::{self, ansi, text};
 
 /// Most characters of what names a tool use, in its summary.
 const SUMMARY_COLUMNS: usize = 100;
 
-/// Writes the documents one behind the other.
+/// Writes the documents one behind the other, and what they show into a folder beside `output`.
 pub(super) async fn write(
+    output: Option<&Path>,
+    overwrite: bool,
     source: &Source<'_>,
     selected: &Selected,
     sink: &mut Sink<'_>,
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let workspace = &source.selection.workspace;
+    let folder = output.map(|path| Folder::beside(path, overwrite));
     for session in &selected.sessions {
         if let Some(detail) = source.reader.conversation(workspace, session).await? {
             if summary.counts.conversations > 0 {
                 sink.put(b"\n---\n\n")?;
             }
-            sink.put(document(&detail).as_bytes())?;
+            let files = Files::of(&detail, source, folder.as_ref()).await?;
+            sink.put(document(&detail, &files).as_bytes())?;
             summary.counts.conversations += 1;
+            summary.files += files.written;
         }
         source.progress.step(1);
     }
@@ -65,10 +74,12 @@ pub(super) async fn write_files(
         if let Some(detail) = source.reader.conversation(workspace, session).await? {
             let path = directory.join(file_name(&detail));
             let mut sink = Sink::File(NewFile::create(&path, args.overwrite)?);
-            sink.put(document(&detail).as_bytes())?;
+            let folder = Folder::beside(&path, args.overwrite);
+            let files = Files::of(&detail, source, Some(&folder)).await?;
+            sink.put(document(&detail, &files).as_bytes())?;
             sink.finish()?;
             summary.counts.conversations += 1;
-            summary.files += 1;
+            summary.files += 1 + files.written;
         }
         source.progress.step(1);
     }
@@ -91,8 +102,8 @@ fn file_name(detail: &ConversationDetail) -> String {
 }
 
 /// A conversation as a document.
-fn document(detail: &ConversationDetail) -> String {
-    let mut document = Document { text: String::new(), replaced: &detail.replaced };
+fn document(detail: &ConversationDetail, files: &Files) -> String {
+    let mut document = Document { text: String::new(), replaced: &detail.replaced, files };
     document.front(detail);
     document.items(&Thread::of(detail).items);
     document.text
@@ -102,6 +113,7 @@ fn document(detail: &ConversationDetail) -> String {
 struct Document<'a> {
     text: String,
     replaced: &'a [Replaced],
+    files: &'a Files,
 }
 
 impl Document<'_> {
@@ -165,38 +177,76 @@ impl Document<'_> {
     fn message(&mut self, message: &Message, parts: &[Part<'_>]) {
         for part in parts {
             match &part.what {
-                What::Text(words) if message.role == Role::System => {
-                    self.folded(
-                        &format!("system · {}", time(part.at)),
-                        &markdown(&tool::without_colours(words)),
-                    );
+                What::Text(words) => self.words(message, part.at, words),
+                What::Thinking("") => {
+                    writeln!(self.text, "*thinking, not in the transcript*\n").ok();
                 }
-                What::Text(words) => {
-                    let speaker = match message.role {
-                        Role::User if is_of_person(message) => "You",
-                        Role::User => "Task",
-                        _ => "Claude",
-                    };
-                    let waited = message.role == Role::User && message.origin.has_waited();
-                    let waited = waited.then(|| format!(" · {}", queued(message, &Zone::UTC)));
-                    let replaced = self.replaced.iter().find(|part| part.prompt_id == message.id);
-                    let replaced = replaced.map(|part| match part.is_answered {
-                        true => " · rewound",
-                        false => " · withdrawn",
-                    });
-                    let (at, waited) = (time(part.at), waited.unwrap_or_default());
-                    let replaced = replaced.unwrap_or_default();
-                    writeln!(self.text, "**{speaker}** · {at}{waited}{replaced}\n").ok();
-                    writeln!(self.text, "{}", markdown(words)).ok();
+                What::Redacted => {
+                    writeln!(self.text, "*thinking, redacted*\n").ok();
                 }
-                What::Thinking("") => {}
                 What::Thinking(words) => self.folded("thinking", &markdown(words)),
                 What::Tool(call) => self.tool(call),
-                What::Named(what) => {
+                What::Attached(what) => {
                     writeln!(self.text, "*{}*\n", plain(what)).ok();
+                }
+                What::Named(what) => {
+                    let place = part.key.and_then(|key| self.files.of_block(key));
+                    self.file(what, place);
                 }
             }
         }
+        let left = spoken::blocks_left_out(message);
+        let told = left.map(Cow::from).into_iter().chain(spoken::early_end(message));
+        for told in told {
+            writeln!(self.text, "*{}*\n", plain(&told)).ok();
+        }
+    }
+
+    /// An image or a document, and where it is.
+    fn file(&mut self, what: &str, place: Option<&Place>) {
+        let what = plain(what);
+        match place {
+            Some(Place::File(link)) => writeln!(self.text, "[{what}]({link})\n"),
+            Some(Place::Event(event)) => {
+                writeln!(self.text, "*{what}, in the event* {}\n", code(event.as_str()))
+            }
+            Some(Place::Result) => {
+                writeln!(self.text, "*{what}, in the result as `--json` shows it*\n")
+            }
+            None => writeln!(self.text, "*{what}*\n"),
+        }
+        .ok();
+    }
+
+    fn words(&mut self, message: &Message, at: Timestamp, words: &str) {
+        let is_command = message.notice == Some(Notice::Command);
+        if message.role == Role::System && !is_command {
+            let speaker = if spoken::is_for_model(message) { "for the model" } else { "system" };
+            let words = markdown(&ansi::without_colours(words));
+            return self.folded(&format!("{speaker} · {}", time(at)), &words);
+        }
+        let speaker = match Speaker::of(message, words, false) {
+            Speaker::You => "You",
+            Speaker::Task => "Task",
+            Speaker::Shell => "Shell",
+            Speaker::Advisor => "Advisor",
+            Speaker::Claude | Speaker::System => "Claude",
+        };
+        let waited = message.role == Role::User && message.origin.has_waited();
+        let waited = waited.then(|| format!(" · {}", queued(message, &Zone::UTC)));
+        let replaced = self.replaced.iter().find(|part| part.prompt_id == message.id);
+        let replaced = replaced.map(|part| match part.is_answered {
+            true => " · rewound",
+            false => " · withdrawn",
+        });
+        let (at, waited) = (time(at), waited.unwrap_or_default());
+        let replaced = replaced.unwrap_or_default();
+        let words = match message.role {
+            Role::User => spoken::pasted(words, true),
+            _ => Cow::Borrowed(words),
+        };
+        writeln!(self.text, "**{speaker}** · {at}{waited}{replaced}\n").ok();
+        writeln!(self.text, "{}", markdown(&words)).ok();
     }
 
     fn tool(&mut self, call: &Call<'_>) {
@@ -241,6 +291,9 @@ impl Document<'_> {
             Some(Body::Rows(rows)) => self.rows(&rows),
             None => {}
         }
+        for place in self.files.of_tool(tool_use) {
+            self.file("file", Some(place));
+        }
         call.subagents.iter().for_each(|thread| self.subagent(thread));
     }
 
@@ -263,14 +316,18 @@ impl Document<'_> {
     fn subagent(&mut self, thread: &Thread<'_>) {
         let Some(subagent) = thread.subagent else { return };
         let kind = subagent.agent_type.as_deref().unwrap_or_default();
-        let label = html(&format!("subagent {kind} {}", subagent.agent_id));
+        let label = match spoken::is_aside(thread) {
+            true => "beside the conversation (/btw)".to_owned(),
+            false => html(&format!("subagent {kind} {}", subagent.agent_id)),
+        };
         writeln!(self.text, "<details>\n<summary>{label}</summary>\n").ok();
         self.items(&thread.items);
         self.text.push_str("</details>\n\n");
     }
 
     fn event(&mut self, event: &EventSummary) {
-        let line = format!("{} {}", event.event_type, event.metadata.summary);
+        let (name, told) = spoken::event(event);
+        let line = format!("{name} {told}");
         writeln!(self.text, "*{}* · {}\n", plain(&line), time(event.captured_at())).ok();
     }
 

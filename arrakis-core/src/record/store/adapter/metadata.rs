@@ -6,6 +6,7 @@
 //! | `envelope`, `capturedAt`, `digest`, `destination`, `source`, `trace`, `truncated` | what its envelope says ([`Capture`]) |
 //! | `redacted` | how many secrets were removed, by rule |
 //! | `summary` | the event in one line |
+//! | `agentId` | the subagent that it is about, where only the timeline shows it |
 //! | `duplicateOf` | of a duplicate, and then alone: the row that it repeats |
 //!
 //! Keys are sorted. A key whose value cannot be read is read as if it were missing: the row has a body all the same.
@@ -40,6 +41,9 @@ impl Serialize for EventMetadata {
         if !self.summary.is_empty() {
             put("summary", Ok(self.summary.as_str().into()))?;
         }
+        if let Some(agent_id) = &self.agent_id {
+            put("agentId", Ok(agent_id.as_str().into()))?;
+        }
         if let Some(first) = self.duplicate_of {
             put("duplicateOf", serde_json::to_value(first))?;
         }
@@ -63,6 +67,7 @@ impl<'de> Deserialize<'de> for EventMetadata {
             form: read(&object, "form"),
             redacted: read(&object, "redacted").unwrap_or_default(),
             summary: read(&object, "summary").unwrap_or_default(),
+            agent_id: read(&object, "agentId"),
             duplicate_of: read(&object, "duplicateOf"),
             capture: Capture::deserialize(Value::Object(object)).ok(),
         })
@@ -74,10 +79,11 @@ mod tests {
     use super::*;
 
     /// As they stand in databases.
-    const STORED: [&str; 5] = [
+    const STORED: [&str; 6] = [
         "{}",
         r#"{"duplicateOf":"00000000-0000-0000-0000-000000000000"}"#,
         r#"{"form":"raw","redacted":{"password":2},"summary":"Read a.rs"}"#,
+        r#"{"agentId":"a1","form":"raw","summary":"Bash ls"}"#,
         r#"{"capturedAt":"2026-11-24T10:00:00.000001Z","destination":"http://h/","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","envelope":1,"form":"envelope","source":{},"trace":{"spanId":"0123456789abcdef","traceId":"0123456789abcdef0123456789abcdef"}}"#,
         r#"{"capturedAt":"2026-11-24T10:00:00.000001Z","destination":"http://h/","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","envelope":1,"form":"original","redacted":{"a":1,"b":2},"source":{"cliVersion":"2","host":"h","os":"linux","projectDir":"/p","user":"u"},"summary":"a","trace":{"spanId":"0123456789abcdef","traceId":"0123456789abcdef0123456789abcdef"},"truncated":{"headBytes":1,"originalBytes":2,"originalDigest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","reason":"tooLarge"}}"#,
     ];

@@ -14,8 +14,8 @@ use super::usage::MessageParts;
 use crate::base::clock::Timestamp;
 use crate::base::id::RequestId;
 use crate::session::conversation::{
-    Conversation, Json, Message, MessageKey, MessageOrigin, ResultRank, Role, Seen, Stamp, Stamped,
-    Standing, Title, TitleSource, ToolResult, ToolStatus, ToolUse,
+    Conversation, Json, Message, MessageKey, MessageOrigin, Notice, ResultRank, Role, Seen, Stamp,
+    Stamped, Standing, Title, TitleSource, ToolResult, ToolStatus, ToolUse,
 };
 use crate::session::usage::{ClientCost, Usage, Usd};
 
@@ -156,6 +156,12 @@ pub struct MessageMetadata<'a> {
     parents: Option<Cow<'a, BTreeSet<RequestId>>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prompt_index: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notice: Option<Notice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    block_count: Option<u32>,
     /// The blocks that are rows of `message_blocks`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     block_rows: Option<Cow<'a, BlockRows>>,
@@ -200,6 +206,9 @@ impl<'a> MessageMetadata<'a> {
             standing: value.standing,
             parents: (!value.parents.is_empty()).then_some(Cow::Borrowed(&value.parents)),
             prompt_index: value.prompt_index,
+            notice: value.notice,
+            stop_reason: value.stop_reason.as_deref().map(Cow::Borrowed),
+            block_count: value.block_count,
             block_rows: write.rows.as_ref().map(Cow::Borrowed),
             content_text: None,
         }
@@ -234,6 +243,9 @@ impl<'a> MessageMetadata<'a> {
             standing: self.standing,
             parents: self.parents.map(Cow::into_owned).unwrap_or_default(),
             prompt_index: self.prompt_index,
+            notice: self.notice,
+            stop_reason: text(self.stop_reason),
+            block_count: self.block_count,
         };
         Ok(StoredMessage { value, rows: self.block_rows.map(Cow::into_owned) })
     }

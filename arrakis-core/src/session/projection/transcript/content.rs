@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::session::conversation::Json;
+use crate::session::conversation::{Json, Notice};
 use crate::session::hook::{Field, object};
 use crate::session::projection::speaker;
 
@@ -111,8 +111,11 @@ pub(super) fn parts(content: Field<'_>) -> Vec<Part<'_>> {
     blocks.into_iter().map(part).collect()
 }
 
-/// The server tool whose answer is a message of its own.
+/// The server tool whose answer is a message of its own. Its call is a block of this name.
 const ADVISOR_TOOL: &str = "advisor";
+
+/// Stands for thinking that the API has encrypted.
+const REDACTED_THINKING: &str = "redacted_thinking";
 
 fn part(block: &RawValue) -> Part<'_> {
     let Ok(raw) = object::<Raw<'_>>(block.get().as_bytes()) else {
@@ -122,7 +125,6 @@ fn part(block: &RawValue) -> Part<'_> {
     match part_type.as_deref() {
         Some("text") => Part::Text(raw.text.text().unwrap_or_default()),
         Some("thinking") => Part::Thinking(raw.thinking.text().unwrap_or_default()),
-        Some("redacted_thinking") => Part::Thinking(Cow::Borrowed("")),
         Some("image") => {
             let source = raw.source.object::<Source<'_>>();
             let media_type = source.and_then(|source| source.media_type.text());
@@ -138,7 +140,8 @@ fn part(block: &RawValue) -> Part<'_> {
             let result = raw.content.object::<Result<'_>>();
             Part::Advice(result.and_then(|result| result.text.text()).unwrap_or_default())
         }
-        Some(kind) => raw.tool(kind).unwrap_or_else(|| Part::Other(kind.to_owned().into())),
+        Some("redacted_thinking") => Part::Other(Cow::Borrowed(REDACTED_THINKING)),
+        Some(kind) => raw.tool(kind).unwrap_or_else(|| raw.unknown(kind, block.get().len())),
         None => Part::Other(Cow::Borrowed("unknown")),
     }
 }
@@ -164,6 +167,22 @@ impl<'a> Raw<'a> {
             _ => return None,
         };
         Some(Part::ToolUse(ToolCall { id: self.id.text()?, name, input: self.input }))
+    }
+
+    /// A block of another type: its words where it has any, else its type and its size.
+    fn unknown(&self, kind: &str, bytes: usize) -> Part<'a> {
+        if kind == "server_tool_use" && self.name.text().as_deref() == Some(ADVISOR_TOOL) {
+            return Part::Other(Cow::Borrowed(ADVISOR_TOOL));
+        }
+        let words = self.text.text().or_else(|| {
+            let texts = parts(self.content).into_iter().filter_map(|part| match part {
+                Part::Text(text) => Some(text),
+                _ => None,
+            });
+            let texts: Vec<_> = texts.collect();
+            (!texts.is_empty()).then(|| texts.join("\n\n").into())
+        });
+        words.map_or_else(|| Part::Other(format!("{kind}, {bytes} bytes").into()), Part::Text)
     }
 
     /// Whether the content is an error of a tool that the API runs, such as `web_search_tool_result_error`.
@@ -212,6 +231,17 @@ pub(super) fn spoken(content: Field<'_>) -> Vec<Part<'_>> {
         other => vec![other],
     };
     parts(content).into_iter().flat_map(spoken).collect()
+}
+
+/// What words of the client in a content are to a person; none where it is not the client's alone.
+pub(super) fn notice(content: Field<'_>) -> Option<Notice> {
+    let parts = parts(content);
+    let mut notices = parts.iter().map(|part| match part {
+        Part::Text(text) => speaker::notice(text),
+        _ => None,
+    });
+    let first = notices.next()??;
+    notices.all(|notice| notice == Some(first)).then_some(first)
 }
 
 /// For each text of a content, whether it is the client's.

@@ -67,21 +67,21 @@ pub(super) struct Line<'a> {
     #[serde(borrow, default)]
     sent_at_ms: Field<'a>,
     #[serde(borrow, default)]
-    is_meta: Field<'a>,
+    pub(super) is_meta: Field<'a>,
     #[serde(borrow, default)]
-    is_compact_summary: Field<'a>,
+    pub(super) is_compact_summary: Field<'a>,
     #[serde(borrow, default)]
     is_visible_in_transcript_only: Field<'a>,
     #[serde(borrow, default)]
-    summarize_metadata: Field<'a>,
+    pub(super) summarize_metadata: Field<'a>,
     #[serde(borrow, default)]
     turn_companion: Field<'a>,
     #[serde(borrow, default)]
-    own_note: Field<'a>,
+    pub(super) own_note: Field<'a>,
     #[serde(borrow, default)]
-    scheduled_task_id: Field<'a>,
+    pub(super) scheduled_task_id: Field<'a>,
     #[serde(borrow, default)]
-    wakeup_source: Field<'a>,
+    pub(super) wakeup_source: Field<'a>,
     #[serde(borrow, default)]
     interrupted_message_id: Field<'a>,
     #[serde(borrow, default)]
@@ -134,6 +134,19 @@ pub(super) struct ApiMessage<'a> {
     pub(super) content: Field<'a>,
     #[serde(borrow, default)]
     pub(super) usage: Field<'a>,
+    #[serde(borrow, default)]
+    stop_reason: Field<'a>,
+}
+
+/// Why a model stops that has said what it wanted.
+const ORDINARY_ENDS: &[&str] = &["end_turn", "stop_sequence", "tool_use"];
+
+impl ApiMessage<'_> {
+    /// What ended the message early, as the API names it.
+    pub(super) fn ended_early_by(&self) -> Option<String> {
+        let reason = self.stop_reason.text()?;
+        (!ORDINARY_ENDS.contains(&&*reason)).then(|| super::name(&reason))
+    }
 }
 
 impl<'a> Line<'a> {
@@ -235,6 +248,11 @@ impl<'a> Line<'a> {
         let told = self.content.text()?;
         let told = told.strip_prefix("UserPromptSubmit operation blocked by hook:")?;
         Some(told.split_once("\n\nOriginal prompt: ")?.1.to_owned())
+    }
+
+    /// Who or what has caused it, if that is not the person.
+    pub(super) fn origin_kind(&self) -> Option<Cow<'_, str>> {
+        origin_kind(self.origin).filter(|kind| kind != "human")
     }
 
     /// What the client says that the message cost.

@@ -2,15 +2,23 @@
 
 use super::content::{self, Part, spoken};
 use super::line::{ApiMessage, Line, QueuedCommand};
-use super::{Place, Reader};
+use super::{Place, Reader, block_count};
 use crate::base::id;
-use crate::session::conversation::{Blocks, Message, MessageOrigin, Role, Stamp};
+use crate::session::conversation::{Blocks, Message, MessageOrigin, Notice, Role, Stamp};
 use crate::session::projection::{prompt_title, speaker};
+
+/// What a line tells of a prompt beside its words.
+#[derive(Default)]
+struct Beside {
+    notice: Option<Notice>,
+    block_count: Option<u32>,
+}
 
 impl Reader<'_> {
     /// What stands in the person's name, and the results of tools.
     pub(super) fn user(&mut self, line: &Line<'_>, place: &Place) {
         let Some(message) = line.message.object::<ApiMessage<'_>>() else { return };
+        let notice = line.notice().max(content::notice(message.content));
         let parts = spoken(message.content);
         let results = parts.iter().filter(|part| matches!(part, Part::ToolResult(_))).count();
         for part in &parts {
@@ -23,28 +31,34 @@ impl Reader<'_> {
         let is_main_thread = place.agent_id.is_none();
         let is_of_person = line.is_of_person(content::speakers(&parts), is_main_thread);
         if !is_of_person {
+            if self.image_source(&parts, place) {
+                return;
+            }
             let blocks = self.blocks(0, parts, place);
-            return self.message(Role::System, MessageOrigin::Transcript, blocks, place);
+            return self.message(Role::System, MessageOrigin::Transcript, notice, blocks, place);
         }
+        let block_count = block_count(0, &parts);
         let blocks = self.blocks(0, of_person(parts), place);
         let origin = match line.prompt_source.text().as_deref() {
             Some("queued") => MessageOrigin::Queued,
             _ => MessageOrigin::Transcript,
         };
-        self.prompt(origin, line, blocks, place);
+        let beside = Beside { notice: notice.filter(|one| *one == Notice::Command), block_count };
+        self.prompt(origin, line, blocks, beside, place);
     }
 
     /// A prompt that was handed over within a turn. It stands where it was sent.
     pub(super) fn queued_command(&mut self, line: &Line<'_>, mut place: Place) {
         let Some(command) = line.attachment.object::<QueuedCommand<'_>>() else { return };
         place.stamp.at = command.sent_at().unwrap_or(place.stamp.at);
+        let notice = content::notice(command.prompt);
         let parts = spoken(command.prompt);
         if command.is_of_person(content::speakers(&parts)) {
             let blocks = self.blocks(0, of_person(parts), &place);
-            self.prompt(MessageOrigin::Queued, line, blocks, &place);
+            self.prompt(MessageOrigin::Queued, line, blocks, Beside::default(), &place);
         } else {
             let blocks = self.blocks(0, parts, &place);
-            self.message(Role::System, MessageOrigin::Queued, blocks, &place);
+            self.message(Role::System, MessageOrigin::Queued, notice, blocks, &place);
         }
         self.touch(line, &place);
     }
@@ -60,7 +74,7 @@ impl Reader<'_> {
         };
         if !parts.iter().any(is_other) {
             let blocks = self.blocks(0, parts, place);
-            self.message(Role::User, origin, blocks, place);
+            self.message(Role::User, origin, None, blocks, place);
         }
     }
 
@@ -71,11 +85,18 @@ impl Reader<'_> {
         let stamp = Stamp { request_id, ..place.stamp.clone() };
         let place = Place { stamp, prompt_id: None, ..place.clone() };
         let blocks = self.blocks(0, vec![Part::Text(prompt.into())], &place);
-        self.message(Role::User, MessageOrigin::Withdrawn, blocks, &place);
+        self.message(Role::User, MessageOrigin::Withdrawn, None, blocks, &place);
     }
 
     /// What the person says in the main thread, or the main thread to a subagent.
-    fn prompt(&mut self, origin: MessageOrigin, line: &Line<'_>, blocks: Blocks, place: &Place) {
+    fn prompt(
+        &mut self,
+        origin: MessageOrigin,
+        line: &Line<'_>,
+        blocks: Blocks,
+        beside: Beside,
+        place: &Place,
+    ) {
         if blocks.is_empty() {
             return;
         }
@@ -93,7 +114,9 @@ impl Reader<'_> {
             self.add_conversation(conversation);
         }
         let message = self.message_of(Role::User, origin, blocks, place);
-        self.add_message(Message { sent_at: line.sent_at(), prompt_index, ..message });
+        let sent_at = line.sent_at();
+        let Beside { notice, block_count } = beside;
+        self.add_message(Message { sent_at, prompt_index, notice, block_count, ..message });
     }
 }
 
