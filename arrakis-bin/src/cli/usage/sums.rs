@@ -71,6 +71,8 @@ pub(in crate::cli) struct Part {
     pub(in crate::cli) cost: Usd,
     /// Whether there is something whose price is not known.
     pub(in crate::cli) has_unknown_price: bool,
+    /// Whether the cost depends on a price that nobody has read on a page of the provider.
+    pub(in crate::cli) has_unverified_price: bool,
 }
 
 impl Part {
@@ -79,6 +81,7 @@ impl Part {
         self.messages += sum.messages;
         self.usage += sum.usage;
         self.total_tokens = self.total_tokens.saturating_add(tokens);
+        self.has_unverified_price |= tokens > 0 && sum.has_unverified_price();
         match sum.cost() {
             Some(cost) => self.cost = self.cost + cost,
             None => self.has_unknown_price |= tokens > 0,
@@ -91,6 +94,7 @@ impl Part {
         self.total_tokens = self.total_tokens.saturating_add(other.total_tokens);
         self.cost = self.cost + other.cost;
         self.has_unknown_price |= other.has_unknown_price;
+        self.has_unverified_price |= other.has_unverified_price;
     }
 
     /// The cost to read: `$1.23`, and `>$1.23` where that is not all.
