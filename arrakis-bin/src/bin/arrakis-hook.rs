@@ -1,10 +1,18 @@
 //! The command that Claude Code starts at each event: captures what comes on stdin and exits 0.
 
+use std::io::Write;
+
 use arrakis_bin::wake::IGNORED_SIGNALS;
 use nix::sys::signal::{SigHandler, signal};
 
 #[allow(clippy::disallowed_methods, reason = "a panic must not decide the exit code")]
 fn main() {
+    // `arrakis doctor` asks; Claude Code gives no arguments.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+        let version = concat!("arrakis-hook ", env!("CARGO_PKG_VERSION"), "\n");
+        std::io::stdout().write_all(version.as_bytes()).ok();
+        std::process::exit(0);
+    }
     ignore_signals();
     // A panic must neither reach the terminal nor decide the exit code.
     std::panic::set_hook(Box::new(|_| {}));

@@ -106,7 +106,7 @@ pub async fn run(args: &DoctorArgs, context: &mut Context) -> anyhow::Result<Exi
     if config.hold.is_none() || !config.receivers.keyed.is_empty() {
         checks.push(key(&config));
     }
-    checks.push(hook(&surroundings.hook));
+    checks.push(hook(&surroundings.hook, env!("CARGO_PKG_VERSION")));
     checks.extend(registration::checks(&surroundings, &context.home));
     let server = health(&config).await;
     checks.push(match &server.problem {
@@ -182,13 +182,34 @@ fn key(config: &Config) -> Check {
     }
 }
 
-fn hook(path: &Path) -> Check {
-    if path.is_file() {
-        Check::ok("hook", format!("{} is there", path.display()))
-    } else {
+/// Whether the hook is there, and of the same version as this program.
+fn hook(path: &Path, version: &str) -> Check {
+    let name = "hook";
+    if !path.is_file() {
         let remedy = "install arrakis-hook in the same directory as arrakis";
-        Check::broken("hook", format!("{} is missing", path.display()), remedy)
+        return Check::broken(name, format!("{} is missing", path.display()), remedy);
     }
+    match hook_version(path) {
+        Some(found) if found == version => Check::ok(name, format!("{} is there", path.display())),
+        found => {
+            let found = found.unwrap_or_else(|| "a version that does not tell".to_owned());
+            let found = format!("{} is {found}, and arrakis is {version}", path.display());
+            Check::warning(name, found, "install arrakis and arrakis-hook of one version")
+        }
+    }
+}
+
+/// The version that a hook tells. One of an older version takes the question for an event, which it must not capture.
+fn hook_version(path: &Path) -> Option<String> {
+    let asked = Command::new(path)
+        .arg("--version")
+        .env("ARRAKIS_ENABLED", "false")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let said = String::from_utf8(asked.stdout).ok()?;
+    said.trim().strip_prefix("arrakis-hook ").map(str::to_owned)
 }
 
 fn spool(layout: &Layout) -> Check {

@@ -27,4 +27,5 @@ mod search;
 mod spool;
 mod support;
 mod transcripts;
+mod unused;
 mod usage;

@@ -1,7 +1,8 @@
 //! What tokens cost: the table of `prices.json`, which is part of the program.
 //!
 //! A model has a row for each time in which its price did not change: it holds from the day `from` (UTC), or from the
-//! model's first day, and says where and on which day (`checked`) it was looked up. A message is priced by itself and by
+//! model's first day, and says where and on which day (`checked`) it was looked up, and what of it nobody has read on a page
+//! of the provider (`unverified`). A message is priced by itself and by
 //! its time, because some models cost more from a length of the prompt on, and some did for a time only.
 //!
 //! What changes the price of a whole message is part of its model's name ([`priced_name`]): `-fast` for fast mode and
@@ -44,6 +45,18 @@ struct Row {
     fast: Option<f64>,
     /// How many times the price is taken for inference in the US alone.
     us: Option<f64>,
+    /// What of the row was not read on a page of the provider.
+    #[serde(default)]
+    unverified: Vec<Unverified>,
+}
+
+/// A part of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Unverified {
+    Fast,
+    Us,
+    LongPrompt,
 }
 
 /// What every token of a message costs whose prompt has more tokens than this.
@@ -173,6 +186,23 @@ impl PriceTable {
         usage: &Usage,
     ) -> Option<Usd> {
         self.price(model, at, usage, |above| size.is_above(above))
+    }
+
+    /// Whether the price of messages of `model` depends on something that nobody has read on a page of the provider. They are
+    /// of the period of `at`, and the prompt of each was of this size.
+    #[must_use]
+    pub fn is_unverified(&self, model: &str, at: Timestamp, size: PromptSize) -> bool {
+        let (model, is_fast, is_us) = without_factors(model);
+        self.row(family(model), at).is_some_and(|row| {
+            let long = row.long_prompt.as_ref();
+            row.unverified.iter().any(|part| match part {
+                Unverified::Fast => is_fast,
+                Unverified::Us => is_us,
+                Unverified::LongPrompt => {
+                    !is_fast && long.is_some_and(|long| size.is_above(long.above_tokens))
+                }
+            })
+        })
     }
 
     fn row(&self, family: &str, at: Timestamp) -> Option<&Row> {
@@ -343,6 +373,24 @@ mod tests {
             ("claude-haiku-4-5", false, true, None),
         ] {
             assert_eq!(cost(&priced_name(model, is_fast, is_us)), expected, "{model}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_at_the_provider_is_said() {
+        let size = |input_tokens| PromptSize::of(&Usage { input_tokens, ..Usage::default() });
+        for (model, tokens, expected) in [
+            ("claude-opus-5-5", 300_000, false),
+            ("claude-opus-5-5-fast", 1, true),
+            ("claude-opus-5-5-us", 1, true),
+            ("claude-opus-4-8-fast", 1, false),
+            ("claude-opus-4-8-fast-us", 1, true),
+            ("claude-sonnet-4-5-20250929", 200_000, false),
+            ("claude-sonnet-4-5-20250929", 200_001, true),
+            ("gpt-7", 1, false),
+        ] {
+            let found = table().is_unverified(model, now(), size(tokens));
+            assert_eq!(found, expected, "{model}, {tokens}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The conformance suite of [`Rollups`].
 
+mod agreement;
 mod chaos;
 mod usage;
 
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use agreement::a_list_and_usage_say_of_a_conversation_what_it_says_itself;
 pub use chaos::Chaos;
 pub use usage::{
     assert_usage_counted, the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time,
@@ -47,6 +49,7 @@ macro_rules! rollups_conformance {
             usage_counts_each_message_of_the_api_once,
             usage_grows_with_its_message_and_stays_when_its_conversation_is_pruned,
             the_cost_of_sums_is_the_sum_of_the_costs_each_by_the_prices_of_its_time,
+            a_list_and_usage_say_of_a_conversation_what_it_says_itself,
         );
     };
     (@cases $make:path: $($case:ident,)*) => {

@@ -26,7 +26,8 @@ use crate::record::store::{Arrival, ConversationDetail, EventStore, Verdict};
 use crate::session::conversation::Changes;
 use crate::session::redact::Redactor;
 use crate::session::transcript::{
-    Copies, Sidechains, Slice, SliceConfig, Slicer, TranscriptAgent, TranscriptFile,
+    Answers, Copies, Repeats, Sidechains, Slice, SliceConfig, Slicer, TranscriptAgent,
+    TranscriptFile,
 };
 
 /// What a session leaves behind.
@@ -96,7 +97,7 @@ impl Session {
     #[must_use]
     pub fn in_order(&self, workspace: &str) -> Vec<Arrival> {
         let slices =
-            self.transcripts.iter().flat_map(|(file, text)| slices(file, text, 0, text.len()));
+            self.transcripts.iter().flat_map(|(file, text)| self.slices(file, text, 0, text.len()));
         let slices = slices.map(|slice| (slice.request_id, slice.payload));
         let hooks = self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(n, hook));
         let events = hooks.chain(slices.map(|(id, payload)| {
@@ -114,7 +115,7 @@ impl Session {
         let mut events: Vec<_> =
             self.hooks.iter().enumerate().map(|(n, hook)| self.hook_event(n, hook)).collect();
         for (file, text) in &self.transcripts {
-            for slice in random_slices(file, text, &mut random) {
+            for slice in self.random_slices(file, text, &mut random) {
                 // The moment at which a slice was read must not matter.
                 let at = Timestamp::from_millis(START_MILLIS + random.random_range(0..9_000_000));
                 events.push((self.unique(slice.request_id.as_str()), at, slice.payload));
@@ -242,39 +243,60 @@ fn arrival(workspace: &str, n: u64, (id, at, payload): Event) -> Arrival {
     admit(envelope.into(), reception).0
 }
 
-/// What a reader makes of the lines of a transcript between two offsets: one slice, or two where copies end.
-fn slices(file: &TranscriptFile, text: &[u8], start: usize, end: usize) -> Vec<Slice> {
-    static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
-    let mut sidechains = Sidechains::default();
-    text[..start].split_inclusive(|byte| *byte == b'\n').for_each(|line| sidechains.look(line));
-    let mut copies = Copies::default();
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        if file.agent.is_none() && !copies.is_over {
-            copies.look(line, &file.session_id);
+impl Session {
+    /// What a reader makes of the lines of a transcript between two offsets: one slice, or two where copies end.
+    fn slices(&self, file: &TranscriptFile, text: &[u8], start: usize, end: usize) -> Vec<Slice> {
+        static REDACTOR: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+        let mut sidechains = Sidechains::default();
+        let mut answers = Answers::default();
+        for line in text[..start].split_inclusive(|byte| *byte == b'\n') {
+            sidechains.look(line);
+            answers.look(line);
         }
+        let copied = self.copied(file, text);
+        let mut slicer = Slicer::new(file, start as u64, SliceConfig::default(), &REDACTOR)
+            .copied_until(copied)
+            .in_sidechains(sidechains)
+            .behind_answers(answers);
+        let lines = text[start..end].split_inclusive(|byte| *byte == b'\n');
+        let mut slices: Vec<Slice> = lines.filter_map(|line| slicer.push(line)).collect();
+        slices.extend(slicer.finish());
+        assert!(slices.len() <= 2, "the transcript is short");
+        slices
     }
-    let mut slicer = Slicer::new(file, start as u64, SliceConfig::default(), &REDACTOR)
-        .copied_until(copies.end)
-        .in_sidechains(sidechains);
-    let lines = text[start..end].split_inclusive(|byte| *byte == b'\n');
-    let mut slices: Vec<Slice> = lines.filter_map(|line| slicer.push(line)).collect();
-    slices.extend(slicer.finish());
-    assert!(slices.len() <= 2, "the transcript is short");
-    slices
-}
 
-/// Slices that cover the text, each of some lines, some of which several have.
-fn random_slices(file: &TranscriptFile, text: &[u8], random: &mut StdRng) -> Vec<Slice> {
-    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut all = Vec::new();
-    let mut first = 0;
-    while first < lines.len() {
-        let next = random.random_range(first + 1..=lines.len());
-        let begin = first.saturating_sub(random.random_range(0..4));
-        let start: usize = lines[..begin].iter().map(|line| line.len()).sum();
-        let end: usize = lines[..next].iter().map(|line| line.len()).sum();
-        all.extend(slices(file, text, start, end));
-        first = next;
+    /// Up to where a transcript has copies of lines.
+    fn copied(&self, file: &TranscriptFile, text: &[u8]) -> u64 {
+        let lines = || text.split_inclusive(|byte| *byte == b'\n');
+        if file.agent.is_none() {
+            let mut copies = Copies::default();
+            for line in lines() {
+                if !copies.is_over {
+                    copies.look(line, &file.session_id);
+                }
+            }
+            return copies.end;
+        }
+        let mut repeats = Repeats::default();
+        let own = self.transcripts.iter().filter(|(file, _)| file.agent.is_none());
+        own.flat_map(|(_, text)| text.split_inclusive(|byte| *byte == b'\n'))
+            .for_each(|line| repeats.look(line));
+        lines().take_while(|line| repeats.has(line)).map(|line| line.len() as u64).sum()
     }
-    all
+
+    /// Slices that cover the text, each of some lines, some of which several have.
+    fn random_slices(&self, file: &TranscriptFile, text: &[u8], random: &mut StdRng) -> Vec<Slice> {
+        let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let mut all = Vec::new();
+        let mut first = 0;
+        while first < lines.len() {
+            let next = random.random_range(first + 1..=lines.len());
+            let begin = first.saturating_sub(random.random_range(0..4));
+            let start: usize = lines[..begin].iter().map(|line| line.len()).sum();
+            let end: usize = lines[..next].iter().map(|line| line.len()).sum();
+            all.extend(self.slices(file, text, start, end));
+            first = next;
+        }
+        all
+    }
 }

@@ -99,3 +99,39 @@ fn searches_of_the_web_cost() {
     assert_eq!(found.usage.total.web_searches, 3);
     assert_eq!(found.usage.cost, Usd::from_dollars(0.030_14).unwrap());
 }
+
+#[test]
+fn answers_to_several_prompts_count_though_they_have_one_id() {
+    let sessions = fault("shared-message-id");
+    let read = |id: &str| {
+        read(sessions.iter().find(|session| session.session_id.starts_with(id)).unwrap())
+    };
+    let same = read("a0000015");
+    assert_eq!((same.messages.len(), same.usage.total.input_tokens), (6, 300));
+    assert_eq!(same.usage.total.output_tokens, 30);
+    let ids: std::collections::BTreeSet<_> =
+        same.messages.iter().filter_map(|one| one.api_id.as_deref()).collect();
+    let expected = ["", " (2)", " (3)"].map(|end| format!("msg_constant req_msg_constant{end}"));
+    assert_eq!(ids, expected.iter().map(String::as_str).collect());
+    assert_eq!(read("ae000004").usage.total.input_tokens, 6115);
+}
+
+#[test]
+fn what_a_side_question_repeats_of_the_main_thread_counts_once_though_its_requests_have_other_ids()
+{
+    let found = read(&fault("sidechain-replay-steals-main-thread").remove(0));
+    let said = |agent: Option<&str>| -> Vec<&str> {
+        let of_thread = found.messages.iter().filter(|one| one.agent_id.as_deref() == agent);
+        of_thread.map(|one| one.content.value.as_str()).collect()
+    };
+    let main =
+        ["Describe the mill.", "The mill has two wheels.", "", "The mill is described in mill.md."];
+    assert_eq!(said(None), main);
+    let side = said(Some("aaside_question-9f3c"));
+    assert!(side.len() == 2 && side[1] == "Nobody knows.", "{side:?}");
+    assert_eq!(found.tool_uses.len(), 1);
+    assert_eq!(found.tool_uses[0].agent_id, None);
+    let tokens = |usage: Usage| (usage.input_tokens, usage.output_tokens);
+    assert_eq!(tokens(found.usage.subagents), (700, 7));
+    assert_eq!(tokens(found.usage.total), (1400, 47));
+}

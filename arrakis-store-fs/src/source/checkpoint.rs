@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::base::digest::Digest;
-use arrakis_core::session::transcript::{TranscriptAgent, TranscriptFile, count_line_type};
+use arrakis_core::session::transcript::{
+    Answers, TranscriptAgent, TranscriptFile, count_line_type,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::spool::dir::SpoolDir;
@@ -75,6 +77,9 @@ pub struct Checkpoint {
     /// Whether there are sidechains before the offset whose lines name no subagent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) has_sidechains: bool,
+    /// The ids of the latest answers before the offset.
+    #[serde(default, skip_serializing_if = "Answers::is_empty")]
+    pub(super) answers: Answers,
     /// What the file was like when it was read last to the end of its last whole line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seen: Option<Seen>,
@@ -155,6 +160,7 @@ impl Checkpoint {
             copied: 0,
             copies_over: false,
             has_sidechains: false,
+            answers: Answers::default(),
             seen: None,
             intent: None,
             missing_since: None,
@@ -189,6 +195,7 @@ impl Checkpoint {
         (self.offset, self.file, self.seen, self.intent) = (0, None, None, None);
         self.unknown.clear();
         (self.copied, self.copies_over, self.has_sidechains) = (0, false, false);
+        self.answers = Answers::default();
     }
 
     /// Counts lines of unknown types; they stand before the offset that is saved with the counts, so reading

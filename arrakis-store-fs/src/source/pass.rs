@@ -3,14 +3,17 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrakis_core::base::digest::Digest;
 use arrakis_core::base::envelope::Envelope;
 use arrakis_core::base::limits::TRANSCRIPT_CHECKPOINT_BYTES;
-use arrakis_core::session::transcript::{Copies, Sidechains, Slice, Slicer, TranscriptFile};
+use arrakis_core::session::transcript::{
+    Copies, Repeats, Sidechains, Slice, Slicer, TranscriptFile,
+};
 
-use super::access::meta;
+use super::access::{allowed, meta, open};
 use super::checkpoint::{Checkpoint, Fingerprint, Intent, Seen};
 use super::reader::{Last, Line, Lines, first_line, is_whole};
 use super::ship::{Reading, ShipConfig, ShipError, Shipper};
@@ -118,7 +121,8 @@ impl Pass<'_> {
         let mut slicer =
             Slicer::new(&transcript, checkpoint.offset, self.config.slices, &self.config.redactor)
                 .copied_until(checkpoint.copied)
-                .in_sidechains(self.sidechains(checkpoint, opened)?);
+                .in_sidechains(self.sidechains(checkpoint, opened)?)
+                .behind_answers(checkpoint.answers.clone());
         let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, intent.end)?;
         let mut saved = checkpoint.offset;
         let ended = loop {
@@ -159,8 +163,11 @@ impl Pass<'_> {
         opened: &Opened<'_>,
         end: u64,
     ) -> io::Result<()> {
-        if checkpoint.copies_over || checkpoint.agent_id.is_some() {
+        if checkpoint.copies_over {
             return Ok(());
+        }
+        if checkpoint.agent_id.is_some() {
+            return self.look_for_repeats(checkpoint, opened, end);
         }
         let mut copies = Copies::new(checkpoint.copied, checkpoint.offset);
         let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.offset, end)?;
@@ -172,6 +179,40 @@ impl Pass<'_> {
             }
         }
         (checkpoint.copied, checkpoint.copies_over) = (copies.end, copies.is_over);
+        Ok(())
+    }
+
+    /// Finds out what of a subagent's transcript up to `end` repeats the main thread. Few do: where the first line does not,
+    /// no other is looked at.
+    fn look_for_repeats(
+        &self,
+        checkpoint: &mut Checkpoint,
+        opened: &Opened<'_>,
+        end: u64,
+    ) -> io::Result<()> {
+        let mut lines = Lines::new(opened.file.try_clone()?, checkpoint.copied, end)?;
+        let Some(Line::Whole(first)) = lines.next(&self.shipper.stopped)? else { return Ok(()) };
+        let first = first.to_vec();
+        let mut repeats = Repeats::default();
+        if let Some(main) = main_of(checkpoint, &self.config.folders)
+            && mentions(&main, &first, &self.shipper.stopped)?
+        {
+            let mut lines = Lines::new(main.try_clone()?, 0, main.metadata()?.len())?;
+            while let Some(line) = lines.next(&self.shipper.stopped)? {
+                if let Line::Whole(line) = line {
+                    repeats.look(line);
+                }
+            }
+        }
+        let mut line = Some(Line::Whole(&first));
+        while let Some(Line::Whole(text)) = line {
+            checkpoint.copies_over = !repeats.has(text);
+            if checkpoint.copies_over {
+                break;
+            }
+            checkpoint.copied += text.len() as u64;
+            line = lines.next(&self.shipper.stopped)?;
+        }
         Ok(())
     }
 
@@ -219,6 +260,7 @@ impl Pass<'_> {
         checkpoint.offset = slice.end;
         checkpoint.count_unknown(&slice.unknown);
         checkpoint.has_sidechains |= slice.has_sidechains;
+        checkpoint.answers.clone_from(&slice.answers);
         checkpoint.file = Some(Fingerprint {
             device: opened.found.dev(),
             inode: opened.found.ino(),
@@ -245,6 +287,38 @@ impl Pass<'_> {
         }
         transcript
     }
+}
+
+/// The transcript of the session that a subagent's belongs to: it lies beside the folder that has the session's name.
+fn main_of(checkpoint: &Checkpoint, folders: &[PathBuf]) -> Option<File> {
+    let place = Path::new(checkpoint.place());
+    let is_named = |folder: &&Path| {
+        folder.file_name().is_some_and(|name| name.to_str() == Some(&*checkpoint.session_id))
+    };
+    let folder = place.ancestors().find(is_named)?;
+    let mut main = folder.as_os_str().to_owned();
+    main.push(".jsonl");
+    // What a person has imported may lie anywhere, beside its own transcript.
+    let real = match allowed(main.to_str()?, folders) {
+        Ok(real) => real,
+        Err(_) if checkpoint.imported => main.into(),
+        Err(_) => return None,
+    };
+    open(&real).ok()
+}
+
+/// Whether a file has the id of this line somewhere.
+fn mentions(file: &File, line: &[u8], stopped: &AtomicBool) -> io::Result<bool> {
+    let Some(id) = Repeats::id_of(line) else { return Ok(false) };
+    let mut lines = Lines::new(file.try_clone()?, 0, file.metadata()?.len())?;
+    while let Some(line) = lines.next(stopped)? {
+        if let Line::Whole(line) = line
+            && std::str::from_utf8(line).is_ok_and(|line| line.contains(&id))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Logs what became of a slice.

@@ -17,6 +17,7 @@ mod outage;
 mod owners;
 mod poison;
 mod recovery;
+mod repeats;
 mod spool;
 mod support;
 mod transcripts;

@@ -62,6 +62,10 @@ pub struct ListArgs {
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
 
+    /// Also sessions in which nothing was said or done, as the client makes one for its picker.
+    #[arg(long)]
+    pub all: bool,
+
     /// What comes first.
     #[arg(long, value_name = "BY", value_enum, default_value_t = Sort::Latest)]
     pub sort: Sort,
@@ -145,10 +149,15 @@ async fn found(
     let is_wanted = |one: &ConversationSummary| {
         let has = |name: &str, part: &str| name.to_lowercase().contains(part);
         let id = &one.conversation.id;
-        model.as_ref().is_none_or(|part| {
-            let last = one.conversation.model.as_ref().is_some_and(|name| has(&name.value, part));
-            last || used.get(id).is_some_and(|sum| sum.models.keys().any(|name| has(name, part)))
-        })
+        let is_shown = args.all || !one.is_unused();
+        is_shown
+            && model.as_ref().is_none_or(|part| {
+                let last =
+                    one.conversation.model.as_ref().is_some_and(|name| has(&name.value, part));
+                last || used
+                    .get(id)
+                    .is_some_and(|sum| sum.models.keys().any(|name| has(name, part)))
+            })
     };
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     // A list in the order of the store ends where it is long enough; any other is read whole first.

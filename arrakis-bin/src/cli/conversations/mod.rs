@@ -22,7 +22,8 @@
 //!   `startedAt`, `lastEventAt` and `stoppedAt`.
 //! * `replaced`: parts of the main thread that a later prompt has replaced, each with the ids of both prompts
 //!   (`promptId`, `by`), `from` and `until` when, and `isAnswered` (else it was withdrawn before its answer).
-//! * `usage`: tokens in `total`, of `subagents`, and by model in `models`, with `cost` and `hasUnknownPrice`.
+//! * `usage`: tokens in `total`, of `subagents`, and by model in `models`, with `cost`, `hasUnknownPrice` and
+//!   `hasUnverifiedPrice`.
 //! * `events`: as `arrakis events list` has them.
 //! * `reconciliation`: what hooks and transcript have told of, held against each other: how many `events` of
 //!   each type and `slices` of the transcript came, `toolUsesInBoth`, the tool uses `withoutHook` and
@@ -141,6 +142,9 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// How many of the latest sessions `--last` looks at: some are unused.
+const LATEST: usize = 20;
+
 /// What is shown whole.
 #[derive(Debug, Clone, Copy)]
 struct Unfold {
@@ -195,7 +199,8 @@ async fn find(
         Some(session) => session.clone(),
         None => {
             let filter = ConversationFilter::new(workspace);
-            match reader.conversations(filter, Page::first(1)).await?.conversations.pop() {
+            let latest = reader.conversations(filter, Page::first(LATEST)).await?.conversations;
+            match latest.into_iter().find(|one| !one.is_unused()) {
                 Some(latest) => latest.conversation.session_id,
                 None => bail!("there are no conversations in the workspace {workspace} yet"),
             }

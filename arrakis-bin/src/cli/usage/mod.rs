@@ -6,7 +6,8 @@
 //! `clientCost`, and like the total: `total`, `own` (without subagents) and `models`, an object of the same by model. Each of
 //! these has `messages`, `inputTokens`, `outputTokens`, `cacheCreationTokens`, `cacheCreation1hTokens` (part of these),
 //! `cacheReadTokens`, `thinkingTokens` (part of the output), `webSearches`, `totalTokens`, `cost` (US dollars) and
-//! `hasUnknownPrice`, whether there is something whose price is not known and that `cost` leaves out.
+//! `hasUnknownPrice`, whether there is something whose price is not known and that `cost` leaves out, and `hasUnverifiedPrice`,
+//! whether `cost` depends on a price that nobody has read on a page of the provider.
 
 mod show;
 pub(super) mod sums;

@@ -164,15 +164,21 @@ impl Report<'_> {
     }
 }
 
-/// Names the models whose price is not known.
+/// Names the models whose price is not known, and those whose price was not read at the provider.
 fn remark_unknown(total: &Sum, context: &mut Context) -> io::Result<()> {
-    let unknown = total.models.iter().filter(|(_, part)| part.has_unknown_price);
-    let unknown: BTreeSet<&str> = unknown.map(|(name, _)| name.as_str()).collect();
-    if unknown.is_empty() {
-        return Ok(());
+    let named = |is_meant: fn(&Part) -> bool| {
+        let models = total.models.iter().filter(|(_, part)| is_meant(part));
+        let models: BTreeSet<&str> = models.map(|(name, _)| name.as_str()).collect();
+        (!models.is_empty()).then(|| Vec::from_iter(models).join(", "))
+    };
+    if let Some(names) = named(|part| part.has_unknown_price) {
+        context
+            .remark(&format!("\nCosts are more than is shown: no price is known of {names}."))?;
     }
-    let names = Vec::from_iter(unknown).join(", ");
-    context.remark(&format!("\nCosts are more than is shown: no price is known of {names}."))
+    if let Some(names) = named(|part| part.has_unverified_price) {
+        context.remark(&format!("\nSome prices are unverified: {names}."))?;
+    }
+    Ok(())
 }
 
 fn csv(rows: &[RowView<'_>], context: &mut Context) -> anyhow::Result<()> {

@@ -226,6 +226,20 @@ pub struct ConversationSummary {
     pub sides: TwoSides,
 }
 
+impl ConversationSummary {
+    /// Whether nothing is known of it but that it was there: the client makes a session for its picker, and throws it away.
+    /// Nothing was said or done in it, no start of it came, and no line of a transcript.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        let Conversation { title, model, version, git_branch, ended, alive, client_cost, .. } =
+            &self.conversation;
+        let is_known = title.is_some() || model.is_some() || version.is_some();
+        let has_run = git_branch.is_some() || ended.is_some() || alive.is_some();
+        let has_lines = client_cost.is_some() || !self.conversation.unreadable.is_empty();
+        self.messages == 0 && self.tool_uses == 0 && !is_known && !has_run && !has_lines
+    }
+}
+
 /// A conversation, whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -256,6 +256,12 @@ impl UsageSum {
         price::table().cost_of_sum(&self.model, self.period, self.prompt_size, &self.usage)
     }
 
+    /// Whether that depends on a price that nobody has read on a page of the provider.
+    #[must_use]
+    pub fn has_unverified_price(&self) -> bool {
+        price::table().is_unverified(&self.model, self.period, self.prompt_size)
+    }
+
     /// Orders it among others.
     #[must_use]
     pub fn group(&self) -> impl Ord + use<> {

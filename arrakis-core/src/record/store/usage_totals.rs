@@ -78,6 +78,8 @@ pub struct UsageTotal {
     pub cost: Usd,
     /// Whether there is something whose price is not known.
     pub has_unknown_price: bool,
+    /// Whether the cost depends on a price that nobody has read on a page of the provider.
+    pub has_unverified_price: bool,
 }
 
 impl UsageTotal {
@@ -87,6 +89,7 @@ impl UsageTotal {
         self.messages += sum.messages;
         self.usage += sum.usage;
         self.total_tokens = self.total_tokens.saturating_add(tokens);
+        self.has_unverified_price |= tokens > 0 && sum.has_unverified_price();
         match sum.cost() {
             Some(cost) => self.cost = self.cost + cost,
             None => self.has_unknown_price |= tokens > 0,
@@ -100,6 +103,7 @@ impl UsageTotal {
         self.total_tokens = self.total_tokens.saturating_add(other.total_tokens);
         self.cost = self.cost + other.cost;
         self.has_unknown_price |= other.has_unknown_price;
+        self.has_unverified_price |= other.has_unverified_price;
     }
 
     /// The cost to read: `$1.23`, and `>$1.23` where that is not all.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::attached::Attached;
 use super::{Message, MessageOrigin, Role, SIDECHAIN, Subagent, ToolUse, branches, name, prompts};
 use crate::base::clock::Timestamp;
-use crate::session::price;
+use crate::session::price::{self, PromptSize};
 use crate::session::usage::{UNKNOWN_MODEL, Usage, Usd};
 
 /// The messages that a reader sees, oldest first.
@@ -231,6 +231,9 @@ pub struct UsageReport {
     pub cost: Usd,
     /// Whether there is usage without a known price, so that the cost is not all of it.
     pub has_unknown_price: bool,
+    /// Whether the cost depends on a price that nobody has read on a page of the provider.
+    #[serde(default)]
+    pub has_unverified_price: bool,
     /// What the client says of the messages that they cost; none where it says so of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cost: Option<Usd>,
@@ -265,7 +268,10 @@ impl UsageReport {
                 report.subagents += usage;
             }
             let name = message.model.as_deref().unwrap_or(UNKNOWN_MODEL);
-            let cost = price::table().cost(name, message.content.stamp.at, &usage);
+            let at = message.content.stamp.at;
+            let cost = price::table().cost(name, at, &usage);
+            report.has_unverified_price |=
+                price::table().is_unverified(name, at, PromptSize::of(&usage));
             let model = report.models.entry(name.to_owned()).or_default();
             model.usage += usage;
             match cost {

@@ -61,6 +61,8 @@ struct Slice<'a> {
     #[serde(borrow, default)]
     sidechains: Field<'a>,
     #[serde(borrow, default)]
+    answers: Field<'a>,
+    #[serde(borrow, default)]
     unreadable: Field<'a>,
 }
 
@@ -88,6 +90,7 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
         path: slice.transcript_path.text().map(String::from),
         copied: slice.copied.is_set(),
         sidechains: slice.sidechains.read().unwrap_or_default(),
+        answers: slice.answers.read().unwrap_or_default(),
         conversation: None,
         messages: BTreeMap::new(),
         tool_uses: BTreeMap::new(),
@@ -97,6 +100,9 @@ pub(super) fn project(input: Input<'_>) -> Result<Changes, ProjectionError> {
         captured_at: input.at,
     };
     reader.unreadable(slice.unreadable);
+    if reader.copied && reader.agent.is_some() {
+        return Ok(reader.finish()); // the main thread has these lines
+    }
     for raw in slice.lines.read::<Vec<&RawValue>>().unwrap_or_default() {
         if let Some(line) = Line::read(raw) {
             reader.line(&line);
@@ -126,6 +132,8 @@ struct Reader<'a> {
     copied: bool,
     /// The first lines of the sidechains by those of their lines that name no subagent.
     sidechains: BTreeMap<String, String>,
+    /// Which of several answers with one id lines belong to, by the ids of the lines; the first is not told.
+    answers: BTreeMap<String, u32>,
     conversation: Option<Conversation>,
     messages: BTreeMap<Uuid, Message>,
     tool_uses: BTreeMap<Uuid, ToolUse>,
@@ -282,7 +290,8 @@ impl Reader<'_> {
             return self.message(Role::System, MessageOrigin::Transcript, None, blocks, place);
         }
         let model = model.map(|model| name(&model));
-        let api_id = line.api_id(&message);
+        let number = self.answers.get(place.stamp.request_id.as_str());
+        let api_id = line.api_id(&message, number.copied());
         let stamp = || MessageKey::Stamp(place.stamp.request_id.clone());
         let key = api_id.clone().map_or_else(stamp, MessageKey::Api);
         for part in &parts {

@@ -4,9 +4,13 @@
 //! that session's id in them; later ones write the fork's own, and tell by which session the model was asked or
 //! where the fork was made. Prompts tell nothing then, and stand between lines that do.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::line_type::{BYTE_ORDER_MARK, LineType, Named};
+use crate::base::digest::Digest;
+use crate::base::limits::SIDECHAIN_LINES_MAX;
 use crate::session::hook::{Field, object};
 
 /// The fields of a line that name sessions.
@@ -67,4 +71,41 @@ impl Copies {
     pub fn pass_over(&mut self, bytes: u64) {
         self.looked_at += bytes;
     }
+}
+
+/// Finds out up to where the transcript of a subagent repeats the main thread, as that of a side question does. Its
+/// lines have the ids of those that they repeat.
+#[derive(Debug, Clone, Default)]
+pub struct Repeats {
+    /// What the lines of the main thread are called.
+    main: HashSet<u64>,
+}
+
+impl Repeats {
+    /// Looks at a line of the session's own transcript.
+    pub fn look(&mut self, line: &[u8]) {
+        if let Some(id) = line_id(line)
+            && self.main.len() < SIDECHAIN_LINES_MAX
+        {
+            self.main.insert(id);
+        }
+    }
+
+    /// The id of a line, where it has one.
+    #[must_use]
+    pub fn id_of(line: &[u8]) -> Option<String> {
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        Some(object::<Named<'_>>(line).ok()?.uuid.text()?.into_owned())
+    }
+
+    /// Whether a line of the subagent's transcript repeats one of the main thread. It begins with those that do.
+    #[must_use]
+    pub fn has(&self, line: &[u8]) -> bool {
+        line_id(line).is_some_and(|id| self.main.contains(&id))
+    }
+}
+
+fn line_id(line: &[u8]) -> Option<u64> {
+    let digest = Digest::of(Repeats::id_of(line)?.as_bytes());
+    Some(digest.as_bytes().iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)))
 }

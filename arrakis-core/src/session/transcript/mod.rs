@@ -8,7 +8,8 @@
 //! {"hook_event_name":"Transcript","session_id":S,"transcript_path":P,
 //!  "cwd":?,"agent_id":?,"agent_type":?,"agent_tool_use_id":?,
 //!  "start":0,"end":5120,                 offsets in the file, before redaction
-//!  "copied":true,                        only where all lines are copies of those of another session
+//!  "copied":true,                        only where all lines are copies of those of another session, or
+//!                                        of the main thread in the transcript of a subagent
 //!  "lines":[{"type":"user",…},…],        lines of the conversation, redacted, else as they are, and short
 //!                                        ones of types that are not known
 //!  "titles":[4711],                     offsets of those lines that are titles, which have no time
@@ -16,6 +17,7 @@
 //!  "unknown":{"from-the-future":1},      lines of types that are not known, counted, kept or not
 //!  "sidechains":{"uuid":"uuid"},         the first line of its sidechain, for each line in one that names no
 //!                                        subagent
+//!  "answers":{"uuid":2},                 for each line of an answer whose id earlier ones have had: which it is
 //!  "unreadable":[{"offset":7,"bytes":9,"reason":"not_json","digest":"sha256:…","text":"…"}]}
 //! ```
 //!
@@ -30,6 +32,7 @@
 //! [`Slicer`] makes slices; it is given the lines, and reads no file. Which files there are is told by
 //! the events ([`Mention`]).
 
+mod answers;
 mod attached;
 pub(crate) mod copies;
 mod damage;
@@ -39,7 +42,8 @@ mod sidechains;
 mod slicer;
 mod thinking;
 
-pub use copies::Copies;
+pub use answers::Answers;
+pub use copies::{Copies, Repeats};
 pub use line_type::{count_line_type, is_line};
 pub use mention::Mention;
 pub use sidechains::Sidechains;

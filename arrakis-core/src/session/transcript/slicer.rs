@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::answers::Answers;
 use super::damage::{self, Piece};
 use super::line_type::{LineType, Named, count_line_type};
 use super::sidechains::Sidechains;
@@ -101,6 +102,8 @@ pub struct Slice {
     pub unreadable: Vec<Unreadable>,
     /// Whether it has lines of sidechains that name no subagent.
     pub has_sidechains: bool,
+    /// What is known of the ids of answers behind it: where the next slice of the file goes on.
+    pub answers: Answers,
     /// What redaction has removed from what is in it.
     pub removed: Removed,
 }
@@ -139,6 +142,9 @@ pub struct Slicer<'a> {
     /// Before this offset all lines are copies.
     copied: u64,
     sidechains: Sidechains,
+    /// The ids of answers up to the line that is being taken, and up to the one before it.
+    answers: Answers,
+    answers_before: Answers,
     part: Part,
 }
 
@@ -159,6 +165,7 @@ struct Part {
     unknown_bytes: usize,
     unreadable: Vec<Unreadable>,
     sidechains: BTreeMap<String, String>,
+    answers: BTreeMap<String, u32>,
     removed: Removed,
 }
 
@@ -199,6 +206,8 @@ struct Kept {
     removed: Removed,
     /// Its id, and that of the first line of its sidechain.
     sidechain: Option<(String, String)>,
+    /// Its id, and which of the answers with the same id it belongs to, from the second on.
+    answer: Option<(String, u32)>,
 }
 
 impl Kept {
@@ -226,6 +235,8 @@ struct Payload<'a> {
     copied: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     sidechains: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    answers: &'a BTreeMap<String, u32>,
     lines: &'a [Box<RawValue>],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     titles: &'a [u64],
@@ -246,8 +257,10 @@ impl<'a> Slicer<'a> {
         config: SliceConfig,
         redactor: &'a Redactor,
     ) -> Self {
-        let (copied, sidechains, part) = (0, Sidechains::default(), Part::default());
-        Self { file, config, redactor, start, copied, sidechains, part }
+        let (sidechains, answers, answers_before) =
+            (Sidechains::default(), Answers::default(), Answers::default());
+        let (copied, part) = (0, Part::default());
+        Self { file, config, redactor, start, copied, sidechains, answers, answers_before, part }
     }
 
     /// The same slicer for a file whose lines before this offset are copies of those of another session. No slice has
@@ -263,11 +276,18 @@ impl<'a> Slicer<'a> {
         Self { sidechains, ..self }
     }
 
+    /// The same slicer, which goes on behind these answers: those of the lines before the start.
+    #[must_use]
+    pub fn behind_answers(self, answers: Answers) -> Self {
+        Self { answers, ..self }
+    }
+
     /// Takes the next line, with its newline if it has one. Returns the slice before it, where that is
     /// full.
     #[must_use = "the slice holds the lines before this one"]
     pub fn push(&mut self, line: &[u8]) -> Option<Slice> {
         let (bytes, digest) = (line.len() as u64, || Digest::of(line));
+        self.answers_before.clone_from(&self.answers);
         let what = if line.len() > TRANSCRIPT_LINE_MAX_BYTES {
             Line::Unreadable("too_long")
         } else {
@@ -285,6 +305,7 @@ impl<'a> Slicer<'a> {
     #[must_use = "the slice holds the lines before this one"]
     pub fn push_long(&mut self, line: LongLine<'_>) -> Option<Slice> {
         let what = Line::Unreadable("too_long");
+        self.answers_before.clone_from(&self.answers);
         let full = self.make_room(&what);
         self.part.digest.update(line.digest.as_bytes());
         self.take(what, 0, line.bytes, &|| line.digest, line.head);
@@ -295,6 +316,7 @@ impl<'a> Slicer<'a> {
     /// The slice of the lines that are left; none where no line came since the last slice.
     #[must_use]
     pub fn finish(mut self) -> Option<Slice> {
+        self.answers_before.clone_from(&self.answers);
         self.close()
     }
 
@@ -329,6 +351,7 @@ impl<'a> Slicer<'a> {
         let Ok(named) = object::<Named<'_>>(line) else {
             return Line::Unreadable("not_json");
         };
+        let answer = self.answers.of(line, &named);
         // The client's requests are repeated in long lines: what is left out is not redacted first.
         if LineType::of(&named) == LineType::Other {
             return Line::Skipped(named.line_type.text().unwrap_or_default().into_owned());
@@ -365,7 +388,7 @@ impl<'a> Slicer<'a> {
         }
         let Ok(json) = RawValue::from_string(kept) else { return Line::Unreadable("not_json") };
         let sidechain = self.sidechains.of(json.get());
-        let kept = Kept { json, removed, sidechain };
+        let kept = Kept { json, removed, sidechain, answer };
         match line_type {
             LineType::Unknown(name) => Line::Unknown(name, Some(kept)),
             LineType::Incomplete(name) => Line::Incomplete(name, kept),
@@ -463,6 +486,7 @@ impl<'a> Slicer<'a> {
             end,
             copied: start < self.copied,
             sidechains: &part.sidechains,
+            answers: &part.answers,
             lines: &part.lines,
             titles: &part.titles,
             skipped: &part.skipped,
@@ -489,6 +513,7 @@ impl<'a> Slicer<'a> {
             unknown: part.unknown,
             unreadable: part.unreadable,
             has_sidechains: !part.sidechains.is_empty(),
+            answers: self.answers_before.clone(),
             removed: part.removed,
         })
     }
@@ -499,6 +524,7 @@ impl Part {
         self.bytes += kept.len();
         self.removed.add(&kept.removed);
         self.sidechains.extend(kept.sidechain);
+        self.answers.extend(kept.answer);
         self.lines.push(kept.json);
     }
 

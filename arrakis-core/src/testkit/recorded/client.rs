@@ -25,14 +25,7 @@ pub fn recording(name: &str) -> Vec<Session> {
     let session = |id: String| {
         let own = std::fs::read(transcripts.join(format!("{id}.jsonl"))).unwrap();
         let mut session = Session::new(&id, hooks.remove(&id).unwrap_or_default(), own);
-        for file in files(&transcripts.join(&id).join("subagents")) {
-            let name = file.file_name().unwrap().to_str().unwrap();
-            let agent = name.strip_prefix("agent-").and_then(|n| n.strip_suffix(".jsonl"));
-            let Some(agent) = agent else { continue };
-            let meta = std::fs::read(file.with_extension("meta.json")).unwrap();
-            let meta = serde_json::from_slice(&meta).unwrap();
-            session.add_subagent(agent, &meta, std::fs::read(&file).unwrap());
-        }
+        add_subagents(&mut session, &transcripts.join(&id));
         session
     };
     ids.into_iter().map(session).collect()
@@ -65,9 +58,33 @@ pub const RECORDINGS: &[&str] = &[
 pub fn fault(name: &str) -> Vec<Session> {
     let session = |file: PathBuf| {
         let id = file.file_stem().unwrap().to_str().unwrap();
-        Session::new(id, Vec::new(), std::fs::read(&file).unwrap())
+        let mut session = Session::new(id, Vec::new(), std::fs::read(&file).unwrap());
+        add_subagents(&mut session, &file.with_extension(""));
+        session
     };
     files(&testdata().join("faults").join(name)).into_iter().map(session).collect()
+}
+
+/// The names of the cases that a version before got wrong.
+#[must_use]
+pub fn faults() -> Vec<String> {
+    let cases = std::fs::read_dir(testdata().join("faults")).unwrap();
+    let mut names: Vec<String> =
+        cases.map(|case| case.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Adds the transcripts of the subagents in the folder of a session.
+fn add_subagents(session: &mut Session, folder: &Path) {
+    for file in files(&folder.join("subagents")) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let agent = name.strip_prefix("agent-").and_then(|n| n.strip_suffix(".jsonl"));
+        let Some(agent) = agent else { continue };
+        let meta = std::fs::read(file.with_extension("meta.json")).unwrap_or(b"{}".to_vec());
+        let meta = serde_json::from_slice(&meta).unwrap();
+        session.add_subagent(agent, &meta, std::fs::read(&file).unwrap());
+    }
 }
 
 /// The lines of a transcript.

@@ -7,7 +7,7 @@
 
 mod client;
 
-pub use client::{RECORDINGS, fault, lines, recording};
+pub use client::{RECORDINGS, fault, faults, lines, recording};
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -168,6 +168,11 @@ impl Shell {
         tag(*at, &text)
     }
 
+    /// The time of day alone.
+    pub(super) fn clock(&self, at: &Timestamp) -> Html {
+        tag(*at, &self.zone.time(*at))
+    }
+
     /// How long ago, below a day; else when.
     pub(super) fn ago(&self, at: &Timestamp) -> Html {
         let age = self.now.since(*at);

@@ -41,6 +41,11 @@ impl Zone {
         self.zoned(at).strftime("%Y-%m-%d").to_string()
     }
 
+    /// `Tue 24 Nov 2026`.
+    pub(super) fn long_day(&self, at: Timestamp) -> String {
+        self.zoned(at).strftime("%a %-d %b %Y").to_string()
+    }
+
     /// When the day of `at` began, `before` days earlier.
     pub(super) fn start_of_day(&self, at: Timestamp, before: i64) -> Timestamp {
         let day = self.zoned(at).date().checked_sub(jiff::Span::new().days(before));

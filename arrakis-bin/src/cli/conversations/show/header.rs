@@ -91,6 +91,9 @@ pub(super) fn write(
     } else {
         costs.push(format!("{} by the prices of {}", usage.cost, price::table().date()));
     }
+    if usage.has_unverified_price {
+        costs.push("some prices are unverified".to_owned());
+    }
     let client = conversation.client_cost.as_ref().map(|client| client.total);
     if let Some(client) = client.or(usage.client_cost).filter(|client| *client != usage.cost) {
         costs.push(format!("{client} by the client"));

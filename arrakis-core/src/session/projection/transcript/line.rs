@@ -179,16 +179,15 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The API's id of the message of this line, together with that of the request: gateways repeat the former.
-    pub(super) fn api_id(&self, message: &ApiMessage<'_>) -> Option<String> {
+    /// The API's id of the message of this line, together with that of the request, since gateways repeat the former, and
+    /// with the `number` of the answer where they repeat both.
+    pub(super) fn api_id(&self, message: &ApiMessage<'_>, number: Option<u32>) -> Option<String> {
         let id = message.id.text()?;
-        let request = self.request_id.text();
-        Some(
-            request.map_or_else(
-                || super::name(&id),
-                |request| super::name(&format!("{id} {request}")),
-            ),
-        )
+        let request = self.request_id.text().map(|request| format!(" {request}"));
+        let number = number.map(|number| format!(" ({number})"));
+        Some(super::name(
+            &[&id, &*request.unwrap_or_default(), &*number.unwrap_or_default()].concat(),
+        ))
     }
 
     /// The line that asked for the tool uses whose results it has.

@@ -76,6 +76,8 @@ pub(in crate::server::dashboard) struct Reading {
     began_at: Timestamp,
     duration_ms: u64,
     usage: UsageReport,
+    /// Whether hooks have told of the session: then what they have not told of is marked.
+    has_hooks: bool,
     /// What hooks or transcript lack.
     gaps: Vec<String>,
     messages: u64,
@@ -230,6 +232,7 @@ async fn view(
         state: state.to_owned(),
         began_at: conversation.began_at(),
         duration_ms: conversation.duration_ms(),
+        has_hooks: detail.events.iter().any(|event| event.event_type != "Transcript"),
         gaps: detail.reconciliation().gaps.iter().map(ToString::to_string).collect(),
         messages: detail.messages.len() as u64,
         tool_uses: detail.tool_uses.len() as u64,
@@ -322,8 +325,16 @@ impl ReadingPage {
         (next < self.view.outline.len()).then(|| self.to(&self.view.mode, &next))
     }
 
+    /// Whether a turn is the first of its day on this page.
+    fn is_new_day(&self, turn: &Turn) -> bool {
+        let zone = &self.shell.zone;
+        let before = turn.number.checked_sub(self.view.first + 1);
+        let before = before.and_then(|at| self.view.turns.get(at));
+        before.is_none_or(|before| zone.day(before.prompt.at) != zone.day(turn.prompt.at))
+    }
+
     fn nodes<'a>(&'a self, nodes: &'a [Node]) -> Html {
-        Nodes { shell: &self.shell, nodes }.html()
+        Nodes { shell: &self.shell, nodes, has_hooks: self.view.has_hooks }.html()
     }
 
     fn cost(&self) -> String {

@@ -266,6 +266,7 @@ fn shown(text: &str) -> (String, u64) {
 pub(super) struct Nodes<'a> {
     pub(super) shell: &'a Shell,
     pub(super) nodes: &'a [Node],
+    pub(super) has_hooks: bool,
 }
 
 impl Nodes<'_> {
@@ -274,7 +275,7 @@ impl Nodes<'_> {
     }
 
     fn inside(&self, nodes: &[Node]) -> Html {
-        Nodes { shell: self.shell, nodes }.html()
+        Nodes { shell: self.shell, nodes, has_hooks: self.has_hooks }.html()
     }
 
     fn markdown(&self, text: &str) -> Html {
@@ -307,7 +308,7 @@ impl Nodes<'_> {
     fn sides(&self, used: &Used) -> Option<&'static str> {
         match (used.by_hook, used.by_transcript) {
             (true, false) => Some("by the hook alone"),
-            (false, true) => Some("by the transcript alone"),
+            (false, true) if self.has_hooks => Some("by the transcript alone"),
             _ => None,
         }
     }
