@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{World, feed};
+use crate::support::world::{World, feed};
 
 /// What a command prints as JSON.
 fn json_of(world: &World, arguments: &[&str]) -> Value {

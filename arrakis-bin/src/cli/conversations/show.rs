@@ -47,10 +47,10 @@ use arrakis_core::record::store::{ConversationDetail, EventSummary};
 use arrakis_core::session::conversation::{Message, Replaced};
 
 use super::Unfold;
-use arrakis_core::record::reading::spoken;
-use arrakis_core::record::reading::thread::{self, Item, Thread};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
+use arrakis_core::record::reading::spoken;
+use arrakis_core::record::reading::thread::{self, Item, Thread};
 
 /// Columns of the time at the left, with the gap after it.
 const TIME_COLUMNS: usize = 10;

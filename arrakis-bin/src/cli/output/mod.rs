@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
-pub use arrakis_core::record::reading::words::{count, indent_json, size};
 use arrakis_core::base::limits::cut;
 use arrakis_core::record::audit::EventStatus;
+pub use arrakis_core::record::reading::words::{count, indent_json, size};
 use serde::Serialize;
 
 /// What stands out.

@@ -16,8 +16,29 @@ const RENDERED_MAX_BYTES: usize = 256 * 1024;
 
 static CLEANER: LazyLock<Builder<'static>> = LazyLock::new(|| {
     let tags: HashSet<&str> = [
-        "p", "br", "hr", "em", "strong", "del", "code", "pre", "blockquote", "ul", "ol", "li", "h3",
-        "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "a",
+        "p",
+        "br",
+        "hr",
+        "em",
+        "strong",
+        "del",
+        "code",
+        "pre",
+        "blockquote",
+        "ul",
+        "ol",
+        "li",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "a",
     ]
     .into();
     let attributes: HashMap<&str, HashSet<&str>> =
@@ -84,7 +105,8 @@ mod tests {
     #[test]
     fn markdown_reads_as_it_was_meant() {
         let read = html("# Plan\n\n1. *first*\n2. `code`\n\n- [x] done\n\n| a |\n|---|\n| b |").0;
-        for part in ["<h3>Plan</h3>", "<em>first</em>", "<code>code</code>", "☑ done", "<td>b</td>"] {
+        for part in ["<h3>Plan</h3>", "<em>first</em>", "<code>code</code>", "☑ done", "<td>b</td>"]
+        {
             assert!(read.contains(part), "{part}: {read}");
         }
         assert_eq!(html("one\ntwo").0.trim(), "<p>one<br>\ntwo</p>");
@@ -106,7 +128,17 @@ mod tests {
             "[x](/sign-out)",
         ] {
             let read = html(hostile).0;
-            for bad in ["<script", "<img", "<style", "<svg", "<iframe", "href=\"javascript", "href=\"data", "href=\"/", "<h3 "] {
+            for bad in [
+                "<script",
+                "<img",
+                "<style",
+                "<svg",
+                "<iframe",
+                "href=\"javascript",
+                "href=\"data",
+                "href=\"/",
+                "<h3 ",
+            ] {
                 assert!(!read.contains(bad), "{hostile}: {read}");
             }
         }

@@ -7,10 +7,10 @@ use arrakis_core::record::store::ConversationDetail;
 use arrakis_core::session::conversation::ConversationState;
 use arrakis_core::session::price;
 
-use arrakis_core::record::reading::spoken;
 use crate::cli::conversations::Unfold;
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, Terminal, text};
+use arrakis_core::record::reading::spoken;
 
 /// Writes the title and the facts, a line each.
 pub(super) fn write(

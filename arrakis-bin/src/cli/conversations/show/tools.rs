@@ -6,9 +6,9 @@ use anstyle::Style;
 use arrakis_core::session::conversation::{ToolStatus, ToolUse};
 
 use super::{Reader, SHOWN_MESSAGE_BYTES, left};
-use arrakis_core::record::reading::thread::Call;
 use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::{self, ansi, text};
+use arrakis_core::record::reading::thread::Call;
 
 /// Most lines of a tool's input or output that are shown.
 const SHOWN_TOOL_LINES: usize = 60;

@@ -7,9 +7,9 @@ use arrakis_core::base::clock::Timestamp;
 use arrakis_core::session::conversation::{Message, Notice, Role};
 
 use super::{Reader, SHOWN_MESSAGE_BYTES, left, queued};
+use crate::cli::output::{self, ansi, text};
 use arrakis_core::record::reading::spoken::{self, Speaker};
 use arrakis_core::record::reading::thread::{Part, What};
-use crate::cli::output::{self, ansi, text};
 
 /// Lines of what the client itself says that are shown: it may be the summary of a whole conversation.
 const SHOWN_SYSTEM_LINES: usize = 6;

@@ -24,11 +24,11 @@ use super::select::Selected;
 use super::sink::{NewFile, Sink};
 use super::{ExportArgs, Source, Summary};
 use crate::cli::conversations::show::queued;
-use arrakis_core::record::reading::spoken::{self, Speaker};
-use arrakis_core::record::reading::thread::{Call, Item, Part, Thread, What};
 use crate::cli::conversations::tool::{self, Body, Input, Line, Mark, Row};
 use crate::cli::output::zone::Zone;
 use crate::cli::output::{self, ansi, text};
+use arrakis_core::record::reading::spoken::{self, Speaker};
+use arrakis_core::record::reading::thread::{Call, Item, Part, Thread, What};
 
 /// Most characters of what names a tool use, in its summary.
 const SUMMARY_COLUMNS: usize = 100;

@@ -149,12 +149,8 @@ pub(in crate::server::dashboard) async fn place(
 ) -> Response {
     let inner = &*state.0;
     let now = inner.clock.now();
-    let context = Context {
-        inner,
-        workspace: &viewer.principal.workspace,
-        zone: viewer.zone(),
-        now,
-    };
+    let context =
+        Context { inner, workspace: &viewer.principal.workspace, zone: viewer.zone(), now };
     let found = async {
         let detail = found(&context, &session).await?;
         let main = Thread::of(&detail);
@@ -203,11 +199,7 @@ fn turns<'a, 'b>(main: &'b Thread<'a>) -> Vec<&'b [Item<'a>]> {
     starts.iter().zip(ends).map(|(start, end)| &main.items[*start..end]).collect()
 }
 
-async fn view(
-    context: &Context<'_>,
-    session: &str,
-    wanted: Wanted,
-) -> Result<Reading, HttpError> {
+async fn view(context: &Context<'_>, session: &str, wanted: Wanted) -> Result<Reading, HttpError> {
     let detail = found(context, session).await?;
     let main = Thread::of(&detail);
     let all = turns(&main);
@@ -266,9 +258,8 @@ fn prompt(turn: usize, items: &[Item<'_>], detail: &ConversationDetail) -> Promp
         tool_uses: tools.len() as u64,
         failed: failed as u64,
         cost: cost.fold(Usd::default(), |sum, one| sum + one),
-        replaced: said.is_some_and(|message| {
-            detail.replaced.iter().any(|part| part.prompt_id == message.id)
-        }),
+        replaced: said
+            .is_some_and(|message| detail.replaced.iter().any(|part| part.prompt_id == message.id)),
     }
 }
 
@@ -333,6 +324,10 @@ impl ReadingPage {
         before.is_none_or(|before| zone.day(before.prompt.at) != zone.day(turn.prompt.at))
     }
 
+    fn day(&self, turn: &Turn) -> String {
+        self.shell.zone.long_day(turn.prompt.at)
+    }
+
     fn nodes<'a>(&'a self, nodes: &'a [Node]) -> Html {
         Nodes { shell: &self.shell, nodes, has_hooks: self.view.has_hooks }.html()
     }
@@ -359,7 +354,8 @@ impl ReadingPage {
     }
 
     fn context(&self) -> Option<Html> {
-        (self.view.context.len() > 1).then(|| chart::line(&self.view.context, "Tokens of each prompt"))
+        (self.view.context.len() > 1)
+            .then(|| chart::line(&self.view.context, "Tokens of each prompt"))
     }
 
     fn fullest(&self) -> String {
