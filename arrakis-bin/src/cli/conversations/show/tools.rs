@@ -36,6 +36,9 @@ impl Reader<'_> {
         if let Some(amount) = tool::amount(tool_use) {
             more += &format!(", {amount}");
         }
+        if tool_use.standing.copied {
+            more += ", copied from another session";
+        }
         let elsewhere = tool::kept_elsewhere(tool_use);
         if elsewhere.is_some() {
             more += " of an output that the client cut";
