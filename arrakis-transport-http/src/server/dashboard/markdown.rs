@@ -134,9 +134,9 @@ mod tests {
                 "<style",
                 "<svg",
                 "<iframe",
-                "href=\"javascript",
-                "href=\"data",
-                "href=\"/",
+                "<a href=\"javascript",
+                "<a href=\"data",
+                "<a href=\"/",
                 "<h3 ",
             ] {
                 assert!(!read.contains(bad), "{hostile}: {read}");

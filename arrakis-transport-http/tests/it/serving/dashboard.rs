@@ -207,6 +207,11 @@ async fn nothing_that_was_captured_means_anything_to_a_browser() {
     let mut paths: Vec<String> = PAGES.iter().map(|path| (*path).to_owned()).collect();
     paths.extend(rows.iter().map(|row| format!("/events/{}", row.id)));
     paths.push("/keys".to_owned());
+    let session: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
+    let session = session.replace('+', "%20");
+    paths.extend(
+        ["", "?view=focus", "?view=skim", "?turn=9"].map(|query| format!("/c/{session}{query}")),
+    );
     let query: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
     for path in
         ["/events?q=", "/events?session=", "/conversations?project=", "/search?q=", "/nothing?"]
@@ -245,6 +250,62 @@ async fn a_page_and_its_twin_show_the_same() {
     for event in twin["events"].as_array().unwrap() {
         assert!(page.contains(event["id"].as_str().unwrap()));
     }
+}
+
+/// A session of so many turns, each with a prompt and an answer.
+async fn store_turns(server: &Server, turns: usize) {
+    for turn in 0..turns {
+        for event in [
+            serde_json::json!({
+                "session_id": "long", "hook_event_name": "UserPromptSubmit",
+                "prompt": format!("prompt number {turn}"), "prompt_id": format!("p{turn}"),
+            }),
+            serde_json::json!({
+                "session_id": "long", "hook_event_name": "PostToolUse", "tool_name": "Bash",
+                "tool_use_id": format!("toolu_{turn}"), "tool_input": { "command": format!("make {turn}") },
+                "tool_response": { "stdout": format!("made {turn}"), "stderr": "" },
+            }),
+            serde_json::json!({
+                "session_id": "long", "hook_event_name": "Stop",
+                "last_assistant_message": format!("answer **{turn}**"),
+            }),
+        ] {
+            assert_eq!(server.ask(post(event.to_string())).await.status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_long_conversation_is_read_in_pages_and_each_message_has_its_place() {
+    let server = Server::new();
+    store_turns(&server, 70).await;
+    let browser = Browser::signed_in(&server, Scope::Read).await;
+    let last = browser.get("/c/long").await.text;
+    assert!(last.contains("answer <strong>69</strong>") && last.contains("made 69"), "{last}");
+    assert!(!last.contains("answer <strong>59</strong>"), "a page has 30 turns");
+    assert!(last.contains(r#"<a href="/c/long?turn=0#t-0">prompt number 0</a>"#), "{last}");
+    let first = browser.get("/c/long?turn=0").await.text;
+    assert!(
+        first.contains("answer <strong>0</strong>") && first.contains("answer <strong>29</strong>")
+    );
+    let focus = browser.get("/c/long?turn=0&view=focus").await.text;
+    assert!(focus.contains("answer <strong>0</strong>") && !focus.contains("made 0"));
+    let skim = browser.get("/c/long?turn=0&view=skim").await.text;
+    assert!(skim.contains("prompt number 0") && !skim.contains("answer <strong>0</strong>"));
+
+    let twin: Value =
+        serde_json::from_str(&browser.get("/api/v1/c/long?turn=30").await.text).unwrap();
+    assert_eq!(twin["outline"].as_array().unwrap().len(), 70);
+    let turn = &twin["turns"][5];
+    let answer = turn["nodes"].as_array().unwrap().iter().find(|node| node["speaker"] == "claude");
+    let id = answer.unwrap()["id"].as_str().unwrap();
+    let place = browser.get(&format!("/c/long/m/{id}")).await;
+    assert_eq!((place.status, place.location), (303, format!("/c/long?turn=30#m-{id}")));
+    let page = browser.get("/c/long?turn=30").await.text;
+    assert!(page.contains(&format!(r#"id="m-{id}""#)));
+    let nowhere = browser.get("/c/long/m/019a0000-0000-7000-8000-000000000000").await;
+    assert_eq!(nowhere.status, 404);
+    assert_eq!(browser.get("/c/nobody").await.status, 404);
 }
 
 #[tokio::test]
