@@ -1,14 +1,16 @@
 //! `arrakis events retry` and `arrakis events discard`.
 //!
 //! As JSON, an object with the counts `retried` or `discarded`, `gone` and `kept`, with `problems` and `unknown`
-//! ids.
+//! ids. Of a dry run it has `wouldApply`, `wouldFail`, `reasons` (counts by error code), `gone` and `unknown`.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
+use arrakis_core::base::heavy::HeavyPool;
 use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::ingest::DryRun;
 use arrakis_core::record::store::{
     DEFAULT_WORKSPACE, EventFilter, EventKey, EventPage, EventStore, EventSummary, Page, StoreError,
 };
@@ -60,6 +62,10 @@ pub struct Selection {
 pub struct RetryArgs {
     #[command(flatten)]
     selection: Selection,
+
+    /// Change nothing, and say how many of them would be applied now.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// The arguments of `arrakis events discard`.
@@ -81,6 +87,9 @@ pub(super) async fn retry(
     use EventStatus::{Error, Failed, Invalid};
     let possible = [Failed, Error, Invalid];
     let chosen = Chosen::of(&args.selection, &[Failed, Error], &possible, store, context).await?;
+    if args.dry_run {
+        return dry_run(&chosen, store, context).await;
+    }
     let actor = actor();
     let progress = Progress::new("Retrying");
     let mut totals = Totals::default();
@@ -102,6 +111,39 @@ pub(super) async fn retry(
         writeln!(context.out, "{} due now{when}.", events(totals.done))?;
     }
     totals.remark(context)
+}
+
+/// Judges the events anew, and says what would come of them.
+async fn dry_run(
+    chosen: &Chosen<'_>,
+    store: &Arc<dyn EventStore>,
+    context: &mut Context,
+) -> anyhow::Result<ExitCode> {
+    let heavy = HeavyPool::default();
+    let progress = Progress::new("Judging");
+    let mut dry_run = DryRun::default();
+    chosen
+        .each(store, async |event| {
+            progress.step(1);
+            Ok(dry_run.add(&**store, &heavy, &event.workspace, event.id).await?)
+        })
+        .await?;
+    drop(progress);
+    let unknown = chosen.unknown(store).await?;
+    let has_unknown = !unknown.is_empty();
+    if context.json {
+        context.write_json(&Foreseen { dry_run: &dry_run, unknown: &unknown })?;
+    } else {
+        let (apply, fail) = (dry_run.would_apply, dry_run.would_fail);
+        writeln!(context.out, "{} would be applied, {fail} would fail again.", events(apply))?;
+        for (code, count) in &dry_run.reasons {
+            writeln!(context.out, "  {count} {}", output::text::one_line(code))?;
+        }
+        for id in &unknown {
+            context.remark(&format!("{} is not stored", output::text::one_line(id)))?;
+        }
+    }
+    Ok(if has_unknown { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 pub(super) async fn discard(
@@ -280,6 +322,13 @@ struct Retried<'a> {
     retried: u64,
     #[serde(flatten)]
     totals: &'a Totals,
+}
+
+#[derive(Serialize)]
+struct Foreseen<'a> {
+    #[serde(flatten)]
+    dry_run: &'a DryRun,
+    unknown: &'a BTreeSet<String>,
 }
 
 #[derive(Serialize)]

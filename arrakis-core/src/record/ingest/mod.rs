@@ -7,9 +7,11 @@
 //!
 //! Each event leaves tracing events of the target `arrakis::ingest`, one for each step, with its request id.
 
+mod dry_run;
 mod form;
 mod verdict;
 
+pub use dry_run::DryRun;
 pub use form::{Parsed, UnreadableEvent, parse};
 pub use verdict::{Incoming, Reception, admit, judge};
 

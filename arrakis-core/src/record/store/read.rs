@@ -13,8 +13,9 @@ use super::{
     FeedPage, Page, SearchCursor, SearchFilter, SearchPage, StoreError,
 };
 use crate::base::clock::Timestamp;
+use crate::base::digest::Digest;
 use crate::base::id::RequestId;
-use crate::record::arrival::EventMetadata;
+use crate::record::arrival::{Arrival, EventMetadata};
 use crate::record::audit::EventStatus;
 use crate::session::conversation::{
     AnswerIds, Conversation, Links, Message, Reconciliation, Replaced, Subagent, ToolUse, TwoSides,
@@ -189,6 +190,29 @@ pub struct EventDetail {
     pub ip_address: Option<IpAddr>,
     /// Every change of state, oldest first.
     pub transitions: Vec<Transition>,
+}
+
+impl EventDetail {
+    /// The arrival that the row was, as far as it tells what is to become of it; none for a duplicate, which has no body.
+    #[must_use]
+    pub fn into_arrival(self) -> Option<Arrival> {
+        let Self { summary, body, headers, ip_address, .. } = self;
+        let body = body?;
+        Some(Arrival {
+            event_id: summary.id,
+            request_id: summary.request_id,
+            digest: Digest::of(&body),
+            in_ledger: true,
+            workspace: summary.workspace,
+            event_type: summary.event_type,
+            session_id: summary.session_id,
+            received_at: summary.received_at,
+            body,
+            headers,
+            ip_address,
+            metadata: summary.metadata,
+        })
+    }
 }
 
 /// A change of an audit row's state.

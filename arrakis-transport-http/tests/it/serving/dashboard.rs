@@ -344,6 +344,11 @@ async fn events_that_failed_are_tried_again_by_an_administrator_alone() {
     let admin = Browser::signed_in(&server, Scope::Admin).await;
     let page = admin.get("/failed").await.text;
     assert!(page.contains("1 × missing_session"), "{page}");
+    let ask = page.split_once("/failed?group=").unwrap().1.split_once('"').unwrap().0;
+    let ask = ask.replace("&#38;", "&").replace("&amp;", "&");
+    let foreseen = admin.get(&format!("/failed?group={ask}")).await.text;
+    assert!(foreseen.contains("<b>0</b> would be applied now"), "{foreseen}");
+    assert!(foreseen.contains("1 missing_session. Nothing was changed."), "{foreseen}");
     let token = admin.token("/failed").await;
     let done = admin.post("/failed", &asked(&token)).await;
     assert_eq!((done.status, done.location.as_str()), (303, "/failed?done=retry&count=1&left=0"));

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use arrakis_core::base::clock::Timestamp;
 use arrakis_core::record::audit::EventStatus;
+use arrakis_core::record::ingest::DryRun;
 use arrakis_core::record::store::{EventFilter, EventSummary, Page};
 use askama::Template;
 use axum::Form;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::events::{class, words};
@@ -28,6 +30,9 @@ const SHOWN: usize = 50;
 /// Rows that one request changes: each is a transaction of its own.
 const CHANGED_MAX: usize = 500;
 
+/// Rows of a group that a dry run judges.
+const SAMPLE: usize = 200;
+
 /// Longest reason that is kept.
 const REASON_MAX_BYTES: usize = 500;
 
@@ -40,6 +45,8 @@ const STATES: [EventStatus; 3] = [EventStatus::Failed, EventStatus::Invalid, Eve
 pub(in crate::server::dashboard) struct Wanted {
     /// The group that is shown with its rows.
     group: String,
+    /// Whether to say what would come of the open group if it were tried again.
+    dry: bool,
     /// What was just done, to how many.
     done: String,
     count: u64,
@@ -55,6 +62,8 @@ pub(in crate::server::dashboard) struct Failed {
     has_more: bool,
     /// The group that is open.
     open: Option<String>,
+    /// What would come of a sample of the open group, where that is asked for.
+    dry_run: Option<DryRun>,
     #[serde(skip)]
     done: Option<String>,
 }
@@ -99,6 +108,10 @@ pub(in crate::server::dashboard) async fn twin(
 
 async fn view(context: &Context<'_>, wanted: Wanted) -> Result<Failed, HttpError> {
     let (rows, has_more) = rows(context, None).await?;
+    let dry_run = match wanted.dry {
+        true => Some(dry_run(context, &rows, &wanted.group).await?),
+        false => None,
+    };
     let mut groups = BTreeMap::<String, Vec<EventSummary>>::new();
     for row in rows {
         groups.entry(name(&row)).or_default().push(row);
@@ -114,7 +127,26 @@ async fn view(context: &Context<'_>, wanted: Wanted) -> Result<Failed, HttpError
         ("discard", left) => Some(format!("{} given up; {left} are left.", wanted.count)),
         _ => None,
     };
-    Ok(Failed { groups, has_more, open: Some(wanted.group).filter(|name| !name.is_empty()), done })
+    let open = Some(wanted.group).filter(|name| !name.is_empty());
+    Ok(Failed { groups, has_more, open, dry_run, done })
+}
+
+/// Judges a sample of a group anew. Nothing is changed.
+async fn dry_run(
+    context: &Context<'_>,
+    rows: &[EventSummary],
+    group: &str,
+) -> Result<DryRun, HttpError> {
+    let mut meant: Vec<_> = rows.iter().filter(|row| name(row) == group).collect();
+    // Not the newest alone: these may have something in common.
+    meant.shuffle(&mut rand::rng());
+    let mut dry_run = DryRun::default();
+    for row in meant.into_iter().take(SAMPLE) {
+        let inner = context.inner;
+        let store = inner.store.as_ref();
+        context.read(dry_run.add(store, &inner.heavy, context.workspace, row.id)).await?;
+    }
+    Ok(dry_run)
 }
 
 /// The rows that need somebody, and whether there are more.
@@ -310,6 +342,10 @@ struct FailedPage {
 impl FailedPage {
     fn is_open(&self, group: &Group) -> bool {
         self.view.open.as_ref() == Some(&group.name)
+    }
+
+    fn ask(&self, group: &Group) -> String {
+        link("/failed", &[("group", &group.name), ("dry", "true")])
     }
 
     fn class(&self, group: &Group) -> &'static str {
