@@ -261,7 +261,7 @@ async fn a_server_prunes_by_itself() {
         shutdown.cancel();
     };
     let serving = ServeConfig::default();
-    tokio::join!(run_server(listener, store, &config, serving, shutdown.clone()), watch);
+    tokio::join!(run_server(listener, store, &config, serving, None, shutdown.clone()), watch);
     assert_eq!(left(), 2, "the young event and its conversation");
     assert_eq!(world.count("request_ids"), 301, "the ledger is kept for longer");
 }
