@@ -233,13 +233,8 @@ impl Drop for Up {
     }
 }
 
-/// What a starting server says its URL is; `None` if it ends instead.
-pub(crate) fn said_url(stdout: &mut impl BufRead) -> Option<String> {
-    said(stdout).map(|started| started["url"].as_str().unwrap().to_owned())
-}
-
-/// What a starting server says; `None` if it ends instead.
-fn said(stdout: &mut impl BufRead) -> Option<serde_json::Value> {
+/// What a starting server says, its `url` among it; `None` if it ends instead.
+pub(crate) fn said(stdout: &mut impl BufRead) -> Option<serde_json::Value> {
     let mut text = String::new();
     loop {
         if stdout.read_line(&mut text).unwrap() == 0 {
