@@ -17,7 +17,7 @@ use arrakis_core::record::job::prune::PruneJob;
 use arrakis_core::record::job::retry::RetryJob;
 use arrakis_core::record::job::rollup::RollupJob;
 use arrakis_core::record::store::{
-    Archive, EventStore, KeyStore, MemoryBrowserSessions, Retention, Rollups, SpoolReports,
+    Archive, BrowserSessions, EventStore, KeyStore, Retention, Rollups, SpoolReports,
     StoredDeadLetters,
 };
 use arrakis_core::session::redact::Redactor;
@@ -46,12 +46,26 @@ use crate::config::{
 
 /// Everything that a store here can do.
 pub trait Store:
-    EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
+    EventStore
+    + Archive
+    + KeyStore
+    + BrowserSessions
+    + SpoolReports
+    + Retention
+    + Rollups
+    + StoredDeadLetters
 {
 }
 
 impl<T> Store for T where
-    T: EventStore + Archive + KeyStore + SpoolReports + Retention + Rollups + StoredDeadLetters
+    T: EventStore
+        + Archive
+        + KeyStore
+        + BrowserSessions
+        + SpoolReports
+        + Retention
+        + Rollups
+        + StoredDeadLetters
 {
 }
 
@@ -192,7 +206,7 @@ pub async fn run_server(
         key_uses: Arc::clone(&key_uses),
         dashboard: config.dashboard.then(|| DashboardConfig {
             rollups: Arc::<dyn Store>::clone(&store),
-            sessions: Arc::new(MemoryBrowserSessions::default()),
+            sessions: Arc::<dyn Store>::clone(&store),
             link,
         }),
         ..ServerConfig::default()

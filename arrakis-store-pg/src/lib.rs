@@ -27,12 +27,13 @@
 //! * `rollups`: counts of events and sums of usage, added up behind the lanes
 //! * `index`: texts, made searchable
 //! * `search`, `documents`: what a search asks for; messages and tool uses, searched
-//! * `read`, `dead_letter`, `keys`: everything else the traits ask for
+//! * `read`, `dead_letter`, `keys`, `spools`, `browser_sessions`: everything else the traits ask for
 //! * `row`, `schema`, `statement`: columns and what they mean, and statements of many rows
 
 mod apply;
 mod archive;
 mod body;
+mod browser_sessions;
 mod config;
 mod connect;
 mod dead_letter;

@@ -213,5 +213,17 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    browser_sessions (hash) {
+        hash -> Binary,
+        workspace -> Text,
+        key_id -> Text,
+        scope -> Text,
+        browser -> Text,
+        created_at -> Timestamptz,
+        seen_at -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(webhook_events, request_ids);
 diesel::allow_tables_to_appear_in_same_query!(tool_uses, message_rows);

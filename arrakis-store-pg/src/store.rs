@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
+use arrakis_core::base::digest::Digest;
 use arrakis_core::base::error::error_chain;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
-    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
-    ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
-    EventReader, EventStore, EventSum, EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page,
-    Prunable, PrunePosition, PruneStep, Retention, Rollups, SearchCursor, SearchFilter, SearchPage,
-    SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
+    Admission, Archive, Arrival, ArrivalFilter, BrowserSession, BrowserSessions, Claim,
+    ConversationCursor, ConversationDetail, ConversationFilter, ConversationPage, Cutoffs,
+    EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore, EventSum, EventSums,
+    FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep,
+    Retention, Rollups, SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError,
+    StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -33,7 +35,8 @@ use crate::pool::Connections;
 use crate::row::Prepared;
 use crate::writer::Writer;
 use crate::{
-    archive, documents, index, keys, list, migrate, months, read, retention, rollups, spools, work,
+    archive, browser_sessions, documents, index, keys, list, migrate, months, read, retention,
+    rollups, spools, work,
 };
 
 /// Events, conversations and keys in a Postgres database, which many servers may share.
@@ -522,6 +525,72 @@ impl SpoolReports for PgStore {
         self.pool
             .write("prune the history of spools", move |conn| {
                 async move { Ok(spools::prune(conn, before, limit).await?) }.boxed()
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl BrowserSessions for PgStore {
+    async fn open_browser_session(
+        &self,
+        session: BrowserSession,
+        max: usize,
+    ) -> Result<(), StoreError> {
+        let session = Arc::new(session);
+        self.pool
+            .write("sign a browser in", move |conn| {
+                let session = Arc::clone(&session);
+                async move { Ok(browser_sessions::open(conn, &session, max).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn browser_session(&self, hash: &Digest) -> Result<Option<BrowserSession>, StoreError> {
+        let hash = *hash;
+        self.pool
+            .read("read a session of a browser", move |conn| {
+                async move { Ok(browser_sessions::find(conn, &hash).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn browser_sessions(&self, workspace: &str) -> Result<Vec<BrowserSession>, StoreError> {
+        let workspace = workspace.to_owned();
+        self.pool
+            .read("list the sessions of browsers", move |conn| {
+                let workspace = workspace.clone();
+                async move { Ok(browser_sessions::list(conn, &workspace).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn note_browser_session(&self, hash: &Digest, at: Timestamp) -> Result<(), StoreError> {
+        let hash = *hash;
+        self.pool
+            .write("note when a browser was used", move |conn| {
+                async move { Ok(browser_sessions::note(conn, &hash, at).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn close_browser_session(&self, hash: &Digest) -> Result<bool, StoreError> {
+        let hash = *hash;
+        self.pool
+            .write("sign a browser out", move |conn| {
+                async move { Ok(browser_sessions::close(conn, &hash).await?) }.boxed()
+            })
+            .await
+    }
+
+    async fn forget_browser_sessions(
+        &self,
+        seen: Timestamp,
+        created: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.pool
+            .write("forget old sessions of browsers", move |conn| {
+                async move { Ok(browser_sessions::forget(conn, seen, created).await?) }.boxed()
             })
             .await
     }

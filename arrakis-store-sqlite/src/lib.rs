@@ -26,12 +26,13 @@
 //! * `feed`: which rows each commit touched
 //! * `rollups`: counts of events and sums of usage, added up behind the writer
 //! * `index`, `search`: making texts searchable, and finding them
-//! * `read`, `dead_letter`, `keys`: everything else the traits ask for
+//! * `read`, `dead_letter`, `keys`, `spools`, `browser_sessions`: everything else the traits ask for
 //! * `row`, `schema`: columns and what they mean
 
 mod apply;
 mod archive;
 mod body;
+mod browser_sessions;
 mod checkpoint;
 mod config;
 mod dead_letter;

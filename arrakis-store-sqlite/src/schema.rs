@@ -170,6 +170,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    browser_sessions (hash) {
+        hash -> Binary,
+        workspace -> Text,
+        key_id -> Text,
+        scope -> Text,
+        browser -> Text,
+        created_at -> Text,
+        seen_at -> Text,
+    }
+}
+
+diesel::table! {
     commits (id) {
         id -> BigInt,
         workspace -> Text,

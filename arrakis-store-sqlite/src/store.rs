@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use arrakis_core::base::clock::{Clock, Timestamp};
 use arrakis_core::base::dead_letter::{DeadLetter, DeadLetterDetail};
+use arrakis_core::base::digest::Digest;
 use arrakis_core::base::id::RequestId;
 use arrakis_core::record::audit::EventStatus;
 use arrakis_core::record::key::ApiKey;
 use arrakis_core::record::store::adapter::in_order;
 use arrakis_core::record::store::{
-    Admission, Archive, Arrival, ArrivalFilter, Claim, ConversationCursor, ConversationDetail,
-    ConversationFilter, ConversationPage, Cutoffs, EventDetail, EventFilter, EventKey, EventPage,
-    EventReader, EventStore, EventSum, EventSums, FeedCursor, FeedPage, HeardSpool, KeyStore, Page,
-    Prunable, PrunePosition, PruneStep, Pruned, Retention, Rollups, SearchCursor, SearchFilter,
-    SearchPage, SpoolReports, StoreError, StoredDeadLetters, UsageSum, UsageSums, Verdict,
+    Admission, Archive, Arrival, ArrivalFilter, BrowserSession, BrowserSessions, Claim,
+    ConversationCursor, ConversationDetail, ConversationFilter, ConversationPage, Cutoffs,
+    EventDetail, EventFilter, EventKey, EventPage, EventReader, EventStore, EventSum, EventSums,
+    FeedCursor, FeedPage, HeardSpool, KeyStore, Page, Prunable, PrunePosition, PruneStep, Pruned,
+    Retention, Rollups, SearchCursor, SearchFilter, SearchPage, SpoolReports, StoreError,
+    StoredDeadLetters, UsageSum, UsageSums, Verdict,
 };
 use arrakis_core::session::conversation::Changes;
 use async_trait::async_trait;
@@ -31,7 +33,10 @@ use crate::index::{IndexFile, Indexer};
 use crate::pool::{self, Readers, Searchers};
 use crate::row::Prepared;
 use crate::writer::Writer;
-use crate::{archive, documents, feed, keys, list, read, retention, rollups, search, spools, work};
+use crate::{
+    archive, browser_sessions, documents, feed, keys, list, read, retention, rollups, search,
+    spools, work,
+};
 
 /// Events, conversations and keys in one SQLite file, which several processes may have open.
 ///
@@ -418,6 +423,51 @@ impl SpoolReports for SqliteStore {
     ) -> Result<u64, StoreError> {
         let prune = move |conn: &mut _, _: &_| Ok(spools::prune(conn, before, limit)?);
         self.writer.run("prune the history of spools", prune).await
+    }
+}
+
+#[async_trait]
+impl BrowserSessions for SqliteStore {
+    async fn open_browser_session(
+        &self,
+        session: BrowserSession,
+        max: usize,
+    ) -> Result<(), StoreError> {
+        let open = move |conn: &mut _, _: &_| Ok(browser_sessions::open(conn, &session, max)?);
+        self.writer.run("sign a browser in", open).await
+    }
+
+    async fn browser_session(&self, hash: &Digest) -> Result<Option<BrowserSession>, StoreError> {
+        let hash = *hash;
+        let find = move |conn: &mut _| browser_sessions::find(conn, &hash);
+        self.readers.read("read a session of a browser", find).await
+    }
+
+    async fn browser_sessions(&self, workspace: &str) -> Result<Vec<BrowserSession>, StoreError> {
+        let workspace = workspace.to_owned();
+        let list = move |conn: &mut _| browser_sessions::list(conn, &workspace);
+        self.readers.read("list the sessions of browsers", list).await
+    }
+
+    async fn note_browser_session(&self, hash: &Digest, at: Timestamp) -> Result<(), StoreError> {
+        let hash = *hash;
+        let note = move |conn: &mut _, _: &_| Ok(browser_sessions::note(conn, &hash, at)?);
+        self.writer.run("note when a browser was used", note).await
+    }
+
+    async fn close_browser_session(&self, hash: &Digest) -> Result<bool, StoreError> {
+        let hash = *hash;
+        let close = move |conn: &mut _, _: &_| Ok(browser_sessions::close(conn, &hash)?);
+        self.writer.run("sign a browser out", close).await
+    }
+
+    async fn forget_browser_sessions(
+        &self,
+        seen: Timestamp,
+        created: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let forget = move |conn: &mut _, _: &_| Ok(browser_sessions::forget(conn, seen, created)?);
+        self.writer.run("forget old sessions of browsers", forget).await
     }
 }
 

@@ -8,6 +8,7 @@ mod cli_lists;
 #[cfg(target_os = "linux")]
 mod configuration;
 mod conservation;
+mod dashboard;
 mod end_to_end;
 mod export;
 mod export_formats;

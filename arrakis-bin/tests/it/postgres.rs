@@ -301,3 +301,31 @@ async fn payloads_are_found_by_their_words_soon_after() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_signed_in_at_one_server_is_so_at_all() {
+    let world = World::new().await;
+    let (one, other) = (world.start(), world.start());
+    let made = world.arrakis(&["keys", "create", "--scope", "read", "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let http = http.build().unwrap();
+    let form = http.post(one.url("/sign-in")).header("Sec-Fetch-Site", "same-origin");
+    let form = form.header("Content-Type", "application/x-www-form-urlencoded");
+    let signed_in = form.body(format!("key={}", made["secret"].as_str().unwrap())).send().await;
+    let signed_in = signed_in.unwrap();
+    assert_eq!(signed_in.status(), 303);
+    let cookie = signed_in.headers()["set-cookie"].to_str().unwrap();
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let open = async |server: &Server| {
+        let page = http.get(server.url("/")).header("Cookie", &cookie).send().await.unwrap();
+        page.status().as_u16()
+    };
+    assert_eq!((open(&one).await, open(&other).await), (200, 200));
+    let id = made["key"]["id"].as_str().unwrap();
+    assert!(world.arrakis(&["keys", "revoke", id]).status.success());
+    let revoked = std::time::Instant::now();
+    while (open(&one).await, open(&other).await) != (303, 303) {
+        assert!(revoked.elapsed().as_secs() < 2, "the key still opens the page");
+    }
+}

@@ -13,7 +13,7 @@ use crate::oracle::{Event, Size};
 use crate::proxy::{Proxy, Way};
 use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, rename_newest, roots};
 use crate::trace::{self, Fault, Plan, Traced};
-use crate::world::{Up, said_url};
+use crate::world::{Up, said};
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -81,7 +81,7 @@ fn a_clock_that_jumps_while_a_server_runs() {
         let world = copy(&template);
         let server = lone_up(&world, "127.0.0.1:0");
         let mut server = Traced::start(server, Vec::new(), roots(&world), plan(Some(at), fault));
-        said_url(&mut BufReader::new(&mut server.stdout)).unwrap();
+        said(&mut BufReader::new(&mut server.stdout)).unwrap();
         let before = scenario.capture(&world, Size::Small);
         server.arm();
         assert!(drain_once(&world).output().unwrap().status.success());

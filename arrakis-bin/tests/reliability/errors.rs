@@ -10,7 +10,7 @@ use crate::kills::{any, copy, each_call};
 use crate::oracle::{Event, Size};
 use crate::scenario::{Receiver, Scenario, drain_once, lone_up, quick_world, roots};
 use crate::trace::{self, Fault, Plan, Report, Traced};
-use crate::world::{Up, said_url};
+use crate::world::{Up, said};
 
 /// One call fails, or the disk is full from there on; the long form has all four.
 fn faults() -> Vec<Fault> {
@@ -98,7 +98,7 @@ fn servers_whose_files_fail(errno: Errno) {
         let plan = plan(at, Fault::Fail(errno));
         let mut server =
             Traced::start(server, Vec::new(), vec![world.home().join("arrakis.db")], plan);
-        said_url(&mut BufReader::new(&mut server.stdout)).unwrap();
+        said(&mut BufReader::new(&mut server.stdout)).unwrap();
         let event = scenario.capture(&world, Size::Small);
         server.arm();
         assert!(drain_once(&world).output().unwrap().status.success());

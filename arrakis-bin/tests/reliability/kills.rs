@@ -12,7 +12,7 @@ use crate::scenario::{
     Receiver, Scenario, drain_once, lone_up, quick_world, redrive, rename_newest, roots,
 };
 use crate::trace::{self, Call, Fault, Plan, Report, Traced};
-use crate::world::{Up, World, said_url};
+use crate::world::{Up, World, said};
 use crate::{is_long, takes_each_call};
 
 pub(crate) fn killed_at(at: Option<usize>) -> Option<Plan> {
@@ -158,7 +158,7 @@ fn kill_servers(size: Size) {
         let world = copy(&template);
         let server = lone_up(&world, "127.0.0.1:0");
         let mut server = Traced::start(server, Vec::new(), roots(&world), killed_at(at));
-        let url = said_url(&mut BufReader::new(&mut server.stdout)).unwrap();
+        let said = said(&mut BufReader::new(&mut server.stdout)).unwrap();
         let event = scenario.capture(&world, size);
         server.arm();
         // The server may die of it; the event goes back into the spool then.
@@ -167,7 +167,8 @@ fn kill_servers(size: Size) {
         let report = server.wait();
         assert!(report.is_killed(), "{report:?}");
         scenario.count(report.faults());
-        let address = url.trim_start_matches("http://").split('/').next().unwrap();
+        let url = said["url"].as_str().unwrap().trim_start_matches("http://");
+        let address = url.split('/').next().unwrap();
         let _up = Up::start(lone_up(&world, address));
         let case = format!("server killed at {at:?}, {:?}", report.struck);
         scenario.recover(&world, &world, &[event], &case);
@@ -194,7 +195,7 @@ fn kill_first_starts() {
         let server = lone_up(&world, "127.0.0.1:0");
         let mut server = Traced::start(server, Vec::new(), roots(&world), killed_at(at));
         server.arm();
-        said_url(&mut BufReader::new(&mut server.stdout));
+        said(&mut BufReader::new(&mut server.stdout));
         kill(server.pid, Signal::SIGKILL).ok();
         let report = server.wait();
         scenario.count(report.faults());

@@ -3,6 +3,7 @@
 //! crate.
 
 pub mod archive;
+pub mod browser_sessions;
 pub mod dead_letters;
 pub mod event_store;
 pub mod fakes;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::archive::ArchiveFixture;
+use super::browser_sessions::BrowserSessionsFixture;
 use super::dead_letters::DeadLettersFixture;
 use super::event_store::{Arrivals, EventStoreFixture};
 use super::key_store::KeyStoreFixture;
@@ -17,8 +18,8 @@ use crate::base::clock::{Clock, ManualClock, Timestamp};
 use crate::base::dead_letter::DeadLetters;
 use crate::base::id::RequestId;
 use crate::record::store::{
-    Archive, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, Rollups, SpoolReports,
-    StoredDeadLetters, Verdict, WorkspaceDeadLetters,
+    Archive, BrowserSessions, DEFAULT_WORKSPACE, EventStore, KeyStore, Retention, Rollups,
+    SpoolReports, StoredDeadLetters, Verdict, WorkspaceDeadLetters,
 };
 
 /// A fresh store `S`. It is a fixture of the suite of each trait that `S` implements.
@@ -83,6 +84,12 @@ impl<S: EventStore + Retention + Rollups + 'static> RollupsFixture for StoreFixt
 
 impl<S: SpoolReports + 'static> SpoolReportsFixture for StoreFixture<S> {
     fn reports(&self) -> Arc<dyn SpoolReports> {
+        Arc::<S>::clone(&self.store)
+    }
+}
+
+impl<S: BrowserSessions + 'static> BrowserSessionsFixture for StoreFixture<S> {
+    fn sessions(&self) -> Arc<dyn BrowserSessions> {
         Arc::<S>::clone(&self.store)
     }
 }
@@ -185,6 +192,11 @@ macro_rules! store_conformance {
         mod spool_reports {
             use super::$make;
             $crate::spool_reports_conformance!($make);
+        }
+
+        mod browser_sessions {
+            use super::$make;
+            $crate::browser_sessions_conformance!($make);
         }
 
         mod dead_letters {

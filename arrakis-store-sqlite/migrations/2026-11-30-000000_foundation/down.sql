@@ -1,3 +1,4 @@
+DROP TABLE browser_sessions;
 DROP TABLE spool_hours;
 DROP TABLE spools;
 DROP TABLE identity;

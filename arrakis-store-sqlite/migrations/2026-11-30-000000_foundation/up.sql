@@ -363,3 +363,16 @@ CREATE TABLE spool_hours (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX spool_hours_hour ON spool_hours (hour);
+
+-- Browsers that are signed in at the dashboard. The secret of the cookie is nowhere.
+CREATE TABLE browser_sessions (
+    hash       BLOB NOT NULL PRIMARY KEY,                -- SHA-256 of the secret
+    workspace  TEXT NOT NULL,
+    key_id     TEXT NOT NULL,                            -- of api_keys; empty where it was a one-time link
+    scope      TEXT NOT NULL CHECK (scope IN ('ingest', 'read', 'admin')),
+    browser    TEXT NOT NULL,                            -- how it calls itself
+    created_at TEXT NOT NULL,
+    seen_at    TEXT NOT NULL                             -- to the minute
+) STRICT;
+
+CREATE INDEX browser_sessions_workspace ON browser_sessions (workspace);

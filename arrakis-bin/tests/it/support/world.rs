@@ -201,6 +201,8 @@ impl Drop for World {
 pub(crate) struct Up {
     pub(crate) child: Child,
     pub(crate) url: String,
+    /// What it said when it started.
+    pub(crate) said: serde_json::Value,
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -208,8 +210,9 @@ impl Up {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let url = said_url(&mut stdout).expect("the server starts");
-        Self { child, url, _stdout: stdout }
+        let said = said(&mut stdout).expect("the server starts");
+        let url = said["url"].as_str().unwrap().to_owned();
+        Self { child, url, said, _stdout: stdout }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -230,15 +233,15 @@ impl Drop for Up {
     }
 }
 
-/// What a starting server says its URL is; `None` if it ends instead.
-pub(crate) fn said_url(stdout: &mut impl BufRead) -> Option<String> {
+/// What a starting server says, its `url` among it; `None` if it ends instead.
+pub(crate) fn said(stdout: &mut impl BufRead) -> Option<serde_json::Value> {
     let mut text = String::new();
     loop {
         if stdout.read_line(&mut text).unwrap() == 0 {
             return None;
         }
-        if let Ok(started) = serde_json::from_str::<serde_json::Value>(&text) {
-            return Some(started["url"].as_str().unwrap().to_owned());
+        if let Ok(started) = serde_json::from_str(&text) {
+            return Some(started);
         }
     }
 }

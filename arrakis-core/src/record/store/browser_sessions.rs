@@ -37,8 +37,9 @@ pub struct BrowserSession {
 /// # Behavior
 ///
 /// * A session that was opened is found by its hash until it is closed.
+/// * A session that is opened again takes its own place.
 /// * Workspaces do not see each other's sessions.
-/// * Sessions are listed by when they were last used, latest first.
+/// * Sessions are listed by when they were last used, latest first; those of the same time by their hashes.
 /// * A session knows when it was last used, whichever server says so first.
 /// * A workspace has at most as many sessions as the call says: a new one takes the place of the one that was not used
 ///   for longest.

@@ -132,7 +132,7 @@ impl Machine {
             MachineState::Losing => Some("arrakis queue verify"),
             MachineState::CutOff | MachineState::Behind => Some("arrakis doctor"),
             MachineState::AtWork | MachineState::Quiet => {
-                (self.dead() > 0).then_some("arrakis queue list --failed")
+                (self.dead() > 0).then_some("arrakis queue list --state failed,quarantined")
             }
         }
     }
