@@ -180,6 +180,11 @@ async fn events_that_failed_are_tried_again_where_a_person_says_so() {
     assert_eq!(desk.run("events retry --all --workspace other").await, "0 events due now.\n");
     let since = "events retry --all --since 2026-11-24T12:02";
     assert_eq!(desk.run(since).await, "0 events due now.\n");
+    let told = desk.run("events retry --all --dry-run").await;
+    assert_eq!(told, "2 events would be applied, 0 would fail again.\n");
+    let foreseen = desk.json("events retry --dry-run invalid").await;
+    assert_eq!((&foreseen["wouldApply"], &foreseen["wouldFail"]), (&json!(0), &json!(1)));
+    assert_eq!(in_state(&mut desk, "pending").await, [""; 0], "asking changes nothing");
     let retried = desk.json("events retry --all --until 2026-11-24T12:00:30Z").await;
     let expected = json!({ "retried": 1, "gone": 0, "kept": 0, "problems": [], "unknown": [] });
     assert_eq!(retried, expected);

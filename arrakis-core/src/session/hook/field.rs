@@ -27,7 +27,6 @@ impl<'a> Field<'a> {
     }
 
     /// The field as a `T`, where it is an object: a list of values would do for a struct as well.
-    #[cfg(feature = "runtime")]
     pub(crate) fn object<T: Deserialize<'a>>(self) -> Option<T> {
         object(self.0?.get().as_bytes()).ok()
     }
