@@ -23,7 +23,7 @@ pub fn kept_elsewhere(tool_use: &ToolUse) -> Option<String> {
 }
 
 /// What a tool gave back, with the colours that it may have; empty where that is nothing, not known, or told by the
-/// [`body`].
+/// [`body`](fn@body).
 pub fn coloured_output(tool_use: &ToolUse) -> String {
     let response = tool_use.result.as_ref().and_then(|result| result.response.as_ref());
     let Some(response) = response else { return String::new() };
