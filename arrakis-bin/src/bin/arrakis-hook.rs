@@ -8,7 +8,8 @@ use nix::sys::signal::{SigHandler, signal};
 #[allow(clippy::disallowed_methods, reason = "a panic must not decide the exit code")]
 fn main() {
     // `arrakis doctor` asks; Claude Code gives no arguments.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "--version") {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|only| only == "--version") && arguments.next().is_none() {
         let version = concat!("arrakis-hook ", env!("CARGO_PKG_VERSION"), "\n");
         std::io::stdout().write_all(version.as_bytes()).ok();
         std::process::exit(0);

@@ -63,6 +63,7 @@ pub fn drainer_variables() -> impl Iterator<Item = &'static str> {
         RETRY_ATTEMPTS,
         RETRY_DELAY,
         LISTEN,
+        DASHBOARD,
         TRANSCRIPTS,
         THINKING,
         &USER,

@@ -334,7 +334,7 @@ fn a_drainer_that_cannot_be_started_is_told_and_costs_no_event() {
 #[test]
 fn arguments_and_missing_streams_change_nothing() {
     let world = World::new();
-    for arguments in [&["--help"][..], &["--version"], &["-x", "--", "y"]] {
+    for arguments in [&["--help"][..], &["--version", "x"], &["-x", "--", "y"]] {
         let mut hook = world.lone_hook();
         hook.args(arguments);
         feed(hook, b"{}");
