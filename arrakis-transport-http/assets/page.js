@@ -22,6 +22,13 @@ if (theme) {
   });
 }
 
+// ── Navigation. On a narrow screen it scrolls sideways, to the page that is shown. ───────────────────────────────────
+const here = $('.side nav [aria-current]');
+if (here) {
+  const line = here.parentElement;
+  line.scrollLeft += here.getBoundingClientRect().left - line.getBoundingClientRect().left - 16;
+}
+
 // ── Copying commands. The clipboard is missing over plain HTTP from elsewhere. ───────────────────────────────────────
 const copy = async (text) => {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
