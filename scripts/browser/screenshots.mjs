@@ -14,12 +14,17 @@ const server = await Server.start({ host, begins: Date.now() - 8 * 86_400_000 })
 const browser = await launch();
 try {
   const past = await livePast(server);
-  await playPresent(server);
+  const present = await playPresent(server);
   await server.settled();
   // The counts of the overview and the transcripts of the running sessions are read in the background.
   await sleep(15_000);
-  await server.settled();
-  await sleep(2000);
+  // What a machine reports of its spool comes with a delivery, and is a few seconds old: these are for the report.
+  for (const pattern of ['giveBack', 'return']) {
+    const tool = { tool_name: 'Grep', tool_input: { pattern }, tool_use_id: `toolu_${pattern}` };
+    server.hook({ session_id: present.returns, cwd: '/home/ada/shop', hook_event_name: 'PreToolUse', ...tool });
+    await server.settled();
+    await sleep(8000);
+  }
 
   const state = await signedIn(browser, server);
   fs.mkdirSync(folder, { recursive: true });
