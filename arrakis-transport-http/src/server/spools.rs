@@ -25,7 +25,7 @@ use super::error::HttpError;
 use crate::wire::decode_report;
 
 /// Least time between two reports of one spool that come with deliveries and are kept: a delivery must not
-/// cost a second transaction.
+/// cost a second transaction. Of those that come in between the last one is kept at its end.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Most reports that are being written at one time; others are passed over, and come again.
@@ -38,12 +38,30 @@ const REPORTS_REMEMBERED: usize = 256;
 /// How many spools are listed where nothing else is asked for.
 const LISTED: usize = 1000;
 
-/// Hears of spools.
+/// What was kept of a spool.
 #[derive(Debug)]
+struct Kept {
+    /// When.
+    at: Instant,
+    /// The newest report since then. It is kept when its time has come, so that the last one of a burst is.
+    later: Option<HeardSpool>,
+}
+
+/// When a report is kept.
+enum Turn {
+    Now,
+    /// In a while, unless a newer one comes until then.
+    At(Instant),
+    /// With one that waits already, or not at all.
+    Never,
+}
+
+/// Hears of spools. Cloning is cheap.
+#[derive(Debug, Clone)]
 pub(super) struct Spools {
     pub(super) reports: Arc<dyn SpoolReports>,
-    /// When a report of each spool was kept.
-    kept: Mutex<HashMap<(String, Uuid), Instant>>,
+    /// What was kept of each spool lately, and what waits to be.
+    kept: Arc<Mutex<HashMap<(String, Uuid), Kept>>>,
     writes: Arc<Semaphore>,
     timeout: Duration,
     /// Tells live streams of each report that is kept, with its workspace.
@@ -54,7 +72,7 @@ impl Spools {
     pub(super) fn new(reports: Arc<dyn SpoolReports>, timeout: Duration) -> Self {
         let writes = Arc::new(Semaphore::new(WRITES_MAX));
         let (heard, _) = broadcast::channel(REPORTS_REMEMBERED);
-        Self { reports, kept: Mutex::default(), writes, timeout, heard }
+        Self { reports, kept: Arc::default(), writes, timeout, heard }
     }
 
     /// The reports that this server keeps from now on, each with its workspace.
@@ -65,15 +83,36 @@ impl Spools {
     /// Keeps what a delivery said of its spool, beside the delivery: it neither waits for this nor hears
     /// of a failure.
     pub(super) fn hear(&self, workspace: &str, header: Option<&HeaderValue>, now: Timestamp) {
-        let report = header.and_then(|header| decode_report(header.as_bytes()));
-        let Some(report) = report.filter(|report| self.is_due(workspace, report.spool_id)) else {
+        let Some(report) = header.and_then(|header| decode_report(header.as_bytes())) else {
             return;
         };
+        let heard = HeardSpool { heard_at: now, report };
+        let key = (workspace.to_owned(), heard.report.spool_id);
+        match self.turn(&key, &heard) {
+            Turn::Never => {}
+            Turn::Now => self.keep(key.0, heard),
+            Turn::At(at) => {
+                let (kept, spools) = (Arc::clone(&self.kept), self.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep_until(at).await;
+                    let later = kept.lock().get_mut(&key).and_then(|one| {
+                        one.at = Instant::now();
+                        one.later.take()
+                    });
+                    if let Some(heard) = later {
+                        spools.keep(key.0, heard);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Writes a report down, unless others are being written already.
+    fn keep(&self, workspace: String, heard: HeardSpool) {
         let Ok(place) = Arc::clone(&self.writes).try_acquire_owned() else { return };
-        let (reports, workspace) = (Arc::clone(&self.reports), workspace.to_owned());
-        let (timeout, listeners) = (self.timeout, self.heard.clone());
+        let (reports, timeout) = (Arc::clone(&self.reports), self.timeout);
+        let listeners = self.heard.clone();
         tokio::spawn(async move {
-            let heard = HeardSpool { heard_at: now, report };
             let writing = reports.report_spool(&workspace, heard.clone(), SPOOLS_MAX);
             let problem = match tokio::time::timeout(timeout, writing).await {
                 Ok(Ok(())) => {
@@ -89,19 +128,28 @@ impl Spools {
         });
     }
 
-    fn is_due(&self, workspace: &str, spool: Uuid) -> bool {
+    fn turn(&self, key: &(String, Uuid), heard: &HeardSpool) -> Turn {
         let now = Instant::now();
         let mut kept = self.kept.lock();
-        let lately = |at: &Instant| now.duration_since(*at) < INTERVAL;
         if kept.len() >= SPOOLS_MAX {
-            kept.retain(|_, at| lately(at));
+            kept.retain(|_, one| one.later.is_some() || now.duration_since(one.at) < INTERVAL);
         }
-        let key = (workspace.to_owned(), spool);
-        if kept.get(&key).is_some_and(lately) || kept.len() >= SPOOLS_MAX {
-            return false;
+        let is_full = kept.len() >= SPOOLS_MAX;
+        match kept.get_mut(key) {
+            Some(one) if one.later.is_some() => {
+                one.later = Some(heard.clone());
+                Turn::Never
+            }
+            Some(one) if now.duration_since(one.at) < INTERVAL => {
+                one.later = Some(heard.clone());
+                Turn::At(one.at + INTERVAL)
+            }
+            None if is_full => Turn::Never,
+            _ => {
+                kept.insert(key.clone(), Kept { at: now, later: None });
+                Turn::Now
+            }
         }
-        kept.insert(key, now);
-        true
     }
 }
 
