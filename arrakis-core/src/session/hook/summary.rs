@@ -1,10 +1,13 @@
 //! What an event says, in one line.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Event, Field, HookEvent, object};
+use crate::base::json::Canonical;
 use crate::base::limits::{SUMMARY_MAX_BYTES, cut};
 use crate::session::conversation::Json;
 use crate::session::snapshot::SNAPSHOT_EVENT;
@@ -223,13 +226,12 @@ fn join<'a>(separator: &str, parts: impl IntoIterator<Item = &'a str>) -> String
 
 /// What a person has filled in: each field with its value.
 fn answers(content: &Json) -> String {
-    let Ok(fields) = serde_json::from_str::<serde_json::Map<String, Value>>(content.as_str())
-    else {
+    let Ok(fields) = serde_json::from_str::<BTreeMap<String, Value>>(content.as_str()) else {
         return String::new();
     };
     let told = |(name, value): (&String, &Value)| match value {
         Value::String(text) => format!("{name}: {text}"),
-        other => format!("{name}: {other}"),
+        other => format!("{name}: {}", Canonical(other)),
     };
     fields.iter().map(told).collect::<Vec<_>>().join(", ")
 }
