@@ -98,7 +98,7 @@ const KEY_PARAMETERS: [&str; 11] = [
 /// What a tool use with these parameters is about: one of them, or all where none is known.
 #[must_use]
 pub fn key_argument(parameters: &Json) -> String {
-    type Object<'a> = std::collections::BTreeMap<String, &'a RawValue>;
+    type Object<'a> = BTreeMap<String, &'a RawValue>;
     let Ok(all) = serde_json::from_str::<Object<'_>>(parameters.as_str()) else {
         return parameters.as_str().to_owned();
     };
